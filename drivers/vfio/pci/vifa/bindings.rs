@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! C declarations that the kernel crate's bindings lack.
+//!
+//! Generated at build time by bindgen from `bindings/bindings_helper.h`; types that the kernel
+//! crate knows are the kernel crate's. Only [`crate::vfio`] and the device access of a backend may
+//! call into here.
+
+#![allow(
+    clippy::all,
+    dead_code,
+    improper_ctypes,
+    missing_docs,
+    non_camel_case_types,
+    non_snake_case,
+    non_upper_case_globals,
+    unreachable_pub,
+    unsafe_op_in_unsafe_fn
+)]
+
+use kernel::{
+    bindings::*,
+    ffi, //
+};
+use pin_init::MaybeZeroable;
+
+include!(env!("VIFA_BINDINGS"));

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! VFIO PCI devices and their life.
+//!
+//! A [`Device`] is one allocation that holds a `struct vfio_pci_core_device` and the driver's
+//! data. The VFIO core counts references to the allocation, and makes sure that no callback runs
+//! and no user has the device open once `vfio_pci_core_unregister_device()` has returned. The
+//! driver's data lives from just before the registration until just after it.
+
+use super::{
+    driver::Driver,
+    migration,
+    pci_dev, //
+};
+use crate::bindings;
+use core::pin::Pin;
+use kernel::{
+    device::CoreInternal,
+    error::{
+        from_err_ptr,
+        from_result,
+        to_result, //
+    },
+    ffi,
+    pci,
+    prelude::*,
+    str::as_char_ptr_in_const_context,
+    types::Opaque, //
+};
+
+/// A VFIO PCI device with the driver's data `T`.
+///
+/// # Invariants
+///
+/// `core` is an initialised `struct vfio_pci_core_device` at the start of an allocation made by
+/// `_vfio_alloc_device()`, and registered for as long as a reference to the `Device` exists.
+/// `data` is initialised and pinned for as long.
+#[repr(C)]
+pub(crate) struct Device<T: Driver> {
+    core: Opaque<bindings::vfio_pci_core_device>,
+    data: Opaque<T>,
+}
+
+impl<T: Driver> Device<T> {
+    const OPERATIONS: bindings::vfio_device_ops = bindings::vfio_device_ops {
+        name: as_char_ptr_in_const_context(T::NAME).cast_mut(),
+        init: Some(bindings::vfio_pci_core_init_dev),
+        release: Some(bindings::vfio_pci_core_release_dev),
+        open_device: Some(Self::open_callback),
+        close_device: Some(Self::close_callback),
+        ioctl: Some(bindings::vfio_pci_core_ioctl),
+        get_region_info_caps: Some(bindings::vfio_pci_ioctl_get_region_info),
+        device_feature: Some(bindings::vfio_pci_core_ioctl_feature),
+        read: Some(bindings::vfio_pci_core_read),
+        write: Some(bindings::vfio_pci_core_write),
+        mmap: Some(bindings::vfio_pci_core_mmap),
+        request: Some(bindings::vfio_pci_core_request),
+        match_: Some(bindings::vfio_pci_core_match),
+        match_token_uuid: Some(bindings::vfio_pci_core_match_token_uuid),
+        #[cfg(CONFIG_IOMMUFD)]
+        bind_iommufd: Some(bindings::vfio_iommufd_physical_bind),
+        #[cfg(CONFIG_IOMMUFD)]
+        unbind_iommufd: Some(bindings::vfio_iommufd_physical_unbind),
+        #[cfg(CONFIG_IOMMUFD)]
+        attach_ioas: Some(bindings::vfio_iommufd_physical_attach_ioas),
+        #[cfg(CONFIG_IOMMUFD)]
+        detach_ioas: Some(bindings::vfio_iommufd_physical_detach_ioas),
+        ..pin_init::zeroed()
+    };
+
+    fn operations() -> &'static bindings::vfio_device_ops {
+        // The allocation is kvzalloc()ed.
+        const {
+            assert!(
+                core::mem::align_of::<Self>() <= kernel::bindings::ARCH_KMALLOC_MINALIGN as usize
+            )
+        };
+        &Self::OPERATIONS
+    }
+
+    /// Returns the driver's data.
+    pub(crate) fn data(&self) -> Pin<&T> {
+        // SAFETY: `data` is initialised and pinned by the type invariant.
+        unsafe { Pin::new_unchecked(&*self.data.get()) }
+    }
+
+    pub(super) fn vfio_device(&self) -> *mut bindings::vfio_device {
+        // SAFETY: `core` is a valid `struct vfio_pci_core_device` by the type invariant.
+        unsafe { &raw mut (*self.core.get()).vdev }
+    }
+
+    /// # Safety
+    ///
+    /// `vfio_device` belongs to a registered [`Device<T>`], which stays so while the reference is
+    /// used.
+    pub(super) unsafe fn from_vfio<'a>(vfio_device: *mut bindings::vfio_device) -> &'a Self {
+        // SAFETY: `vdev` is the first member of `struct vfio_pci_core_device` (as
+        // `_vfio_alloc_device()` demands), and that of a `Device`.
+        unsafe { &*vfio_device.cast() }
+    }
+
+    /// # Safety
+    ///
+    /// The PCI device is bound to a driver registered with `Adapter<T>`, and stays so while the
+    /// reference is used.
+    pub(super) unsafe fn from_pci<'a>(pdev: *mut kernel::bindings::pci_dev) -> Option<&'a Self> {
+        // SAFETY: `pdev` is valid; its driver data is null or was set by `register`.
+        unsafe { kernel::bindings::dev_get_drvdata(&raw mut (*pdev).dev).cast::<Self>().as_ref() }
+    }
+
+    /// Makes a device with `data` and registers it for user space.
+    pub(super) fn register(
+        pdev: &pci::Device<CoreInternal<'_>>,
+        data: impl PinInit<T, Error>,
+    ) -> Result {
+        let pdev = pci_dev(pdev);
+
+        // SAFETY: `pdev` is a valid device; the operations live for ever.
+        let vfio_device = from_err_ptr(unsafe {
+            bindings::_vfio_alloc_device(
+                core::mem::size_of::<Self>(),
+                &raw mut (*pdev).dev,
+                Self::operations(),
+            )
+        })?;
+        let device = vfio_device.cast::<Self>();
+
+        // SAFETY: The allocation has the size of a `Device`, the data is not yet initialised, and
+        // does not move in it.
+        let result = unsafe { pin_init::raw_try_init(Opaque::cast_into(&(*device).data), data) };
+        if let Err(error) = result {
+            // SAFETY: The only reference to the device is given up.
+            unsafe { bindings::rust_helper_vfio_put_device(vfio_device) };
+            return Err(error);
+        }
+
+        // SAFETY: The data has just been initialised; nobody else knows of the device yet.
+        let support = unsafe { (*Opaque::cast_into(&(*device).data)).migration_support() };
+        // SAFETY: The fields may be set before the registration.
+        unsafe {
+            (*vfio_device).migration_flags = support.flags();
+            (*vfio_device).mig_ops = migration::Operations::<T>::table();
+            kernel::bindings::dev_set_drvdata(&raw mut (*pdev).dev, vfio_device.cast());
+        }
+
+        // INVARIANT: Callbacks, and with them references, exist from here on.
+        // SAFETY: The device is complete.
+        let result =
+            to_result(unsafe { bindings::vfio_pci_core_register_device(vfio_device.cast()) });
+        if result.is_err() {
+            // SAFETY: The registration failed: there is no reference to the device but ours.
+            unsafe { Self::release(pdev, device) };
+        }
+        result
+    }
+
+    /// Takes the device from user space; waits until nobody uses it.
+    ///
+    /// # Safety
+    ///
+    /// [`Self::register`] has succeeded for `pdev`, and this is the first call since.
+    pub(super) unsafe fn unregister(pdev: &pci::Device<CoreInternal<'_>>) {
+        let pdev = pci_dev(pdev);
+        // SAFETY: `register` has set the driver data.
+        let device = unsafe { kernel::bindings::dev_get_drvdata(&raw mut (*pdev).dev) };
+        // SAFETY: The device is registered.
+        unsafe { bindings::vfio_pci_core_unregister_device(device.cast()) };
+        // SAFETY: No callback runs any more.
+        unsafe { Self::release(pdev, device.cast()) };
+    }
+
+    /// # Safety
+    ///
+    /// `device` is the driver data of `pdev`, not registered, and its data is initialised.
+    unsafe fn release(pdev: *mut kernel::bindings::pci_dev, device: *mut Self) {
+        // SAFETY: By the safety requirements nobody else uses the device. The VFIO core may hold
+        // the allocation for longer, but not look at the data.
+        unsafe {
+            kernel::bindings::dev_set_drvdata(&raw mut (*pdev).dev, core::ptr::null_mut());
+            core::ptr::drop_in_place(Opaque::cast_into(&(*device).data));
+            bindings::rust_helper_vfio_put_device(device.cast());
+        }
+    }
+
+    unsafe extern "C" fn open_callback(vfio_device: *mut bindings::vfio_device) -> ffi::c_int {
+        // SAFETY: The VFIO core calls back with a registered device.
+        let device = unsafe { Self::from_vfio(vfio_device) };
+        from_result(|| {
+            // SAFETY: The device is registered and not open.
+            to_result(unsafe { bindings::vfio_pci_core_enable(device.core.get()) })?;
+            if let Err(error) = T::open(device) {
+                // SAFETY: The device has just been enabled.
+                unsafe { bindings::vfio_pci_core_disable(device.core.get()) };
+                return Err(error);
+            }
+            // SAFETY: The device has just been enabled.
+            unsafe { bindings::vfio_pci_core_finish_enable(device.core.get()) };
+            Ok(0)
+        })
+    }
+
+    unsafe extern "C" fn close_callback(vfio_device: *mut bindings::vfio_device) {
+        // SAFETY: The VFIO core calls back with a registered device.
+        let device = unsafe { Self::from_vfio(vfio_device) };
+        T::close(device);
+        // SAFETY: The device is open.
+        unsafe { bindings::vfio_pci_core_close_device(vfio_device) };
+    }
+}

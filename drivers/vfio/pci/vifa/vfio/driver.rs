@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Registration of VFIO PCI variant drivers.
+//!
+//! Such a driver differs from others on the PCI bus in four ways: its ids match only where the
+//! administrator names the driver (override-only), it leaves the DMA ownership of its devices to
+//! VFIO (`driver_managed_dma`), it hears of resets, and its device data is the
+//! `struct vfio_pci_core_device` itself. [`pci::Adapter`] offers none of these.
+
+use super::{
+    device::Device,
+    migration,
+    pci_dev, //
+};
+use core::{
+    marker::PhantomData,
+    mem::offset_of, //
+};
+use kernel::{
+    bindings,
+    device::{
+        Core,
+        CoreInternal, //
+    },
+    driver,
+    error::{
+        from_result,
+        to_result, //
+    },
+    ffi,
+    fs::File,
+    pci,
+    prelude::*,
+    sync::aref::ARef,
+    types::Opaque, //
+};
+
+/// An id that matches only a device whose `driver_override` names the driver.
+///
+/// It appears in the module's aliases as `vfio_pci:…`, from which user space finds the driver that
+/// fits a device. The Rust twin of C's `PCI_DRIVER_OVERRIDE_DEVICE_VFIO()`.
+pub(crate) const fn override_only(vendor: u32, device: u32) -> pci::DeviceId {
+    let id = bindings::pci_device_id {
+        vendor,
+        device,
+        subvendor: bindings::PCI_ANY_ID as u32,
+        subdevice: bindings::PCI_ANY_ID as u32,
+        class: 0,
+        class_mask: 0,
+        driver_data: 0,
+        override_only: bindings::PCI_ID_F_VFIO_DRIVER_OVERRIDE,
+    };
+    // SAFETY: `pci::DeviceId` is a transparent wrapper of `struct pci_device_id` without
+    // invariants of its own.
+    unsafe { core::mem::transmute::<bindings::pci_device_id, pci::DeviceId>(id) }
+}
+
+/// A VFIO PCI variant driver; a value of the type is the driver's part of one device.
+///
+/// The calls come in this order: [`Self::probe`], then any number of times [`Self::open`], calls
+/// of an open device, and [`Self::close`]; at last the value is dropped. [`Self::reset_done`] may
+/// come at any time in between and on any CPU.
+pub(crate) trait Driver: Sized + Send + Sync + 'static {
+    /// The module that the driver is part of.
+    type Module: kernel::ModuleMetadata;
+
+    /// Name of the driver among VFIO drivers.
+    const NAME: &'static CStr;
+
+    /// The devices that it drives, [`override_only`].
+    const ID_TABLE: pci::IdTable<()>;
+
+    /// Begins to drive a device. An error leaves it to other drivers.
+    fn probe(device: &pci::Device<Core<'_>>) -> Result<impl PinInit<Self, Error>>;
+
+    /// The parts of the migration protocol that the device supports; asked once, after
+    /// [`Self::probe`].
+    fn migration_support(&self) -> migration::Support;
+
+    /// The device is about to be opened by its only user; it has just been reset.
+    fn open(device: &Device<Self>) -> Result;
+
+    /// The user is gone. Its migration files may still be open, and must reach nothing any more.
+    fn close(device: &Device<Self>);
+
+    /// The device has been reset. The caller holds locks of the VFIO core under which user memory
+    /// may be faulted in elsewhere: an implementation must not wait for a lock that is held
+    /// across an access to user memory.
+    fn reset_done(&self);
+
+    /// `VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE` (set).
+    fn set_state(device: &Device<Self>, new: migration::StateNumber) -> Result<Option<ARef<File>>>;
+
+    /// `VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE` (get).
+    fn state(device: &Device<Self>) -> migration::StateNumber;
+
+    /// `VFIO_DEVICE_FEATURE_MIG_DATA_SIZE`: bytes that stop-copy would have to transfer.
+    fn data_size(device: &Device<Self>) -> Result<u64>;
+}
+
+/// An adapter for the registration of VFIO PCI variant drivers with
+/// [`kernel::driver::Registration`].
+pub(crate) struct Adapter<T: Driver>(PhantomData<T>);
+
+// SAFETY:
+// - `bindings::pci_driver` is a C type declared as `repr(C)`.
+// - The device private data is a `struct vfio_pci_core_device`, which `remove_callback` takes back
+//   and clears, so that the driver core never finds Rust data there.
+// - `struct pci_driver` embeds a `struct device_driver` at `DEVICE_DRIVER_OFFSET`.
+unsafe impl<T: Driver> driver::DriverLayout for Adapter<T> {
+    type DriverType = bindings::pci_driver;
+    type DriverData<'bound> = ();
+    const DEVICE_DRIVER_OFFSET: usize = offset_of!(Self::DriverType, driver);
+}
+
+// SAFETY: A call to `unregister` is valid after a successful call to `register`, which is what the
+// PCI core demands.
+unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
+    unsafe fn register(
+        driver: &Opaque<Self::DriverType>,
+        name: &'static CStr,
+        module: &'static ThisModule,
+    ) -> Result {
+        // SAFETY: The fields of `struct pci_driver` may be set before its registration.
+        unsafe {
+            (*driver.get()).name = name.as_char_ptr();
+            (*driver.get()).probe = Some(Self::probe_callback);
+            (*driver.get()).remove = Some(Self::remove_callback);
+            (*driver.get()).id_table = T::ID_TABLE.as_ptr();
+            (*driver.get()).err_handler = Self::error_handlers();
+            (*driver.get()).driver_managed_dma = true;
+        }
+        // SAFETY: `driver` is a valid `struct pci_driver`, pinned until `unregister`.
+        to_result(unsafe {
+            bindings::__pci_register_driver(driver.get(), module.as_ptr(), name.as_char_ptr())
+        })
+    }
+
+    unsafe fn unregister(driver: &Opaque<Self::DriverType>) {
+        // SAFETY: `driver` was registered by `register`.
+        unsafe { bindings::pci_unregister_driver(driver.get()) }
+    }
+}
+
+impl<T: Driver> Adapter<T> {
+    const ERROR_HANDLERS: bindings::pci_error_handlers = bindings::pci_error_handlers {
+        error_detected: Some(crate::bindings::vfio_pci_core_aer_err_detected),
+        reset_done: Some(Self::reset_done_callback),
+        ..pin_init::zeroed()
+    };
+
+    fn error_handlers() -> *const bindings::pci_error_handlers {
+        &Self::ERROR_HANDLERS
+    }
+
+    unsafe extern "C" fn probe_callback(
+        pdev: *mut bindings::pci_dev,
+        _id: *const bindings::pci_device_id,
+    ) -> ffi::c_int {
+        // SAFETY: The PCI core calls back with a valid device, which stays bound to this driver
+        // for the duration of the call and is locked.
+        let pdev = unsafe { &*pdev.cast::<pci::Device<CoreInternal<'_>>>() };
+        from_result(|| {
+            Device::<T>::register(pdev, T::probe(pdev)?)?;
+            Ok(0)
+        })
+    }
+
+    unsafe extern "C" fn remove_callback(pdev: *mut bindings::pci_dev) {
+        // SAFETY: As in `probe_callback`.
+        let pdev = unsafe { &*pdev.cast::<pci::Device<CoreInternal<'_>>>() };
+        // SAFETY: The PCI core calls back only after a successful `probe_callback`, and once.
+        unsafe { Device::<T>::unregister(pdev) }
+    }
+
+    unsafe extern "C" fn reset_done_callback(pdev: *mut bindings::pci_dev) {
+        // SAFETY: As in `probe_callback`.
+        let pdev = unsafe { &*pdev.cast::<pci::Device<CoreInternal<'_>>>() };
+        // SAFETY: The device is locked and bound to this driver: between `probe_callback` and
+        // `remove_callback`.
+        if let Some(device) = unsafe { Device::<T>::from_pci(pci_dev(pdev)) } {
+            device.data().reset_done();
+        }
+    }
+}

@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Migration files: anonymous-inode stream files, and copies to and from user memory that never
+//! fault.
+//!
+//! The file that carries a device's state outlives the transfer, the device and even the driver's
+//! binding: user space closes it when it likes. So it holds data of its own, a [`Stream`], and a
+//! reference to the module.
+//!
+//! A stream has a lock that the end of a transfer takes too, be it for a reset, under locks of the
+//! VFIO core that a page fault on a mapped BAR takes as well. Hence no page fault under that lock:
+//! [`UserWriter`] and [`UserReader`] fault the user's pages in first, and then copy what is
+//! resident, under the lock, without faults.
+//!
+//! C header: [`include/linux/anon_inodes.h`](srctree/include/linux/anon_inodes.h)
+
+use crate::bindings;
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+use kernel::{
+    current,
+    error::from_err_ptr,
+    ffi,
+    fs::File,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        Arc,
+        ArcBorrow, //
+    },
+    types::ForeignOwnable, //
+};
+
+/// Bytes that are faulted in at a time.
+const WINDOW: usize = 64 * 1024;
+
+/// The direction of a stream, as seen from user space.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// User space reads the file.
+    Read,
+    /// User space writes the file.
+    Write,
+}
+
+/// Whether a read or write would make progress.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    /// It would.
+    Ready,
+    /// It would fail: the transfer has ended.
+    Ended,
+}
+
+/// What stands behind a migration file.
+pub(crate) trait Stream: Send + Sync + 'static {
+    /// The module that the file's operations are part of.
+    type Module: kernel::ModuleMetadata;
+
+    /// Name of the file in `/proc/PID/fd`.
+    const NAME: &'static CStr;
+
+    /// Which calls the file takes.
+    const DIRECTION: Direction;
+
+    /// `read(2)`: puts the next bytes into `user` until it is full or the stream ends.
+    fn read(&self, _user: &mut UserWriter<'_>) -> Result {
+        Err(EBADF)
+    }
+
+    /// `write(2)`: takes bytes from `user` until it is empty.
+    fn write(&self, _user: &mut UserReader<'_>) -> Result {
+        Err(EBADF)
+    }
+
+    /// `poll(2)`. Nothing is waited for: a call blocks only while the device works.
+    fn readiness(&self) -> Readiness;
+}
+
+/// Opens a file on `stream`.
+pub(crate) fn open<S: Stream>(stream: Arc<S>) -> Result<ARef<File>> {
+    let flags = match S::DIRECTION {
+        Direction::Read => kernel::bindings::O_RDONLY,
+        Direction::Write => kernel::bindings::O_WRONLY,
+    };
+    let private = stream.into_foreign();
+    // SAFETY: The name and the operations live for ever; `private` is what the operations expect.
+    let file = from_err_ptr(unsafe {
+        bindings::anon_inode_getfile(
+            S::NAME.as_char_ptr(),
+            Operations::<S>::table(),
+            private,
+            flags as ffi::c_int,
+        )
+    });
+    let file = match file {
+        Ok(file) => file,
+        Err(error) => {
+            // SAFETY: No file took the reference that `into_foreign` gave.
+            drop(unsafe { Arc::<S>::from_foreign(private) });
+            return Err(error);
+        }
+    };
+    // SAFETY: The file is valid and nobody else has it yet.
+    unsafe { kernel::bindings::stream_open((*file).f_inode, file) };
+    // SAFETY: `file` is not null, and the reference is ours. It was never looked up by a
+    // descriptor, so that no `fdget_pos()` is active on it.
+    Ok(unsafe { ARef::from_raw(NonNull::new_unchecked(file.cast())) })
+}
+
+struct Operations<S: Stream>(PhantomData<S>);
+
+impl<S: Stream> Operations<S> {
+    const TABLE: kernel::bindings::file_operations = kernel::bindings::file_operations {
+        owner: kernel::module::this_module::<S::Module>().as_ptr(),
+        read: Some(Self::read),
+        write: Some(Self::write),
+        poll: Some(Self::poll),
+        release: Some(Self::release),
+        ..pin_init::zeroed()
+    };
+
+    fn table() -> &'static kernel::bindings::file_operations {
+        &Self::TABLE
+    }
+
+    /// # Safety
+    ///
+    /// `file` was made by [`open`] and is open while the reference is used.
+    unsafe fn stream<'a>(file: *mut kernel::bindings::file) -> ArcBorrow<'a, S> {
+        // SAFETY: `open` has stored an `Arc<S>`, which `release` takes back.
+        unsafe { Arc::<S>::borrow((*file).private_data) }
+    }
+
+    unsafe extern "C" fn read(
+        file: *mut kernel::bindings::file,
+        user: *mut ffi::c_char,
+        length: usize,
+        position: *mut kernel::bindings::loff_t,
+    ) -> isize {
+        if !position.is_null() {
+            return ESPIPE.to_errno() as isize;
+        }
+        // SAFETY: The VFS calls back with an open file of this table.
+        let stream = unsafe { Self::stream(file) };
+        let mut user = UserWriter(Window::new(user, length));
+        let result = stream.read(&mut user);
+        user.0.outcome(result)
+    }
+
+    unsafe extern "C" fn write(
+        file: *mut kernel::bindings::file,
+        user: *const ffi::c_char,
+        length: usize,
+        position: *mut kernel::bindings::loff_t,
+    ) -> isize {
+        if !position.is_null() {
+            return ESPIPE.to_errno() as isize;
+        }
+        // SAFETY: The VFS calls back with an open file of this table.
+        let stream = unsafe { Self::stream(file) };
+        let mut user = UserReader(Window::new(user.cast_mut(), length));
+        let result = stream.write(&mut user);
+        user.0.outcome(result)
+    }
+
+    unsafe extern "C" fn poll(
+        file: *mut kernel::bindings::file,
+        _table: *mut kernel::bindings::poll_table_struct,
+    ) -> kernel::bindings::__poll_t {
+        // SAFETY: The VFS calls back with an open file of this table.
+        match (unsafe { Self::stream(file) }.readiness(), S::DIRECTION) {
+            (Readiness::Ready, Direction::Read) => bindings::POLLIN | bindings::POLLRDNORM,
+            (Readiness::Ready, Direction::Write) => bindings::POLLOUT | bindings::POLLWRNORM,
+            (Readiness::Ended, _) => bindings::POLLERR | bindings::POLLHUP,
+        }
+    }
+
+    unsafe extern "C" fn release(
+        _inode: *mut kernel::bindings::inode,
+        file: *mut kernel::bindings::file,
+    ) -> ffi::c_int {
+        // SAFETY: `open` has stored an `Arc<S>`; this is the last callback of the file.
+        drop(unsafe { Arc::<S>::from_foreign((*file).private_data) });
+        0
+    }
+}
+
+/// A buffer of user space: what is done, what is resident, what is left.
+struct Window<'a> {
+    start: *mut ffi::c_char,
+    length: usize,
+    done: usize,
+    resident: usize,
+    _call: PhantomData<&'a mut ()>,
+}
+
+impl Window<'_> {
+    fn new(start: *mut ffi::c_char, length: usize) -> Self {
+        Self {
+            start,
+            length,
+            done: 0,
+            resident: 0,
+            _call: PhantomData,
+        }
+    }
+
+    fn next(&self) -> *mut ffi::c_char {
+        self.start.wrapping_add(self.done)
+    }
+
+    fn left(&self) -> usize {
+        self.length - self.done
+    }
+
+    /// Takes note of what `fault_in` brought in: the number of bytes that it could *not*.
+    fn faulted_in(&mut self, wanted: usize, missing: usize) -> Result {
+        if current!().signal_pending() {
+            return Err(EINTR);
+        }
+        self.resident = wanted - missing.min(wanted);
+        if self.resident == 0 {
+            return Err(EFAULT);
+        }
+        Ok(())
+    }
+
+    /// Copies up to `length` resident bytes with `copy(user address, offset, bytes)`, which
+    /// returns 0 where all were copied.
+    fn copy(
+        &mut self,
+        length: usize,
+        mut copy: impl FnMut(*mut ffi::c_char, usize, usize) -> ffi::c_long,
+    ) -> usize {
+        let length = length.min(self.resident);
+        let mut copied = 0;
+        while copied < length {
+            // Up to the end of a page, so that a page which went away again costs no other.
+            let address = self.next();
+            let page_rest = kernel::page::PAGE_SIZE - address.addr() % kernel::page::PAGE_SIZE;
+            let step = if copy(address, copied, length - copied) == 0 {
+                length - copied
+            } else if copy(address, copied, page_rest.min(length - copied)) == 0 {
+                page_rest.min(length - copied)
+            } else {
+                self.resident = 0;
+                return copied;
+            };
+            copied += step;
+            self.done += step;
+            self.resident -= step;
+        }
+        copied
+    }
+
+    /// What the system call returns: bytes done, or the error where there are none.
+    fn outcome(&self, result: Result) -> isize {
+        match result {
+            Err(error) if self.done == 0 => error.to_errno() as isize,
+            // CAST: The VFS asks for at most `MAX_RW_COUNT` bytes.
+            _ => self.done as isize,
+        }
+    }
+}
+
+/// The buffer of a `read(2)`.
+pub(crate) struct UserWriter<'a>(Window<'a>);
+
+impl UserWriter<'_> {
+    /// Returns whether the buffer is full.
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.left() == 0
+    }
+
+    /// Makes the next part of the buffer resident. Sleeps; not to be called under a lock that
+    /// [`super::Driver::reset_done`] takes.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` where there is no such memory, `EINTR` where a signal waits.
+    pub(crate) fn fault_in(&mut self) -> Result {
+        let wanted = self.0.left().min(WINDOW);
+        // SAFETY: Any user address may be passed.
+        let missing = unsafe { kernel::bindings::fault_in_writeable(self.0.next(), wanted) };
+        self.0.faulted_in(wanted, missing)
+    }
+
+    /// Puts as many of `bytes` as are resident and fit; returns how many. Does not fault.
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> usize {
+        self.0.copy(bytes.len(), |user, offset, length| {
+            let from = &bytes[offset..offset + length];
+            // SAFETY: `from` is valid for reads; any user address may be passed.
+            unsafe {
+                kernel::bindings::copy_to_user_nofault(
+                    user.cast(),
+                    from.as_ptr().cast(),
+                    from.len(),
+                )
+            }
+        })
+    }
+}
+
+/// The buffer of a `write(2)`.
+pub(crate) struct UserReader<'a>(Window<'a>);
+
+impl UserReader<'_> {
+    /// Returns whether all of the buffer has been taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.left() == 0
+    }
+
+    /// Makes the next part of the buffer resident; see [`UserWriter::fault_in`].
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` where there is no such memory, `EINTR` where a signal waits.
+    pub(crate) fn fault_in(&mut self) -> Result {
+        let wanted = self.0.left().min(WINDOW);
+        // SAFETY: Any user address may be passed.
+        let missing = unsafe { kernel::bindings::fault_in_readable(self.0.next(), wanted) };
+        self.0.faulted_in(wanted, missing)
+    }
+
+    /// Fills as much of `bytes` as is resident; returns how much. Does not fault.
+    pub(crate) fn take(&mut self, bytes: &mut [u8]) -> usize {
+        self.0.copy(bytes.len(), |user, offset, length| {
+            let to = &mut bytes[offset..offset + length];
+            // SAFETY: `to` is valid for writes; any user address may be passed.
+            unsafe {
+                kernel::bindings::copy_from_user_nofault(
+                    to.as_mut_ptr().cast(),
+                    user.cast(),
+                    to.len(),
+                )
+            }
+        })
+    }
+}

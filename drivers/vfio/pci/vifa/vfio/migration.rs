@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The migration callbacks of a VFIO device.
+//!
+//! `include/uapi/linux/vfio.h` defines the states and the arcs between them
+//! (`enum vfio_device_mig_state`); the VFIO core turns `VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE` and
+//! `VFIO_DEVICE_FEATURE_MIG_DATA_SIZE` into calls of `struct vfio_migration_ops`.
+
+use super::{
+    Device,
+    Driver, //
+};
+use crate::bindings;
+use kernel::{
+    error::{
+        from_result,
+        to_result, //
+    },
+    ffi,
+    fs::File,
+    prelude::*,
+    sync::aref::ARef, //
+};
+
+/// Number of a state, as `enum vfio_device_mig_state` has it. User space may ask for any number.
+pub(crate) type StateNumber = bindings::vfio_device_mig_state;
+
+/// The parts of the migration protocol that a device supports.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Support {
+    /// Stop and copy: `VFIO_MIGRATION_STOP_COPY`.
+    StopCopy,
+    /// Stop and copy with the P2P state: `VFIO_MIGRATION_STOP_COPY | VFIO_MIGRATION_P2P`.
+    StopCopyP2p,
+}
+
+impl Support {
+    pub(super) fn flags(self) -> u32 {
+        match self {
+            Self::StopCopy => bindings::VFIO_MIGRATION_STOP_COPY,
+            Self::StopCopyP2p => bindings::VFIO_MIGRATION_STOP_COPY | bindings::VFIO_MIGRATION_P2P,
+        }
+    }
+}
+
+impl<T: Driver> Device<T> {
+    /// Returns the next state on the way from `current` to `new`: one arc of the state machine.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` where no such way exists, or `new` is no state that the device supports.
+    pub(crate) fn next_state(&self, current: StateNumber, new: StateNumber) -> Result<StateNumber> {
+        let mut next = current;
+        // SAFETY: `self` is a registered `struct vfio_device` by its type invariant; `next` is
+        // valid for a write for the duration of the call.
+        to_result(unsafe {
+            bindings::vfio_mig_get_next_state(self.vfio_device(), current, new, &mut next)
+        })?;
+        Ok(next)
+    }
+}
+
+/// The migration callbacks of `T`.
+pub(super) struct Operations<T: Driver>(core::marker::PhantomData<T>);
+
+impl<T: Driver> Operations<T> {
+    const TABLE: bindings::vfio_migration_ops = bindings::vfio_migration_ops {
+        migration_set_state: Some(Self::set_state),
+        migration_get_state: Some(Self::get_state),
+        migration_get_data_size: Some(Self::get_data_size),
+    };
+
+    pub(super) fn table() -> &'static bindings::vfio_migration_ops {
+        &Self::TABLE
+    }
+
+    unsafe extern "C" fn set_state(
+        vfio_device: *mut bindings::vfio_device,
+        new: StateNumber,
+    ) -> *mut kernel::bindings::file {
+        // SAFETY: The VFIO core calls back with a device that was registered with this table.
+        let device = unsafe { Device::<T>::from_vfio(vfio_device) };
+        match T::set_state(device, new) {
+            Ok(Some(file)) => ARef::<File>::into_raw(file).as_ptr().cast(),
+            Ok(None) => core::ptr::null_mut(),
+            Err(error) => error.to_ptr(),
+        }
+    }
+
+    unsafe extern "C" fn get_state(
+        vfio_device: *mut bindings::vfio_device,
+        state: *mut StateNumber,
+    ) -> ffi::c_int {
+        // SAFETY: As in `set_state`.
+        let device = unsafe { Device::<T>::from_vfio(vfio_device) };
+        // SAFETY: The VFIO core passes a valid pointer for the answer.
+        unsafe { *state = T::state(device) };
+        0
+    }
+
+    unsafe extern "C" fn get_data_size(
+        vfio_device: *mut bindings::vfio_device,
+        size: *mut ffi::c_ulong,
+    ) -> ffi::c_int {
+        // SAFETY: As in `set_state`.
+        let device = unsafe { Device::<T>::from_vfio(vfio_device) };
+        from_result(|| {
+            let bytes = ffi::c_ulong::try_from(T::data_size(device)?).unwrap_or(ffi::c_ulong::MAX);
+            // SAFETY: The VFIO core passes a valid pointer for the answer.
+            unsafe { *size = bytes };
+            Ok(0)
+        })
+    }
+}

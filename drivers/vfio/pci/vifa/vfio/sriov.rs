@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Drivers of SR-IOV physical functions.
+//!
+//! Adds to [`pci::Driver`] what a driver needs to serve `sriov_numvfs`, and gives the drivers of
+//! its virtual functions (VFs) a safe way to the physical function's (PF's) data. That data stays
+//! valid while a VF is bound, since VFs exist only between [`Driver::sriov_configure`] and the
+//! unbinding of the PF, which begins with their removal ([`Physical`]'s doing, not the driver's).
+//!
+//! C header: [`include/linux/pci.h`](srctree/include/linux/pci.h)
+
+use super::pci_dev;
+use core::{
+    marker::PhantomData,
+    pin::Pin, //
+};
+use kernel::{
+    bindings,
+    device::{
+        Core,
+        CoreInternal,
+        DeviceContext, //
+    },
+    driver,
+    error::to_result,
+    ffi,
+    pci,
+    prelude::*,
+    types::Opaque, //
+};
+
+/// The driver of a physical function.
+pub(crate) trait Driver: pci::Driver {
+    /// Checks a request for `count` VFs (more than 0) before they are made.
+    fn check_virtual_functions(
+        device: &pci::Device<Core<'_>>,
+        data: Pin<&Self::Data<'_>>,
+        count: u16,
+    ) -> Result;
+}
+
+/// A [`pci::Driver`] that is `T` and removes the VFs before the PF's data goes.
+pub(crate) struct Physical<T: Driver>(PhantomData<T>);
+
+impl<T: Driver> pci::Driver for Physical<T> {
+    type IdInfo = T::IdInfo;
+    type Data<'bound> = T::Data<'bound>;
+    const ID_TABLE: pci::IdTable<Self::IdInfo> = T::ID_TABLE;
+
+    fn probe<'bound>(
+        device: &'bound pci::Device<Core<'_>>,
+        info: Option<&'bound Self::IdInfo>,
+    ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
+        T::probe(device, info)
+    }
+
+    fn unbind<'bound>(device: &'bound pci::Device<Core<'_>>, data: Pin<&Self::Data<'bound>>) {
+        // SAFETY: `device` is valid and locked. The call returns when every VF has been unbound
+        // from its driver and removed; it does nothing where there are none.
+        unsafe { bindings::pci_disable_sriov(pci_dev(device)) };
+        T::unbind(device, data);
+    }
+}
+
+/// An adapter for the registration of PF drivers with [`kernel::driver::Registration`].
+pub(crate) struct Adapter<T: Driver>(PhantomData<T>);
+
+type Inner<T> = pci::Adapter<Physical<T>>;
+
+// SAFETY: The layout is the one of `pci::Adapter`.
+unsafe impl<T: Driver> driver::DriverLayout for Adapter<T> {
+    type DriverType = <Inner<T> as driver::DriverLayout>::DriverType;
+    type DriverData<'bound> = <Inner<T> as driver::DriverLayout>::DriverData<'bound>;
+    const DEVICE_DRIVER_OFFSET: usize = <Inner<T> as driver::DriverLayout>::DEVICE_DRIVER_OFFSET;
+}
+
+// SAFETY: Registration and its end are those of `pci::Adapter`.
+unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
+    unsafe fn register(
+        driver: &Opaque<Self::DriverType>,
+        name: &'static CStr,
+        module: &'static ThisModule,
+    ) -> Result {
+        // SAFETY: The field may be set before the registration.
+        unsafe { (*driver.get()).sriov_configure = Some(Self::sriov_configure_callback) };
+        // SAFETY: The requirements are the same.
+        unsafe { Inner::<T>::register(driver, name, module) }
+    }
+
+    unsafe fn unregister(driver: &Opaque<Self::DriverType>) {
+        // SAFETY: The requirements are the same.
+        unsafe { Inner::<T>::unregister(driver) }
+    }
+}
+
+impl<T: Driver> Adapter<T> {
+    unsafe extern "C" fn sriov_configure_callback(
+        pdev: *mut bindings::pci_dev,
+        count: ffi::c_int,
+    ) -> ffi::c_int {
+        // SAFETY: The PCI core calls back with a valid device that is locked and bound to this
+        // driver.
+        let device = unsafe { &*pdev.cast::<pci::Device<CoreInternal<'_>>>() };
+        if count == 0 {
+            // SAFETY: `pdev` is valid and locked.
+            unsafe { bindings::pci_disable_sriov(pdev) };
+            return 0;
+        }
+        // SAFETY: The device is bound to this driver: its data was set after the probe.
+        let data = unsafe { device.as_ref().drvdata_borrow::<T::Data<'_>>() };
+        let result = u16::try_from(count).map_err(Error::from).and_then(|vfs| {
+            T::check_virtual_functions(device, data, vfs)?;
+            // SAFETY: `pdev` is valid and locked.
+            to_result(unsafe { bindings::pci_enable_sriov(pdev, count) })
+        });
+        match result {
+            Ok(()) => count,
+            Err(error) => error.to_errno(),
+        }
+    }
+}
+
+/// A VF, with what the PCI core knows of its place among the VFs of its PF.
+pub(crate) struct Virtual<'a, T: Driver> {
+    /// Data of the PF's driver.
+    pub(crate) physical: Pin<&'a T::Data<'a>>,
+    /// Index among the VFs, from 0.
+    pub(crate) index: u16,
+}
+
+/// Why a device is no VF of a PF that `T` drives.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotVirtual {
+    /// It is no VF.
+    NotAVirtualFunction,
+    /// Its PF has another driver, or none.
+    ForeignPhysicalFunction,
+}
+
+impl<'a, T: Driver> Virtual<'a, T> {
+    /// Looks at a device that is being bound.
+    ///
+    /// # Errors
+    ///
+    /// [`NotVirtual`] says why it is not one of `T`'s.
+    pub(crate) fn new(device: &'a pci::Device<Core<'_>>) -> Result<Self, NotVirtual> {
+        let pdev = pci_dev(device);
+        // SAFETY: `pdev` is valid.
+        if unsafe { (*pdev).is_virtfn() } == 0 {
+            return Err(NotVirtual::NotAVirtualFunction);
+        }
+        // SAFETY: `pdev` is valid.
+        let index = unsafe { bindings::pci_iov_vf_id(pdev) };
+        let index = u16::try_from(index).map_err(|_| NotVirtual::NotAVirtualFunction)?;
+
+        // SAFETY: `pdev` is a VF, whose `physfn` is valid as long as it is.
+        let driver = unsafe { (*crate::bindings::rust_helper_pci_physfn(pdev)).driver };
+        // SAFETY: A PF's driver does not go while one of its VFs is being bound:
+        // `pci_disable_sriov()`, which comes first, waits for the VF's lock, which we hold.
+        if driver.is_null() || unsafe { (*driver).id_table } != T::ID_TABLE.as_ptr() {
+            return Err(NotVirtual::ForeignPhysicalFunction);
+        }
+        // SAFETY: As above. An id table belongs to one driver: the driver is `Adapter<T>`'s.
+        let data = unsafe { bindings::pci_iov_get_pf_drvdata(pdev, driver) };
+        if data.is_null() || kernel::error::from_err_ptr(data).is_err() {
+            return Err(NotVirtual::ForeignPhysicalFunction);
+        }
+        // SAFETY: `Adapter<T>` has the PCI core store a `Pin<KBox<T::Data>>`; it stays while the
+        // VF is bound ([`Physical`] removes the VFs first), which it is for `'a`.
+        let physical = unsafe { Pin::new_unchecked(&*data.cast::<T::Data<'a>>()) };
+        Ok(Self { physical, index })
+    }
+}
+
+/// Bus, device and function of a device, as `domain:bus:device.function` packs them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Address {
+    /// PCI domain.
+    pub(crate) domain: u32,
+    /// Bus number in the high byte, device and function in the low one.
+    pub(crate) requester: u16,
+}
+
+impl Address {
+    /// The address of `device`.
+    pub(crate) fn of<Ctx: DeviceContext>(device: &pci::Device<Ctx>) -> Self {
+        let pdev = pci_dev(device);
+        // SAFETY: `pdev` is valid, and so is the bus that it is on.
+        let (domain, requester) = unsafe {
+            (
+                crate::bindings::rust_helper_pci_domain_nr((*pdev).bus),
+                bindings::pci_dev_id(pdev),
+            )
+        };
+        Self {
+            // CAST: domain numbers are not negative.
+            domain: domain as u32,
+            requester,
+        }
+    }
+}
