@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The VIFA layer: the device-independent part of the driver.
+//!
+//! It knows what a migratable virtual function is ([`identity`]), how its state stands in the
+//! migration stream ([`stream`], [`records`]), how a stream is made ([`save`]) and taken in
+//! ([`restore`]), and which arcs of the VFIO state machine are single steps ([`state`]). It calls
+//! neither the kernel nor a device. The same files are therefore compiled for the host, where
+//! they are tested, and for the kernel.
+//!
+//! Bytes that come from a stream or from a device are believed only after they were checked. No
+//! input makes the layer panic, recurse, or allocate more than the destination's own
+//! [`Identity::control_plane_max`](identity::Identity::control_plane_max).
+//!
+//! # The seam
+//!
+//! Besides `core`, the layer uses what the surrounding crate provides as `crate::seam`:
+//!
+//! ```ignore
+//! /// A buffer of bytes that grows fallibly; dereferences to `[u8]`.
+//! pub(crate) struct Bytes;
+//!
+//! impl Bytes {
+//!     /// Makes an empty buffer with room for `capacity` bytes.
+//!     pub(crate) fn with_capacity(capacity: usize) -> Result<Bytes, OutOfMemory>;
+//!
+//!     /// Sets the length to `length`; bytes that are new are zero.
+//!     pub(crate) fn resize_zeroed(&mut self, length: usize) -> Result<(), OutOfMemory>;
+//! }
+//!
+//! /// There was no memory.
+//! #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+//! pub(crate) struct OutOfMemory;
+//!
+//! /// Feeds `bytes` into a CRC-32C whose register holds `seed`, and returns the register.
+//! ///
+//! /// This is `crc32c()` of `<linux/crc32.h>`: reflected, polynomial 0x1edc6f41, with no inversion
+//! /// before or after. [`stream::Checksum`] inverts.
+//! pub(crate) fn crc32c(seed: u32, bytes: &[u8]) -> u32;
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub(crate) mod check;
+pub(crate) mod identity;
+pub(crate) mod interface;
+pub(crate) mod records;
+pub(crate) mod restore;
+pub(crate) mod save;
+pub(crate) mod state;
+pub(crate) mod stream;
+#[cfg(any(test, CONFIG_KUNIT = "y"))]
+pub(crate) mod tests;

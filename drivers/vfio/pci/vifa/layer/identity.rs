@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a virtual function is, and whether one can take another's state.
+//!
+//! The backend fills an [`Identity`] from what the device says about itself; the stream carries the
+//! source's. Compatibility is a comparison of the two, field by field, each by its own rule.
+
+use super::check::{
+    check,
+    Expectation,
+    Violation, //
+};
+use core::fmt;
+
+/// Base address registers of a function.
+pub(crate) const BARS: usize = 6;
+
+/// Number of record types.
+pub(crate) const RECORD_TYPES: usize = 16;
+
+/// Feature: the device has the P2P-quiesced run state.
+pub(crate) const FEATURE_P2P: u32 = 0x1;
+/// Feature: the device logs writes to guest memory.
+pub(crate) const FEATURE_DIRTY_LOG: u32 = 0x2;
+/// Feature: the device has local memory.
+pub(crate) const FEATURE_LOCAL_MEMORY: u32 = 0x4;
+
+const FEATURES: u32 = FEATURE_P2P | FEATURE_DIRTY_LOG | FEATURE_LOCAL_MEMORY;
+
+/// Smallest granule of local memory, in bytes.
+pub(crate) const GRANULE_MIN: u32 = 0x1000;
+/// Greatest granule of local memory, in bytes.
+pub(crate) const GRANULE_MAX: u32 = 0x1_0000;
+/// Most local memory that a virtual function may have, in bytes.
+pub(crate) const LOCAL_MEMORY_MAX: u64 = 1 << 40;
+/// Greatest control plane, in bytes.
+pub(crate) const CONTROL_PLANE_MAX: u32 = 0x10_0000;
+
+/// Most MSI-X vectors that a function can have (PCI Express 6.0, 7.7.2.2).
+const INTERRUPT_VECTORS_MAX: u64 = 2048;
+
+/// What a virtual function is. The fields are those of `struct vifa_identity`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// PCI vendor id.
+    pub(crate) vendor: u16,
+    /// PCI device id of the VF.
+    pub(crate) device: u16,
+    /// PCI subsystem vendor id.
+    pub(crate) subsystem_vendor: u16,
+    /// PCI subsystem id.
+    pub(crate) subsystem: u16,
+    /// PCI revision id.
+    pub(crate) revision_id: u8,
+    /// Revision of the VIFA hardware interface, from 1.
+    pub(crate) vifa_revision: u16,
+    /// `FEATURE_*` bits.
+    pub(crate) features: u32,
+    /// Size of each BAR in bytes; 0 for a BAR that is not there.
+    pub(crate) bar_size: [u64; BARS],
+    /// MSI-X vectors.
+    pub(crate) interrupt_vectors: u16,
+    /// Queue pairs.
+    pub(crate) queues: u16,
+    /// Unit of local memory in bytes.
+    pub(crate) granule: u32,
+    /// Local memory in bytes; 0: none.
+    pub(crate) local_memory: u64,
+    /// Most bytes that the control plane takes.
+    pub(crate) control_plane_max: u32,
+    /// Highest version of each record type that the device loads; 0: unknown type.
+    pub(crate) record_version: [u16; RECORD_TYPES],
+}
+
+const BAR_SIZE: [&str; BARS] = [
+    "bar_size[0]",
+    "bar_size[1]",
+    "bar_size[2]",
+    "bar_size[3]",
+    "bar_size[4]",
+    "bar_size[5]",
+];
+
+const RECORD_VERSION: [&str; RECORD_TYPES] = [
+    "record_version[0]",
+    "record_version[1]",
+    "record_version[2]",
+    "record_version[3]",
+    "record_version[4]",
+    "record_version[5]",
+    "record_version[6]",
+    "record_version[7]",
+    "record_version[8]",
+    "record_version[9]",
+    "record_version[10]",
+    "record_version[11]",
+    "record_version[12]",
+    "record_version[13]",
+    "record_version[14]",
+    "record_version[15]",
+];
+
+impl Identity {
+    /// Checks that a device can be as this says.
+    ///
+    /// # Errors
+    ///
+    /// The first field that cannot be true, or that exceeds what the layer bounds.
+    pub(crate) fn validate(&self) -> Result<(), Violation> {
+        use Expectation::*;
+
+        check("vifa_revision", self.vifa_revision, AtLeast(1))?;
+        check("features", self.features, SubsetOf(FEATURES.into()))?;
+        for (field, size) in BAR_SIZE.into_iter().zip(self.bar_size) {
+            if size != 0 {
+                check(field, size, PowerOfTwo)?;
+            }
+        }
+        check(
+            "interrupt_vectors",
+            self.interrupt_vectors,
+            AtMost(INTERRUPT_VECTORS_MAX),
+        )?;
+        if self.features & FEATURE_LOCAL_MEMORY == 0 {
+            check("local_memory", self.local_memory, Equal(0))?;
+        } else {
+            check("granule", self.granule, PowerOfTwo)?;
+            check("granule", self.granule, AtLeast(GRANULE_MIN.into()))?;
+            check("granule", self.granule, AtMost(GRANULE_MAX.into()))?;
+            check("local_memory", self.local_memory, AtMost(LOCAL_MEMORY_MAX))?;
+            check(
+                "local_memory",
+                self.local_memory,
+                MultipleOf(self.granule.into()),
+            )?;
+        }
+        check("control_plane_max", self.control_plane_max, AtLeast(1))?;
+        check(
+            "control_plane_max",
+            self.control_plane_max,
+            AtMost(CONTROL_PLANE_MAX.into()),
+        )
+    }
+
+    /// Checks that `destination` can take the state of a device that is as `self` says.
+    ///
+    /// # Errors
+    ///
+    /// The first field, in the order of `struct vifa_identity`, whose rule does not hold.
+    pub(crate) fn fits(&self, destination: &Self) -> Result<(), Mismatch> {
+        let pairs = self.fields().zip(destination.fields());
+
+        for ((field, rule, source), (_, _, destination)) in pairs {
+            if !rule.holds(source, destination) {
+                return Err(Mismatch {
+                    field,
+                    rule,
+                    source,
+                    destination,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Every field with its rule, in the order of `struct vifa_identity`.
+    fn fields(&self) -> impl Iterator<Item = (&'static str, Rule, u64)> {
+        use Rule::*;
+
+        let head = [
+            ("vendor", Equal, self.vendor.into()),
+            ("device", Equal, self.device.into()),
+            ("subsystem_vendor", Equal, self.subsystem_vendor.into()),
+            ("subsystem", Equal, self.subsystem.into()),
+            ("revision_id", Equal, self.revision_id.into()),
+            ("vifa_revision", AtLeast, self.vifa_revision.into()),
+            ("features", Subset, self.features.into()),
+        ];
+        let bars = BAR_SIZE
+            .into_iter()
+            .zip(self.bar_size)
+            .map(|(field, size)| (field, Equal, size));
+        let tail = [
+            ("interrupt_vectors", Equal, self.interrupt_vectors.into()),
+            ("queues", AtLeast, self.queues.into()),
+            ("granule", Equal, self.granule.into()),
+            ("local_memory", AtLeast, self.local_memory),
+            ("control_plane_max", AtLeast, self.control_plane_max.into()),
+        ];
+        let records = RECORD_VERSION
+            .into_iter()
+            .zip(self.record_version)
+            .map(|(field, version)| (field, AtLeast, version.into()));
+
+        head.into_iter().chain(bars).chain(tail).chain(records)
+    }
+}
+
+/// What a field of the destination has to be, given the source's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rule {
+    /// The same.
+    Equal,
+    /// The same or greater.
+    AtLeast,
+    /// Every bit that the source has.
+    Subset,
+}
+
+impl Rule {
+    fn holds(self, source: u64, destination: u64) -> bool {
+        match self {
+            Self::Equal => source == destination,
+            Self::AtLeast => source <= destination,
+            Self::Subset => source & !destination == 0,
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Equal => "they must be equal",
+            Self::AtLeast => "the destination needs at least as much",
+            Self::Subset => "the destination needs every bit of the source",
+        })
+    }
+}
+
+/// A field in which source and destination do not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mismatch {
+    /// Name of the field in `struct vifa_identity`.
+    pub(crate) field: &'static str,
+    /// The rule that does not hold.
+    pub(crate) rule: Rule,
+    /// The source's value.
+    pub(crate) source: u64,
+    /// The destination's value.
+    pub(crate) destination: u64,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: source has {:#x}, destination has {:#x}; {}",
+            self.field, self.source, self.destination, self.rule
+        )
+    }
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Virtual interfaces and their ids.
+//!
+//! A virtual function has two channels into the layer, one for each plane. Every section of a
+//! stream names the interface that it comes from, so that what belongs to one plane is never taken
+//! for the other's.
+
+use super::check::{
+    check,
+    Expectation,
+    Violation, //
+};
+
+/// The two planes of a virtual function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Plane {
+    /// The device's own state.
+    Control = 1,
+    /// What the device wrote: guest memory and local memory.
+    Data = 2,
+}
+
+/// Where a function stands in the PCI Express hierarchy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Function {
+    /// Segment group, as the host numbers it.
+    pub(crate) domain: u32,
+    /// Bus number.
+    pub(crate) bus: u8,
+    /// Device (5 bits) and function (3 bits) number.
+    pub(crate) devfn: u8,
+}
+
+/// Id of a virtual interface, laid out as `VIFA_INTERFACE_*` of the uAPI header say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct InterfaceId(u64);
+
+const RESERVED: u64 = 0xff00_0000;
+const PLANE: u64 = 0xff;
+
+impl InterfaceId {
+    fn new(function: Function, plane: Plane) -> Self {
+        Self(
+            u64::from(function.domain) << 32
+                | u64::from(function.bus) << 16
+                | u64::from(function.devfn) << 8
+                | plane as u64,
+        )
+    }
+
+    /// Returns the id as it stands in a stream.
+    pub(crate) fn as_raw(self) -> u64 {
+        self.0
+    }
+}
+
+/// The two interfaces of one virtual function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Interfaces {
+    control: InterfaceId,
+    data: InterfaceId,
+}
+
+impl Interfaces {
+    /// Returns the interfaces of `function`.
+    pub(crate) fn of(function: Function) -> Self {
+        Self {
+            control: InterfaceId::new(function, Plane::Control),
+            data: InterfaceId::new(function, Plane::Data),
+        }
+    }
+
+    /// Returns the interfaces of the function whose control interface has the id `control`.
+    ///
+    /// # Errors
+    ///
+    /// `control` is no id of a control interface.
+    pub(super) fn of_control(control: u64) -> Result<Self, Violation> {
+        let place = control & !PLANE;
+
+        check("interface", place, Expectation::SubsetOf(!RESERVED))?;
+        check(
+            "interface",
+            control,
+            Expectation::Equal(place | Plane::Control as u64),
+        )?;
+
+        Ok(Self {
+            control: InterfaceId(control),
+            data: InterfaceId(place | Plane::Data as u64),
+        })
+    }
+
+    /// Returns the interface of `plane`.
+    pub(crate) fn plane(&self, plane: Plane) -> InterfaceId {
+        match plane {
+            Plane::Control => self.control,
+            Plane::Data => self.data,
+        }
+    }
+}

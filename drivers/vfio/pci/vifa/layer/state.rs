@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The VFIO migration states and the arcs between them.
+//!
+//! A driver carries out single arcs; `vfio_mig_get_next_state()` divides every other transition
+//! into these. [`Step`] names the arcs of a device with `VFIO_MIGRATION_STOP_COPY` and
+//! `VFIO_MIGRATION_P2P`, so that whoever carries them out has to name them all.
+
+/// A migration state; the values are those of `enum vfio_device_mig_state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum DeviceState {
+    /// The device has failed and must be reset.
+    Error = 0,
+    /// The device changes neither its own state nor anything else.
+    Stop = 1,
+    /// The device runs normally.
+    Running = 2,
+    /// Stopped, and its state can be read out.
+    StopCopy = 3,
+    /// Stopped, and takes a new state.
+    Resuming = 4,
+    /// Running, except that it starts no peer-to-peer DMA.
+    RunningP2p = 5,
+    /// Running, and its state can be read out.
+    PreCopy = 6,
+    /// As [`Self::PreCopy`], except that it starts no peer-to-peer DMA.
+    PreCopyP2p = 7,
+}
+
+impl From<DeviceState> for u32 {
+    fn from(state: DeviceState) -> u32 {
+        state as u32
+    }
+}
+
+/// A number that is no migration state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UnknownState(pub(crate) u32);
+
+impl TryFrom<u32> for DeviceState {
+    type Error = UnknownState;
+
+    fn try_from(value: u32) -> Result<Self, UnknownState> {
+        Ok(match value {
+            0 => Self::Error,
+            1 => Self::Stop,
+            2 => Self::Running,
+            3 => Self::StopCopy,
+            4 => Self::Resuming,
+            5 => Self::RunningP2p,
+            6 => Self::PreCopy,
+            7 => Self::PreCopyP2p,
+            _ => return Err(UnknownState(value)),
+        })
+    }
+}
+
+/// A single arc of the state machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// RUNNING -> RUNNING_P2P: the device starts no more DMA.
+    Quiesce,
+    /// RUNNING_P2P -> RUNNING: the device may start DMA again.
+    Unquiesce,
+    /// RUNNING_P2P -> STOP: the device's state stands still.
+    Stop,
+    /// STOP -> RUNNING_P2P: the device takes accesses again.
+    Start,
+    /// STOP -> STOP_COPY: opens a session that saves.
+    BeginSave,
+    /// STOP_COPY -> STOP: ends the session that saves.
+    EndSave,
+    /// STOP -> RESUMING: opens a session that restores.
+    BeginRestore,
+    /// RESUMING -> STOP: ends the session that restores; the device takes the new state.
+    EndRestore,
+}
+
+impl Step {
+    /// Returns the arc from `current` to `next`, if there is one.
+    pub(crate) fn between(current: DeviceState, next: DeviceState) -> Option<Self> {
+        use DeviceState::*;
+
+        match (current, next) {
+            (Running, RunningP2p) => Some(Self::Quiesce),
+            (RunningP2p, Running) => Some(Self::Unquiesce),
+            (RunningP2p, Stop) => Some(Self::Stop),
+            (Stop, RunningP2p) => Some(Self::Start),
+            (Stop, StopCopy) => Some(Self::BeginSave),
+            (StopCopy, Stop) => Some(Self::EndSave),
+            (Stop, Resuming) => Some(Self::BeginRestore),
+            (Resuming, Stop) => Some(Self::EndRestore),
+            _ => None,
+        }
+    }
+}
