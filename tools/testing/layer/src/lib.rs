@@ -14,3 +14,9 @@ mod seam;
 mod driver {
     pub(crate) mod layer;
 }
+
+#[cfg(test)]
+use driver::layer;
+
+#[cfg(test)]
+layer::tests::suite!(cfg(test));

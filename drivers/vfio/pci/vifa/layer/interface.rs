@@ -43,9 +43,9 @@ const PLANE: u64 = 0xff;
 impl InterfaceId {
     fn new(function: Function, plane: Plane) -> Self {
         Self(
-            u64::from(function.domain) << 32
-                | u64::from(function.bus) << 16
-                | u64::from(function.devfn) << 8
+            (u64::from(function.domain) << 32)
+                | (u64::from(function.bus) << 16)
+                | (u64::from(function.devfn) << 8)
                 | plane as u64,
         )
     }

@@ -1,1 +1,348 @@
 // SPDX-License-Identifier: GPL-2.0
+
+//! Tests of the layer that run in the kernel as well as on the host.
+//!
+//! A test is a function that fails with a [`Failure`]. [`suite!`] makes a test module of all of
+//! them: for KUnit in the kernel, for `cargo test` on the host.
+
+pub(crate) mod device;
+
+use super::{
+    check::{
+        Expectation,
+        Violation, //
+    },
+    identity::{
+        Mismatch,
+        Rule, //
+    },
+    restore::{
+        Class,
+        RestoreError,
+        Restorer, //
+    },
+    save::{
+        Range,
+        SaveError,
+        Saver, //
+    },
+    state::{
+        DeviceState,
+        Step, //
+    },
+    stream::{
+        Checksum,
+        DataRun,
+        End,
+        IdentityPayload,
+        Record,
+        HEADER_LENGTH,
+        SECTION_HEADER_LENGTH, //
+    },
+};
+use crate::seam::OutOfMemory;
+use device::{
+    Device,
+    IDENTITY, //
+};
+
+/// A test failed.
+#[derive(Debug)]
+#[expect(dead_code, reason = "only printed")]
+pub(crate) enum Failure {
+    /// Something that must be true was false.
+    False(&'static str, u32),
+    /// There was no memory.
+    OutOfMemory,
+    /// A device was not saved.
+    Save(SaveError<OutOfMemory>),
+    /// A device was not restored.
+    Restore(RestoreError<OutOfMemory>),
+}
+
+impl From<OutOfMemory> for Failure {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+impl From<SaveError<OutOfMemory>> for Failure {
+    fn from(error: SaveError<OutOfMemory>) -> Self {
+        Self::Save(error)
+    }
+}
+
+impl From<RestoreError<OutOfMemory>> for Failure {
+    fn from(error: RestoreError<OutOfMemory>) -> Self {
+        Self::Restore(error)
+    }
+}
+
+macro_rules! ensure {
+    ($condition:expr) => {
+        if !$condition {
+            return Err(Failure::False(stringify!($condition), line!()));
+        }
+    };
+}
+
+/// Lists the tests, and makes of them a module of the tests' own kind: `$attribute` is what the
+/// module carries, such as `kunit_tests(vifa_layer)` or `cfg(test)`.
+macro_rules! suite {
+    ($attribute:meta) => {
+        #[$attribute]
+        mod layer_tests {
+            use crate::layer::tests::{
+                self,
+                Failure, //
+            };
+
+            #[test]
+            fn checksum() -> Result<(), Failure> {
+                tests::checksum()
+            }
+
+            #[test]
+            fn lengths() -> Result<(), Failure> {
+                tests::lengths()
+            }
+
+            #[test]
+            fn steps() -> Result<(), Failure> {
+                tests::steps()
+            }
+
+            #[test]
+            fn round_trip() -> Result<(), Failure> {
+                tests::round_trip()
+            }
+
+            #[test]
+            fn mismatch() -> Result<(), Failure> {
+                tests::mismatch()
+            }
+
+            #[test]
+            fn flipped_bits() -> Result<(), Failure> {
+                tests::flipped_bits()
+            }
+
+            #[test]
+            fn wrong_length() -> Result<(), Failure> {
+                tests::wrong_length()
+            }
+
+            #[test]
+            fn lying_source() -> Result<(), Failure> {
+                tests::lying_source()
+            }
+
+            #[test]
+            fn broken_stays_broken() -> Result<(), Failure> {
+                tests::broken_stays_broken()
+            }
+        }
+    };
+}
+
+pub(crate) use suite;
+
+/// Returns a device with a run of two granules, a hole, and another granule at the end.
+fn filled() -> Result<Device, OutOfMemory> {
+    let mut device = Device::new(IDENTITY)?;
+
+    for granule in [0, 1, 15] {
+        device.fill(granule);
+    }
+    Ok(device)
+}
+
+/// The CRCs of RFC 3720, B.4, and the usual check value.
+pub(crate) fn checksum() -> Result<(), Failure> {
+    let ascending: [u8; 32] = core::array::from_fn(|index| index as u8);
+
+    ensure!(Checksum::of(&[]) == 0);
+    ensure!(Checksum::of(&[0; 32]) == 0x8a91_36aa);
+    ensure!(Checksum::of(&[0xff; 32]) == 0x62a8_ab43);
+    ensure!(Checksum::of(&ascending) == 0x46dd_794e);
+    ensure!(Checksum::of(b"123456789") == 0xe306_9283);
+    ensure!(Checksum::EMPTY.and(b"1234").and(b"56789").value() == 0xe306_9283);
+    Ok(())
+}
+
+/// The lengths that the documentation gives.
+pub(crate) fn lengths() -> Result<(), Failure> {
+    ensure!(HEADER_LENGTH == 16);
+    ensure!(SECTION_HEADER_LENGTH == 32);
+    ensure!(IdentityPayload::LENGTH == 120);
+    ensure!(DataRun::LENGTH == 8);
+    ensure!(Record::LENGTH == 16);
+    ensure!(End::LENGTH == 32);
+    Ok(())
+}
+
+/// Of all pairs of states exactly eight are single arcs.
+pub(crate) fn steps() -> Result<(), Failure> {
+    let mut arcs = 0;
+
+    for from in 0..8 {
+        for to in 0..8 {
+            let (Ok(from), Ok(to)) = (DeviceState::try_from(from), DeviceState::try_from(to))
+            else {
+                return Err(Failure::False("states 0 to 7 are known", line!()));
+            };
+
+            if Step::between(from, to).is_some() {
+                ensure!(from != to);
+                ensure!(u32::from(from) != 0 && u32::from(to) != 0);
+                arcs += 1;
+            }
+        }
+    }
+    ensure!(arcs == 8);
+    ensure!(DeviceState::try_from(8).is_err());
+    Ok(())
+}
+
+/// What was saved is restored, however the stream is divided; and it is no longer than estimated.
+pub(crate) fn round_trip() -> Result<(), Failure> {
+    let mut source = filled()?;
+    let stream = source.save(usize::MAX)?;
+
+    ensure!(stream.len() as u64 <= Saver::<OutOfMemory>::estimate(&IDENTITY, 3 * 0x1000));
+    for segment in [1, 7, 4096, usize::MAX] {
+        let mut destination = Device::new(IDENTITY)?;
+
+        destination.fill(7);
+        destination.control.fill(0);
+        ensure!(source.save(segment)?[..] == stream[..]);
+        destination.restore(&stream, segment)?;
+        ensure!(destination.has_state_of(&source));
+    }
+    Ok(())
+}
+
+/// A destination that does not fit refuses the very bytes that complete the identity.
+pub(crate) fn mismatch() -> Result<(), Failure> {
+    let stream = filled()?.save(usize::MAX)?;
+    let identity = HEADER_LENGTH + SECTION_HEADER_LENGTH + IdentityPayload::LENGTH;
+    let mut other = IDENTITY;
+    other.local_memory /= 2;
+    let mut destination = Device::new(other)?;
+    destination.fill(7);
+
+    let before = stream.get(..identity - 1).unwrap_or_default();
+    let complete = stream.get(..identity).unwrap_or_default();
+    ensure!(matches!(
+        destination.restore(before, 64),
+        Err(RestoreError::Incomplete(_))
+    ));
+    let error = RestoreError::Incompatible(Mismatch {
+        field: "local_memory",
+        rule: Rule::AtLeast,
+        source: IDENTITY.local_memory,
+        destination: other.local_memory,
+    });
+    ensure!(destination.restore(complete, 64) == Err(error));
+    ensure!(error.class() == Class::Incompatible);
+    ensure!(!destination.is_clear());
+    Ok(())
+}
+
+/// A stream of which one bit was flipped is refused, and does not touch the control plane.
+pub(crate) fn flipped_bits() -> Result<(), Failure> {
+    let mut stream = filled()?.save(usize::MAX)?;
+    let mut destination = Device::new(IDENTITY)?;
+    destination.control.fill(0);
+
+    for position in (0..stream.len()).step_by(61) {
+        let flip = |byte: &mut u8| *byte ^= 1 << (position & 7);
+
+        stream.get_mut(position).map(flip);
+        let result = destination.restore(&stream, usize::MAX);
+        ensure!(result.is_err_and(|error| error.class() == Class::Invalid));
+        stream.get_mut(position).map(flip);
+    }
+    ensure!(destination.control.iter().all(|&byte| byte == 0));
+    destination.restore(&stream, usize::MAX)?;
+    Ok(())
+}
+
+/// A stream that is too short or too long is refused.
+pub(crate) fn wrong_length() -> Result<(), Failure> {
+    let mut stream = filled()?.save(usize::MAX)?;
+    let mut destination = Device::new(IDENTITY)?;
+
+    for length in (0..stream.len()).step_by(61).chain([stream.len() - 1]) {
+        let result = destination.restore(stream.get(..length).unwrap_or_default(), 4096);
+        ensure!(matches!(result, Err(RestoreError::Incomplete(_))));
+    }
+    stream.resize_zeroed(stream.len() + 1)?;
+    ensure!(destination.restore(&stream, usize::MAX) == Err(RestoreError::Excess));
+    Ok(())
+}
+
+/// A device whose word cannot be true is not saved.
+pub(crate) fn lying_source() -> Result<(), Failure> {
+    let mut source = filled()?;
+
+    source.lie = Some(Range {
+        start: 0xf000,
+        length: 0x2000,
+    });
+    let error = SaveError::Mapped(Violation {
+        field: "length",
+        expected: Expectation::AtMost(0x1000),
+        found: 0x2000,
+    });
+    ensure!(matches!(source.save(usize::MAX), Err(found) if found == error));
+
+    let mut source = filled()?;
+    source.missing = 1;
+    ensure!(matches!(source.save(usize::MAX), Err(SaveError::Piece(_))));
+
+    let mut source = filled()?;
+    if let Some(version) = source.control.get_mut(2) {
+        *version = 2;
+    }
+    ensure!(matches!(
+        source.save(usize::MAX),
+        Err(SaveError::Record(invalid)) if invalid.offset == 0
+    ));
+
+    let mut source = filled()?;
+    source.identity.granule = 0x3000;
+    ensure!(matches!(
+        source.save(usize::MAX),
+        Err(SaveError::Identity(Violation {
+            field: "granule",
+            ..
+        }))
+    ));
+    Ok(())
+}
+
+/// After an error, every call returns that error.
+pub(crate) fn broken_stays_broken() -> Result<(), Failure> {
+    let mut source = filled()?;
+    let mut saver = Saver::new();
+    source.identity.vifa_revision = 0;
+    let Err(error) = saver.remaining(&mut source) else {
+        return Err(Failure::False("revision 0 is refused", line!()));
+    };
+    source.identity = IDENTITY;
+    ensure!(saver.remaining(&mut source) == Err(error));
+
+    let mut destination = Device::new(IDENTITY)?;
+    let mut restorer = Restorer::new();
+    restorer.space(&mut destination)?.fill(0);
+    let Err(error) = restorer.filled(&mut destination, HEADER_LENGTH) else {
+        return Err(Failure::False("a header of zeroes is refused", line!()));
+    };
+    ensure!(error.class() == Class::Invalid);
+    ensure!(restorer.received() == HEADER_LENGTH as u64);
+    ensure!(matches!(restorer.space(&mut destination), Err(found) if found == error));
+    ensure!(restorer.filled(&mut destination, 1) == Err(error));
+    ensure!(restorer.finish(&mut destination) == Err(error));
+    Ok(())
+}

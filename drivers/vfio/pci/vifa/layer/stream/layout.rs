@@ -88,6 +88,7 @@ macro_rules! layout {
             $visibility const LENGTH: usize = 0 $(+ <$type as layout::Field>::LENGTH)*;
 
             /// Returns the structure as it stands in a stream.
+            #[allow(dead_code, reason = "some structures are only read")]
             $visibility fn encode(self) -> [u8; Self::LENGTH] {
                 let mut bytes = [0; Self::LENGTH];
                 let rest = bytes.as_mut_slice();

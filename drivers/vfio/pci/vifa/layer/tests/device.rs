@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A device in memory, to save from and to restore to.
+
+use super::super::{
+    identity::{
+        Identity,
+        FEATURE_LOCAL_MEMORY,
+        FEATURE_P2P, //
+    },
+    interface::{
+        Function,
+        Interfaces, //
+    },
+    restore::{
+        Destination,
+        RestoreError,
+        Restorer, //
+    },
+    save::{
+        Range,
+        SaveError,
+        Saver,
+        Source, //
+    },
+    stream::DATA_RUN_MAX,
+};
+use crate::seam::{
+    Bytes,
+    OutOfMemory, //
+};
+
+/// What the devices of these tests are: 16 granules of local memory, and records of types 1 to 4.
+pub(crate) const IDENTITY: Identity = Identity {
+    vendor: 0x1234,
+    device: 0x5656,
+    subsystem_vendor: 0x1af4,
+    subsystem: 0x1100,
+    revision_id: 1,
+    vifa_revision: 1,
+    features: FEATURE_P2P | FEATURE_LOCAL_MEMORY,
+    bar_size: [0x1000, 0, 0, 0, 0x4000, 0],
+    interrupt_vectors: 1,
+    queues: 1,
+    granule: 0x1000,
+    local_memory: 0x1_0000,
+    control_plane_max: 0x1000,
+    record_version: [0, 1, 1, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+};
+
+/// Where the devices of these tests stand.
+pub(crate) const FUNCTION: Function = Function {
+    domain: 0,
+    bus: 2,
+    devfn: 0x11,
+};
+
+/// Two records: type 1 with 4 bytes, type 4 (version 2, index 3) with 8 bytes.
+pub(crate) const CONTROL: [u8; 48] = [
+    1, 0, 1, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0xc0, 0xff, 0xee, 0x11, 0, 0, 0, 0, //
+    4, 0, 2, 0, 3, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8,
+];
+
+/// Returns a buffer of `length` zeroes.
+fn zeroed(length: usize) -> Result<Bytes, OutOfMemory> {
+    let mut bytes = Bytes::with_capacity(length)?;
+
+    bytes.resize_zeroed(length)?;
+    Ok(bytes)
+}
+
+/// Copies `from` to the start of `to`, as far as it fits.
+fn put(to: &mut [u8], from: &[u8]) {
+    for (to, &from) in to.iter_mut().zip(from) {
+        *to = from;
+    }
+}
+
+/// Returns a buffer with a copy of `bytes`.
+pub(crate) fn copy(bytes: &[u8]) -> Result<Bytes, OutOfMemory> {
+    let mut copy = zeroed(bytes.len())?;
+
+    put(&mut copy, bytes);
+    Ok(copy)
+}
+
+/// A device without hardware.
+pub(crate) struct Device {
+    /// What it says that it is.
+    pub(crate) identity: Identity,
+    /// Its control plane.
+    pub(crate) control: Bytes,
+    /// What it says is mapped, if that is not the truth.
+    pub(crate) lie: Option<Range>,
+    /// Bytes that it leaves out of what it is asked for.
+    pub(crate) missing: usize,
+    local: Bytes,
+    /// A byte for each granule: 1 where it is mapped.
+    mapped: Bytes,
+    buffer: Bytes,
+    piece: usize,
+}
+
+impl Device {
+    /// Makes a device of which nothing is mapped, with [`CONTROL`] for a control plane.
+    pub(crate) fn new(identity: Identity) -> Result<Self, OutOfMemory> {
+        let local = identity.local_memory as usize;
+        let granules = local.checked_div(identity.granule as usize);
+
+        Ok(Self {
+            identity,
+            control: copy(&CONTROL)?,
+            lie: None,
+            missing: 0,
+            local: zeroed(local)?,
+            mapped: zeroed(granules.unwrap_or_default())?,
+            buffer: zeroed(DATA_RUN_MAX)?,
+            piece: 0,
+        })
+    }
+
+    /// Maps the granule with this number and fills it with a pattern.
+    pub(crate) fn fill(&mut self, granule: usize) {
+        let size = self.identity.granule as usize;
+        let bytes = self.local.iter_mut().enumerate();
+
+        if let Some(mapped) = self.mapped.get_mut(granule) {
+            *mapped = 1;
+        }
+        for (position, byte) in bytes.skip(granule * size).take(size) {
+            *byte = (position ^ (position >> 8) ^ granule) as u8;
+        }
+    }
+
+    /// Returns how many whole granules `bytes` are.
+    fn granules(&self, bytes: usize) -> usize {
+        bytes
+            .checked_div(self.identity.granule as usize)
+            .unwrap_or_default()
+    }
+
+    /// Returns whether nothing of the local memory is mapped.
+    pub(crate) fn is_clear(&self) -> bool {
+        self.mapped.iter().all(|&mapped| mapped == 0)
+    }
+
+    /// Returns whether this device's state is that of `other`.
+    pub(crate) fn has_state_of(&self, other: &Self) -> bool {
+        self.local[..] == other.local[..]
+            && self.mapped[..] == other.mapped[..]
+            && self.control[..] == other.control[..]
+    }
+
+    /// Saves the device; reads the stream in pieces of `segment` bytes.
+    pub(crate) fn save(&mut self, segment: usize) -> Result<Bytes, SaveError<OutOfMemory>> {
+        let mut saver = Saver::new();
+        let mut stream = Bytes::with_capacity(0).map_err(SaveError::Device)?;
+
+        loop {
+            let remaining = saver.remaining(self)?;
+            let length = remaining.len().min(segment);
+            let start = stream.len();
+
+            if length == 0 {
+                return Ok(stream);
+            }
+            stream
+                .resize_zeroed(start + length)
+                .map_err(SaveError::Device)?;
+            put(stream.get_mut(start..).unwrap_or_default(), remaining);
+            saver.consume(length);
+        }
+    }
+
+    /// Restores the device; writes the stream in pieces of `segment` bytes.
+    pub(crate) fn restore(
+        &mut self,
+        stream: &[u8],
+        segment: usize,
+    ) -> Result<(), RestoreError<OutOfMemory>> {
+        let mut restorer = Restorer::new();
+        let mut rest = stream;
+
+        while !rest.is_empty() {
+            let space = restorer.space(self)?;
+            let length = space.len().min(rest.len()).min(segment);
+
+            put(space, rest.get(..length).unwrap_or_default());
+            restorer.filled(self, length)?;
+            rest = rest.get(length..).unwrap_or_default();
+        }
+        restorer.finish(self)
+    }
+}
+
+impl Source for Device {
+    type Error = OutOfMemory;
+
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn interfaces(&self) -> Interfaces {
+        Interfaces::of(FUNCTION)
+    }
+
+    fn read_control(&mut self) -> Result<(), OutOfMemory> {
+        put(&mut self.buffer, &self.control);
+        self.piece = self.control.len();
+        Ok(())
+    }
+
+    fn next_mapped(&mut self, from: u64) -> Result<Option<Range>, OutOfMemory> {
+        if self.lie.is_some() {
+            return Ok(self.lie);
+        }
+
+        let granule = u64::from(self.identity.granule);
+        let mut behind = self.mapped.iter().skip(self.granules(from as usize));
+        let Some(skipped) = behind.position(|&mapped| mapped != 0) else {
+            return Ok(None);
+        };
+        let more = behind.take_while(|&&mapped| mapped != 0).count();
+
+        Ok(Some(Range {
+            start: from + skipped as u64 * granule,
+            length: (1 + more as u64) * granule,
+        }))
+    }
+
+    fn read_local(&mut self, offset: u64, length: usize) -> Result<(), OutOfMemory> {
+        put(
+            self.buffer.get_mut(..length).unwrap_or_default(),
+            self.local.get(offset as usize..).unwrap_or_default(),
+        );
+        self.piece = length;
+        Ok(())
+    }
+
+    fn piece(&self) -> &[u8] {
+        self.buffer
+            .get(..self.piece.saturating_sub(self.missing))
+            .unwrap_or_default()
+    }
+}
+
+impl Destination for Device {
+    type Error = OutOfMemory;
+
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn buffer(&mut self) -> &mut [u8] {
+        &mut self.buffer
+    }
+
+    fn clear_local(&mut self) -> Result<(), OutOfMemory> {
+        self.local.fill(0);
+        self.mapped.fill(0);
+        Ok(())
+    }
+
+    fn write_local(&mut self, offset: u64, length: usize) -> Result<(), OutOfMemory> {
+        let first = self.granules(offset as usize);
+        let count = self.granules(length);
+
+        put(
+            self.local.get_mut(offset as usize..).unwrap_or_default(),
+            self.buffer.get(..length).unwrap_or_default(),
+        );
+        for mapped in self.mapped.iter_mut().skip(first).take(count) {
+            *mapped = 1;
+        }
+        Ok(())
+    }
+
+    fn write_control(&mut self, records: &[u8]) -> Result<(), OutOfMemory> {
+        self.control = copy(records)?;
+        Ok(())
+    }
+}
