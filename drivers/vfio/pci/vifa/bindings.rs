@@ -8,6 +8,10 @@
 
 #![allow(
     clippy::all,
+    clippy::cast_lossless,
+    clippy::ptr_as_ptr,
+    clippy::ref_as_ptr,
+    clippy::undocumented_unsafe_blocks,
     dead_code,
     improper_ctypes,
     missing_docs,
@@ -23,5 +27,7 @@ use kernel::{
     ffi, //
 };
 use pin_init::MaybeZeroable;
+
+pub(crate) mod checksum;
 
 include!(env!("VIFA_BINDINGS"));

@@ -14,25 +14,13 @@ mod device;
 mod driver;
 pub(crate) mod file;
 pub(crate) mod migration;
+pub(crate) mod pci;
 pub(crate) mod sriov;
 
 pub(crate) use self::{
     device::Device,
     driver::{
-        override_only,
         Adapter,
         Driver, //
-    },
+    }, //
 };
-
-use kernel::{
-    bindings,
-    device::DeviceContext,
-    pci, //
-};
-
-/// Returns the C representation of a PCI device.
-fn pci_dev<Ctx: DeviceContext>(device: &pci::Device<Ctx>) -> *mut bindings::pci_dev {
-    // CAST: `pci::Device` is a transparent wrapper of `Opaque<struct pci_dev>`.
-    core::ptr::from_ref(device).cast_mut().cast()
-}

@@ -144,7 +144,7 @@ impl Head {
 
         for (to, &from) in room.iter_mut().zip(bytes) {
             *to = from;
-            self.length += 1;
+            self.length = self.length.saturating_add(1);
         }
     }
 

@@ -10,7 +10,7 @@
 use super::{
     driver::Driver,
     migration,
-    pci_dev, //
+    pci::as_raw, //
 };
 use crate::bindings;
 use core::pin::Pin;
@@ -70,11 +70,7 @@ impl<T: Driver> Device<T> {
 
     fn operations() -> &'static bindings::vfio_device_ops {
         // The allocation is kvzalloc()ed.
-        const {
-            assert!(
-                core::mem::align_of::<Self>() <= kernel::bindings::ARCH_KMALLOC_MINALIGN as usize
-            )
-        };
+        const { assert!(align_of::<Self>() <= kernel::bindings::ARCH_KMALLOC_MINALIGN) };
         &Self::OPERATIONS
     }
 
@@ -105,7 +101,11 @@ impl<T: Driver> Device<T> {
     /// reference is used.
     pub(super) unsafe fn from_pci<'a>(pdev: *mut kernel::bindings::pci_dev) -> Option<&'a Self> {
         // SAFETY: `pdev` is valid; its driver data is null or was set by `register`.
-        unsafe { kernel::bindings::dev_get_drvdata(&raw mut (*pdev).dev).cast::<Self>().as_ref() }
+        unsafe {
+            kernel::bindings::dev_get_drvdata(&raw mut (*pdev).dev)
+                .cast::<Self>()
+                .as_ref()
+        }
     }
 
     /// Makes a device with `data` and registers it for user space.
@@ -113,7 +113,7 @@ impl<T: Driver> Device<T> {
         pdev: &pci::Device<CoreInternal<'_>>,
         data: impl PinInit<T, Error>,
     ) -> Result {
-        let pdev = pci_dev(pdev);
+        let pdev = as_raw(pdev);
 
         // SAFETY: `pdev` is a valid device; the operations live for ever.
         let vfio_device = from_err_ptr(unsafe {
@@ -145,8 +145,8 @@ impl<T: Driver> Device<T> {
 
         // INVARIANT: Callbacks, and with them references, exist from here on.
         // SAFETY: The device is complete.
-        let result =
-            to_result(unsafe { bindings::vfio_pci_core_register_device(vfio_device.cast()) });
+        let result = unsafe { bindings::vfio_pci_core_register_device(vfio_device.cast()) };
+        let result = to_result(result);
         if result.is_err() {
             // SAFETY: The registration failed: there is no reference to the device but ours.
             unsafe { Self::release(pdev, device) };
@@ -160,7 +160,7 @@ impl<T: Driver> Device<T> {
     ///
     /// [`Self::register`] has succeeded for `pdev`, and this is the first call since.
     pub(super) unsafe fn unregister(pdev: &pci::Device<CoreInternal<'_>>) {
-        let pdev = pci_dev(pdev);
+        let pdev = as_raw(pdev);
         // SAFETY: `register` has set the driver data.
         let device = unsafe { kernel::bindings::dev_get_drvdata(&raw mut (*pdev).dev) };
         // SAFETY: The device is registered.
@@ -182,7 +182,7 @@ impl<T: Driver> Device<T> {
         }
     }
 
-    unsafe extern "C" fn open_callback(vfio_device: *mut bindings::vfio_device) -> ffi::c_int {
+    extern "C" fn open_callback(vfio_device: *mut bindings::vfio_device) -> ffi::c_int {
         // SAFETY: The VFIO core calls back with a registered device.
         let device = unsafe { Self::from_vfio(vfio_device) };
         from_result(|| {
@@ -199,7 +199,7 @@ impl<T: Driver> Device<T> {
         })
     }
 
-    unsafe extern "C" fn close_callback(vfio_device: *mut bindings::vfio_device) {
+    extern "C" fn close_callback(vfio_device: *mut bindings::vfio_device) {
         // SAFETY: The VFIO core calls back with a registered device.
         let device = unsafe { Self::from_vfio(vfio_device) };
         T::close(device);

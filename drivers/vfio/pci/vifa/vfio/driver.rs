@@ -10,7 +10,7 @@
 use super::{
     device::Device,
     migration,
-    pci_dev, //
+    pci::as_raw, //
 };
 use core::{
     marker::PhantomData,
@@ -35,26 +35,6 @@ use kernel::{
     types::Opaque, //
 };
 
-/// An id that matches only a device whose `driver_override` names the driver.
-///
-/// It appears in the module's aliases as `vfio_pci:…`, from which user space finds the driver that
-/// fits a device. The Rust twin of C's `PCI_DRIVER_OVERRIDE_DEVICE_VFIO()`.
-pub(crate) const fn override_only(vendor: u32, device: u32) -> pci::DeviceId {
-    let id = bindings::pci_device_id {
-        vendor,
-        device,
-        subvendor: bindings::PCI_ANY_ID as u32,
-        subdevice: bindings::PCI_ANY_ID as u32,
-        class: 0,
-        class_mask: 0,
-        driver_data: 0,
-        override_only: bindings::PCI_ID_F_VFIO_DRIVER_OVERRIDE,
-    };
-    // SAFETY: `pci::DeviceId` is a transparent wrapper of `struct pci_device_id` without
-    // invariants of its own.
-    unsafe { core::mem::transmute::<bindings::pci_device_id, pci::DeviceId>(id) }
-}
-
 /// A VFIO PCI variant driver; a value of the type is the driver's part of one device.
 ///
 /// The calls come in this order: [`Self::probe`], then any number of times [`Self::open`], calls
@@ -67,7 +47,7 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     /// Name of the driver among VFIO drivers.
     const NAME: &'static CStr;
 
-    /// The devices that it drives, [`override_only`].
+    /// The devices that it drives, override-only.
     const ID_TABLE: pci::IdTable<()>;
 
     /// Begins to drive a device. An error leaves it to other drivers.
@@ -153,7 +133,7 @@ impl<T: Driver> Adapter<T> {
         &Self::ERROR_HANDLERS
     }
 
-    unsafe extern "C" fn probe_callback(
+    extern "C" fn probe_callback(
         pdev: *mut bindings::pci_dev,
         _id: *const bindings::pci_device_id,
     ) -> ffi::c_int {
@@ -166,19 +146,19 @@ impl<T: Driver> Adapter<T> {
         })
     }
 
-    unsafe extern "C" fn remove_callback(pdev: *mut bindings::pci_dev) {
+    extern "C" fn remove_callback(pdev: *mut bindings::pci_dev) {
         // SAFETY: As in `probe_callback`.
         let pdev = unsafe { &*pdev.cast::<pci::Device<CoreInternal<'_>>>() };
         // SAFETY: The PCI core calls back only after a successful `probe_callback`, and once.
         unsafe { Device::<T>::unregister(pdev) }
     }
 
-    unsafe extern "C" fn reset_done_callback(pdev: *mut bindings::pci_dev) {
+    extern "C" fn reset_done_callback(pdev: *mut bindings::pci_dev) {
         // SAFETY: As in `probe_callback`.
         let pdev = unsafe { &*pdev.cast::<pci::Device<CoreInternal<'_>>>() };
         // SAFETY: The device is locked and bound to this driver: between `probe_callback` and
         // `remove_callback`.
-        if let Some(device) = unsafe { Device::<T>::from_pci(pci_dev(pdev)) } {
+        if let Some(device) = unsafe { Device::<T>::from_pci(as_raw(pdev)) } {
             device.data().reset_done();
         }
     }

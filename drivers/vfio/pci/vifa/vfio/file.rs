@@ -134,7 +134,7 @@ impl<S: Stream> Operations<S> {
         unsafe { Arc::<S>::borrow((*file).private_data) }
     }
 
-    unsafe extern "C" fn read(
+    extern "C" fn read(
         file: *mut kernel::bindings::file,
         user: *mut ffi::c_char,
         length: usize,
@@ -150,7 +150,7 @@ impl<S: Stream> Operations<S> {
         user.0.outcome(result)
     }
 
-    unsafe extern "C" fn write(
+    extern "C" fn write(
         file: *mut kernel::bindings::file,
         user: *const ffi::c_char,
         length: usize,
@@ -166,7 +166,7 @@ impl<S: Stream> Operations<S> {
         user.0.outcome(result)
     }
 
-    unsafe extern "C" fn poll(
+    extern "C" fn poll(
         file: *mut kernel::bindings::file,
         _table: *mut kernel::bindings::poll_table_struct,
     ) -> kernel::bindings::__poll_t {
@@ -178,7 +178,7 @@ impl<S: Stream> Operations<S> {
         }
     }
 
-    unsafe extern "C" fn release(
+    extern "C" fn release(
         _inode: *mut kernel::bindings::inode,
         file: *mut kernel::bindings::file,
     ) -> ffi::c_int {

@@ -74,7 +74,7 @@ impl<T: Driver> Operations<T> {
         &Self::TABLE
     }
 
-    unsafe extern "C" fn set_state(
+    extern "C" fn set_state(
         vfio_device: *mut bindings::vfio_device,
         new: StateNumber,
     ) -> *mut kernel::bindings::file {
@@ -87,7 +87,7 @@ impl<T: Driver> Operations<T> {
         }
     }
 
-    unsafe extern "C" fn get_state(
+    extern "C" fn get_state(
         vfio_device: *mut bindings::vfio_device,
         state: *mut StateNumber,
     ) -> ffi::c_int {
@@ -98,7 +98,7 @@ impl<T: Driver> Operations<T> {
         0
     }
 
-    unsafe extern "C" fn get_data_size(
+    extern "C" fn get_data_size(
         vfio_device: *mut bindings::vfio_device,
         size: *mut ffi::c_ulong,
     ) -> ffi::c_int {

@@ -9,7 +9,7 @@
 //!
 //! C header: [`include/linux/pci.h`](srctree/include/linux/pci.h)
 
-use super::pci_dev;
+use super::pci::as_raw;
 use core::{
     marker::PhantomData,
     pin::Pin, //
@@ -18,8 +18,7 @@ use kernel::{
     bindings,
     device::{
         Core,
-        CoreInternal,
-        DeviceContext, //
+        CoreInternal, //
     },
     driver,
     error::to_result,
@@ -57,7 +56,7 @@ impl<T: Driver> pci::Driver for Physical<T> {
     fn unbind<'bound>(device: &'bound pci::Device<Core<'_>>, data: Pin<&Self::Data<'bound>>) {
         // SAFETY: `device` is valid and locked. The call returns when every VF has been unbound
         // from its driver and removed; it does nothing where there are none.
-        unsafe { bindings::pci_disable_sriov(pci_dev(device)) };
+        unsafe { bindings::pci_disable_sriov(as_raw(device)) };
         T::unbind(device, data);
     }
 }
@@ -94,7 +93,7 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
 }
 
 impl<T: Driver> Adapter<T> {
-    unsafe extern "C" fn sriov_configure_callback(
+    extern "C" fn sriov_configure_callback(
         pdev: *mut bindings::pci_dev,
         count: ffi::c_int,
     ) -> ffi::c_int {
@@ -144,7 +143,7 @@ impl<'a, T: Driver> Virtual<'a, T> {
     ///
     /// [`NotVirtual`] says why it is not one of `T`'s.
     pub(crate) fn new(device: &'a pci::Device<Core<'_>>) -> Result<Self, NotVirtual> {
-        let pdev = pci_dev(device);
+        let pdev = as_raw(device);
         // SAFETY: `pdev` is valid.
         if unsafe { (*pdev).is_virtfn() } == 0 {
             return Err(NotVirtual::NotAVirtualFunction);
@@ -169,33 +168,5 @@ impl<'a, T: Driver> Virtual<'a, T> {
         // VF is bound ([`Physical`] removes the VFs first), which it is for `'a`.
         let physical = unsafe { Pin::new_unchecked(&*data.cast::<T::Data<'a>>()) };
         Ok(Self { physical, index })
-    }
-}
-
-/// Bus, device and function of a device, as `domain:bus:device.function` packs them.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Address {
-    /// PCI domain.
-    pub(crate) domain: u32,
-    /// Bus number in the high byte, device and function in the low one.
-    pub(crate) requester: u16,
-}
-
-impl Address {
-    /// The address of `device`.
-    pub(crate) fn of<Ctx: DeviceContext>(device: &pci::Device<Ctx>) -> Self {
-        let pdev = pci_dev(device);
-        // SAFETY: `pdev` is valid, and so is the bus that it is on.
-        let (domain, requester) = unsafe {
-            (
-                crate::bindings::rust_helper_pci_domain_nr((*pdev).bus),
-                bindings::pci_dev_id(pdev),
-            )
-        };
-        Self {
-            // CAST: domain numbers are not negative.
-            domain: domain as u32,
-            requester,
-        }
     }
 }

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A virtual function of a device with the VIFA capability, as a backend.
+
+use super::{
+    buffer::Buffer,
+    completion::TimedCompletion,
+    mailbox::{
+        Command,
+        Mailbox,
+        Results, //
+    },
+    physical,
+    register_file::RegisterFile,
+    transfer::{
+        Receiver,
+        Sender, //
+    }, //
+};
+use crate::{
+    backend::{
+        Backend,
+        RunState, //
+    },
+    bindings::*,
+    layer::{
+        identity::Identity,
+        interface::{
+            self,
+            Interfaces, //
+        },
+    },
+    seam::Shown,
+    vfio::{
+        pci::Address,
+        sriov::Virtual, //
+    }, //
+};
+use core::mem::size_of;
+use kernel::{
+    device::Core,
+    pci,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        Arc, //
+    },
+    transmute::FromBytes, //
+};
+
+/// Bytes of the buffer in which bitmaps of local memory are counted.
+const BITMAP_SIZE: usize = 64 * 1024;
+
+// SAFETY: The structure holds plain integers only.
+unsafe impl FromBytes for vifa_hw_identity {}
+
+/// A virtual function.
+pub(crate) struct Function {
+    registers: Arc<RegisterFile>,
+    device: ARef<pci::Device>,
+    identity: Identity,
+    interfaces: Interfaces,
+    control: Pin<KBox<Mailbox>>,
+    data: Pin<KBox<Mailbox>>,
+}
+
+impl Function {
+    /// Takes the frames of a virtual function into use and asks what it is.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` where the device is not what it has to be, else as for a command. The reason is in
+    /// the log.
+    pub(crate) fn new(
+        device: &pci::Device<Core<'_>>,
+        place: &Virtual<'_, physical::Driver>,
+    ) -> Result<Arc<Self>> {
+        let registers = place.physical.registers();
+        let Some(signals) = registers.signals(place.index) else {
+            dev_err!(
+                device,
+                "VF index {}: the register file serves {} VFs\n",
+                place.index,
+                registers.virtual_functions()
+            );
+            return Err(ENODEV);
+        };
+        let (frame, index) = (2 * usize::from(place.index), u32::from(place.index));
+        let mailbox = |frame, kind, signal: &Arc<TimedCompletion>| {
+            Mailbox::new(
+                registers,
+                frame,
+                kind | index,
+                place.physical.vector(place.index),
+                signal.clone(),
+                device.into(),
+            )
+            .and_then(|mailbox| KBox::pin_init(mailbox, GFP_KERNEL))
+        };
+        // `VIFA_HW_FRAME_CONTROL()` and `VIFA_HW_FRAME_DATA()`.
+        let control = mailbox(1 + frame, VIFA_MAILBOX_ID_CONTROL, &signals.control)?;
+        let data = mailbox(2 + frame, VIFA_MAILBOX_ID_DATA, &signals.data)?;
+
+        let identity = identify(registers, &control)?;
+        identity.validate().map_err(|violation| {
+            dev_err!(device, "identity: {}\n", Shown(violation));
+            ENODEV
+        })?;
+        let Address { domain, bus, devfn } = Address::of(device);
+        let function = Self {
+            registers: registers.clone(),
+            device: device.into(),
+            identity,
+            interfaces: Interfaces::of(interface::Function { domain, bus, devfn }),
+            control,
+            data,
+        };
+        Ok(Arc::new(function, GFP_KERNEL)?)
+    }
+
+    /// Carries out a command of the control frame.
+    pub(super) fn control(
+        &self,
+        command: Command,
+        argument: u64,
+        buffer: Option<(&mut Buffer, usize)>,
+    ) -> Result<Results> {
+        self.control.execute(command, [argument, 0], buffer)
+    }
+
+    /// Carries out a command of the data frame.
+    pub(super) fn data(
+        &self,
+        command: Command,
+        arguments: [u64; 2],
+        buffer: Option<(&mut Buffer, usize)>,
+    ) -> Result<Results> {
+        self.data.execute(command, arguments, buffer)
+    }
+
+    /// Allocates a buffer for commands.
+    pub(super) fn buffer(&self, capacity: usize) -> Result<Buffer> {
+        Buffer::new(&self.registers, capacity)
+    }
+
+    /// The device's virtual interfaces.
+    pub(super) fn interfaces(&self) -> Interfaces {
+        self.interfaces
+    }
+
+    /// The device that the log names.
+    pub(super) fn device(&self) -> &pci::Device {
+        &self.device
+    }
+}
+
+/// Asks a device what it is.
+fn identify(registers: &Arc<RegisterFile>, control: &Mailbox) -> Result<Identity> {
+    const SIZE: usize = size_of::<vifa_hw_identity>();
+
+    let mut buffer = Buffer::new(registers, SIZE)?;
+    control.execute(Command::IDENTIFY, [0; 2], Some((&mut buffer, SIZE)))?;
+    let raw = vifa_hw_identity::from_bytes_copy(buffer.bytes(SIZE)).ok_or(EIO)?;
+    Ok(Identity {
+        vendor: u16::from_le(raw.vendor),
+        device: u16::from_le(raw.device),
+        subsystem_vendor: u16::from_le(raw.subsystem_vendor),
+        subsystem: u16::from_le(raw.subsystem),
+        revision_id: raw.revision_id,
+        vifa_revision: u16::from_le(raw.vifa_revision),
+        features: u32::from_le(raw.features),
+        bar_size: raw.bar_size.map(u64::from_le),
+        interrupt_vectors: u16::from_le(raw.interrupt_vectors),
+        queues: u16::from_le(raw.queues),
+        granule: u32::from_le(raw.granule),
+        local_memory: u64::from_le(raw.local_memory),
+        control_plane_max: u32::from_le(raw.control_plane_max),
+        record_version: raw.record_version.map(u16::from_le),
+    })
+}
+
+impl Backend for Function {
+    type Source = Sender;
+    type Destination = Receiver;
+
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn run_state(&self) -> Result<RunState> {
+        match self.control.read(VIFA_CONTROL_RUN_STATE)? {
+            VIFA_RUN_STATE_RUNNING => Ok(RunState::Running),
+            VIFA_RUN_STATE_P2P => Ok(RunState::P2pQuiesced),
+            VIFA_RUN_STATE_STOPPED => Ok(RunState::Stopped),
+            unknown => {
+                dev_err!(
+                    self.device,
+                    "control frame: run state {:#x} is unknown\n",
+                    unknown
+                );
+                Err(EIO)
+            }
+        }
+    }
+
+    fn set_run_state(&self, state: RunState) -> Result {
+        let number = match state {
+            RunState::Running => VIFA_RUN_STATE_RUNNING,
+            RunState::P2pQuiesced => VIFA_RUN_STATE_P2P,
+            RunState::Stopped => VIFA_RUN_STATE_STOPPED,
+        };
+        self.control(Command::SET_RUN_STATE, number.into(), None)?;
+        if self.run_state()? != state {
+            dev_err!(
+                self.device,
+                "SET_RUN_STATE succeeded, but the run state is another\n"
+            );
+            return Err(EIO);
+        }
+        Ok(())
+    }
+
+    fn mapped(&self) -> Result<u64> {
+        let granule = u64::from(self.identity.granule);
+        let end = self.identity.local_memory;
+        if end == 0 {
+            return Ok(0);
+        }
+        let mut buffer = self.buffer(BITMAP_SIZE)?;
+        let step = BITMAP_SIZE as u64 * 8 * granule;
+        let mut granules = 0;
+        for start in (0..end).step_by(step as usize) {
+            let length = step.min(end - start);
+            let bytes = (length / granule).div_ceil(8) as usize;
+            self.data(
+                Command::LOCAL_BITMAP,
+                [start, length],
+                Some((&mut buffer, bytes)),
+            )?;
+            // The bits, rather than result 0: they are what they are.
+            let bits = buffer.bytes(bytes).iter();
+            granules += bits.map(|byte| u64::from(byte.count_ones())).sum::<u64>();
+        }
+        // Padding bits of the last byte are the device's.
+        Ok((granules * granule).min(end))
+    }
+
+    fn source(device: &Arc<Self>) -> Result<Sender> {
+        Sender::new(device.clone())
+    }
+
+    fn destination(device: &Arc<Self>) -> Result<Receiver> {
+        Receiver::new(device.clone())
+    }
+}

@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mailboxes: how commands reach the device and its answers come back.
+//!
+//! One command at a time. The device answers with a status and an interrupt, within the time that
+//! the capability states. A command that is not answered is aborted; only when the device
+//! acknowledges that is its buffer free again.
+
+use super::{
+    buffer::Buffer,
+    completion::TimedCompletion,
+    register_file::RegisterFile, //
+};
+use crate::bindings::*;
+use kernel::{
+    fmt,
+    io::poll::read_poll_timeout,
+    new_mutex,
+    pci,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        Arc,
+        Mutex, //
+    },
+    time::{
+        msecs_to_jiffies,
+        Delta, //
+    }, //
+};
+
+/// A command of a frame.
+#[derive(Clone, Copy)]
+pub(super) struct Command {
+    name: &'static str,
+    opcode: u32,
+}
+
+macro_rules! commands {
+    ($($name:ident = $opcode:ident;)*) => {
+        impl Command {
+            $(pub(super) const $name: Self = Self {
+                name: stringify!($name),
+                opcode: $opcode,
+            };)*
+        }
+    };
+}
+
+commands! {
+    IDENTIFY = VIFA_CONTROL_IDENTIFY;
+    SET_RUN_STATE = VIFA_CONTROL_SET_RUN_STATE;
+    SAVE = VIFA_CONTROL_SAVE;
+    LOAD = VIFA_CONTROL_LOAD;
+    LOCAL_BITMAP = VIFA_DATA_LOCAL_BITMAP;
+    LOCAL_LIST = VIFA_DATA_LOCAL_LIST;
+    LOCAL_READ = VIFA_DATA_LOCAL_READ;
+    LOCAL_WRITE = VIFA_DATA_LOCAL_WRITE;
+    LOCAL_CLEAR = VIFA_DATA_LOCAL_CLEAR;
+}
+
+/// The two results of a command.
+#[derive(Clone, Copy)]
+pub(super) struct Results(pub(super) u64, pub(super) u64);
+
+/// Why a command did not succeed.
+#[derive(Clone, Copy)]
+enum Failure {
+    /// The device refused, with this status and result 0.
+    Status(u32, u64),
+    /// The device answered a command that it was not given, with this status register.
+    Confused(u32),
+    /// The device did not answer in time.
+    Timeout,
+    /// The device has not yet acknowledged the abortion of an earlier command.
+    Stuck,
+    /// The registers, or the buffer, are gone.
+    Gone(Error),
+}
+
+impl Failure {
+    fn errno(self) -> Error {
+        match self {
+            Self::Status(VIFA_STATUS_INVALID_RECORD, _) => EINVAL,
+            Self::Status(VIFA_STATUS_ABORTED, _) => ECANCELED,
+            Self::Status(..) | Self::Confused(_) => EIO,
+            Self::Timeout | Self::Stuck => ETIMEDOUT,
+            Self::Gone(error) => error,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Status(code, result) => {
+                let reason = match code {
+                    VIFA_STATUS_UNKNOWN_COMMAND => "unknown command",
+                    VIFA_STATUS_INVALID_ARGUMENT => "invalid argument",
+                    VIFA_STATUS_INVALID_STATE => "not in this state",
+                    VIFA_STATUS_BUFFER_TOO_SMALL => "buffer too small",
+                    VIFA_STATUS_DMA_FAULT => "DMA fault",
+                    VIFA_STATUS_INVALID_RECORD => "invalid record",
+                    VIFA_STATUS_ABORTED => "aborted by a reset",
+                    VIFA_STATUS_DEVICE_FAILURE => "device failure",
+                    _ => "unknown status",
+                };
+                write!(f, "{reason} (status {code:#x}, result {result:#x})")
+            }
+            Self::Confused(status) => write!(f, "answer to another command (status {status:#x})"),
+            Self::Timeout => f.write_str("no answer in time"),
+            Self::Stuck => f.write_str("the device still hangs in an earlier command"),
+            Self::Gone(error) => write!(f, "not possible any more ({error:?})"),
+        }
+    }
+}
+
+/// What a mailbox is doing.
+enum State {
+    /// Nothing; the last command had this tag.
+    Idle(u16),
+    /// The device has not acknowledged that it dropped a command.
+    Stuck(u16),
+}
+
+/// The mailbox of one frame.
+#[pin_data]
+pub(super) struct Mailbox {
+    registers: Arc<RegisterFile>,
+    frame: usize,
+    vector: u32,
+    signal: Arc<TimedCompletion>,
+    /// The VF that the log names.
+    device: ARef<pci::Device>,
+    #[pin]
+    state: Mutex<State>,
+}
+
+impl Mailbox {
+    /// Takes the mailbox of `frame` into use, and checks that it is what it has to be.
+    pub(super) fn new(
+        registers: &Arc<RegisterFile>,
+        frame: usize,
+        id: u32,
+        vector: u32,
+        signal: Arc<TimedCompletion>,
+        device: ARef<pci::Device>,
+    ) -> Result<impl PinInit<Self, Error>> {
+        let found = registers.read(frame, VIFA_MAILBOX_ID)?;
+        if found != id {
+            dev_err!(
+                device,
+                "frame {}: id is {:#x}, not {:#x}\n",
+                frame,
+                found,
+                id
+            );
+            return Err(ENODEV);
+        }
+        let registers = registers.clone();
+        Ok(try_pin_init!(Self {
+            registers,
+            frame,
+            vector,
+            signal,
+            device,
+            // Whatever an earlier driver left there has to go first.
+            state <- new_mutex!(State::Stuck(0)),
+        }))
+    }
+
+    /// Reads a register of the frame.
+    pub(super) fn read(&self, register: u32) -> Result<u32> {
+        self.registers.read(self.frame, register)
+    }
+
+    /// Has the device carry out a command and waits for its answer.
+    ///
+    /// `buffer` is the command's buffer and how many bytes of it the device is told of.
+    ///
+    /// # Errors
+    ///
+    /// `ETIMEDOUT` where the device did not answer, `ECANCELED` where a reset came in between,
+    /// `EINVAL` where it refused a record, else `EIO`. The reason is in the log. A buffer that the
+    /// device may still write to is forfeited.
+    pub(super) fn execute(
+        &self,
+        command: Command,
+        arguments: [u64; 2],
+        buffer: Option<(&mut Buffer, usize)>,
+    ) -> Result<Results> {
+        let mut state = self.state.lock();
+        let result = self.execute_locked(&mut state, command, arguments, buffer);
+        result.map_err(|failure| {
+            dev_err!(
+                self.device,
+                "frame {}: {}: {}\n",
+                self.frame,
+                command.name,
+                failure
+            );
+            failure.errno()
+        })
+    }
+
+    fn execute_locked(
+        &self,
+        state: &mut State,
+        command: Command,
+        arguments: [u64; 2],
+        mut buffer: Option<(&mut Buffer, usize)>,
+    ) -> Result<Results, Failure> {
+        let tag = match *state {
+            State::Idle(tag) => tag.wrapping_add(1),
+            State::Stuck(tag) => {
+                self.abort().map_err(|_| Failure::Stuck)?;
+                tag.wrapping_add(1)
+            }
+        };
+        *state = State::Idle(tag);
+
+        self.start(tag, command, arguments, &mut buffer)
+            .map_err(Failure::Gone)?;
+        let failure = match self.wait(tag) {
+            Ok(VIFA_STATUS_SUCCESS) => return self.results().map_err(Failure::Gone),
+            Ok(status) => {
+                let Results(result, _) = self.results().map_err(Failure::Gone)?;
+                return Err(Failure::Status(status, result));
+            }
+            Err(failure) => failure,
+        };
+        // The device was not heard to be done with the buffer.
+        if self.abort().is_err() {
+            *state = State::Stuck(tag);
+            if let Some((buffer, _)) = buffer {
+                buffer.forfeit();
+            }
+        }
+        Err(failure)
+    }
+
+    fn start(
+        &self,
+        tag: u16,
+        command: Command,
+        arguments: [u64; 2],
+        buffer: &mut Option<(&mut Buffer, usize)>,
+    ) -> Result {
+        let (scatter, entries) = match buffer {
+            Some((buffer, length)) => (buffer.describe(*length)?, 1),
+            None => (0, 0),
+        };
+        self.signal.rearm();
+        self.write(
+            VIFA_MAILBOX_VECTOR,
+            VIFA_MAILBOX_VECTOR_ENABLE | self.vector,
+        )?;
+        self.write64(VIFA_MAILBOX_SCATTER_LOW, scatter)?;
+        self.write(VIFA_MAILBOX_SCATTER_COUNT, entries)?;
+        self.write64(VIFA_MAILBOX_ARGUMENT0_LOW, arguments[0])?;
+        self.write64(VIFA_MAILBOX_ARGUMENT1_LOW, arguments[1])?;
+        // Register accesses are ordered behind the writes to the buffer and the list.
+        self.write(
+            VIFA_MAILBOX_COMMAND,
+            command.opcode | u32::from(tag) << VIFA_MAILBOX_COMMAND_TAG.trailing_zeros(),
+        )
+    }
+
+    /// Waits for the answer to the command with this tag, and returns its status.
+    fn wait(&self, tag: u16) -> Result<u32, Failure> {
+        let mut left = msecs_to_jiffies(self.registers.timeout());
+        loop {
+            let timed_out = match self.signal.wait(left) {
+                Some(rest) => {
+                    left = rest;
+                    false
+                }
+                None => true,
+            };
+            self.signal.rearm();
+            // Read the register even without an interrupt, and behind the rearming: an answer that
+            // comes in between signals once more.
+            let status = self.read(VIFA_MAILBOX_STATUS).map_err(Failure::Gone)?;
+            let code = status & VIFA_MAILBOX_STATUS_CODE;
+            let answers =
+                (status & VIFA_MAILBOX_STATUS_TAG) >> VIFA_MAILBOX_STATUS_TAG.trailing_zeros();
+            if code != VIFA_STATUS_BUSY {
+                if answers != u32::from(tag) {
+                    return Err(Failure::Confused(status));
+                }
+                if timed_out {
+                    dev_warn!(
+                        self.device,
+                        "frame {}: answered without an interrupt\n",
+                        self.frame
+                    );
+                }
+                return Ok(code);
+            }
+            if timed_out {
+                return Err(Failure::Timeout);
+            }
+        }
+    }
+
+    fn results(&self) -> Result<Results> {
+        Ok(Results(
+            self.read64(VIFA_MAILBOX_RESULT0_LOW)?,
+            self.read64(VIFA_MAILBOX_RESULT1_LOW)?,
+        ))
+    }
+
+    /// Has the device drop what it is doing, and waits until it has.
+    fn abort(&self) -> Result {
+        self.write(VIFA_MAILBOX_ABORT, 1)?;
+        read_poll_timeout(
+            || self.read(VIFA_MAILBOX_ABORT),
+            |&value| value == 0,
+            Delta::from_millis(1),
+            Delta::from_millis(i64::from(self.registers.timeout())),
+        )?;
+        Ok(())
+    }
+
+    fn write(&self, register: u32, value: u32) -> Result {
+        self.registers.write(self.frame, register, value)
+    }
+
+    /// Writes a pair of registers, of which `low` is the first.
+    fn write64(&self, low: u32, value: u64) -> Result {
+        self.write(low, value as u32)?;
+        self.write(low + 4, (value >> 32) as u32)
+    }
+
+    /// Reads a pair of registers, of which `low` is the first.
+    fn read64(&self, low: u32) -> Result<u64> {
+        let high = u64::from(self.read(low + 4)?);
+        Ok(high << 32 | u64::from(self.read(low)?))
+    }
+}

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The driver of a physical function with the VIFA capability.
+//!
+//! Brings up what its virtual functions share: the register file, DMA and interrupts.
+
+use super::{
+    completion::TimedCompletion,
+    register_file::RegisterFile, //
+};
+use crate::{
+    bindings::{
+        VIFA_MAILBOX_VECTOR_INDEX,
+        VIFA_REFERENCE_PF_DEVICE,
+        VIFA_REFERENCE_VENDOR, //
+    },
+    vfio::{
+        self,
+        sriov, //
+    }, //
+};
+use core::pin::Pin;
+use kernel::{
+    device::Core,
+    dma::{
+        Device as _,
+        DmaMask, //
+    },
+    irq::{
+        self,
+        IrqReturn, //
+    },
+    pci::{
+        self,
+        IrqType,
+        IrqTypes,
+        IrqVectorRegistration, //
+    },
+    prelude::*,
+    sync::Arc, //
+};
+
+/// What one interrupt vector wakes.
+struct Handler {
+    signals: KVec<Arc<TimedCompletion>>,
+}
+
+impl irq::Handler for Handler {
+    fn handle(&self) -> IrqReturn {
+        for signal in &self.signals {
+            signal.signal();
+        }
+        IrqReturn::Handled
+    }
+}
+
+/// A bound physical function.
+///
+/// The fields are dropped in this order: no handler runs any more when its vector goes, and no
+/// signal is used any more when the register file goes.
+pub(crate) struct PhysicalFunction<'bound> {
+    _handlers: KVec<Pin<KBox<irq::Registration<'bound, Handler>>>>,
+    vectors: KBox<IrqVectorRegistration<'bound>>,
+    registers: Arc<RegisterFile>,
+}
+
+impl PhysicalFunction<'_> {
+    /// The register file.
+    pub(super) fn registers(&self) -> &Arc<RegisterFile> {
+        &self.registers
+    }
+
+    /// The vector that the frames of the VF with this index signal.
+    pub(super) fn vector(&self, index: u16) -> u32 {
+        // CAST: there are at most 2048 vectors.
+        (usize::from(index) % self.vectors.len()) as u32
+    }
+}
+
+impl<'bound> PhysicalFunction<'bound> {
+    fn new(device: &'bound pci::Device<Core<'_>>) -> Result<Self> {
+        device.enable_device_mem()?;
+        // SAFETY: The device does no DMA yet, and nothing is allocated or mapped for it.
+        unsafe { device.dma_set_mask_and_coherent(DmaMask::new::<64>())? };
+        let registers = RegisterFile::new(device)?;
+        device.set_master();
+
+        let wanted = u32::try_from(registers.virtual_functions())?
+            .min(registers.device_vectors())
+            .clamp(1, VIFA_MAILBOX_VECTOR_INDEX);
+        let vectors = device
+            .alloc_irq_vectors(1, wanted, IrqTypes::default().with(IrqType::MsiX))
+            .inspect_err(|error| dev_err!(device, "no MSI-X vector: {:?}\n", error))?;
+        let vectors = KBox::new(vectors, GFP_KERNEL)?;
+        // SAFETY: The box's content does not move, and is dropped after the handlers: here, where
+        // `handlers` is declared later, and in `Self`, by the order of the fields.
+        let borrowed: &'bound IrqVectorRegistration<'bound> =
+            unsafe { &*core::ptr::from_ref(&*vectors) };
+
+        let mut handlers = KVec::with_capacity(vectors.len(), GFP_KERNEL)?;
+        for vector in 0..vectors.len() {
+            let mut signals = KVec::new();
+            for both in registers
+                .all_signals()
+                .iter()
+                .skip(vector)
+                .step_by(vectors.len())
+            {
+                signals.push(both.control.clone(), GFP_KERNEL)?;
+                signals.push(both.data.clone(), GFP_KERNEL)?;
+            }
+            // SAFETY: The registration is owned by `Self`, which the driver core drops.
+            let registration = unsafe {
+                irq::Registration::new(
+                    borrowed.index(vector)?.into(),
+                    irq::Flags::TRIGGER_NONE,
+                    c"vifa-vfio-pci",
+                    Ok::<_, Error>(Handler { signals }),
+                )
+            };
+            handlers.push(KBox::pin_init(registration, GFP_KERNEL)?, GFP_KERNEL)?;
+        }
+        Ok(Self {
+            _handlers: handlers,
+            vectors,
+            registers,
+        })
+    }
+}
+
+/// The driver.
+pub(crate) struct Driver;
+
+impl pci::Driver for Driver {
+    type IdInfo = ();
+    type Data<'bound> = PhysicalFunction<'bound>;
+    const ID_TABLE: pci::IdTable<Self::IdInfo> = &PHYSICAL_IDS;
+
+    fn probe<'bound>(
+        device: &'bound pci::Device<Core<'_>>,
+        _info: Option<&'bound Self::IdInfo>,
+    ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
+        PhysicalFunction::new(device)
+    }
+
+    fn unbind<'bound>(device: &'bound pci::Device<Core<'_>>, data: Pin<&Self::Data<'bound>>) {
+        vfio::pci::clear_master(device);
+        data.registers.release_quarantine();
+    }
+}
+
+impl sriov::Driver for Driver {
+    fn check_virtual_functions(
+        device: &pci::Device<Core<'_>>,
+        data: Pin<&Self::Data<'_>>,
+        count: u16,
+    ) -> Result {
+        let most = data.registers.virtual_functions();
+        if usize::from(count) > most {
+            dev_err!(
+                device,
+                "{} VFs were asked for, its register file serves {}\n",
+                count,
+                most
+            );
+            return Err(EINVAL);
+        }
+        Ok(())
+    }
+}
+
+kernel::pci_device_table!(
+    PHYSICAL_IDS,
+    <Driver as pci::Driver>::IdInfo,
+    [(
+        // The QEMU reference device (include/linux/vifa_reference.h).
+        vfio::pci::id(VIFA_REFERENCE_VENDOR, VIFA_REFERENCE_PF_DEVICE),
+        ()
+    )]
+);

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The VIFA capability and the register file behind it.
+//!
+//! Found on the physical function by its DVSEC. The register file is shared: by the driver of the
+//! physical function, which owns its interrupts, and by those of the virtual functions, each of
+//! which uses its own two frames. All of the latter are gone before the former is: unbinding the
+//! physical function begins with the removal of its virtual functions.
+
+use super::completion::TimedCompletion;
+use crate::{
+    bindings::*,
+    vfio, //
+};
+use kernel::{
+    device::{
+        Bound,
+        Core,
+        Device, //
+    },
+    dma::Coherent,
+    io::Io,
+    new_mutex,
+    pci,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        Arc,
+        Mutex, //
+    },
+    time::Msecs, //
+};
+
+/// Bounds of what the capability may state as the longest command, in milliseconds.
+const TIMEOUT_MIN: Msecs = 10;
+const TIMEOUT_MAX: Msecs = 60_000;
+
+/// Most VFs that a register file may serve; PCI Express allows as many, a BAR hardly.
+const VFS_MAX: u32 = 4096;
+
+/// Signals of the two frames of a VF.
+pub(super) struct Signals {
+    pub(super) control: Arc<TimedCompletion>,
+    pub(super) data: Arc<TimedCompletion>,
+}
+
+/// The register file of a physical function.
+#[pin_data]
+pub(crate) struct RegisterFile {
+    device: ARef<pci::Device>,
+    bar: pci::DevresBar,
+    /// Offset of frame 0 in the BAR.
+    offset: usize,
+    timeout: Msecs,
+    /// MSI-X vectors that the device can signal for frames.
+    device_vectors: u32,
+    signals: KVec<Signals>,
+    #[pin]
+    quarantined: Mutex<KVec<Coherent<[u8]>>>,
+}
+
+/// What the DVSEC says.
+struct Capability {
+    bar: u32,
+    offset: usize,
+    features: u32,
+    timeout: Msecs,
+    frames: usize,
+}
+
+impl Capability {
+    /// Finds and reads the capability.
+    fn read(device: &pci::Device<Core<'_>>) -> Result<Self> {
+        let Some(position) =
+            vfio::pci::find_dvsec(device, VIFA_DVSEC_VENDOR as u16, VIFA_DVSEC_ID as u16)
+        else {
+            dev_err!(
+                device,
+                "no VIFA capability (DVSEC) in its configuration space\n"
+            );
+            return Err(ENODEV);
+        };
+        let config = device.config_space_extended()?;
+        let read16 = |field: u32| config.try_read16(position.get() + field as usize);
+        let read32 = |field: u32| config.try_read32(position.get() + field as usize);
+
+        let revision = u32::from(read16(VIFA_DVSEC_REVISION)?);
+        if revision != VIFA_HW_REVISION {
+            dev_err!(
+                device,
+                "VIFA capability: revision is {}, this driver knows {}\n",
+                revision,
+                VIFA_HW_REVISION
+            );
+            return Err(ENODEV);
+        }
+        let timeout = read32(VIFA_DVSEC_TIMEOUT)?;
+        if !(TIMEOUT_MIN..=TIMEOUT_MAX).contains(&timeout) {
+            dev_err!(
+                device,
+                "VIFA capability: timeout is {} ms, not {} to {}\n",
+                timeout,
+                TIMEOUT_MIN,
+                TIMEOUT_MAX
+            );
+            return Err(ENODEV);
+        }
+        let location = read32(VIFA_DVSEC_LOCATION)?;
+        Ok(Self {
+            bar: location & VIFA_DVSEC_LOCATION_BAR,
+            offset: (location & VIFA_DVSEC_LOCATION_OFFSET) as usize,
+            features: read32(VIFA_DVSEC_FEATURES)?,
+            timeout,
+            frames: read32(VIFA_DVSEC_FRAMES)? as usize,
+        })
+    }
+}
+
+impl RegisterFile {
+    /// Finds, maps and checks the register file of `device`.
+    pub(super) fn new(device: &pci::Device<Core<'_>>) -> Result<Arc<Self>> {
+        let capability = Capability::read(device)?;
+        let size = device.resource_len(capability.bar).unwrap_or(0);
+        let end = capability
+            .frames
+            .checked_mul(VIFA_HW_FRAME_SIZE as usize)
+            .and_then(|length| length.checked_add(capability.offset))
+            .filter(|&end| capability.frames != 0 && end as u64 <= size);
+        if end.is_none() {
+            dev_err!(
+                device,
+                "VIFA capability: {} frames at {:#x} do not fit in BAR {} of {:#x} bytes\n",
+                capability.frames,
+                capability.offset,
+                capability.bar,
+                size
+            );
+            return Err(ENODEV);
+        }
+        let bar = device.iomap_region(capability.bar, c"vifa-vfio-pci")?;
+
+        let read = |register: u32| bar.try_read32(capability.offset + register as usize);
+        let expect = |name: &str, found: u32, expected: u32| {
+            if found == expected {
+                return Ok(());
+            }
+            dev_err!(
+                device,
+                "layer frame: {} is {:#x}, not {:#x}\n",
+                name,
+                found,
+                expected
+            );
+            Err(ENODEV)
+        };
+        expect("magic", read(VIFA_LAYER_MAGIC)?, VIFA_HW_MAGIC)?;
+        expect("revision", read(VIFA_LAYER_REVISION)?, VIFA_HW_REVISION)?;
+        expect("features", read(VIFA_LAYER_FEATURES)?, capability.features)?;
+        let vfs = read(VIFA_LAYER_VFS)?;
+        if vfs > VFS_MAX || 1 + 2 * vfs as usize > capability.frames {
+            dev_err!(
+                device,
+                "layer frame: {} VFs do not fit in {} frames\n",
+                vfs,
+                capability.frames
+            );
+            return Err(ENODEV);
+        }
+        let device_vectors = read(VIFA_LAYER_VECTORS)?;
+
+        let mut signals = KVec::with_capacity(vfs as usize, GFP_KERNEL)?;
+        for _ in 0..vfs {
+            let signal = || Arc::pin_init(TimedCompletion::new(), GFP_KERNEL);
+            signals.push(
+                Signals {
+                    control: signal()?,
+                    data: signal()?,
+                },
+                GFP_KERNEL,
+            )?;
+        }
+        let bar = bar.into_devres()?;
+
+        Arc::pin_init(
+            try_pin_init!(Self {
+                device: device.into(),
+                bar,
+                offset: capability.offset,
+                timeout: capability.timeout,
+                device_vectors,
+                signals,
+                quarantined <- new_mutex!(KVec::new()),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The physical function, bound as it is while a register file is used.
+    pub(super) fn bound_device(&self) -> &Device<Bound> {
+        let device: &Device = self.device.as_ref();
+        // SAFETY: Users of the register file are the driver of the physical function, in its
+        // probe, and those of its virtual functions, which are unbound before the physical
+        // function is (`vfio::sriov` upholds that) and end their transfers before.
+        unsafe { device.as_bound() }
+    }
+
+    /// Returns how many VFs the register file serves.
+    pub(super) fn virtual_functions(&self) -> usize {
+        self.signals.len()
+    }
+
+    /// Returns the signals of the VF with this index.
+    pub(super) fn signals(&self, index: u16) -> Option<&Signals> {
+        self.signals.get(usize::from(index))
+    }
+
+    /// Returns the signals of every VF.
+    pub(super) fn all_signals(&self) -> &[Signals] {
+        &self.signals
+    }
+
+    /// Returns how many MSI-X vectors the device can signal for frames.
+    pub(super) fn device_vectors(&self) -> u32 {
+        self.device_vectors
+    }
+
+    /// Returns how long a command may take, in milliseconds.
+    pub(super) fn timeout(&self) -> Msecs {
+        self.timeout
+    }
+
+    /// Reads a register.
+    ///
+    /// # Errors
+    ///
+    /// `ENXIO` once the physical function has been unbound, `EINVAL` outside of the BAR.
+    pub(super) fn read(&self, frame: usize, register: u32) -> Result<u32> {
+        let at = self.at(frame, register);
+        self.bar.try_access().ok_or(ENXIO)?.try_read32(at)
+    }
+
+    /// Writes a register; errors as for [`Self::read`].
+    pub(super) fn write(&self, frame: usize, register: u32, value: u32) -> Result {
+        let at = self.at(frame, register);
+        self.bar.try_access().ok_or(ENXIO)?.try_write32(value, at)
+    }
+
+    fn at(&self, frame: usize, register: u32) -> usize {
+        self.offset + frame * VIFA_HW_FRAME_SIZE as usize + register as usize
+    }
+
+    /// Keeps memory that the device may still write to.
+    pub(super) fn quarantine(&self, memory: Coherent<[u8]>) {
+        dev_warn!(
+            self.device,
+            "keeping {} bytes that the device may still write to\n",
+            memory.size()
+        );
+        let mut quarantined = self.quarantined.lock();
+        if quarantined.reserve(1, GFP_KERNEL).is_err() {
+            // Losing the memory is the lesser evil.
+            core::mem::forget(memory);
+            return;
+        }
+        let _ = quarantined.push_within_capacity(memory);
+    }
+
+    /// Frees what was quarantined. The physical function must be unable to do DMA.
+    pub(super) fn release_quarantine(&self) {
+        self.quarantined.lock().clear();
+    }
+}

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Transfers behind a migration file.
+//!
+//! A session holds one end of a transfer, until the state machine ends it or takes the result. The
+//! file may live on for as long as user space likes; it then reaches nothing any more, and every
+//! call says so. No user memory is faulted in while the session is locked (see [`crate::vfio::file`]).
+
+use crate::{
+    backend::Backend,
+    layer::{
+        restore::{
+            Class,
+            RestoreError,
+            Restorer, //
+        },
+        save::{
+            SaveError,
+            Saver, //
+        },
+    },
+    seam::Shown,
+    vfio::file::{
+        Direction,
+        Readiness,
+        Stream,
+        UserReader,
+        UserWriter, //
+    },
+    VifaModule,
+};
+use kernel::{
+    new_mutex,
+    pci,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        Arc,
+        Mutex, //
+    }, //
+};
+
+/// One end of a transfer.
+enum Transfer<T> {
+    Active(T),
+    /// It ended.
+    Ended,
+}
+
+impl<T> Transfer<T> {
+    fn active(&mut self) -> Result<&mut T> {
+        match self {
+            Self::Active(transfer) => Ok(transfer),
+            Self::Ended => Err(ENODEV),
+        }
+    }
+}
+
+/// A transfer from the device to user space.
+#[pin_data]
+pub(super) struct Sending<B: Backend> {
+    device: ARef<pci::Device>,
+    #[pin]
+    transfer: Mutex<Transfer<(Saver<Error>, B::Source)>>,
+}
+
+impl<B: Backend> Sending<B> {
+    pub(super) fn new(source: B::Source, device: ARef<pci::Device>) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                device,
+                transfer <- new_mutex!(Transfer::Active((Saver::new(), source)), "vifa_sending"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Ends the transfer, and frees what it held.
+    pub(super) fn end(&self) {
+        *self.transfer.lock() = Transfer::Ended;
+    }
+
+    /// Puts what is ready into the resident part of `user`; returns whether the stream has ended.
+    fn put(&self, user: &mut UserWriter<'_>) -> Result<bool> {
+        let mut transfer = self.transfer.lock();
+        let (saver, source) = transfer.active()?;
+        loop {
+            let piece = saver.remaining(source).map_err(|error| {
+                dev_err!(self.device, "cannot be saved: {}\n", Shown(error));
+                match error {
+                    SaveError::Device(error) => error,
+                    _ => EIO,
+                }
+            })?;
+            if piece.is_empty() {
+                return Ok(true);
+            }
+            let all = piece.len();
+            let done = user.put(piece);
+            saver.consume(done);
+            if done < all {
+                return Ok(false);
+            }
+        }
+    }
+}
+
+impl<B: Backend> Stream for Sending<B> {
+    type Module = VifaModule;
+    const NAME: &'static CStr = c"vifa-save";
+    const DIRECTION: Direction = Direction::Read;
+
+    fn read(&self, user: &mut UserWriter<'_>) -> Result {
+        self.transfer.lock().active()?;
+        while !user.is_full() {
+            user.fault_in()?;
+            if self.put(user)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn readiness(&self) -> Readiness {
+        match *self.transfer.lock() {
+            Transfer::Active(_) => Readiness::Ready,
+            Transfer::Ended => Readiness::Ended,
+        }
+    }
+}
+
+/// A transfer from user space to the device.
+#[pin_data]
+pub(super) struct Receiving<B: Backend> {
+    device: ARef<pci::Device>,
+    #[pin]
+    transfer: Mutex<Transfer<(Restorer<Error>, B::Destination)>>,
+}
+
+impl<B: Backend> Receiving<B> {
+    pub(super) fn new(destination: B::Destination, device: ARef<pci::Device>) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                device,
+                transfer <- new_mutex!(
+                    Transfer::Active((Restorer::new(), destination)),
+                    "vifa_receiving"
+                ),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Ends the transfer, and frees what it held.
+    pub(super) fn end(&self) {
+        *self.transfer.lock() = Transfer::Ended;
+    }
+
+    /// Ends the transfer; the device takes its new state.
+    ///
+    /// # Errors
+    ///
+    /// The stream was not complete or not sound, or the device refused.
+    pub(super) fn finish(&self) -> Result {
+        let mut transfer = self.transfer.lock();
+        match core::mem::replace(&mut *transfer, Transfer::Ended) {
+            Transfer::Active((restorer, mut destination)) => restorer
+                .finish(&mut destination)
+                .map_err(|error| self.refuse(error)),
+            Transfer::Ended => Err(ENODEV),
+        }
+    }
+
+    fn refuse(&self, error: RestoreError<Error>) -> Error {
+        dev_err!(self.device, "cannot be restored: {}\n", Shown(error));
+        match error.class() {
+            Class::Invalid | Class::Incompatible => EINVAL,
+            Class::OutOfMemory => ENOMEM,
+            Class::Device(error) => error,
+        }
+    }
+
+    /// Takes the resident part of `user`.
+    fn take(&self, user: &mut UserReader<'_>) -> Result {
+        let mut transfer = self.transfer.lock();
+        let (restorer, destination) = transfer.active()?;
+        while !user.is_empty() {
+            let space = restorer
+                .space(destination)
+                .map_err(|error| self.refuse(error))?;
+            let all = space.len();
+            let done = user.take(space);
+            restorer
+                .filled(destination, done)
+                .map_err(|error| self.refuse(error))?;
+            if done < all {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<B: Backend> Stream for Receiving<B> {
+    type Module = VifaModule;
+    const NAME: &'static CStr = c"vifa-restore";
+    const DIRECTION: Direction = Direction::Write;
+
+    fn write(&self, user: &mut UserReader<'_>) -> Result {
+        self.transfer.lock().active()?;
+        while !user.is_empty() {
+            user.fault_in()?;
+            self.take(user)?;
+        }
+        Ok(())
+    }
+
+    fn readiness(&self) -> Readiness {
+        match *self.transfer.lock() {
+            Transfer::Active(_) => Readiness::Ready,
+            Transfer::Ended => Readiness::Ended,
+        }
+    }
+}

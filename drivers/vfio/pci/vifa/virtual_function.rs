@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The VFIO variant driver of virtual functions.
+
+use crate::{
+    backend::{
+        capability,
+        Backend, //
+    },
+    bindings::{
+        VIFA_REFERENCE_VENDOR,
+        VIFA_REFERENCE_VF_DEVICE, //
+    },
+    layer::identity::FEATURE_P2P,
+    migration::Migration,
+    vfio::{
+        self,
+        migration::{
+            StateNumber,
+            Support, //
+        },
+        sriov::{
+            NotVirtual,
+            Virtual, //
+        },
+        Device, //
+    },
+    VifaModule,
+};
+use kernel::{
+    device::Core,
+    fs::File,
+    pci,
+    prelude::*,
+    sync::aref::ARef, //
+};
+
+/// A virtual function as a VIFA interface.
+#[pin_data]
+pub(crate) struct VirtualFunction<B: Backend> {
+    #[pin]
+    migration: Migration<B>,
+}
+
+impl vfio::Driver for VirtualFunction<capability::Function> {
+    type Module = VifaModule;
+    const NAME: &'static CStr = c"vifa-vfio-pci";
+    const ID_TABLE: pci::IdTable<()> = &VIRTUAL_IDS;
+
+    fn probe(device: &pci::Device<Core<'_>>) -> Result<impl PinInit<Self, Error>> {
+        let place = Virtual::new(device).map_err(|reason| {
+            match reason {
+                NotVirtual::NotAVirtualFunction => {
+                    dev_err!(device, "this is not an SR-IOV virtual function\n")
+                }
+                NotVirtual::ForeignPhysicalFunction => dev_err!(
+                    device,
+                    "its physical function is not bound to vifa-vfio-pci-pf\n"
+                ),
+            }
+            ENODEV
+        })?;
+        let function = capability::Function::new(device, &place)?;
+        let device: ARef<pci::Device> = device.into();
+        Ok(try_pin_init!(Self {
+            migration <- Migration::new(function, device),
+        }))
+    }
+
+    fn migration_support(&self) -> Support {
+        if self.migration.backend().identity().features & FEATURE_P2P == 0 {
+            Support::StopCopy
+        } else {
+            Support::StopCopyP2p
+        }
+    }
+
+    fn open(device: &Device<Self>) -> Result {
+        device.data().migration.open()
+    }
+
+    fn close(device: &Device<Self>) {
+        device.data().migration.close();
+    }
+
+    fn reset_done(&self) {
+        self.migration.reset_done();
+    }
+
+    fn set_state(device: &Device<Self>, new: StateNumber) -> Result<Option<ARef<File>>> {
+        device.data().migration.set_state(device, new)
+    }
+
+    fn state(device: &Device<Self>) -> StateNumber {
+        device.data().migration.state().into()
+    }
+
+    fn data_size(device: &Device<Self>) -> Result<u64> {
+        device.data().migration.data_size()
+    }
+}
+
+kernel::pci_device_table!(
+    VIRTUAL_IDS,
+    (),
+    [(
+        // The QEMU reference device (include/linux/vifa_reference.h).
+        vfio::pci::override_only_id(VIFA_REFERENCE_VENDOR, VIFA_REFERENCE_VF_DEVICE),
+        ()
+    )]
+);
