@@ -123,7 +123,8 @@ impl Identity {
         )?;
         if self.features & FEATURE_LOCAL_MEMORY == 0 {
             check("local_memory", self.local_memory, Equal(0))?;
-        } else {
+        }
+        if self.local_memory != 0 {
             check("granule", self.granule, PowerOfTwo)?;
             check("granule", self.granule, AtLeast(GRANULE_MIN.into()))?;
             check("granule", self.granule, AtMost(GRANULE_MAX.into()))?;

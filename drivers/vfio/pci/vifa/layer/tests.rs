@@ -147,6 +147,9 @@ macro_rules! suite {
 
 pub(crate) use suite;
 
+/// Reads and writes as much at once as there is.
+const WHOLE: &[usize] = &[usize::MAX];
+
 /// Returns a device with a run of two granules, a hole, and another granule at the end.
 fn filled() -> Result<Device, OutOfMemory> {
     let mut device = Device::new(IDENTITY)?;
@@ -207,7 +210,7 @@ pub(crate) fn steps() -> Result<(), Failure> {
 /// What was saved is restored, however the stream is divided; and it is no longer than estimated.
 pub(crate) fn round_trip() -> Result<(), Failure> {
     let mut source = filled()?;
-    let stream = source.save(usize::MAX)?;
+    let stream = source.save(WHOLE)?;
 
     ensure!(stream.len() as u64 <= Saver::<OutOfMemory>::estimate(&IDENTITY, 3 * 0x1000));
     for segment in [1, 7, 4096, usize::MAX] {
@@ -215,8 +218,8 @@ pub(crate) fn round_trip() -> Result<(), Failure> {
 
         destination.fill(7);
         destination.control.fill(0);
-        ensure!(source.save(segment)?[..] == stream[..]);
-        destination.restore(&stream, segment)?;
+        ensure!(source.save(&[segment])?[..] == stream[..]);
+        destination.restore(&stream, &[segment])?;
         ensure!(destination.has_state_of(&source));
     }
     Ok(())
@@ -224,7 +227,7 @@ pub(crate) fn round_trip() -> Result<(), Failure> {
 
 /// A destination that does not fit refuses the very bytes that complete the identity.
 pub(crate) fn mismatch() -> Result<(), Failure> {
-    let stream = filled()?.save(usize::MAX)?;
+    let stream = filled()?.save(WHOLE)?;
     let identity = HEADER_LENGTH + SECTION_HEADER_LENGTH + IdentityPayload::LENGTH;
     let mut other = IDENTITY;
     other.local_memory /= 2;
@@ -234,7 +237,7 @@ pub(crate) fn mismatch() -> Result<(), Failure> {
     let before = stream.get(..identity - 1).unwrap_or_default();
     let complete = stream.get(..identity).unwrap_or_default();
     ensure!(matches!(
-        destination.restore(before, 64),
+        destination.restore(before, &[64]),
         Err(RestoreError::Incomplete(_))
     ));
     let error = RestoreError::Incompatible(Mismatch {
@@ -243,7 +246,7 @@ pub(crate) fn mismatch() -> Result<(), Failure> {
         source: IDENTITY.local_memory,
         destination: other.local_memory,
     });
-    ensure!(destination.restore(complete, 64) == Err(error));
+    ensure!(destination.restore(complete, &[64]) == Err(error));
     ensure!(error.class() == Class::Incompatible);
     ensure!(!destination.is_clear());
     Ok(())
@@ -251,7 +254,7 @@ pub(crate) fn mismatch() -> Result<(), Failure> {
 
 /// A stream of which one bit was flipped is refused, and does not touch the control plane.
 pub(crate) fn flipped_bits() -> Result<(), Failure> {
-    let mut stream = filled()?.save(usize::MAX)?;
+    let mut stream = filled()?.save(WHOLE)?;
     let mut destination = Device::new(IDENTITY)?;
     destination.control.fill(0);
 
@@ -259,26 +262,26 @@ pub(crate) fn flipped_bits() -> Result<(), Failure> {
         let flip = |byte: &mut u8| *byte ^= 1 << (position & 7);
 
         stream.get_mut(position).map(flip);
-        let result = destination.restore(&stream, usize::MAX);
+        let result = destination.restore(&stream, WHOLE);
         ensure!(result.is_err_and(|error| error.class() == Class::Invalid));
         stream.get_mut(position).map(flip);
     }
     ensure!(destination.control.iter().all(|&byte| byte == 0));
-    destination.restore(&stream, usize::MAX)?;
+    destination.restore(&stream, WHOLE)?;
     Ok(())
 }
 
 /// A stream that is too short or too long is refused.
 pub(crate) fn wrong_length() -> Result<(), Failure> {
-    let mut stream = filled()?.save(usize::MAX)?;
+    let mut stream = filled()?.save(WHOLE)?;
     let mut destination = Device::new(IDENTITY)?;
 
     for length in (0..stream.len()).step_by(61).chain([stream.len() - 1]) {
-        let result = destination.restore(stream.get(..length).unwrap_or_default(), 4096);
+        let result = destination.restore(stream.get(..length).unwrap_or_default(), WHOLE);
         ensure!(matches!(result, Err(RestoreError::Incomplete(_))));
     }
     stream.resize_zeroed(stream.len() + 1)?;
-    ensure!(destination.restore(&stream, usize::MAX) == Err(RestoreError::Excess));
+    ensure!(destination.restore(&stream, WHOLE) == Err(RestoreError::Excess));
     Ok(())
 }
 
@@ -295,25 +298,25 @@ pub(crate) fn lying_source() -> Result<(), Failure> {
         expected: Expectation::AtMost(0x1000),
         found: 0x2000,
     });
-    ensure!(matches!(source.save(usize::MAX), Err(found) if found == error));
+    ensure!(matches!(source.save(WHOLE), Err(found) if found == error));
 
     let mut source = filled()?;
     source.missing = 1;
-    ensure!(matches!(source.save(usize::MAX), Err(SaveError::Piece(_))));
+    ensure!(matches!(source.save(WHOLE), Err(SaveError::Piece(_))));
 
     let mut source = filled()?;
     if let Some(version) = source.control.get_mut(2) {
         *version = 2;
     }
     ensure!(matches!(
-        source.save(usize::MAX),
+        source.save(WHOLE),
         Err(SaveError::Record(invalid)) if invalid.offset == 0
     ));
 
     let mut source = filled()?;
     source.identity.granule = 0x3000;
     ensure!(matches!(
-        source.save(usize::MAX),
+        source.save(WHOLE),
         Err(SaveError::Identity(Violation {
             field: "granule",
             ..

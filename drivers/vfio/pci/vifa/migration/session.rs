@@ -43,6 +43,8 @@ use kernel::{
 /// One end of a transfer.
 enum Transfer<T> {
     Active(T),
+    /// It failed, with this error.
+    Failed(Error),
     /// It ended.
     Ended,
 }
@@ -51,7 +53,15 @@ impl<T> Transfer<T> {
     fn active(&mut self) -> Result<&mut T> {
         match self {
             Self::Active(transfer) => Ok(transfer),
+            Self::Failed(error) => Err(*error),
             Self::Ended => Err(ENODEV),
+        }
+    }
+
+    fn readiness(&self) -> Readiness {
+        match self {
+            Self::Active(_) => Readiness::Ready,
+            Self::Failed(_) | Self::Ended => Readiness::Ended,
         }
     }
 }
@@ -80,21 +90,28 @@ impl<B: Backend> Sending<B> {
         *self.transfer.lock() = Transfer::Ended;
     }
 
+    fn fail(&self, error: SaveError<Error>) -> Error {
+        dev_err!(self.device, "cannot be saved: {}\n", Shown(error));
+        match error {
+            SaveError::Device(error) => error,
+            _ => EIO,
+        }
+    }
+
     /// Puts what is ready into the resident part of `user`; returns whether the stream has ended.
     fn put(&self, user: &mut UserWriter<'_>) -> Result<bool> {
         let mut transfer = self.transfer.lock();
         let (saver, source) = transfer.active()?;
         loop {
-            let piece = saver.remaining(source).map_err(|error| {
-                dev_err!(self.device, "cannot be saved: {}\n", Shown(error));
-                match error {
-                    SaveError::Device(error) => error,
-                    _ => EIO,
+            let piece = match saver.remaining(source) {
+                Ok([]) => return Ok(true),
+                Ok(piece) => piece,
+                Err(error) => {
+                    let error = self.fail(error);
+                    *transfer = Transfer::Failed(error);
+                    return Err(error);
                 }
-            })?;
-            if piece.is_empty() {
-                return Ok(true);
-            }
+            };
             let all = piece.len();
             let done = user.put(piece);
             saver.consume(done);
@@ -122,10 +139,7 @@ impl<B: Backend> Stream for Sending<B> {
     }
 
     fn readiness(&self) -> Readiness {
-        match *self.transfer.lock() {
-            Transfer::Active(_) => Readiness::Ready,
-            Transfer::Ended => Readiness::Ended,
-        }
+        self.transfer.lock().readiness()
     }
 }
 
@@ -167,6 +181,7 @@ impl<B: Backend> Receiving<B> {
             Transfer::Active((restorer, mut destination)) => restorer
                 .finish(&mut destination)
                 .map_err(|error| self.refuse(error)),
+            Transfer::Failed(error) => Err(error),
             Transfer::Ended => Err(ENODEV),
         }
     }
@@ -184,15 +199,24 @@ impl<B: Backend> Receiving<B> {
     fn take(&self, user: &mut UserReader<'_>) -> Result {
         let mut transfer = self.transfer.lock();
         let (restorer, destination) = transfer.active()?;
+        let result = Self::fill(restorer, destination, user);
+        result.map_err(|error| {
+            let error = self.refuse(error);
+            *transfer = Transfer::Failed(error);
+            error
+        })
+    }
+
+    fn fill(
+        restorer: &mut Restorer<Error>,
+        destination: &mut B::Destination,
+        user: &mut UserReader<'_>,
+    ) -> Result<(), RestoreError<Error>> {
         while !user.is_empty() {
-            let space = restorer
-                .space(destination)
-                .map_err(|error| self.refuse(error))?;
+            let space = restorer.space(destination)?;
             let all = space.len();
             let done = user.take(space);
-            restorer
-                .filled(destination, done)
-                .map_err(|error| self.refuse(error))?;
+            restorer.filled(destination, done)?;
             if done < all {
                 break;
             }
@@ -216,9 +240,6 @@ impl<B: Backend> Stream for Receiving<B> {
     }
 
     fn readiness(&self) -> Readiness {
-        match *self.transfer.lock() {
-            Transfer::Active(_) => Readiness::Ready,
-            Transfer::Ended => Readiness::Ended,
-        }
+        self.transfer.lock().readiness()
     }
 }

@@ -2,25 +2,37 @@
 
 //! Host buffers that a device reads and writes by DMA.
 //!
-//! A command names its buffer by a scatter list. Both stand in one allocation, the list in front.
-//! A device that does not answer may still write to the buffer later. Such a buffer is *forfeited*:
-//! it goes to the register file's quarantine, and is freed when the physical function can do no
-//! more DMA.
+//! A command names its buffer by a scatter list. A device that does not answer may still write to
+//! the buffer later. Such a buffer is *forfeited*: it goes to the register file's quarantine, and is
+//! freed when the physical function can do no more DMA.
 
 use super::register_file::RegisterFile;
 use crate::bindings::vifa_hw_scatter;
-use core::mem::size_of;
 use kernel::{
     dma::{
         Coherent,
         DmaAddress, //
     },
     prelude::*,
-    sync::Arc, //
+    sync::Arc,
+    transmute::AsBytes, //
 };
 
-/// Room for the scatter list; keeps the data behind it aligned to pages.
-const LIST_SIZE: usize = kernel::page::PAGE_SIZE;
+// SAFETY: The structure has no padding and holds plain integers only.
+unsafe impl AsBytes for vifa_hw_scatter {}
+
+/// What the device reaches of a buffer.
+pub(super) struct Memory {
+    list: Coherent<[u8]>,
+    data: Coherent<[u8]>,
+}
+
+impl Memory {
+    /// Bytes of the buffer.
+    pub(super) fn size(&self) -> usize {
+        self.data.size()
+    }
+}
 
 /// A DMA buffer for the commands of one mailbox.
 ///
@@ -31,17 +43,19 @@ const LIST_SIZE: usize = kernel::page::PAGE_SIZE;
 pub(super) struct Buffer {
     registers: Arc<RegisterFile>,
     /// `None`: forfeited.
-    memory: Option<Coherent<[u8]>>,
+    memory: Option<Memory>,
 }
 
 impl Buffer {
     /// Allocates a buffer of `capacity` bytes, which the physical function can reach.
     pub(super) fn new(registers: &Arc<RegisterFile>, capacity: usize) -> Result<Self> {
-        let size = capacity.checked_add(LIST_SIZE).ok_or(EOVERFLOW)?;
-        let memory = Coherent::zeroed_slice(registers.bound_device(), size, GFP_KERNEL)?;
+        let allocate = |size| Coherent::zeroed_slice(registers.bound_device(), size, GFP_KERNEL);
         Ok(Self {
             registers: registers.clone(),
-            memory: Some(memory),
+            memory: Some(Memory {
+                list: allocate(size_of::<vifa_hw_scatter>())?,
+                data: allocate(capacity)?,
+            }),
         })
     }
 
@@ -52,8 +66,8 @@ impl Buffer {
         };
         // SAFETY: By the type invariant the device has answered every command that was given this
         // buffer, after which it does not touch it; the CPU writes only through `&mut self`.
-        let all = unsafe { memory.as_ref() };
-        all[LIST_SIZE..].get(..length).unwrap_or_default()
+        let all = unsafe { memory.data.as_ref() };
+        all.get(..length).unwrap_or_default()
     }
 
     /// Returns all bytes for writing; nothing if the buffer was forfeited.
@@ -62,8 +76,7 @@ impl Buffer {
             return &mut [];
         };
         // SAFETY: As in `bytes`; `&mut self` makes the reference the only one.
-        let all = unsafe { memory.as_mut() };
-        &mut all[LIST_SIZE..]
+        unsafe { memory.data.as_mut() }
     }
 
     /// Describes the first `length` bytes in the scatter list, and returns its address.
@@ -73,25 +86,18 @@ impl Buffer {
     /// `EIO` if the buffer was forfeited, `EINVAL` if it has fewer bytes.
     pub(super) fn describe(&mut self, length: usize) -> Result<DmaAddress> {
         let memory = self.memory.as_mut().ok_or(EIO)?;
-        if length > memory.size() - LIST_SIZE {
+        if length > memory.size() {
             return Err(EINVAL);
         }
-        let start = memory.dma_address();
         let entry = vifa_hw_scatter {
-            address: (start + LIST_SIZE as u64).to_le(),
+            address: memory.data.dma_address().to_le(),
             length: u32::try_from(length)?.to_le(),
             reserved: 0,
         };
         // SAFETY: As in `bytes_mut`.
-        let list = unsafe { &mut memory.as_mut()[..size_of::<vifa_hw_scatter>()] };
-        // SAFETY: The structure has no padding and holds plain integers.
-        list.copy_from_slice(unsafe {
-            core::slice::from_raw_parts(
-                (&raw const entry).cast::<u8>(),
-                size_of::<vifa_hw_scatter>(),
-            )
-        });
-        Ok(start)
+        let list = unsafe { memory.list.as_mut() };
+        list.copy_from_slice(entry.as_bytes());
+        Ok(memory.list.dma_address())
     }
 
     /// Gives the memory up to the quarantine: the device may write to it at any time.

@@ -36,7 +36,6 @@ use crate::{
         sriov::Virtual, //
     }, //
 };
-use core::mem::size_of;
 use kernel::{
     device::Core,
     pci,

@@ -7,7 +7,10 @@
 //! which uses its own two frames. All of the latter are gone before the former is: unbinding the
 //! physical function begins with the removal of its virtual functions.
 
-use super::completion::TimedCompletion;
+use super::{
+    buffer::Memory,
+    completion::TimedCompletion, //
+};
 use crate::{
     bindings::*,
     vfio, //
@@ -18,7 +21,6 @@ use kernel::{
         Core,
         Device, //
     },
-    dma::Coherent,
     io::Io,
     new_mutex,
     pci,
@@ -56,7 +58,7 @@ pub(crate) struct RegisterFile {
     device_vectors: u32,
     signals: KVec<Signals>,
     #[pin]
-    quarantined: Mutex<KVec<Coherent<[u8]>>>,
+    quarantined: Mutex<KVec<Memory>>,
 }
 
 /// What the DVSEC says.
@@ -250,7 +252,7 @@ impl RegisterFile {
     }
 
     /// Keeps memory that the device may still write to.
-    pub(super) fn quarantine(&self, memory: Coherent<[u8]>) {
+    pub(super) fn quarantine(&self, memory: Memory) {
         dev_warn!(
             self.device,
             "keeping {} bytes that the device may still write to\n",

@@ -25,7 +25,6 @@ use crate::{
     },
     seam::Bytes, //
 };
-use core::mem::size_of;
 use kernel::{
     prelude::*,
     sync::Arc,

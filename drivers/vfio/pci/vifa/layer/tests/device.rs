@@ -76,14 +76,6 @@ fn put(to: &mut [u8], from: &[u8]) {
     }
 }
 
-/// Returns a buffer with a copy of `bytes`.
-pub(crate) fn copy(bytes: &[u8]) -> Result<Bytes, OutOfMemory> {
-    let mut copy = zeroed(bytes.len())?;
-
-    put(&mut copy, bytes);
-    Ok(copy)
-}
-
 /// A device without hardware.
 pub(crate) struct Device {
     /// What it says that it is.
@@ -107,9 +99,13 @@ impl Device {
         let local = identity.local_memory as usize;
         let granules = local.checked_div(identity.granule as usize);
 
+        let mut control = Bytes::with_capacity(identity.control_plane_max as usize)?;
+        control.resize_zeroed(CONTROL.len())?;
+        put(&mut control, &CONTROL);
+
         Ok(Self {
             identity,
-            control: copy(&CONTROL)?,
+            control,
             lie: None,
             missing: 0,
             local: zeroed(local)?,
@@ -151,18 +147,18 @@ impl Device {
             && self.control[..] == other.control[..]
     }
 
-    /// Saves the device; reads the stream in pieces of `segment` bytes.
-    pub(crate) fn save(&mut self, segment: usize) -> Result<Bytes, SaveError<OutOfMemory>> {
+    /// Saves the device; reads the stream in pieces of as many bytes as `segments` say in turn.
+    pub(crate) fn save(&mut self, segments: &[usize]) -> Result<Bytes, SaveError<OutOfMemory>> {
         let mut saver = Saver::new();
         let mut stream = Bytes::with_capacity(0).map_err(SaveError::Device)?;
 
-        loop {
+        for &segment in segments.iter().cycle() {
             let remaining = saver.remaining(self)?;
             let length = remaining.len().min(segment);
             let start = stream.len();
 
-            if length == 0 {
-                return Ok(stream);
+            if remaining.is_empty() {
+                break;
             }
             stream
                 .resize_zeroed(start + length)
@@ -170,18 +166,23 @@ impl Device {
             put(stream.get_mut(start..).unwrap_or_default(), remaining);
             saver.consume(length);
         }
+        Ok(stream)
     }
 
-    /// Restores the device; writes the stream in pieces of `segment` bytes.
+    /// Restores the device; writes the stream in pieces of as many bytes as `segments` say in turn.
     pub(crate) fn restore(
         &mut self,
         stream: &[u8],
-        segment: usize,
+        segments: &[usize],
     ) -> Result<(), RestoreError<OutOfMemory>> {
         let mut restorer = Restorer::new();
         let mut rest = stream;
 
-        while !rest.is_empty() {
+        for &segment in segments.iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+
             let space = restorer.space(self)?;
             let length = space.len().min(rest.len()).min(segment);
 
@@ -276,7 +277,8 @@ impl Destination for Device {
     }
 
     fn write_control(&mut self, records: &[u8]) -> Result<(), OutOfMemory> {
-        self.control = copy(records)?;
+        self.control.resize_zeroed(records.len())?;
+        put(&mut self.control, records);
         Ok(())
     }
 }
