@@ -99,13 +99,14 @@ impl<B: Backend> Machine<B> {
 
     /// Has the device reach a run state, and enters `phase` when it is there.
     ///
-    /// Where it cannot, and is not where it was either, nothing is known of it any more.
+    /// A device that refuses, and says that it is where it was, is believed. One that does not
+    /// answer is not.
     fn run(&mut self, state: RunState, phase: Phase<B>) -> Result {
         let before = self.backend.run_state();
         let result = self.backend.set_run_state(state);
-        match (&result, before, self.backend.run_state()) {
+        match (result, before, self.backend.run_state()) {
             (Ok(()), ..) => self.enter(phase),
-            (Err(_), Ok(before), Ok(now)) if before == now => {}
+            (Err(error), Ok(before), Ok(now)) if before == now && error != ETIMEDOUT => {}
             (Err(_), ..) => {
                 dev_err!(self.device, "its run state is unknown: it needs a reset\n");
                 self.enter(Phase::Error);
@@ -117,8 +118,8 @@ impl<B: Backend> Machine<B> {
     /// Carries out one arc; returns the file of a transfer that begins with it.
     fn step(&mut self, step: Step) -> Result<Option<ARef<File>>> {
         match step {
-            Step::Quiesce | Step::Start => self.run(RunState::P2pQuiesced, Phase::RunningP2p)?,
-            Step::Unquiesce => self.run(RunState::Running, Phase::Running)?,
+            Step::Run => self.run(RunState::Running, Phase::Running)?,
+            Step::Quiesce => self.run(RunState::P2pQuiesced, Phase::RunningP2p)?,
             Step::Stop => self.run(RunState::Stopped, Phase::Stop)?,
             Step::BeginSave => {
                 let session = Sending::new(B::source(&self.backend)?, self.device.clone())?;
@@ -245,8 +246,8 @@ impl<B: Backend> Migration<B> {
     ///
     /// # Errors
     ///
-    /// There is no way to such a state, or an arc failed: the device is then in the last state that
-    /// it reached, or in ERROR.
+    /// `EINVAL` where there is no way to such a state, `EIO` in ERROR, which only a reset leaves; or
+    /// an arc failed: the device is then in the last state that it reached, or in ERROR.
     pub(crate) fn set_state<T: vfio::Driver>(
         &self,
         device: &vfio::Device<T>,
@@ -254,13 +255,18 @@ impl<B: Backend> Migration<B> {
     ) -> Result<Option<ARef<File>>> {
         self.with(|machine| {
             let mut file = None;
-            while u32::from(machine.phase.state()) != new {
+            loop {
                 let current = machine.phase.state();
+                if current == DeviceState::Error {
+                    return Err(EIO);
+                }
+                if u32::from(current) == new {
+                    return Ok(file);
+                }
                 let next = device.next_state(current.into(), new)?;
                 let next = DeviceState::try_from(next).map_err(|_| EINVAL)?;
                 file = machine.step(Step::between(current, next).ok_or(EINVAL)?)?;
             }
-            Ok(file)
         })
     }
 

@@ -3,7 +3,7 @@
 //! The VFIO migration states and the arcs between them.
 //!
 //! A driver carries out single arcs; `vfio_mig_get_next_state()` divides every other transition
-//! into these. [`Step`] names the arcs of a device with `VFIO_MIGRATION_STOP_COPY` and
+//! into these. [`Step`] names the arcs of a device with `VFIO_MIGRATION_STOP_COPY`, with and without
 //! `VFIO_MIGRATION_P2P`, so that whoever carries them out has to name them all.
 
 /// A migration state; the values are those of `enum vfio_device_mig_state`.
@@ -59,14 +59,12 @@ impl TryFrom<u32> for DeviceState {
 /// A single arc of the state machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// RUNNING -> RUNNING_P2P: the device starts no more DMA.
+    /// RUNNING_P2P or STOP -> RUNNING: the device does what the guest tells it.
+    Run,
+    /// RUNNING or STOP -> RUNNING_P2P: the device starts no DMA, and takes accesses.
     Quiesce,
-    /// RUNNING_P2P -> RUNNING: the device may start DMA again.
-    Unquiesce,
-    /// RUNNING_P2P -> STOP: the device's state stands still.
+    /// RUNNING_P2P or RUNNING -> STOP: the device's state stands still.
     Stop,
-    /// STOP -> RUNNING_P2P: the device takes accesses again.
-    Start,
     /// STOP -> STOP_COPY: opens a session that saves.
     BeginSave,
     /// STOP_COPY -> STOP: ends the session that saves.
@@ -79,14 +77,15 @@ pub(crate) enum Step {
 
 impl Step {
     /// Returns the arc from `current` to `next`, if there is one.
+    ///
+    /// The arcs between RUNNING and STOP are those of a device without RUNNING_P2P.
     pub(crate) fn between(current: DeviceState, next: DeviceState) -> Option<Self> {
         use DeviceState::*;
 
         match (current, next) {
-            (Running, RunningP2p) => Some(Self::Quiesce),
-            (RunningP2p, Running) => Some(Self::Unquiesce),
-            (RunningP2p, Stop) => Some(Self::Stop),
-            (Stop, RunningP2p) => Some(Self::Start),
+            (RunningP2p | Stop, Running) => Some(Self::Run),
+            (Running | Stop, RunningP2p) => Some(Self::Quiesce),
+            (RunningP2p | Running, Stop) => Some(Self::Stop),
             (Stop, StopCopy) => Some(Self::BeginSave),
             (StopCopy, Stop) => Some(Self::EndSave),
             (Stop, Resuming) => Some(Self::BeginRestore),

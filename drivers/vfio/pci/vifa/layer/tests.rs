@@ -202,7 +202,7 @@ pub(crate) fn steps() -> Result<(), Failure> {
             }
         }
     }
-    ensure!(arcs == 8);
+    ensure!(arcs == 10);
     ensure!(DeviceState::try_from(8).is_err());
     Ok(())
 }
