@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The test bed: the reference device's physical function bound to the module's PF driver, and two
+//! virtual functions bound to `vifa-vfio-pci`. Each test begins with it, whatever the one before it
+//! left.
+
+use std::{
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{bail, Context, Result};
+
+use crate::{
+    fault::RegisterFile,
+    hw,
+    sysfs::{Module, PciFunction},
+};
+
+/// The driver of virtual functions.
+pub const VF_DRIVER: &str = "vifa-vfio-pci";
+/// The module that has both drivers.
+pub const MODULE: Module<'static> = Module("vifa_vfio_pci");
+/// The virtual functions that the tests use.
+pub const VFS: u32 = 2;
+
+/// What the tests are told on the command line.
+#[derive(Clone, Default)]
+pub struct Settings {
+    /// The module's file; `None`: it is loaded already, and stays so.
+    pub module: Option<PathBuf>,
+}
+
+/// The test bed.
+#[derive(Clone)]
+pub struct Bed {
+    /// The physical function.
+    pub pf: PciFunction,
+    settings: Settings,
+}
+
+impl Bed {
+    /// Finds the physical function, loads the module, binds the drivers: what of that is not so yet.
+    pub fn set_up(settings: &Settings) -> Result<Self> {
+        let bed = Self::find(settings)?;
+        bed.restore()?;
+        Ok(bed)
+    }
+
+    /// Finds the physical function and changes nothing.
+    pub fn find(settings: &Settings) -> Result<Self> {
+        let functions = PciFunction::find(hw::VIFA_REFERENCE_VENDOR, hw::VIFA_REFERENCE_PF_DEVICE)?;
+        let pf = functions
+            .into_iter()
+            .next()
+            .context("there is no VIFA reference device")?;
+        Ok(Self {
+            pf,
+            settings: settings.clone(),
+        })
+    }
+
+    /// Makes the bed anew where a test changed it.
+    pub fn restore(&self) -> Result<()> {
+        if !MODULE.is_loaded() {
+            self.load_module()?;
+        }
+        self.pf.ensure_bound(&self.pf_driver()?)?;
+        if self.pf.virtual_functions()? != VFS {
+            self.set_virtual_functions(0)?;
+            self.set_virtual_functions(VFS)?;
+        }
+        for index in 0..VFS {
+            self.vf(index)?.ensure_bound(VF_DRIVER)?;
+        }
+        RegisterFile::map(&self.pf)?.disarm();
+        Ok(())
+    }
+
+    fn set_virtual_functions(&self, count: u32) -> Result<()> {
+        self.pf
+            .set_virtual_functions(count)
+            .with_context(|| format!("sriov_numvfs = {count} of {}", self.pf))
+    }
+
+    /// The virtual function `index`.
+    pub fn vf(&self, index: u32) -> Result<PciFunction> {
+        self.pf
+            .virtual_function(index)
+            .with_context(|| format!("{} has no VF {index}", self.pf))
+    }
+
+    /// The driver of physical functions: the one of the module's that is not for virtual ones.
+    pub fn pf_driver(&self) -> Result<String> {
+        let drivers = MODULE.pci_drivers()?;
+        match drivers
+            .iter()
+            .filter(|name| *name != VF_DRIVER)
+            .collect::<Vec<_>>()[..]
+        {
+            [name] => Ok(name.clone()),
+            _ => {
+                bail!("expected {VF_DRIVER} and one more PCI driver in the module, got {drivers:?}")
+            }
+        }
+    }
+
+    /// The module's file.
+    pub fn module_file(&self) -> Result<&Path> {
+        self.settings
+            .module
+            .as_deref()
+            .context("the module's file was not given (--module)")
+    }
+
+    /// Loads the module and what it stands on.
+    pub fn load_module(&self) -> Result<()> {
+        let file = self.module_file()?;
+        let core = Module("vfio_pci_core");
+        if !core.is_loaded() {
+            core.probe()?;
+        }
+        MODULE.insert(file)
+    }
+
+    /// Removes the module, which nothing may use any more. An end of use that is still under way,
+    /// such as a descriptor's whose last close is deferred, gets a second.
+    pub fn unload_module(&self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        loop {
+            match MODULE.remove() {
+                Err(error)
+                    if error.raw_os_error() == Some(libc::EAGAIN) && Instant::now() < deadline =>
+                {
+                    thread::sleep(Duration::from_millis(20));
+                }
+                result => return result.context("removal of the module"),
+            }
+        }
+    }
+}

@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The driver of a VF's DMA engine, as a guest has one: rings in memory, submission, completion.
+//!
+//! What the guest knows (the rings and its own indices) is apart from the VF, so that it can go on
+//! with another VF after a migration, as a guest does.
+
+use std::{
+    fs::File,
+    io,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{bail, Context, Result};
+
+use crate::{
+    expect,
+    hw::{self, vifa_reference_completion, vifa_reference_submission},
+    process::wait_for_event,
+    sys::Mapping,
+    sysfs::PciFunction,
+    vfio::{AddressSpace, Device, DmaMemory, Interrupt},
+};
+
+/// How long the engine at full speed may take for a command.
+pub const COMPLETION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Entries of each ring.
+pub const ENTRIES: u32 = 16;
+
+const COMMAND_REGISTER: u64 = 0x04;
+const COMMAND_MEMORY: u16 = 0x0002;
+const COMMAND_MASTER: u16 = 0x0004;
+
+/// An open VF, ready for DMA, with its registers mapped.
+#[derive(Debug)]
+pub struct Vf {
+    /// The VFIO device.
+    pub device: Device,
+    registers: Mapping,
+}
+
+impl Vf {
+    /// Opens `function` for DMA in `space`.
+    pub fn open(function: &PciFunction, space: &Arc<AddressSpace>) -> Result<Self> {
+        let device = Device::open(function, space)?;
+        let registers = device
+            .map(hw::VIFA_REFERENCE_BAR)
+            .with_context(|| format!("mmap of {function}'s registers"))?;
+        let vf = Self { device, registers };
+        vf.allow_dma().context("bus mastering")?;
+        Ok(vf)
+    }
+
+    /// Sets memory decoding and bus mastering.
+    pub fn allow_dma(&self) -> io::Result<()> {
+        let command = self.device.read_config(COMMAND_REGISTER)?;
+        self.device
+            .write_config(COMMAND_REGISTER, command | COMMAND_MEMORY | COMMAND_MASTER)
+    }
+
+    /// Reads the register at `offset`.
+    pub fn register(&self, offset: u32) -> u32 {
+        self.registers.read(offset as usize)
+    }
+
+    /// Writes the register at `offset`.
+    pub fn set_register(&self, offset: u32, value: u32) {
+        self.registers.write(offset as usize, value);
+    }
+
+    /// Writes a 64-bit quantity to the pair of registers at `offset`.
+    fn set_register_pair(&self, offset: u32, value: u64) {
+        self.set_register(offset, value as u32);
+        self.set_register(offset + 4, (value >> 32) as u32);
+    }
+
+    /// Bytes of local memory.
+    pub fn local_memory(&self) -> u64 {
+        let [low, high] = [hw::VIFA_REFERENCE_LOCAL_LOW, hw::VIFA_REFERENCE_LOCAL_HIGH]
+            .map(|register| u64::from(self.register(register)));
+        (high << 32) | low
+    }
+
+    /// Bytes that the engine moves in a millisecond; 0: as many as it can.
+    pub fn set_speed(&self, speed: u32) {
+        self.set_register(hw::VIFA_REFERENCE_SPEED, speed);
+    }
+
+    /// An event counter that vector 0 signals.
+    pub fn interrupt(&self) -> Result<File> {
+        self.device
+            .signal(Interrupt::Msix)
+            .context("MSI-X vector 0")
+    }
+
+    /// VFIO_DEVICE_RESET
+    pub fn reset(&self) -> Result<()> {
+        self.device.reset().context("VFIO_DEVICE_RESET")
+    }
+}
+
+/// A command of the engine. Guest memory is named by IOVA, local memory by offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    Nop,
+    Fill {
+        destination: u64,
+        length: u64,
+        pattern: u64,
+    },
+    Copy {
+        source: u64,
+        destination: u64,
+        length: u64,
+    },
+    Checksum {
+        source: u64,
+        length: u64,
+    },
+    LocalWrite {
+        source: u64,
+        local: u64,
+        length: u64,
+    },
+    LocalRead {
+        local: u64,
+        destination: u64,
+        length: u64,
+    },
+    LocalDiscard {
+        local: u64,
+        length: u64,
+    },
+}
+
+impl Command {
+    fn submission(self, id: u32) -> vifa_reference_submission {
+        let (opcode, source, destination, length, pattern) = match self {
+            Self::Nop => (hw::VIFA_REFERENCE_NOP, 0, 0, 0, 0),
+            Self::Fill {
+                destination,
+                length,
+                pattern,
+            } => (hw::VIFA_REFERENCE_FILL, 0, destination, length, pattern),
+            Self::Copy {
+                source,
+                destination,
+                length,
+            } => (hw::VIFA_REFERENCE_COPY, source, destination, length, 0),
+            Self::Checksum { source, length } => {
+                (hw::VIFA_REFERENCE_CHECKSUM, source, 0, length, 0)
+            }
+            Self::LocalWrite {
+                source,
+                local,
+                length,
+            } => (hw::VIFA_REFERENCE_LOCAL_WRITE, source, local, length, 0),
+            Self::LocalRead {
+                local,
+                destination,
+                length,
+            } => (hw::VIFA_REFERENCE_LOCAL_READ, local, destination, length, 0),
+            Self::LocalDiscard { local, length } => {
+                (hw::VIFA_REFERENCE_LOCAL_DISCARD, 0, local, length, 0)
+            }
+        };
+        vifa_reference_submission {
+            opcode: opcode as u16,
+            id,
+            source,
+            destination,
+            length,
+            pattern,
+            ..Default::default()
+        }
+    }
+}
+
+/// The guest's side of the engine.
+#[derive(Debug)]
+pub struct Engine {
+    rings: DmaMemory,
+    submitted: u32,
+    completed: u32,
+}
+
+const COMPLETIONS: usize = ENTRIES as usize * size_of::<vifa_reference_submission>();
+
+impl Engine {
+    /// Puts rings at `iova` and enables `vf`'s engine with them.
+    pub fn new(vf: &Vf, space: &Arc<AddressSpace>, iova: u64) -> Result<Self> {
+        let mut engine = Self {
+            rings: DmaMemory::new(space, iova, 4096)?,
+            submitted: 0,
+            completed: 0,
+        };
+        engine.enable(vf)?;
+        Ok(engine)
+    }
+
+    /// Enables `vf`'s engine with empty rings, as after a reset.
+    pub fn enable(&mut self, vf: &Vf) -> Result<()> {
+        self.submitted = 0;
+        self.completed = 0;
+        self.rings.memory.copy_in(0, &[0; 4096]);
+        vf.set_register(hw::VIFA_REFERENCE_CONTROL, 0);
+        vf.set_register(hw::VIFA_REFERENCE_RING_ENTRIES, ENTRIES);
+        vf.set_register_pair(hw::VIFA_REFERENCE_SUBMISSION_LOW, self.rings.iova);
+        vf.set_register_pair(
+            hw::VIFA_REFERENCE_COMPLETION_LOW,
+            self.rings.iova + COMPLETIONS as u64,
+        );
+        vf.set_register(
+            hw::VIFA_REFERENCE_CONTROL,
+            hw::VIFA_REFERENCE_CONTROL_ENABLE | hw::VIFA_REFERENCE_CONTROL_INTERRUPT,
+        );
+        expect::equal(
+            "status of an engine that was enabled",
+            vf.register(hw::VIFA_REFERENCE_STATUS),
+            hw::VIFA_REFERENCE_STATUS_ENABLED,
+        )
+    }
+
+    /// Commands that were submitted and whose completion was not taken.
+    pub fn outstanding(&self) -> u32 {
+        self.submitted.wrapping_sub(self.completed)
+    }
+
+    /// Where the next completion will stand in the rings' memory.
+    fn completion_slot(&self) -> usize {
+        COMPLETIONS + (self.completed % ENTRIES) as usize * size_of::<vifa_reference_completion>()
+    }
+
+    /// The phase that the next completion will carry.
+    fn phase(&self) -> u16 {
+        1 - (self.completed / ENTRIES) as u16 % 2
+    }
+
+    /// Submits `command`. Its id is the number of commands before it.
+    pub fn submit(&mut self, vf: &Vf, command: Command) -> Result<()> {
+        if self.outstanding() == ENTRIES {
+            bail!("the test submits more than the {ENTRIES} commands that the ring holds");
+        }
+        let slot = (self.submitted % ENTRIES) as usize * size_of::<vifa_reference_submission>();
+        let submission = command.submission(self.submitted);
+        self.rings
+            .memory
+            .copy_in(slot, crate::sys::bytes_of(&submission));
+        self.submitted = self.submitted.wrapping_add(1);
+        vf.set_register(hw::VIFA_REFERENCE_SUBMISSION_TAIL, self.submitted);
+        Ok(())
+    }
+
+    /// Takes the next completion, if there is one; it must be that of the next command.
+    pub fn take_completion(&mut self, vf: &Vf) -> Result<Option<vifa_reference_completion>> {
+        let slot = self.completion_slot();
+        let there: u16 = self
+            .rings
+            .memory
+            .read(slot + std::mem::offset_of!(vifa_reference_completion, phase));
+        if self.outstanding() == 0 || there != self.phase() {
+            return Ok(None);
+        }
+        let completion: vifa_reference_completion = self.rings.memory.read(slot);
+        expect::equal("id of a completion", completion.id, self.completed)?;
+        self.completed = self.completed.wrapping_add(1);
+        vf.set_register(hw::VIFA_REFERENCE_COMPLETION_HEAD, self.completed);
+        Ok(Some(completion))
+    }
+
+    /// Waits for the next completion by looking.
+    pub fn wait(&mut self, vf: &Vf, timeout: Duration) -> Result<vifa_reference_completion> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            if let Some(completion) = self.take_completion(vf)? {
+                return Ok(completion);
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "expected the completion of command {}, got none in {timeout:?} (engine's status {:#x})",
+                    self.completed,
+                    vf.register(hw::VIFA_REFERENCE_STATUS)
+                );
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Waits for the next completion by its interrupt, which signals `event`.
+    pub fn wait_for_interrupt(
+        &mut self,
+        vf: &Vf,
+        event: &File,
+    ) -> Result<vifa_reference_completion> {
+        wait_for_event(event, COMPLETION_TIMEOUT).context("interrupt of a completion")?;
+        self.wait(vf, COMPLETION_TIMEOUT)
+    }
+
+    /// Does `command`, which must succeed, and returns its result.
+    pub fn run(&mut self, vf: &Vf, command: Command) -> Result<u64> {
+        self.submit(vf, command)?;
+        let completion = self
+            .wait(vf, COMPLETION_TIMEOUT)
+            .with_context(|| format!("{command:?}"))?;
+        succeeded(command, &completion)?;
+        Ok(completion.result)
+    }
+
+    /// Every submitted command completed exactly once: the engine says so, and no completion stands
+    /// in the ring beyond the last.
+    pub fn verify_idle(&mut self, vf: &Vf) -> Result<()> {
+        expect::equal("commands without completion", self.outstanding(), 0)?;
+        for (register, what) in [
+            (hw::VIFA_REFERENCE_SUBMISSION_HEAD, "commands taken"),
+            (hw::VIFA_REFERENCE_COMPLETION_TAIL, "completions written"),
+        ] {
+            expect::equal(what, vf.register(register), self.submitted)?;
+        }
+        let slot = self.completion_slot();
+        let next: vifa_reference_completion = self.rings.memory.read(slot);
+        expect::claim(
+            "no completion beyond the last command's",
+            next.phase != self.phase(),
+        )
+    }
+}
+
+/// `command` completed with success.
+pub fn succeeded(command: Command, completion: &vifa_reference_completion) -> Result<()> {
+    expect::equal(
+        &format!("status of {command:?}"),
+        u32::from(completion.status),
+        hw::VIFA_REFERENCE_COMPLETION_SUCCESS,
+    )
+}
+
+/// CRC-32C as RFC 3720 has it, going on from `before`, the CRC of what stands before (0 at first).
+pub fn crc32c(before: u32, bytes: &[u8]) -> u32 {
+    const POLYNOMIAL: u32 = 0x82f6_3b78;
+    !bytes.iter().fold(!before, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ if crc & 1 == 1 { POLYNOMIAL } else { 0 }
+        })
+    })
+}

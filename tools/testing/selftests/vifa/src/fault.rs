@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The physical function's register file, as far as tests touch it behind the driver's back: fault
+//! injection, and the timeout that the capability states.
+
+use std::{fs, fs::OpenOptions, time::Duration};
+
+use anyhow::{bail, ensure, Context, Result};
+
+use crate::{hw, sys::Mapping, sysfs::PciFunction};
+
+/// A mailbox command of a control or data frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opcode {
+    /// The command's name as in `vifa_hw.h`, without its prefix.
+    pub name: &'static str,
+    frame: u32,
+    number: u32,
+}
+
+impl Opcode {
+    const fn control(name: &'static str, number: u32) -> Self {
+        Self {
+            name,
+            frame: hw::VIFA_MAILBOX_ID_CONTROL,
+            number,
+        }
+    }
+
+    const fn data(name: &'static str, number: u32) -> Self {
+        Self {
+            name,
+            frame: hw::VIFA_MAILBOX_ID_DATA,
+            number,
+        }
+    }
+}
+
+pub const SET_RUN_STATE: Opcode = Opcode::control("SET_RUN_STATE", hw::VIFA_CONTROL_SET_RUN_STATE);
+pub const SAVE: Opcode = Opcode::control("SAVE", hw::VIFA_CONTROL_SAVE);
+pub const LOAD: Opcode = Opcode::control("LOAD", hw::VIFA_CONTROL_LOAD);
+pub const LOCAL_LIST: Opcode = Opcode::data("LOCAL_LIST", hw::VIFA_DATA_LOCAL_LIST);
+pub const LOCAL_READ: Opcode = Opcode::data("LOCAL_READ", hw::VIFA_DATA_LOCAL_READ);
+pub const LOCAL_WRITE: Opcode = Opcode::data("LOCAL_WRITE", hw::VIFA_DATA_LOCAL_WRITE);
+pub const LOCAL_CLEAR: Opcode = Opcode::data("LOCAL_CLEAR", hw::VIFA_DATA_LOCAL_CLEAR);
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The command ends with this `VIFA_STATUS_*` and does nothing.
+    Status(u32),
+    /// The command never ends, unless it is aborted.
+    Hang,
+    /// The command never ends, and neither does its abort.
+    HangAbort,
+    /// The command begins late.
+    Delay(Duration),
+    /// Result 0 is too small by this.
+    ShortResult(u64),
+    /// So many bytes at the end of the buffer are not written.
+    ShortData(u64),
+    /// Result 0 is this.
+    Result(u64),
+    /// The `width` bytes at `offset` of the buffer are `value`.
+    Patch { offset: u32, width: u32, value: u64 },
+    /// The status has another tag.
+    Tag(u64),
+    /// No interrupt tells of the end.
+    NoInterrupt,
+}
+
+/// The register file of a physical function.
+pub struct RegisterFile {
+    registers: Mapping,
+    /// The longest that a command may take.
+    pub timeout: Duration,
+}
+
+fn read32(config: &[u8], offset: usize) -> Result<u32> {
+    let bytes = config
+        .get(offset..offset + 4)
+        .with_context(|| format!("configuration space ends before {offset:#x}"))?;
+    Ok(u32::from_le_bytes(bytes.try_into().expect("four bytes")))
+}
+
+impl RegisterFile {
+    /// Maps the register file of `pf`, whose driver goes on using it.
+    pub fn map(pf: &PciFunction) -> Result<Self> {
+        let config = fs::read(pf.attribute("config")).context("configuration space of the PF")?;
+        let capability = find_capability(&config)?;
+        let location = read32(&config, capability + hw::VIFA_DVSEC_LOCATION as usize)?;
+        let milliseconds = read32(&config, capability + hw::VIFA_DVSEC_TIMEOUT as usize)?;
+        let frames = read32(&config, capability + hw::VIFA_DVSEC_FRAMES as usize)?;
+        let bar = location & hw::VIFA_DVSEC_LOCATION_BAR;
+        let path = pf.attribute(&format!("resource{bar}"));
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .with_context(|| path.display().to_string())?;
+        let registers = Mapping::of_file(
+            file,
+            u64::from(location & hw::VIFA_DVSEC_LOCATION_OFFSET),
+            (frames * hw::VIFA_HW_FRAME_SIZE) as usize,
+        )
+        .with_context(|| format!("mmap of {}", path.display()))?;
+        Ok(Self {
+            registers,
+            timeout: Duration::from_millis(milliseconds.into()),
+        })
+    }
+
+    /// Disarms all faults.
+    pub fn disarm(&self) {
+        for slot in 0..self.slots() {
+            self.registers
+                .write(slot_register(slot, hw::VIFA_FAULT_COUNT), 0u32);
+        }
+    }
+
+    fn slots(&self) -> u32 {
+        self.registers.read(hw::VIFA_FAULT_SLOTS as usize)
+    }
+
+    /// Lets `fault` happen to the next `times` commands `opcode` of the VF `vf`.
+    pub fn arm(&self, vf: u32, opcode: Opcode, fault: Fault, times: u32) -> Result<Armed<'_>> {
+        ensure!(
+            self.slots() > 0,
+            "the device's property fault-injection is off"
+        );
+        let slot = (0..self.slots())
+            .find(|slot| self.slot(*slot, hw::VIFA_FAULT_COUNT) == 0)
+            .context("all fault slots are in use")?;
+        let (kind, value, offset, width) = match fault {
+            Fault::Status(status) => (hw::VIFA_FAULT_STATUS, status.into(), 0, 0),
+            Fault::Hang => (hw::VIFA_FAULT_HANG, 0, 0, 0),
+            Fault::HangAbort => (hw::VIFA_FAULT_HANG_ABORT, 0, 0, 0),
+            Fault::Delay(delay) => (hw::VIFA_FAULT_DELAY, delay.as_millis() as u64, 0, 0),
+            Fault::ShortResult(by) => (hw::VIFA_FAULT_SHORT_RESULT, by, 0, 0),
+            Fault::ShortData(by) => (hw::VIFA_FAULT_SHORT_DATA, by, 0, 0),
+            Fault::Result(result) => (hw::VIFA_FAULT_RESULT, result, 0, 0),
+            Fault::Patch {
+                offset,
+                width,
+                value,
+            } => (hw::VIFA_FAULT_PATCH, value, offset, width),
+            Fault::Tag(flipped) => (hw::VIFA_FAULT_TAG, flipped, 0, 0),
+            Fault::NoInterrupt => (hw::VIFA_FAULT_NO_INTERRUPT, 0, 0, 0),
+        };
+        for (register, value) in [
+            (hw::VIFA_FAULT_KIND, kind),
+            (hw::VIFA_FAULT_VF, vf),
+            (hw::VIFA_FAULT_FRAME, opcode.frame),
+            (hw::VIFA_FAULT_OPCODE, opcode.number),
+            (hw::VIFA_FAULT_VALUE_LOW, value as u32),
+            (hw::VIFA_FAULT_VALUE_HIGH, (value >> 32) as u32),
+            (hw::VIFA_FAULT_OFFSET, offset),
+            (hw::VIFA_FAULT_WIDTH, width),
+            (hw::VIFA_FAULT_COUNT, times),
+        ] {
+            self.registers.write(slot_register(slot, register), value);
+        }
+        if self.slot(slot, hw::VIFA_FAULT_COUNT) != times {
+            bail!("the device does not take the fault {fault:?}");
+        }
+        Ok(Armed { file: self, slot })
+    }
+
+    fn slot(&self, slot: u32, register: u32) -> u32 {
+        self.registers.read(slot_register(slot, register))
+    }
+
+    /// The run state of the VF `vf`, as its control frame shows it.
+    pub fn run_state(&self, vf: u32) -> u32 {
+        let frame = 1 + 2 * vf;
+        self.registers
+            .read((frame * hw::VIFA_HW_FRAME_SIZE + hw::VIFA_CONTROL_RUN_STATE) as usize)
+    }
+}
+
+/// A fault that is armed until this is dropped.
+pub struct Armed<'a> {
+    file: &'a RegisterFile,
+    slot: u32,
+}
+
+impl Armed<'_> {
+    /// How often it happened.
+    pub fn fired(&self) -> u32 {
+        self.file.slot(self.slot, hw::VIFA_FAULT_FIRED)
+    }
+}
+
+impl Drop for Armed<'_> {
+    fn drop(&mut self) {
+        self.file
+            .registers
+            .write(slot_register(self.slot, hw::VIFA_FAULT_COUNT), 0u32);
+    }
+}
+
+/// `VIFA_FAULT_SLOT()`, and a register in the slot.
+fn slot_register(slot: u32, register: u32) -> usize {
+    (0x840 + 0x40 * slot + register) as usize
+}
+
+/// Finds the VIFA capability in configuration space; its offset.
+fn find_capability(config: &[u8]) -> Result<usize> {
+    const DVSEC: u32 = 0x23;
+    let mut offset = 0x100;
+    // No more capabilities fit than there are places for their headers.
+    for _ in 0..(4096 - 256) / 4 {
+        let header = read32(config, offset)?;
+        if header & 0xffff == DVSEC
+            && read32(config, offset + 4)? & 0xffff == hw::VIFA_DVSEC_VENDOR
+            && read32(config, offset + 8)? & 0xffff == hw::VIFA_DVSEC_ID
+        {
+            return Ok(offset);
+        }
+        offset = (header >> 20) as usize;
+        if offset == 0 {
+            break;
+        }
+    }
+    bail!("the PF has no VIFA capability")
+}

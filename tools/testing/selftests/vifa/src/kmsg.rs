@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The kernel's log, from a moment on.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{Read, Seek, SeekFrom},
+    os::unix::fs::OpenOptionsExt,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{bail, Context, Result};
+
+/// How long a message may take to arrive.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the kernel logs from the moment on that this was made.
+pub struct KernelLog {
+    file: File,
+    messages: Vec<String>,
+}
+
+impl KernelLog {
+    /// Listens from now on.
+    pub fn from_now() -> Result<Self> {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open("/dev/kmsg")
+            .context("/dev/kmsg")?;
+        file.seek(SeekFrom::End(0))
+            .context("end of the kernel's log")?;
+        Ok(Self {
+            file,
+            messages: Vec::new(),
+        })
+    }
+
+    /// Reads what was logged since.
+    fn collect(&mut self) -> Result<()> {
+        let mut buffer = [0; 8192];
+        loop {
+            match self.file.read(&mut buffer) {
+                Ok(length) => {
+                    let record = String::from_utf8_lossy(&buffer[..length]);
+                    // "priority,sequence,time,flags;text", then lines of " KEY=value".
+                    let text = record.split_once(';').map_or("", |(_, text)| text);
+                    self.messages.extend(text.lines().next().map(str::to_owned));
+                }
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => return Ok(()),
+                    // Messages were overwritten before we read them; go on with the oldest left.
+                    Some(libc::EPIPE) => {}
+                    _ => return Err(error).context("read of the kernel's log"),
+                },
+            }
+        }
+    }
+
+    /// Waits for a message that holds all of `words`.
+    pub fn expect(&mut self, words: &[&str]) -> Result<()> {
+        let deadline = Instant::now() + TIMEOUT;
+        loop {
+            self.collect()?;
+            let found = |message: &String| words.iter().all(|word| message.contains(word));
+            if self.messages.iter().any(found) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "expected a message in the kernel's log with {words:?}, got {:#?}",
+                    self.messages
+                );
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of the VIFA driver against the reference device, through VFIO's user API.
+//!
+//! Runs as root on the SR-IOV host. Each test stands for one claim and runs in a process of its own
+//! with a deadline; the results come as TAP. `Documentation/vifa/testing.rst` tells how to run them.
+
+mod bed;
+mod engine;
+mod expect;
+mod fault;
+mod hw;
+mod kmsg;
+mod ktap;
+mod migration;
+mod process;
+mod stream;
+mod sys;
+mod sysfs;
+mod tests;
+mod vfio;
+
+use std::{io, path::PathBuf, process::ExitCode, time::Instant};
+
+use anyhow::{ensure, Result};
+use clap::Parser;
+
+use bed::{Bed, Settings};
+use ktap::Report;
+use process::run_with_deadline;
+
+/// Tests the VIFA driver against the reference device.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Print the names of the tests and run none
+    #[arg(long)]
+    list: bool,
+
+    /// The module's file, which is loaded, and reloaded by the tests of that
+    #[arg(long, value_name = "PATH")]
+    module: Option<PathBuf>,
+
+    /// Run only tests whose names contain one of these
+    filter: Vec<String>,
+}
+
+impl Arguments {
+    fn selects(&self, name: &str) -> bool {
+        self.filter.is_empty() || self.filter.iter().any(|part| name.contains(part))
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<bool> {
+    let tests: Vec<_> = tests::all()
+        .into_iter()
+        .filter(|test| arguments.selects(&test.name))
+        .collect();
+    ensure!(!tests.is_empty(), "no test has such a name");
+    if arguments.list {
+        tests.iter().for_each(|test| println!("{}", test.name));
+        return Ok(true);
+    }
+    ensure!(sys::is_root(), "the tests need root");
+    let settings = Settings {
+        module: arguments.module.clone(),
+    };
+    let mut report = Report::new(io::stdout().lock(), tests.len())?;
+    for test in tests {
+        let start = Instant::now();
+        let outcome = run_with_deadline(test.deadline, || (test.body)(&Bed::set_up(&settings)?));
+        report.result(&test.name, &outcome, start.elapsed())?;
+    }
+    report.finish()
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("vifa-selftests: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Child processes with deadlines: each test runs in one, so that a test that hangs or dies takes
+//! nothing else along, and the tests themselves make some to be killed.
+
+use std::{
+    fs::File,
+    io::{Read, Write},
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    panic::{catch_unwind, AssertUnwindSafe},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{anyhow, bail, Context, Result};
+
+use crate::sys::{self, Ending, Fork};
+
+/// How long a process may take to be gone once it was killed: until the kernel has taken down what
+/// it held.
+const TEARDOWN: Duration = Duration::from_secs(20);
+
+/// A child process, in a process group of its own. Killed when dropped.
+pub struct Child {
+    pidfd: OwnedFd,
+    pid: libc::pid_t,
+    collected: bool,
+}
+
+impl Child {
+    /// Runs `body` in a child process, which ends with status 0, or 1 if `body` failed or panicked,
+    /// after writing the reason to `report`.
+    fn run(
+        mut report: UnixStream,
+        body: impl FnOnce(&mut UnixStream) -> Result<()>,
+    ) -> Result<Self> {
+        match sys::fork().context("fork")? {
+            Fork::Parent(pidfd, pid) => Ok(Self {
+                pidfd,
+                pid,
+                collected: false,
+            }),
+            Fork::Child => {
+                let outcome = catch_unwind(AssertUnwindSafe(|| body(&mut report)));
+                let message = match outcome {
+                    Ok(Ok(())) => sys::exit_child(0),
+                    Ok(Err(error)) => format!("{error:#}"),
+                    Err(panic) => format!("panicked: {}", panic_message(panic.as_ref())),
+                };
+                // So much fits into the socket: a child never waits for its reader.
+                let bytes = message.as_bytes();
+                let _ = report.write_all(&bytes[..bytes.len().min(32 << 10)]);
+                sys::exit_child(1)
+            }
+        }
+    }
+
+    /// Kills the child and all that it started.
+    pub fn kill(&self) -> Result<()> {
+        sys::kill_group(self.pid).with_context(|| format!("kill {}", self.pid))
+    }
+
+    /// Waits for the child's end; `None` if it takes longer than `timeout`.
+    pub fn wait(&mut self, timeout: Duration) -> Result<Option<Ending>> {
+        let ended = sys::poll(&self.pidfd, libc::POLLIN, timeout).context("poll of a process")?;
+        if ended == 0 {
+            return Ok(None);
+        }
+        self.collected = true;
+        Ok(Some(sys::reap(self.pid).context("waitpid")?))
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if !self.collected {
+            let _ = self.kill();
+            let _ = self.wait(TEARDOWN);
+        }
+    }
+}
+
+/// How a test's process came out.
+#[derive(Debug)]
+pub enum Outcome {
+    Passed,
+    Failed(String),
+}
+
+/// Runs `body` in a process of its own, at most for `deadline`.
+pub fn run_with_deadline(deadline: Duration, body: impl FnOnce() -> Result<()>) -> Outcome {
+    run(deadline, body).unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")))
+}
+
+fn run(deadline: Duration, body: impl FnOnce() -> Result<()>) -> Result<Outcome> {
+    let (reader, writer) = UnixStream::pair().context("socket pair")?;
+    let mut child = Child::run(writer, |_| body())?;
+    let Some(ending) = child.wait(deadline)? else {
+        child.kill()?;
+        let gone = match child.wait(TEARDOWN)? {
+            Some(_) => "",
+            None => ", and it could not be killed",
+        };
+        return Ok(Outcome::Failed(format!(
+            "timed out after {} s{gone}",
+            deadline.as_secs()
+        )));
+    };
+    // What the test started and did not end itself.
+    let _ = child.kill();
+    Ok(match ending {
+        Ending::Exited(0) => Outcome::Passed,
+        Ending::Exited(_) => Outcome::Failed(read_report(reader)?),
+        Ending::Killed(signal) => Outcome::Failed(format!("killed by signal {signal}")),
+    })
+}
+
+/// Reads what a child that has ended wrote, without waiting for others that hold the other end.
+fn read_report(mut reader: UnixStream) -> Result<String> {
+    let mut report = Vec::new();
+    let mut chunk = [0; 4096];
+    while sys::poll(&reader, libc::POLLIN, Duration::ZERO)? & libc::POLLIN != 0 {
+        match reader.read(&mut chunk)? {
+            0 => break,
+            length => report.extend_from_slice(&chunk[..length]),
+        }
+    }
+    Ok(String::from_utf8_lossy(&report).into_owned())
+}
+
+/// A child process that brings something about and then waits to be killed with it.
+pub struct Victim(Child);
+
+impl Victim {
+    /// Runs `set_up` in a child process and returns once it is done; what `set_up` returned stays
+    /// alive there.
+    pub fn holding<T>(timeout: Duration, set_up: impl FnOnce() -> Result<T>) -> Result<Self> {
+        let (reader, writer) = UnixStream::pair().context("socket pair")?;
+        let child = Child::run(writer, |report| {
+            let _held = set_up()?;
+            report.write_all(b"\n").context("report")?;
+            loop {
+                thread::park();
+            }
+        })?;
+        if sys::poll(&reader, libc::POLLIN, timeout)? & libc::POLLIN == 0 {
+            bail!("the process that is to be killed was not ready after {timeout:?}");
+        }
+        let report = read_report(reader)?;
+        if report != "\n" {
+            bail!("the process that is to be killed failed before: {report}");
+        }
+        Ok(Self(child))
+    }
+
+    /// Kills the process and waits until it is gone.
+    pub fn kill(mut self) -> Result<()> {
+        self.0.kill()?;
+        match self.0.wait(TEARDOWN)? {
+            Some(Ending::Killed(libc::SIGKILL)) => Ok(()),
+            Some(ending) => bail!("expected an end by SIGKILL, got {ending:?}"),
+            None => bail!("a killed process was still there after {TEARDOWN:?}"),
+        }
+    }
+}
+
+/// Runs `job` in a thread and waits for it at most for `timeout`; `during` runs meanwhile.
+///
+/// A thread that is late is left behind: the process that it is in ends with the test.
+pub fn alongside<T: Send + 'static>(
+    timeout: Duration,
+    job: impl FnOnce() -> Result<T> + Send + 'static,
+    during: impl FnOnce() -> Result<()>,
+) -> Result<T> {
+    let handle = thread::spawn(job);
+    during()?;
+    let deadline = Instant::now() + timeout;
+    while !handle.is_finished() {
+        if Instant::now() > deadline {
+            bail!("timed out after {timeout:?}");
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    handle
+        .join()
+        .map_err(|panic| anyhow!("panicked: {}", panic_message(panic.as_ref())))?
+}
+
+/// Waits until `file`'s event counter was signalled, and resets it.
+pub fn wait_for_event(file: &File, timeout: Duration) -> Result<u64> {
+    if sys::poll(file, libc::POLLIN, timeout)? & libc::POLLIN == 0 {
+        bail!("expected an event, got none in {timeout:?}");
+    }
+    let mut count = [0; 8];
+    let mut file = file;
+    file.read_exact(&mut count)
+        .context("read of an event counter")?;
+    Ok(u64::from_ne_bytes(count))
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("with no message")
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The tests. Each module is one subject; a test is named after the subject and its claim.
+
+mod binding;
+mod close;
+mod device;
+mod fault;
+mod feature;
+mod fixture;
+mod parallel;
+mod restore;
+mod save;
+mod state;
+mod transfer;
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::bed::Bed;
+
+/// How long a test may take, where it does not say otherwise.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// What shows a claim, on a test bed.
+type Body = Box<dyn Fn(&Bed) -> Result<()>>;
+
+/// A claim, and what shows it.
+pub struct Test {
+    /// `subject.claim`
+    pub name: String,
+    /// How long it may take.
+    pub deadline: Duration,
+    /// Fails with what was expected and what came.
+    pub body: Body,
+}
+
+impl Test {
+    /// A test with the usual deadline.
+    fn new(name: impl Into<String>, body: impl Fn(&Bed) -> Result<()> + 'static) -> Self {
+        Self {
+            name: name.into(),
+            deadline: DEADLINE,
+            body: Box::new(body),
+        }
+    }
+
+    /// The same with another deadline.
+    fn within(self, seconds: u64) -> Self {
+        Self {
+            deadline: Duration::from_secs(seconds),
+            ..self
+        }
+    }
+}
+
+/// Makes the tests of the subject from functions named after their claims.
+macro_rules! claims {
+    ($subject:literal: $($name:ident),* $(,)?) => {
+        vec![$($crate::tests::Test::new(concat!($subject, ".", stringify!($name)), $name)),*]
+    };
+}
+use claims;
+
+/// All tests, in the order in which they run: what later ones build on comes first.
+pub fn all() -> Vec<Test> {
+    [
+        device::tests(),
+        feature::tests(),
+        state::tests(),
+        save::tests(),
+        restore::tests(),
+        transfer::tests(),
+        close::tests(),
+        parallel::tests(),
+        fault::tests(),
+        binding::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}

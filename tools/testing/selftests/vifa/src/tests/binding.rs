@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Binding and unbinding, making and removing VFs, loading and unloading: in good order and under
+//! load, and what is refused.
+
+use std::{io, time::Duration};
+
+use anyhow::{Context, Result};
+
+use super::{claims, fixture::Guest, Test};
+use crate::{
+    bed::{Bed, MODULE, VFS, VF_DRIVER},
+    engine::Command,
+    expect,
+    kmsg::KernelLog,
+    migration::State,
+    process::{alongside, wait_for_event, Victim},
+    sysfs::{Module, PciFunction},
+    vfio::Interrupt,
+};
+
+const TEARDOWN: Duration = Duration::from_secs(15);
+
+pub fn tests() -> Vec<Test> {
+    let mut tests = claims!("binding":
+        modinfo_lets_only_an_override_bind_a_vf,
+        pf_is_not_taken_for_a_vf,
+        vf_needs_the_pf_s_driver,
+        more_vfs_than_there_are_are_refused,
+        vf_binds_and_unbinds_again_and_again,
+        device_opens_and_closes_again_and_again,
+        vfs_come_and_go,
+        unbind_with_an_open_session_waits_for_close,
+        removal_of_the_vfs_waits_for_close,
+        unbind_of_the_pf_driver_waits_for_close,
+        module_in_use_is_not_removed,
+        session_keeps_the_module,
+    );
+    tests.push(
+        Test::new(
+            "binding.module_is_reloaded_under_load",
+            module_is_reloaded_under_load,
+        )
+        .within(60),
+    );
+    tests
+}
+
+/// A guest whose engine is busy for a long time, and whose VF is being saved in turn.
+fn busy_guest(bed: &Bed, index: u32) -> Result<Guest> {
+    let mut guest = Guest::new(bed, index)?;
+    guest.furnish(u64::from(index) + 1)?;
+    guest.vf.set_speed(1);
+    let command = Command::Fill {
+        destination: guest.at(0),
+        length: 32 << 10,
+        pattern: 0,
+    };
+    guest.engine.submit(&guest.vf, command)?;
+    Ok(guest)
+}
+
+/// Both VFs are bound and work.
+fn works(bed: &Bed) -> Result<()> {
+    for index in 0..VFS {
+        Guest::new(bed, index)?
+            .work(index.into())
+            .with_context(|| format!("VF {index}"))?;
+    }
+    Ok(())
+}
+
+fn modinfo_lets_only_an_override_bind_a_vf(bed: &Bed) -> Result<()> {
+    let vf = bed.vf(0)?;
+    vf.unbind()?;
+    vf.set_driver_override("")?;
+    expect::refused(
+        "bind without driver_override",
+        vf.bind(VF_DRIVER),
+        &[libc::ENODEV],
+    )?;
+    vf.ensure_bound(VF_DRIVER)
+}
+
+fn pf_is_not_taken_for_a_vf(bed: &Bed) -> Result<()> {
+    let driver = bed.pf_driver()?;
+    bed.pf.set_virtual_functions(0)?;
+    bed.pf.unbind()?;
+    bed.pf.set_driver_override(VF_DRIVER)?;
+    let mut log = KernelLog::from_now()?;
+    let result = bed.pf.bind(VF_DRIVER);
+    let message = log.expect(&[&bed.pf.to_string(), "not an SR-IOV virtual function"]);
+    bed.pf.set_driver_override("")?;
+    bed.pf.bind(&driver)?;
+    expect::refused("bind of the PF to the VFs' driver", result, &[libc::ENODEV])?;
+    message?;
+    bed.restore()?;
+    works(bed)
+}
+
+fn vf_needs_the_pf_s_driver(bed: &Bed) -> Result<()> {
+    let driver = bed.pf_driver()?;
+    bed.pf.set_virtual_functions(0)?;
+    // vfio-pci makes VFs for a PF too.
+    let vfio_pci = Module("vfio_pci");
+    if !vfio_pci.is_loaded() {
+        vfio_pci.probe()?;
+    }
+    let parameter = std::path::Path::new("/sys/module/vfio_pci/parameters/enable_sriov");
+    std::fs::write(parameter, "Y").context("enable_sriov of vfio-pci")?;
+    bed.pf.unbind()?;
+    bed.pf.set_driver_override("vfio-pci")?;
+    let mut log = KernelLog::from_now()?;
+    let attempt = || -> Result<(PciFunction, io::Result<()>)> {
+        bed.pf
+            .bind("vfio-pci")
+            .context("bind of the PF to vfio-pci")?;
+        bed.pf
+            .set_virtual_functions(1)
+            .context("sriov_numvfs with vfio-pci")?;
+        let vf = bed.vf(0)?;
+        vf.unbind()?;
+        vf.set_driver_override(VF_DRIVER)?;
+        let result = vf.bind(VF_DRIVER);
+        Ok((vf, result))
+    };
+    let attempted = attempt();
+    let _ = bed.pf.set_virtual_functions(0);
+    bed.pf.unbind()?;
+    bed.pf.set_driver_override("")?;
+    bed.pf.bind(&driver)?;
+    let (vf, result) = attempted?;
+    expect::refused(
+        "bind of a VF without the PF's driver",
+        result,
+        &[libc::ENODEV],
+    )?;
+    log.expect(&[&vf.to_string(), "physical function"])?;
+    bed.restore()?;
+    works(bed)
+}
+
+fn more_vfs_than_there_are_are_refused(bed: &Bed) -> Result<()> {
+    let most = bed.pf.most_virtual_functions()?;
+    bed.pf.set_virtual_functions(0)?;
+    expect::refused(
+        "more VFs than there are",
+        bed.pf.set_virtual_functions(most + 1),
+        &[libc::ERANGE, libc::EINVAL],
+    )?;
+    bed.restore()?;
+    expect::refused(
+        "another number of VFs while there are some",
+        bed.pf.set_virtual_functions(1),
+        &[libc::EBUSY],
+    )?;
+    works(bed)
+}
+
+fn vf_binds_and_unbinds_again_and_again(bed: &Bed) -> Result<()> {
+    let vf = bed.vf(0)?;
+    for _ in 0..10 {
+        vf.unbind()?;
+        vf.bind(VF_DRIVER)?;
+    }
+    works(bed)
+}
+
+fn device_opens_and_closes_again_and_again(bed: &Bed) -> Result<()> {
+    (0..10).try_for_each(|_| Guest::new(bed, 0).map(drop))?;
+    works(bed)
+}
+
+fn vfs_come_and_go(bed: &Bed) -> Result<()> {
+    for _ in 0..3 {
+        bed.pf.set_virtual_functions(0)?;
+        expect::equal("VFs", bed.pf.virtual_functions()?, 0)?;
+        bed.restore()?;
+        expect::equal("VFs", bed.pf.virtual_functions()?, VFS)?;
+    }
+    works(bed)
+}
+
+/// Does `take_away`, which takes the VF 0 from its driver, while the VF is in use with an open
+/// session: it asks for the VF, waits, and succeeds once the VF is closed.
+fn waits_for_close(
+    bed: &Bed,
+    state: State,
+    take_away: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> Result<()> {
+    let guest = busy_guest(bed, 0)?;
+    let session = guest.vf.device.enter(state)?;
+    let request = guest.vf.device.signal(Interrupt::Request)?;
+    alongside(
+        TEARDOWN,
+        move || take_away().context("taking the VF away"),
+        || {
+            wait_for_event(&request, TEARDOWN).context("request for the device")?;
+            // It is still there, and answers.
+            expect::equal(
+                "state while it is asked for",
+                guest.vf.device.state()?,
+                state,
+            )?;
+            drop(guest);
+            Ok(())
+        },
+    )?;
+    if let Some(session) = session {
+        expect::refused(
+            "use of the session",
+            session.read(1),
+            &[libc::ENODEV, libc::EBADF],
+        )?;
+    }
+    Ok(())
+}
+
+fn unbind_with_an_open_session_waits_for_close(bed: &Bed) -> Result<()> {
+    for state in [State::Running, State::StopCopy, State::Resuming] {
+        let vf = bed.vf(0)?;
+        let unbound = vf.clone();
+        waits_for_close(bed, state, move || unbound.unbind())?;
+        expect::equal("driver of the VF", vf.driver(), None)?;
+        bed.restore()?;
+    }
+    works(bed)
+}
+
+fn removal_of_the_vfs_waits_for_close(bed: &Bed) -> Result<()> {
+    for state in [State::Running, State::StopCopy, State::Resuming] {
+        let pf = bed.pf.clone();
+        waits_for_close(bed, state, move || pf.set_virtual_functions(0))?;
+        expect::equal("VFs", bed.pf.virtual_functions()?, 0)?;
+        bed.restore()?;
+    }
+    works(bed)
+}
+
+fn unbind_of_the_pf_driver_waits_for_close(bed: &Bed) -> Result<()> {
+    let pf = bed.pf.clone();
+    waits_for_close(bed, State::StopCopy, move || pf.unbind())?;
+    expect::equal("driver of the PF", bed.pf.driver(), None)?;
+    bed.restore()?;
+    works(bed)
+}
+
+fn module_in_use_is_not_removed(bed: &Bed) -> Result<()> {
+    let mut guest = busy_guest(bed, 0)?;
+    expect::refused("removal of the module", MODULE.remove(), &[libc::EAGAIN])?;
+    guest.recover()
+}
+
+fn session_keeps_the_module(bed: &Bed) -> Result<()> {
+    bed.module_file()?;
+    let guest = busy_guest(bed, 0)?;
+    let session = guest.vf.device.start(State::StopCopy)?;
+    drop(guest);
+    expect::refused("removal of the module", MODULE.remove(), &[libc::EAGAIN])?;
+    expect::refused("use of the session", session.read(1), &[libc::ENODEV])?;
+    drop(session);
+    bed.unload_module()?;
+    bed.restore()?;
+    works(bed)
+}
+
+fn module_is_reloaded_under_load(bed: &Bed) -> Result<()> {
+    bed.module_file()?;
+    for round in 0..3 {
+        let states = [State::StopCopy, State::Resuming, State::Running];
+        let state = states[round % states.len()];
+        let victim = Victim::holding(TEARDOWN, || {
+            let guest = busy_guest(bed, 0)?;
+            let session = guest.vf.device.enter(state)?;
+            let idle = busy_guest(bed, 1)?;
+            Ok((guest, session, idle))
+        })?;
+        expect::refused("removal of the module", MODULE.remove(), &[libc::EAGAIN])?;
+        victim.kill()?;
+        bed.unload_module()
+            .with_context(|| format!("round {round}"))?;
+        expect::equal("driver of the PF", bed.pf.driver(), None)?;
+        bed.restore().with_context(|| format!("round {round}"))?;
+    }
+    works(bed)
+}

@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A device that fails, hangs, answers short or lies: the driver says so, ends where the
+//! specification of the states allows, and a reset makes everything well.
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+use super::{fixture::Guest, Test};
+use crate::{
+    bed::Bed,
+    expect,
+    fault::{
+        Fault, Opcode, RegisterFile, LOAD, LOCAL_CLEAR, LOCAL_LIST, LOCAL_READ, LOCAL_WRITE, SAVE,
+        SET_RUN_STATE,
+    },
+    hw,
+    kmsg::KernelLog,
+    migration::{Segments, State},
+    stream::Stream,
+    vfio::Device,
+};
+
+/// What the user does when the fault happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    /// Goes to STOP.
+    Stop,
+    /// Saves.
+    Save,
+    /// Loads.
+    Load,
+}
+
+impl Action {
+    /// The action in which the driver gives the command `opcode`.
+    fn with(opcode: Opcode) -> Self {
+        match opcode {
+            SET_RUN_STATE => Self::Stop,
+            SAVE | LOCAL_LIST | LOCAL_READ => Self::Save,
+            _ => Self::Load,
+        }
+    }
+
+    fn perform(self, device: &Device, stream: &[u8]) -> Result<io::Result<()>> {
+        Ok(match self {
+            Self::Stop => device.request_state(State::Stop as u32).map(drop),
+            Self::Save => match device.request_state(State::StopCopy as u32) {
+                Ok(session) => session
+                    .context("a session")?
+                    .read_all(Segments::Whole)
+                    .map(drop),
+                Err(error) => Err(error),
+            },
+            Self::Load => device.try_load(stream, Segments::Whole)?,
+        })
+    }
+
+    /// The states in which the device may be after the action failed: those on its way, and ERROR.
+    fn states_after_failure(self) -> &'static [State] {
+        match self {
+            Self::Stop => &[State::Running, State::RunningP2p, State::Error],
+            Self::Save => &[
+                State::Running,
+                State::RunningP2p,
+                State::Stop,
+                State::StopCopy,
+                State::Error,
+            ],
+            Self::Load => &[State::Resuming, State::Error],
+        }
+    }
+}
+
+const COMMANDS: [Opcode; 7] = [
+    SET_RUN_STATE,
+    SAVE,
+    LOAD,
+    LOCAL_LIST,
+    LOCAL_READ,
+    LOCAL_WRITE,
+    LOCAL_CLEAR,
+];
+
+/// Longer than any timeout of the device in a test, with room for a slow machine.
+const SLACK: Duration = Duration::from_secs(3);
+
+pub fn tests() -> Vec<Test> {
+    let mut tests = Vec::new();
+    let mut add = |what: &str, opcode: Opcode, fault: Fault, errors: &'static [i32]| {
+        tests.push(Test::new(
+            format!("fault.{}_{what}", opcode.name),
+            move |bed| fails(bed, opcode, fault, errors),
+        ));
+    };
+    for opcode in COMMANDS {
+        add(
+            "fails",
+            opcode,
+            Fault::Status(hw::VIFA_STATUS_DEVICE_FAILURE),
+            &[libc::EIO],
+        );
+        add("hangs", opcode, Fault::Hang, &[libc::ETIMEDOUT]);
+        add(
+            "has_another_tag",
+            opcode,
+            Fault::Tag(0x8001),
+            &[libc::EIO, libc::ETIMEDOUT],
+        );
+    }
+    for opcode in [SET_RUN_STATE, SAVE, LOAD, LOCAL_READ] {
+        add(
+            "hangs_and_its_abort_too",
+            opcode,
+            Fault::HangAbort,
+            &[libc::ETIMEDOUT],
+        );
+    }
+    add(
+        "meets_a_DMA_fault",
+        SAVE,
+        Fault::Status(hw::VIFA_STATUS_DMA_FAULT),
+        &[libc::EIO],
+    );
+    add(
+        "has_an_unknown_status",
+        SAVE,
+        Fault::Status(0x4242),
+        &[libc::EIO],
+    );
+    add(
+        "refuses_a_record",
+        LOAD,
+        Fault::Status(hw::VIFA_STATUS_INVALID_RECORD),
+        &[libc::EINVAL, libc::EIO],
+    );
+    add("answers_short", SAVE, Fault::ShortResult(8), &[libc::EIO]);
+    add("answers_nothing", SAVE, Fault::Result(0), &[libc::EIO]);
+    add(
+        "lies_about_its_size",
+        SAVE,
+        Fault::Result(1 << 40),
+        &[libc::EIO],
+    );
+    add(
+        "lies_about_a_record_s_length",
+        SAVE,
+        Fault::Patch {
+            offset: std::mem::offset_of!(hw::vifa_hw_record, length) as u32,
+            width: 4,
+            value: 0xffff_fff0,
+        },
+        &[libc::EIO],
+    );
+    add(
+        "lies_about_a_record_s_type",
+        SAVE,
+        Fault::Patch {
+            offset: 0,
+            width: 2,
+            value: 0xffff,
+        },
+        &[libc::EIO],
+    );
+    add(
+        "lies_about_its_count",
+        LOCAL_LIST,
+        Fault::Result(1 << 33),
+        &[libc::EIO],
+    );
+    for (what, offset, value) in [
+        ("lists_a_range_outside_of_local_memory", 0, 1 << 50),
+        ("lists_a_range_off_the_granule", 0, 8),
+        ("lists_an_endless_range", 8, u64::MAX),
+        ("lists_an_empty_range", 8, 0),
+    ] {
+        let width = 8;
+        add(
+            what,
+            LOCAL_LIST,
+            Fault::Patch {
+                offset,
+                width,
+                value,
+            },
+            &[libc::EIO],
+        );
+    }
+    tests.push(Test::new(
+        "fault.late_command_succeeds",
+        late_command_succeeds,
+    ));
+    tests.push(Test::new(
+        "fault.lost_interrupt_ends_within_the_timeout",
+        lost_interrupt_ends_within_the_timeout,
+    ));
+    tests.push(Test::new(
+        "fault.bytes_that_the_device_withholds_are_zeroes",
+        bytes_that_the_device_withholds_are_zeroes,
+    ));
+    tests.push(Test::new(
+        "fault.other_vf_is_untouched",
+        other_vf_is_untouched,
+    ));
+    tests
+}
+
+fn fails(bed: &Bed, opcode: Opcode, fault: Fault, errors: &[i32]) -> Result<()> {
+    let action = Action::with(opcode);
+    let (mut guest, stream) = Guest::saved(bed, 0)?;
+    if action != Action::Load {
+        guest.vf.device.change_state(State::Running)?;
+    }
+    let device = &guest.vf.device;
+    let registers = RegisterFile::map(&bed.pf)?;
+    let mut log = KernelLog::from_now()?;
+    let armed = registers.arm(0, opcode, fault, 1)?;
+    let start = Instant::now();
+    let result = action.perform(device, &stream)?;
+    let elapsed = start.elapsed();
+    expect::equal("times that the fault happened", armed.fired(), 1)?;
+    expect::refused(&format!("{action:?}"), result, errors)?;
+    // An abort may take as long again as the command.
+    let limit = 2 * registers.timeout + SLACK;
+    expect::claim(
+        &format!("the error within {limit:?}, not after {elapsed:?}"),
+        elapsed < limit,
+    )?;
+    let state = device.state()?;
+    let states = match fault {
+        Fault::HangAbort if action != Action::Save => &[State::Error],
+        _ => action.states_after_failure(),
+    };
+    expect::claim(
+        &format!("one of the states {states:?} rather than {state:?}"),
+        states.contains(&state),
+    )?;
+    drop(armed);
+    log.expect(&[&bed.vf(0)?.to_string()])?;
+    if names_its_command(fault) {
+        log.expect(&[&bed.vf(0)?.to_string(), opcode.name])?;
+    }
+    guest.recover()?;
+    guest.furnish(7)?;
+    let stream = guest.vf.device.save().context("save after the fault")?;
+    guest
+        .vf
+        .device
+        .load(&stream)
+        .context("load after the fault")
+}
+
+/// Whether it is the command that went wrong, and not what it answered.
+fn names_its_command(fault: Fault) -> bool {
+    matches!(
+        fault,
+        Fault::Status(_) | Fault::Hang | Fault::HangAbort | Fault::Tag(_)
+    )
+}
+
+fn late_command_succeeds(bed: &Bed) -> Result<()> {
+    let mut guest = Guest::new(bed, 0)?;
+    guest.furnish(1)?;
+    let registers = RegisterFile::map(&bed.pf)?;
+    let late = Fault::Delay(registers.timeout / 4);
+    for opcode in [SET_RUN_STATE, SAVE, LOCAL_READ] {
+        let armed = registers.arm(0, opcode, late, 1)?;
+        guest.vf.device.save().context(opcode.name)?;
+        expect::equal("times that the command was late", armed.fired(), 1)?;
+        guest.vf.device.change_state(State::Running)?;
+    }
+    guest.work(1)
+}
+
+fn lost_interrupt_ends_within_the_timeout(bed: &Bed) -> Result<()> {
+    let mut guest = Guest::new(bed, 0)?;
+    let registers = RegisterFile::map(&bed.pf)?;
+    let armed = registers.arm(0, SET_RUN_STATE, Fault::NoInterrupt, 1)?;
+    let start = Instant::now();
+    // The status says success: the driver may find that, or give up.
+    let result = guest.vf.device.request_state(State::RunningP2p as u32);
+    expect::claim(
+        "an answer within the timeout",
+        start.elapsed() < registers.timeout + SLACK,
+    )?;
+    expect::equal("times that the interrupt was lost", armed.fired(), 1)?;
+    if let Err(error) = result {
+        expect::refused::<()>("RUNNING_P2P", Err(error), &[libc::ETIMEDOUT, libc::EIO])?;
+    }
+    guest.recover()
+}
+
+/// Nothing of the kernel's memory gets into the stream where the device writes less than it says.
+fn bytes_that_the_device_withholds_are_zeroes(bed: &Bed) -> Result<()> {
+    const WITHHELD: usize = 1000;
+    let mut guest = Guest::new(bed, 0)?;
+    guest.furnish(0x0101_0101_0101_0101)?;
+    let registers = RegisterFile::map(&bed.pf)?;
+    let armed = registers.arm(0, LOCAL_READ, Fault::ShortData(WITHHELD as u64), 1)?;
+    let stream = Stream::parse(&guest.vf.device.save()?)?;
+    expect::equal("times that the fault happened", armed.fired(), 1)?;
+    let data = stream.of_kind(hw::VIFA_SECTION_DATA).next();
+    let bytes = &data.context("a data section")?.payload;
+    let withheld = &bytes[bytes.len() - WITHHELD..];
+    expect::same_bytes("what was withheld", withheld, &[0; WITHHELD])
+}
+
+fn other_vf_is_untouched(bed: &Bed) -> Result<()> {
+    let mut other = Guest::new(bed, 1)?;
+    other.furnish(4)?;
+    let failing = Guest::new(bed, 0)?;
+    failing.fail(bed, 0)?;
+    other.work(5)?;
+    other.vf.device.save()?;
+    other.vf.device.change_state(State::Running)?;
+    expect::equal(
+        "state of the VF that failed",
+        failing.vf.device.state()?,
+        State::Error,
+    )
+}

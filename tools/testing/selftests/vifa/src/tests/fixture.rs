@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A guest on a VF: memory, rings, and work that is checked.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+
+use crate::{
+    bed::Bed,
+    engine::{crc32c, Command, Engine, Vf},
+    expect,
+    fault::{self, Fault, RegisterFile},
+    hw,
+    migration::{Segments, State},
+    vfio::{AddressSpace, DmaMemory},
+};
+
+/// Bytes of memory that the guest works in.
+pub const MEMORY: u64 = 64 << 10;
+/// Bytes that one step of the guest's work moves.
+pub const CHUNK: u64 = 4096;
+
+const RINGS_AT: u64 = 0x1000_0000;
+const MEMORY_AT: u64 = 0x2000_0000;
+
+/// A guest: a VF, its engine and memory for it.
+pub struct Guest {
+    pub vf: Vf,
+    pub engine: Engine,
+    pub memory: DmaMemory,
+    pub space: Arc<AddressSpace>,
+}
+
+/// The words that the engine's FILL with `pattern` writes into `length` bytes.
+pub fn filled(pattern: u64, length: u64) -> Vec<u8> {
+    (0..length / 8)
+        .flat_map(|word| pattern.wrapping_add(word).to_le_bytes())
+        .collect()
+}
+
+impl Guest {
+    /// A guest on the VF `index`, with an iommufd of its own.
+    pub fn new(bed: &Bed, index: u32) -> Result<Self> {
+        Self::within(bed, index, &AddressSpace::iommufd()?)
+    }
+
+    /// A guest on the VF `index` with the address space `space`.
+    pub fn within(bed: &Bed, index: u32, space: &Arc<AddressSpace>) -> Result<Self> {
+        let vf = Vf::open(&bed.vf(index)?, space)?;
+        Ok(Self {
+            engine: Engine::new(&vf, space, RINGS_AT)?,
+            memory: DmaMemory::new(space, MEMORY_AT, MEMORY as usize)?,
+            vf,
+            space: space.clone(),
+        })
+    }
+
+    /// Does `command` and returns its result.
+    pub fn run(&mut self, command: Command) -> Result<u64> {
+        self.engine.run(&self.vf, command)
+    }
+
+    /// The IOVA of the guest's memory at `offset`.
+    pub fn at(&self, offset: u64) -> u64 {
+        self.memory.iova + offset
+    }
+
+    /// The guest's memory, `length` bytes at `offset`.
+    pub fn bytes(&self, offset: u64, length: u64) -> Vec<u8> {
+        self.memory
+            .memory
+            .copy_out(offset as usize, length as usize)
+    }
+
+    /// Does each of the engine's commands and checks every byte. `seed` makes the data.
+    pub fn work(&mut self, seed: u64) -> Result<()> {
+        let expected = filled(seed, CHUNK);
+        let [fill, copy, read] = [0, CHUNK, 2 * CHUNK];
+        self.run(Command::Fill {
+            destination: self.at(fill),
+            length: CHUNK,
+            pattern: seed,
+        })?;
+        expect::same_bytes("memory after FILL", &self.bytes(fill, CHUNK), &expected)?;
+        self.run(Command::Copy {
+            source: self.at(fill),
+            destination: self.at(copy),
+            length: CHUNK,
+        })?;
+        expect::same_bytes("memory after COPY", &self.bytes(copy, CHUNK), &expected)?;
+        let checksum = self.run(Command::Checksum {
+            source: self.at(copy),
+            length: CHUNK,
+        })?;
+        expect::equal("result of CHECKSUM", checksum, crc32c(0, &expected).into())?;
+        self.write_local(0, seed)?;
+        expect::same_bytes(
+            "memory after LOCAL_READ",
+            &self.read_local(0, read)?,
+            &expected,
+        )?;
+        self.run(Command::Nop)?;
+        self.engine.verify_idle(&self.vf)
+    }
+
+    /// Writes [`CHUNK`] bytes made from `seed` to local memory at `local`, by way of the first bytes
+    /// of the guest's memory.
+    pub fn write_local(&mut self, local: u64, seed: u64) -> Result<()> {
+        self.memory.memory.copy_in(0, &filled(seed, CHUNK));
+        self.run(Command::LocalWrite {
+            source: self.at(0),
+            local,
+            length: CHUNK,
+        })?;
+        Ok(())
+    }
+
+    /// Reads [`CHUNK`] bytes of local memory at `local`, by way of the guest's memory at `offset`.
+    pub fn read_local(&mut self, local: u64, offset: u64) -> Result<Vec<u8>> {
+        self.run(Command::LocalRead {
+            local,
+            destination: self.at(offset),
+            length: CHUNK,
+        })?;
+        Ok(self.bytes(offset, CHUNK))
+    }
+
+    /// Gives the VF a state with something of everything: scratch registers, and local memory with
+    /// data at its start and in its middle and nothing elsewhere.
+    pub fn furnish(&mut self, seed: u64) -> Result<()> {
+        self.write_local(0, seed)?;
+        self.write_local(self.vf.local_memory() / 2, !seed)?;
+        for scratch in 0..hw::VIFA_REFERENCE_SCRATCHES {
+            self.vf.set_register(
+                hw::VIFA_REFERENCE_SCRATCH + 4 * scratch,
+                seed as u32 ^ (scratch * 0x0101_0101),
+            );
+        }
+        Ok(())
+    }
+
+    /// Resets the VF and sees that it is as new and works.
+    pub fn recover(&mut self) -> Result<()> {
+        self.vf.reset()?;
+        expect::equal(
+            "state after a reset",
+            self.vf.device.state()?,
+            State::Running,
+        )?;
+        self.engine.enable(&self.vf).context("after a reset")?;
+        self.work(0x1234_5678_9abc_def0).context("after a reset")
+    }
+
+    /// A VF that saved a state, and the stream of it; in STOP.
+    pub fn saved(bed: &Bed, index: u32) -> Result<(Self, Vec<u8>)> {
+        let mut guest = Self::new(bed, index)?;
+        guest.furnish(0xfeed)?;
+        let stream = guest.vf.device.save()?;
+        Ok((guest, stream))
+    }
+
+    /// Brings the VF `index` to ERROR: it refuses a good stream after it took a part of it.
+    pub fn fail(&self, bed: &Bed, index: u32) -> Result<()> {
+        let device = &self.vf.device;
+        let stream = device.save()?;
+        let registers = RegisterFile::map(&bed.pf)?;
+        let _armed = registers.arm(
+            index,
+            fault::LOAD,
+            Fault::Status(hw::VIFA_STATUS_DEVICE_FAILURE),
+            1,
+        )?;
+        expect::refused(
+            "load by a device that fails",
+            device.try_load(&stream, Segments::Whole)?,
+            &[libc::EIO],
+        )?;
+        expect::equal(
+            "state after a device failure",
+            device.state()?,
+            State::Error,
+        )
+    }
+}

@@ -1,0 +1,514 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Writing a device's state: what is taken, and what is refused.
+
+use anyhow::{Context, Result};
+
+use super::{
+    claims,
+    fixture::{Guest, CHUNK},
+    Test,
+};
+use crate::{
+    bed::Bed,
+    expect,
+    fault::{Fault, RegisterFile, LOAD},
+    hw,
+    migration::{Segments, State},
+    stream::{Section, Stream},
+    sys::{bytes_of, value_of, Plain},
+};
+
+pub fn tests() -> Vec<Test> {
+    let mut tests = claims!("restore":
+        session_cannot_be_read,
+        session_has_no_position,
+        session_shows_that_it_can_be_written,
+        write_ends_with_the_session,
+        write_of_nothing_changes_nothing,
+        empty_stream_is_refused,
+        stream_truncated_at_each_section_border_is_refused,
+        stream_truncated_at_odd_places_is_refused,
+        stream_extended_by_a_byte_is_refused,
+        foreign_streams_are_refused,
+        other_major_version_is_refused,
+        unknown_mandatory_section_is_refused,
+        unknown_optional_section_is_skipped,
+        missing_repeated_and_misplaced_sections_are_refused,
+        section_of_another_interface_is_refused,
+        incompatible_identity_is_refused,
+        local_memory_run_out_of_place_is_refused,
+        malformed_control_record_is_refused,
+        wrong_totals_are_refused,
+        refused_stream_never_loads_the_control_plane,
+        local_memory_that_is_not_in_the_stream_is_unmapped,
+    );
+    tests.extend(Segments::TRIED.map(|segments| {
+        let name = match segments {
+            Segments::Of(length) => format!("restore.in_pieces_of_{length}"),
+            Segments::Whole => "restore.in_one_piece".to_owned(),
+        };
+        Test::new(name, move |bed| same_in_pieces(bed, segments)).within(60)
+    }));
+    tests.push(
+        Test::new(
+            "restore.any_flipped_bit_is_refused",
+            any_flipped_bit_is_refused,
+        )
+        .within(120),
+    );
+    tests
+}
+
+fn same_in_pieces(bed: &Bed, segments: Segments) -> Result<()> {
+    let (mut guest, stream) = Guest::saved(bed, 0)?;
+    guest.recover()?;
+    let device = &guest.vf.device;
+    let session = device.start(State::Resuming)?;
+    session.write_all(&stream, segments).context("write")?;
+    device.change_state(State::Stop)?;
+    expect::same_bytes("stream of what was loaded", &device.save()?, &stream)
+}
+
+/// The VF refuses `stream`, at the write or when RESUMING ends; a reset makes it run again.
+fn refuses(guest: &Guest, what: &str, stream: &[u8]) -> Result<()> {
+    let device = &guest.vf.device;
+    let result = device.try_load(stream, Segments::Whole)?;
+    expect::refused(what, result, &[libc::EINVAL])?;
+    let state = device.state()?;
+    expect::claim(
+        &format!("{what}: RESUMING or ERROR rather than {}", state.name()),
+        matches!(state, State::Resuming | State::Error),
+    )?;
+    guest.vf.reset()?;
+    expect::equal("state after a reset", device.state()?, State::Running)
+}
+
+/// The VF refuses all `streams` and works afterwards.
+fn refuses_each<S: AsRef<[u8]>>(
+    guest: &mut Guest,
+    streams: impl IntoIterator<Item = (String, S)>,
+) -> Result<()> {
+    for (what, stream) in streams {
+        refuses(guest, &what, stream.as_ref())?;
+    }
+    guest.recover()
+}
+
+fn session_cannot_be_read(bed: &Bed) -> Result<()> {
+    let guest = Guest::new(bed, 0)?;
+    let session = guest.vf.device.start(State::Resuming)?;
+    expect::refused("read", session.read(1), &[libc::EBADF])
+}
+
+fn session_has_no_position(bed: &Bed) -> Result<()> {
+    let guest = Guest::new(bed, 0)?;
+    let session = guest.vf.device.start(State::Resuming)?;
+    super::transfer::has_no_position(&session)
+}
+
+fn session_shows_that_it_can_be_written(bed: &Bed) -> Result<()> {
+    let (guest, stream) = Guest::saved(bed, 0)?;
+    let session = guest.vf.device.start(State::Resuming)?;
+    expect::equal("poll", session.poll()?, libc::POLLOUT)?;
+    session.write_all(&stream, Segments::Whole)?;
+    guest.vf.device.change_state(State::Stop)?;
+    expect::claim(
+        "poll after the session to show an error",
+        session.poll()? & libc::POLLERR != 0,
+    )
+}
+
+fn write_ends_with_the_session(bed: &Bed) -> Result<()> {
+    let (guest, stream) = Guest::saved(bed, 0)?;
+    let session = guest.vf.device.start(State::Resuming)?;
+    session.write_all(&stream, Segments::Whole)?;
+    guest.vf.device.change_state(State::Stop)?;
+    expect::refused(
+        "write after the session",
+        session.write(&[0]),
+        &[libc::ENODEV],
+    )
+}
+
+fn write_of_nothing_changes_nothing(bed: &Bed) -> Result<()> {
+    let (guest, stream) = Guest::saved(bed, 0)?;
+    let session = guest.vf.device.start(State::Resuming)?;
+    expect::equal("bytes of a write of none", session.write(&[])?, 0)?;
+    session.write_all(&stream, Segments::Whole)?;
+    expect::equal("bytes of a write of none", session.write(&[])?, 0)?;
+    guest.vf.device.change_state(State::Stop)?;
+    expect::same_bytes(
+        "stream of what was loaded",
+        &guest.vf.device.save()?,
+        &stream,
+    )
+}
+
+fn empty_stream_is_refused(bed: &Bed) -> Result<()> {
+    let mut guest = Guest::new(bed, 0)?;
+    refuses(&guest, "empty stream", &[])?;
+    guest.recover()
+}
+
+fn stream_truncated_at_each_section_border_is_refused(bed: &Bed) -> Result<()> {
+    let (mut guest, stream) = Guest::saved(bed, 0)?;
+    let mut borders = Stream::parse(&stream)?.borders();
+    expect::equal("last border", borders.pop(), Some(stream.len()))?;
+    let cuts = borders
+        .into_iter()
+        .map(|at| (format!("stream cut at {at}"), &stream[..at]));
+    refuses_each(&mut guest, cuts)
+}
+
+fn stream_truncated_at_odd_places_is_refused(bed: &Bed) -> Result<()> {
+    let (mut guest, stream) = Guest::saved(bed, 0)?;
+    let length = stream.len();
+    let places = [
+        1,
+        7,
+        8,
+        15,
+        17,
+        length / 3,
+        length / 2,
+        length - 9,
+        length - 1,
+    ];
+    let cuts = places.map(|at| (format!("stream cut at {at}"), &stream[..at]));
+    refuses_each(&mut guest, cuts)
+}
+
+fn stream_extended_by_a_byte_is_refused(bed: &Bed) -> Result<()> {
+    let (mut guest, mut stream) = Guest::saved(bed, 0)?;
+    stream.push(0);
+    refuses(&guest, "stream and a byte", &stream)?;
+    stream.pop();
+    let device = &guest.vf.device;
+    let session = device.start(State::Resuming)?;
+    session.write_all(&stream, Segments::Whole)?;
+    expect::refused("write behind the end", session.write(&[0]), &[libc::EINVAL])?;
+    guest.recover()
+}
+
+fn foreign_streams_are_refused(bed: &Bed) -> Result<()> {
+    let mut guest = Guest::new(bed, 0)?;
+    let mut random = 0x9e37_79b9_7f4a_7c15u64;
+    let noise: Vec<u8> = (0..8192)
+        .map(|_| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random as u8
+        })
+        .collect();
+    let streams = [
+        ("zeroes".to_owned(), vec![0; 8192]),
+        ("ones".to_owned(), vec![0xff; 8192]),
+        ("random bytes".to_owned(), noise),
+        ("text".to_owned(), b"#!/bin/sh\necho hello\n".repeat(200)),
+    ];
+    refuses_each(&mut guest, streams)
+}
+
+fn other_major_version_is_refused(bed: &Bed) -> Result<()> {
+    let (mut guest, bytes) = Guest::saved(bed, 0)?;
+    let streams = [1, 2, 0xffff].map(|by: u16| {
+        let mut stream = Stream::parse(&bytes).expect("it is sound");
+        stream.header.major = stream.header.major.wrapping_add(by);
+        (
+            format!("major version {}", stream.header.major),
+            stream.seal(),
+        )
+    });
+    refuses_each(&mut guest, streams)
+}
+
+fn any_flipped_bit_is_refused(bed: &Bed) -> Result<()> {
+    /// Flips in bulk data, spread evenly.
+    const SAMPLES: usize = 24;
+    let (mut guest, stream) = Guest::saved(bed, 0)?;
+    let parsed = Stream::parse(&stream)?;
+    let borders = parsed.borders();
+    let mut places: Vec<usize> = (0..SAMPLES).map(|n| n * stream.len() / SAMPLES).collect();
+    // Every byte of the stream's header and of the first and the last section's.
+    places.extend(0..size_of::<hw::vifa_stream_header>());
+    for border in [borders[1], borders[borders.len() - 3]] {
+        places.extend(border..border + size_of::<hw::vifa_section_header>());
+    }
+    // A byte of every field group in between.
+    for pair in borders.windows(2).skip(2) {
+        places.extend([pair[0], (pair[0] + pair[1]) / 2, pair[1] - 1]);
+    }
+    places.sort_unstable();
+    places.dedup();
+    for at in places {
+        let mut flipped = stream.clone();
+        flipped[at] ^= 1 << (at % 8);
+        refuses(
+            &guest,
+            &format!("bit {} of byte {at} flipped", at % 8),
+            &flipped,
+        )?;
+    }
+    guest.recover()
+}
+
+/// A section of an unknown type with `payload`, from the interface of `like`.
+fn unknown_section(like: &Section, flags: u32, payload: &[u8]) -> Section {
+    let mut section = like.clone();
+    section.header.type_ = 0x7f;
+    section.header.flags = flags as u16;
+    section.payload = payload.to_vec();
+    section
+}
+
+/// Puts `section` into `stream` at `index`, and counts it in the totals.
+fn insert(stream: &mut Stream, index: usize, section: Section) -> Result<()> {
+    stream.sections.insert(index, section);
+    let sections = stream.sections.len() as u64 - 1;
+    edit(
+        stream,
+        hw::VIFA_SECTION_END,
+        |end: &mut hw::vifa_stream_end| {
+            end.sections = sections;
+        },
+    )
+}
+
+/// Changes the structure at the start of the first section of the type `kind`.
+fn edit<T: Plain>(stream: &mut Stream, kind: u32, change: impl FnOnce(&mut T)) -> Result<()> {
+    let payload = stream.payload(kind)?;
+    let mut value = value_of(payload).context("a payload that is too short")?;
+    change(&mut value);
+    payload[..size_of::<T>()].copy_from_slice(bytes_of(&value));
+    Ok(())
+}
+
+fn unknown_mandatory_section_is_refused(bed: &Bed) -> Result<()> {
+    let (mut guest, bytes) = Guest::saved(bed, 0)?;
+    let stream = Stream::parse(&bytes)?;
+    let mut streams = Vec::new();
+    for index in 0..stream.sections.len() {
+        let mut stream = stream.clone();
+        let section = unknown_section(&stream.sections[0], hw::VIFA_SECTION_MANDATORY, b"unknown");
+        insert(&mut stream, index, section)?;
+        streams.push((format!("unknown mandatory section {index}"), stream.seal()));
+    }
+    refuses_each(&mut guest, streams)
+}
+
+fn unknown_optional_section_is_skipped(bed: &Bed) -> Result<()> {
+    let (guest, bytes) = Guest::saved(bed, 0)?;
+    let mut stream = Stream::parse(&bytes)?;
+    let like = stream.sections[0].clone();
+    for (index, payload) in [
+        (1, &[0x5a; 5000][..]),
+        (2, &[]),
+        (stream.sections.len() + 1, b"x"),
+    ] {
+        insert(&mut stream, index, unknown_section(&like, 0, payload))?;
+    }
+    let device = &guest.vf.device;
+    device.load(&stream.seal())?;
+    expect::same_bytes("stream of what was loaded", &device.save()?, &bytes)
+}
+
+fn missing_repeated_and_misplaced_sections_are_refused(bed: &Bed) -> Result<()> {
+    let (mut guest, bytes) = Guest::saved(bed, 0)?;
+    let stream = Stream::parse(&bytes)?;
+    let mut streams = Vec::new();
+    for index in 0..stream.sections.len() {
+        let mut missing = stream.clone();
+        missing.sections.remove(index);
+        streams.push((format!("stream without section {index}"), missing.seal()));
+        let mut repeated = stream.clone();
+        let again = repeated.sections[index].clone();
+        repeated.sections.insert(index, again);
+        streams.push((
+            format!("stream with section {index} twice"),
+            repeated.seal(),
+        ));
+    }
+    for index in 1..stream.sections.len() {
+        let mut swapped = stream.clone();
+        swapped.sections.swap(index - 1, index);
+        streams.push((
+            format!("stream with sections {} and {index} swapped", index - 1),
+            swapped.seal(),
+        ));
+    }
+    refuses_each(&mut guest, streams)
+}
+
+fn section_of_another_interface_is_refused(bed: &Bed) -> Result<()> {
+    let (mut guest, bytes) = Guest::saved(bed, 0)?;
+    let stream = Stream::parse(&bytes)?;
+    let mut streams = Vec::new();
+    for index in 1..stream.sections.len() {
+        let mut stream = stream.clone();
+        let interface = &mut stream.sections[index].header.interface;
+        *interface ^= 0x100;
+        streams.push((
+            format!("section {index} of the interface {interface:#x}"),
+            stream.seal(),
+        ));
+    }
+    refuses_each(&mut guest, streams)
+}
+
+fn incompatible_identity_is_refused(bed: &Bed) -> Result<()> {
+    type Change = fn(&mut hw::vifa_identity);
+    const CHANGES: [(&str, Change); 13] = [
+        ("vendor", |identity| identity.vendor ^= 1),
+        ("device", |identity| identity.device ^= 1),
+        ("subsystem_vendor", |identity| {
+            identity.subsystem_vendor ^= 1
+        }),
+        ("subsystem", |identity| identity.subsystem ^= 1),
+        ("revision_id", |identity| identity.revision_id ^= 1),
+        ("vifa_revision", |identity| identity.vifa_revision += 1),
+        ("features", |identity| identity.features |= 0x8000_0000),
+        ("bar_size[0]", |identity| identity.bar_size[0] *= 2),
+        ("interrupt_vectors", |identity| {
+            identity.interrupt_vectors += 1
+        }),
+        ("queues", |identity| identity.queues += 1),
+        ("granule", |identity| identity.granule ^= 0x3000),
+        ("local_memory", |identity| identity.local_memory *= 2),
+        ("record_version[1]", |identity| {
+            identity.record_version[1] += 1
+        }),
+    ];
+    let (mut guest, bytes) = Guest::saved(bed, 0)?;
+    for (field, change) in CHANGES {
+        let mut stream = Stream::parse(&bytes)?;
+        edit(&mut stream, hw::VIFA_SECTION_IDENTITY, change)?;
+        let mut log = crate::kmsg::KernelLog::from_now()?;
+        refuses(
+            &guest,
+            &format!("identity with another {field}"),
+            &stream.seal(),
+        )?;
+        log.expect(&[&bed.vf(0)?.to_string(), field])?;
+    }
+    guest.recover()
+}
+
+fn local_memory_run_out_of_place_is_refused(bed: &Bed) -> Result<()> {
+    let (mut guest, bytes) = Guest::saved(bed, 0)?;
+    let local = guest.vf.local_memory();
+    let mut streams = Vec::new();
+    for (what, offset) in [
+        ("behind the end", local),
+        ("at an odd place", 8),
+        ("at the end of the numbers", u64::MAX - 4095),
+        ("behind the next", local / 2 + (1 << 20)),
+        ("at the next", local / 2),
+    ] {
+        let mut stream = Stream::parse(&bytes)?;
+        edit(
+            &mut stream,
+            hw::VIFA_SECTION_DATA,
+            |run: &mut hw::vifa_data_run| {
+                run.offset = offset;
+            },
+        )?;
+        streams.push((format!("run {what}"), stream.seal()));
+    }
+    let mut short = Stream::parse(&bytes)?;
+    let payload = short.payload(hw::VIFA_SECTION_DATA)?;
+    payload.truncate(payload.len() - 8);
+    streams.push((
+        "run that is no multiple of the granule".to_owned(),
+        short.seal(),
+    ));
+    refuses_each(&mut guest, streams)
+}
+
+fn malformed_control_record_is_refused(bed: &Bed) -> Result<()> {
+    type Change = fn(&mut hw::vifa_hw_record);
+    const CHANGES: [(&str, Change); 6] = [
+        ("a type that is none", |record| record.type_ = 0xffff),
+        ("a type that this device does not know", |record| {
+            record.type_ = 15
+        }),
+        ("version 0", |record| record.version = 0),
+        ("a version that is too high", |record| {
+            record.version = 0x7fff
+        }),
+        ("a length that is too great", |record| {
+            record.length = 0x7fff_ffff
+        }),
+        ("a reserved field that is not 0", |record| {
+            record.reserved = 1
+        }),
+    ];
+    let (mut guest, bytes) = Guest::saved(bed, 0)?;
+    let mut streams = Vec::new();
+    for (what, change) in CHANGES {
+        let mut stream = Stream::parse(&bytes)?;
+        edit(&mut stream, hw::VIFA_SECTION_CONTROL, change)?;
+        streams.push((format!("record with {what}"), stream.seal()));
+    }
+    let mut cut = Stream::parse(&bytes)?;
+    let payload = cut.payload(hw::VIFA_SECTION_CONTROL)?;
+    payload.truncate(payload.len() - 8);
+    let length = payload.len() as u64;
+    edit(
+        &mut cut,
+        hw::VIFA_SECTION_END,
+        |end: &mut hw::vifa_stream_end| {
+            end.control_bytes = length;
+        },
+    )?;
+    streams.push(("last record cut".to_owned(), cut.seal()));
+    refuses_each(&mut guest, streams)
+}
+
+fn wrong_totals_are_refused(bed: &Bed) -> Result<()> {
+    type Change = fn(&mut hw::vifa_stream_end);
+    const CHANGES: [(&str, Change); 4] = [
+        ("sections", |end| end.sections += 1),
+        ("data_bytes", |end| end.data_bytes += 4096),
+        ("control_bytes", |end| end.control_bytes -= 8),
+        ("reserved", |end| end.reserved = 1),
+    ];
+    let (mut guest, bytes) = Guest::saved(bed, 0)?;
+    let mut streams = Vec::new();
+    for (what, change) in CHANGES {
+        let mut stream = Stream::parse(&bytes)?;
+        edit(&mut stream, hw::VIFA_SECTION_END, change)?;
+        streams.push((format!("totals with wrong {what}"), stream.seal()));
+    }
+    refuses_each(&mut guest, streams)
+}
+
+fn refused_stream_never_loads_the_control_plane(bed: &Bed) -> Result<()> {
+    let (guest, stream) = Guest::saved(bed, 0)?;
+    let registers = RegisterFile::map(&bed.pf)?;
+    // Changes nothing, but counts.
+    let loads = registers.arm(0, LOAD, Fault::Delay(std::time::Duration::ZERO), 1000)?;
+    let mut flipped = stream.clone();
+    *flipped.last_mut().context("a stream")? ^= 1;
+    refuses(&guest, "stream with a flipped bit", &flipped)?;
+    refuses(&guest, "stream that was cut", &stream[..stream.len() - 1])?;
+    expect::equal("LOAD commands after refusals", loads.fired(), 0)?;
+    guest.vf.device.load(&stream)?;
+    expect::equal("LOAD commands after a load", loads.fired(), 1)
+}
+
+fn local_memory_that_is_not_in_the_stream_is_unmapped(bed: &Bed) -> Result<()> {
+    let (mut guest, stream) = Guest::saved(bed, 0)?;
+    guest.recover()?;
+    let stray = guest.vf.local_memory() / 4;
+    guest.write_local(stray, 77)?;
+    guest.vf.device.load(&stream)?;
+    guest.vf.device.change_state(State::Running)?;
+    guest.engine.enable(&guest.vf)?;
+    expect::same_bytes(
+        "local memory",
+        &guest.read_local(stray, 0)?,
+        &vec![0; CHUNK as usize],
+    )
+}

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Reading a device's state.
+
+use anyhow::{Context, Result};
+
+use super::{claims, fixture::Guest, Test};
+use crate::{
+    bed::Bed,
+    engine::Command,
+    expect, hw,
+    migration::{Segments, State},
+    stream::Stream,
+    sys::value_of,
+};
+
+pub fn tests() -> Vec<Test> {
+    let mut tests = claims!("save":
+        stream_is_sound,
+        equal_states_give_equal_streams,
+        scratch_registers_change_the_control_section_alone,
+        data_sections_are_what_is_mapped,
+        discarded_local_memory_is_not_in_the_stream,
+        end_of_stream_stays,
+        read_of_nothing_takes_nothing,
+        read_ends_with_the_session,
+        read_ends_with_the_session_in_the_middle_of_a_stream,
+        session_cannot_be_written,
+        session_has_no_position,
+        session_shows_that_it_can_be_read,
+        session_has_no_precopy_information,
+        closed_session_does_not_bind_the_device,
+    );
+    tests.extend(Segments::TRIED.map(|segments| {
+        let name = match segments {
+            Segments::Of(length) => format!("save.in_pieces_of_{length}"),
+            Segments::Whole => "save.in_one_piece".to_owned(),
+        };
+        Test::new(name, move |bed| same_in_pieces(bed, segments)).within(60)
+    }));
+    tests
+}
+
+/// A VF with a furnished state.
+fn furnished(bed: &Bed) -> Result<Guest> {
+    let mut guest = Guest::new(bed, 0)?;
+    guest.furnish(0xabad_1dea)?;
+    Ok(guest)
+}
+
+fn same_in_pieces(bed: &Bed, segments: Segments) -> Result<()> {
+    let guest = furnished(bed)?;
+    let device = &guest.vf.device;
+    let expected = device.save()?;
+    let session = device.start(State::StopCopy)?;
+    let stream = session.read_all(segments).context("read")?;
+    expect::same_bytes("stream", &stream, &expected)
+}
+
+fn stream_is_sound(bed: &Bed) -> Result<()> {
+    let guest = furnished(bed)?;
+    let bytes = guest.vf.device.save()?;
+    let stream = Stream::parse(&bytes)?;
+    expect::equal(
+        "magic",
+        &stream.header.magic[..],
+        &hw::VIFA_STREAM_MAGIC[..8],
+    )?;
+    expect::equal(
+        "major version",
+        u32::from(stream.header.major),
+        hw::VIFA_STREAM_MAJOR,
+    )?;
+    expect::same_bytes("stream, sealed anew", &bytes, &stream.seal())?;
+
+    let kinds: Vec<u32> = stream
+        .sections
+        .iter()
+        .map(|section| section.kind())
+        .collect();
+    let mut expected = vec![hw::VIFA_SECTION_IDENTITY];
+    expected.resize(kinds.len() - 2, hw::VIFA_SECTION_DATA);
+    expected.extend([hw::VIFA_SECTION_CONTROL, hw::VIFA_SECTION_END]);
+    expect::equal("types of the sections", &kinds, &expected)?;
+
+    let data: usize = stream
+        .of_kind(hw::VIFA_SECTION_DATA)
+        .map(|section| section.payload.len() - size_of::<hw::vifa_data_run>())
+        .sum();
+    let control = stream.of_kind(hw::VIFA_SECTION_CONTROL).next();
+    let control = control.map_or(0, |section| section.payload.len());
+    let last = stream.sections.last().context("sections")?;
+    let end: hw::vifa_stream_end = value_of(&last.payload).context("end section")?;
+    expect::equal(
+        "sections in the totals",
+        end.sections,
+        kinds.len() as u64 - 1,
+    )?;
+    expect::equal("data bytes in the totals", end.data_bytes, data as u64)?;
+    expect::equal(
+        "control bytes in the totals",
+        end.control_bytes,
+        control as u64,
+    )
+}
+
+fn equal_states_give_equal_streams(bed: &Bed) -> Result<()> {
+    let guest = furnished(bed)?;
+    let first = guest.vf.device.save()?;
+    guest.vf.device.change_state(State::Running)?;
+    let second = guest.vf.device.save()?;
+    expect::same_bytes("second stream", &second, &first)
+}
+
+fn scratch_registers_change_the_control_section_alone(bed: &Bed) -> Result<()> {
+    let guest = furnished(bed)?;
+    let before = Stream::parse(&guest.vf.device.save()?)?;
+    guest.vf.device.change_state(State::Running)?;
+    guest
+        .vf
+        .set_register(hw::VIFA_REFERENCE_SCRATCH, 0x600d_cafe);
+    let after = Stream::parse(&guest.vf.device.save()?)?;
+    expect::equal("sections", after.sections.len(), before.sections.len())?;
+    for (after, before) in after.sections.iter().zip(&before.sections) {
+        let changes = matches!(
+            before.kind(),
+            hw::VIFA_SECTION_CONTROL | hw::VIFA_SECTION_END
+        );
+        expect::equal(
+            &format!("change of section {}", before.header.sequence),
+            after.payload != before.payload,
+            changes,
+        )?;
+    }
+    Ok(())
+}
+
+/// Offset and length of the data runs in `stream`.
+fn runs(stream: &Stream) -> Result<Vec<(u64, u64)>> {
+    stream
+        .of_kind(hw::VIFA_SECTION_DATA)
+        .map(|section| {
+            let run: hw::vifa_data_run = value_of(&section.payload).context("data run")?;
+            let length = section.payload.len() - size_of::<hw::vifa_data_run>();
+            Ok((run.offset, length as u64))
+        })
+        .collect()
+}
+
+fn granule(stream: &mut Stream) -> Result<u64> {
+    let identity: hw::vifa_identity =
+        value_of(stream.payload(hw::VIFA_SECTION_IDENTITY)?).context("identity")?;
+    Ok(identity.granule.into())
+}
+
+fn data_sections_are_what_is_mapped(bed: &Bed) -> Result<()> {
+    let guest = furnished(bed)?;
+    let middle = guest.vf.local_memory() / 2;
+    let mut stream = Stream::parse(&guest.vf.device.save()?)?;
+    let granule = granule(&mut stream)?;
+    expect::equal(
+        "data runs",
+        runs(&stream)?,
+        vec![(0, granule), (middle, granule)],
+    )
+}
+
+fn discarded_local_memory_is_not_in_the_stream(bed: &Bed) -> Result<()> {
+    let mut guest = furnished(bed)?;
+    let middle = guest.vf.local_memory() / 2;
+    guest.run(Command::LocalDiscard {
+        local: 0,
+        length: middle,
+    })?;
+    let mut stream = Stream::parse(&guest.vf.device.save()?)?;
+    let granule = granule(&mut stream)?;
+    expect::equal("data runs", runs(&stream)?, vec![(middle, granule)])
+}
+
+fn end_of_stream_stays(bed: &Bed) -> Result<()> {
+    let guest = furnished(bed)?;
+    let session = guest.vf.device.start(State::StopCopy)?;
+    session.read_all(Segments::Whole)?;
+    for _ in 0..3 {
+        expect::equal("bytes behind the end", session.read(4096)?.len(), 0)?;
+    }
+    Ok(())
+}
+
+fn read_of_nothing_takes_nothing(bed: &Bed) -> Result<()> {
+    let guest = furnished(bed)?;
+    let expected = guest.vf.device.save()?;
+    let session = guest.vf.device.start(State::StopCopy)?;
+    expect::equal("bytes of a read of none", session.read(0)?.len(), 0)?;
+    expect::same_bytes("stream", &session.read_all(Segments::Whole)?, &expected)
+}
+
+fn read_ends_with_the_session(bed: &Bed) -> Result<()> {
+    let guest = furnished(bed)?;
+    let session = guest.vf.device.start(State::StopCopy)?;
+    session.read_all(Segments::Whole)?;
+    guest.vf.device.change_state(State::Stop)?;
+    expect::refused("read after the session", session.read(1), &[libc::ENODEV])
+}
+
+fn read_ends_with_the_session_in_the_middle_of_a_stream(bed: &Bed) -> Result<()> {
+    let mut guest = furnished(bed)?;
+    let session = guest.vf.device.start(State::StopCopy)?;
+    expect::equal("bytes of a read of 100", session.read(100)?.len(), 100)?;
+    guest.vf.device.change_state(State::Running)?;
+    expect::refused("read after the session", session.read(1), &[libc::ENODEV])?;
+    guest.work(1)
+}
+
+fn session_cannot_be_written(bed: &Bed) -> Result<()> {
+    let guest = furnished(bed)?;
+    let session = guest.vf.device.start(State::StopCopy)?;
+    expect::refused("write", session.write(&[0]), &[libc::EBADF])
+}
+
+fn session_has_no_position(bed: &Bed) -> Result<()> {
+    let guest = furnished(bed)?;
+    let session = guest.vf.device.start(State::StopCopy)?;
+    super::transfer::has_no_position(&session)
+}
+
+fn session_shows_that_it_can_be_read(bed: &Bed) -> Result<()> {
+    let guest = furnished(bed)?;
+    let session = guest.vf.device.start(State::StopCopy)?;
+    expect::equal("poll at the start", session.poll()?, libc::POLLIN)?;
+    session.read_all(Segments::Whole)?;
+    expect::equal("poll at the end", session.poll()?, libc::POLLIN)?;
+    guest.vf.device.change_state(State::Stop)?;
+    expect::claim(
+        "poll after the session to show an error",
+        session.poll()? & libc::POLLERR != 0,
+    )
+}
+
+fn session_has_no_precopy_information(bed: &Bed) -> Result<()> {
+    let guest = furnished(bed)?;
+    let session = guest.vf.device.start(State::StopCopy)?;
+    // SAFETY: without PRE_COPY nobody serves VFIO_MIG_GET_PRECOPY_INFO; an address of 0 would at
+    // worst be answered by EFAULT.
+    let result = unsafe { crate::sys::ioctl_value(&session, 0x3b79, 0) };
+    expect::refused("VFIO_MIG_GET_PRECOPY_INFO", result, &[libc::ENOTTY])
+}
+
+fn closed_session_does_not_bind_the_device(bed: &Bed) -> Result<()> {
+    let mut guest = furnished(bed)?;
+    drop(guest.vf.device.start(State::StopCopy)?);
+    expect::equal("state", guest.vf.device.state()?, State::StopCopy)?;
+    guest.vf.device.change_state(State::Running)?;
+    guest.work(1)
+}

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The address space that devices do DMA in, by either of VFIO's two ways: an iommufd, or a legacy
+//! container.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    sync::{Arc, Mutex},
+};
+
+use anyhow::{Context, Result};
+use iommufd_bindings::iommufd::{self, iommu_ioas_alloc, iommu_ioas_map, iommu_ioas_unmap};
+use vfio_bindings::bindings::vfio::{self, vfio_iommu_type1_dma_map, vfio_iommu_type1_dma_unmap};
+
+use super::request;
+use crate::sys::{self, Argument, Mapping};
+
+/// The argument of `VFIO_GROUP_SET_CONTAINER`.
+#[repr(C)]
+pub struct ContainerDescriptor(i32);
+
+impl Argument for ContainerDescriptor {
+    fn stated_size(&self) -> usize {
+        size_of::<i32>()
+    }
+}
+
+/// An address space for DMA.
+#[derive(Debug)]
+pub enum AddressSpace {
+    /// An IOAS of an iommufd of its own.
+    Iommufd {
+        /// `/dev/iommu`
+        file: File,
+        /// The IOAS.
+        ioas: u32,
+    },
+    /// A container with the IOMMU type 1v2.
+    Container {
+        /// `/dev/vfio/vfio`
+        file: File,
+        /// The groups in it, which stay open as long as the container.
+        groups: Mutex<Vec<File>>,
+    },
+}
+
+fn open(path: &str) -> Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .context(path.to_owned())
+}
+
+impl AddressSpace {
+    /// An empty one of an iommufd.
+    pub fn iommufd() -> Result<Arc<Self>> {
+        let file = open("/dev/iommu")?;
+        let mut argument = iommu_ioas_alloc {
+            size: size_of::<iommu_ioas_alloc>() as u32,
+            ..Default::default()
+        };
+        sys::ioctl(&file, &request::IOAS_ALLOC, &mut argument).context("IOMMU_IOAS_ALLOC")?;
+        Ok(Arc::new(Self::Iommufd {
+            file,
+            ioas: argument.out_ioas_id,
+        }))
+    }
+
+    /// An empty one of a container, which becomes usable with its first group.
+    pub fn container() -> Result<Arc<Self>> {
+        Ok(Arc::new(Self::Container {
+            file: open("/dev/vfio/vfio")?,
+            groups: Mutex::default(),
+        }))
+    }
+
+    fn file(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Iommufd { file, .. } | Self::Container { file, .. } => file.as_fd(),
+        }
+    }
+
+    /// Maps `memory` at `iova`, for the devices to read and write.
+    fn map(&self, memory: &Mapping, iova: u64) -> io::Result<()> {
+        match self {
+            Self::Iommufd { file, ioas } => {
+                let mut argument = iommu_ioas_map {
+                    size: size_of::<iommu_ioas_map>() as u32,
+                    flags: iommufd::iommufd_ioas_map_flags_IOMMU_IOAS_MAP_FIXED_IOVA
+                        | iommufd::iommufd_ioas_map_flags_IOMMU_IOAS_MAP_READABLE
+                        | iommufd::iommufd_ioas_map_flags_IOMMU_IOAS_MAP_WRITEABLE,
+                    ioas_id: *ioas,
+                    user_va: memory.address(),
+                    length: memory.length() as u64,
+                    iova,
+                    ..Default::default()
+                };
+                sys::ioctl(file, &request::IOAS_MAP, &mut argument)?;
+            }
+            Self::Container { file, .. } => {
+                let mut argument = vfio_iommu_type1_dma_map {
+                    argsz: size_of::<vfio_iommu_type1_dma_map>() as u32,
+                    flags: vfio::VFIO_DMA_MAP_FLAG_READ | vfio::VFIO_DMA_MAP_FLAG_WRITE,
+                    vaddr: memory.address(),
+                    iova,
+                    size: memory.length() as u64,
+                };
+                sys::ioctl(file, &request::IOMMU_MAP_DMA, &mut argument)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Unmaps the `length` bytes at `iova`, which were mapped as a whole.
+    fn unmap(&self, iova: u64, length: u64) -> io::Result<()> {
+        match self {
+            Self::Iommufd { file, ioas } => {
+                let mut argument = iommu_ioas_unmap {
+                    size: size_of::<iommu_ioas_unmap>() as u32,
+                    ioas_id: *ioas,
+                    iova,
+                    length,
+                };
+                sys::ioctl(file, &request::IOAS_UNMAP, &mut argument)?;
+            }
+            Self::Container { file, .. } => {
+                let mut argument = vfio_iommu_type1_dma_unmap {
+                    argsz: 24,
+                    iova,
+                    size: length,
+                    ..Default::default()
+                };
+                sys::ioctl(file, &request::IOMMU_UNMAP_DMA, &mut argument)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the group `name` into the container and returns its file.
+    ///
+    /// # Panics
+    ///
+    /// If this is no container.
+    pub(super) fn add_group(&self, name: &str) -> Result<File> {
+        let Self::Container { file, groups } = self else {
+            panic!("a group belongs into a container");
+        };
+        let group = open(&format!("/dev/vfio/{name}"))?;
+        let mut groups = groups.lock().expect("no thread panics with the list");
+        sys::ioctl(
+            &group,
+            &request::GROUP_SET_CONTAINER,
+            &mut ContainerDescriptor(self.file().as_raw_fd()),
+        )
+        .context("VFIO_GROUP_SET_CONTAINER")?;
+        if groups.is_empty() {
+            // SAFETY: the argument is a number.
+            unsafe { sys::ioctl_value(file, request::SET_IOMMU, vfio::VFIO_TYPE1v2_IOMMU.into()) }
+                .context("VFIO_SET_IOMMU")?;
+        }
+        groups.push(group.try_clone()?);
+        Ok(group)
+    }
+}
+
+/// Zeroed memory of this process that devices of an address space reach at an IOVA.
+#[derive(Debug)]
+pub struct DmaMemory {
+    /// The memory as this process sees it.
+    pub memory: Mapping,
+    /// Where the devices see it.
+    pub iova: u64,
+    space: Arc<AddressSpace>,
+}
+
+impl DmaMemory {
+    /// Maps `length` bytes, a multiple of the page size, at `iova`.
+    pub fn new(space: &Arc<AddressSpace>, iova: u64, length: usize) -> Result<Self> {
+        let memory = Mapping::anonymous(length).context("mmap")?;
+        space
+            .map(&memory, iova)
+            .with_context(|| format!("DMA mapping of {length:#x} bytes at {iova:#x}"))?;
+        Ok(Self {
+            memory,
+            iova,
+            space: space.clone(),
+        })
+    }
+}
+
+impl Drop for DmaMemory {
+    fn drop(&mut self) {
+        // Fails where the container has lost its groups, and with them its mappings.
+        let _ = self.space.unmap(self.iova, self.memory.length() as u64);
+    }
+}

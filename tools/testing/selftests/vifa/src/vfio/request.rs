@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The ioctl requests of `include/uapi/linux/vfio.h` and `iommufd.h` that the tests use, each with
+//! the type of its argument.
+
+use std::ffi::c_ulong;
+
+use iommufd_bindings::iommufd::{iommu_ioas_alloc, iommu_ioas_map, iommu_ioas_unmap};
+use vfio_bindings::bindings::vfio::{
+    vfio_device_attach_iommufd_pt, vfio_device_bind_iommufd, vfio_device_info,
+    vfio_iommu_type1_dma_map, vfio_iommu_type1_dma_unmap, vfio_irq_info, vfio_region_info,
+};
+
+use crate::sys::{Argument, Request};
+
+/// `_IO(';', number)`: both interfaces number their requests so, with no size in them.
+const fn io(number: c_ulong) -> c_ulong {
+    ((b';' as c_ulong) << 8) | number
+}
+
+macro_rules! sized_by {
+    ($field:ident: $($type:ty),*) => {
+        $(
+            impl Argument for $type {
+                fn stated_size(&self) -> usize {
+                    self.$field as usize
+                }
+            }
+        )*
+    };
+}
+
+sized_by!(argsz: vfio_device_info, vfio_region_info, vfio_irq_info, vfio_device_bind_iommufd,
+    vfio_device_attach_iommufd_pt, vfio_iommu_type1_dma_map, vfio_iommu_type1_dma_unmap);
+sized_by!(size: iommu_ioas_alloc, iommu_ioas_map, iommu_ioas_unmap);
+
+macro_rules! requests {
+    ($($(#[$doc:meta])* $name:ident: $type:ty = $number:expr;)*) => {
+        $(
+            $(#[$doc])*
+            // SAFETY: the header gives this number to a request with this argument, whose size its
+            // own field states.
+            pub const $name: Request<$type> = unsafe { Request::new(io($number)) };
+        )*
+    };
+}
+
+requests! {
+    /// `VFIO_DEVICE_GET_INFO`
+    DEVICE_GET_INFO: vfio_device_info = 107;
+    /// `VFIO_DEVICE_GET_REGION_INFO`
+    DEVICE_GET_REGION_INFO: vfio_region_info = 108;
+    /// `VFIO_DEVICE_GET_IRQ_INFO`
+    DEVICE_GET_IRQ_INFO: vfio_irq_info = 109;
+    /// `VFIO_DEVICE_SET_IRQS`, with one descriptor
+    DEVICE_SET_IRQS: super::device::InterruptSet = 110;
+    /// `VFIO_DEVICE_BIND_IOMMUFD`
+    DEVICE_BIND_IOMMUFD: vfio_device_bind_iommufd = 118;
+    /// `VFIO_DEVICE_ATTACH_IOMMUFD_PT`
+    DEVICE_ATTACH_IOMMUFD_PT: vfio_device_attach_iommufd_pt = 119;
+    /// `VFIO_IOMMU_MAP_DMA`
+    IOMMU_MAP_DMA: vfio_iommu_type1_dma_map = 113;
+    /// `VFIO_IOMMU_UNMAP_DMA`
+    IOMMU_UNMAP_DMA: vfio_iommu_type1_dma_unmap = 114;
+    /// `IOMMU_IOAS_ALLOC`
+    IOAS_ALLOC: iommu_ioas_alloc = 0x81;
+    /// `IOMMU_IOAS_MAP`
+    IOAS_MAP: iommu_ioas_map = 0x85;
+    /// `IOMMU_IOAS_UNMAP`
+    IOAS_UNMAP: iommu_ioas_unmap = 0x86;
+}
+
+/// `VFIO_DEVICE_FEATURE`, whatever the feature's data is.
+pub const fn device_feature<T>() -> Request<super::Feature<T>> {
+    // SAFETY: the handler accesses no more than the argument's `argsz` bytes.
+    unsafe { Request::new(io(117)) }
+}
+
+/// `VFIO_SET_IOMMU`: a number.
+pub const SET_IOMMU: c_ulong = io(102);
+/// `VFIO_GROUP_SET_CONTAINER`: the address of a descriptor.
+pub const GROUP_SET_CONTAINER: Request<super::address_space::ContainerDescriptor> = {
+    // SAFETY: the handler reads one int.
+    unsafe { Request::new(io(104)) }
+};
+/// `VFIO_GROUP_GET_DEVICE_FD`: a string.
+pub const GROUP_GET_DEVICE_FD: c_ulong = io(106);
+/// `VFIO_DEVICE_RESET`: no argument.
+pub const DEVICE_RESET: c_ulong = io(111);
