@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# The user's targets. What the kernel's build system reads is in Kbuild.
+
+KDIR ?= /lib/modules/$(shell uname -r)/build
+
+# For the targets that run in the sandbox, a kernel counts only when the user names it.
+ifneq ($(filter command line environment,$(origin KDIR)),)
+export KDIR
+endif
+export KSRC VIFA_CACHE VIFA_JOBS VIFA_UNSUPPORTED_KERNEL
+
+.DEFAULT_GOAL := module
+.PHONY: module demo shell test lint sandbox kernel qemu clean clean-cache help
+
+module: ## the driver and the guest's sample driver, for the kernel in KDIR (default: the running one)
+	@scripts/check-kdir $(KDIR)
+	$(MAKE) -C $(KDIR) M=$(CURDIR) modules
+
+demo: ## migrate a virtual machine, live, and check every byte
+	@scripts/demo
+
+shell: ## a shell on the SR-IOV host, with the driver loaded
+	@scripts/shell
+
+test: ## every test: on this machine, in the kernel, on the SR-IOV host, end to end
+	@scripts/test
+
+lint: ## every check of the source: rustfmt, clippy, checkpatch, shellcheck
+	@scripts/lint
+
+sandbox: ## the root directory that everything is built and run in
+	@scripts/sandbox create
+
+kernel: ## the kernels of the SR-IOV host and of the guest (KSRC: another source)
+	@scripts/build-kernel host
+	@scripts/build-kernel guest
+
+qemu: ## the SR-IOV host's QEMU with the reference device
+	@scripts/build-qemu
+
+clean: ## remove what "make module" built
+	$(MAKE) -C $(KDIR) M=$(CURDIR) clean
+
+clean-cache: ## remove what older versions of the tree left in the cache
+	@scripts/clean-cache
+
+help: ## this list
+	@echo "Targets:"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
+		while IFS='|' read -r target text; do printf '%-14s %s\n' "$$target" "$$text"; done
+	@echo "Variables:"
+	@echo "  KDIR           a built kernel tree: for modules, and to run the SR-IOV host with"
+	@echo "  KSRC           a kernel source tree to build the test kernels from"
+	@echo "  VIFA_CACHE     where everything that is built is kept (default: ~/.cache/vifa)"
+	@echo "  VIFA_JOBS      how many jobs run at once (default: one for each processor)"

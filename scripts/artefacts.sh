@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# Artefacts: what the scripts make once and keep outside the tree. Each lives in a directory of the
+# cache named by a key, a hash of what it is made from. It counts as made when its stamp says so, so
+# whatever was killed half way is taken up again by the next run. Sourced.
+
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache=${VIFA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vifa}
+log_dir=$cache/logs
+
+# shellcheck source=scripts/versions
+. "$repo/scripts/versions"
+# shellcheck source=scripts/step.sh
+. "$repo/scripts/step.sh"
+
+# key_of TEXT...: the key of an artefact made from TEXT.
+key_of() {
+	printf '%s\n' "$@" | sha256sum | cut -c 1-12
+}
+
+# is_made DIR INPUTS: whether DIR holds the artefact made from exactly INPUTS (a key).
+is_made() {
+	[ "$(cat "$1/.made-from" 2>/dev/null)" = "$2" ]
+}
+
+mark_made() {
+	printf '%s\n' "$2" >"$1/.made-from"
+}
+
+# name_current NAME DIR: let the link NAME in the cache point to DIR, for people to find.
+name_current() {
+	ln -sfn "${2##*/}" "$cache/$1"
+}
+
+# with_lock NAME COMMAND...: run COMMAND while nobody else makes NAME.
+with_lock() {
+	local name=$1 fd
+	shift
+	mkdir -p "$cache/locks"
+	exec {fd}>"$cache/locks/$name"
+	if ! flock --nonblock "$fd"; then
+		printf 'waiting: another run is making the %s\n' "$name"
+		flock "$fd"
+	fi
+	"$@"
+	exec {fd}>&-
+}
+
+sandbox_key() {
+	key_of "$DEBIAN_SUITE" "$LINUX_PACKAGE" "$QEMU_PACKAGE" \
+		"$(cat "$repo/scripts/sandbox-packages")"
+}
+
+sandbox_dir() {
+	printf '%s/sandbox-%s\n' "$cache" "$(sandbox_key)"
+}
+
+# The programs of tools/, which run in the machines as well.
+programs_dir() {
+	printf '%s/target/release\n' "$cache"
+}
+
+# enter_sandbox ARG...: run the calling script inside the sandbox, unless it is there already.
+enter_sandbox() {
+	[ -z "${VIFA_IN_SANDBOX:-}" ] || return 0
+	exec "$repo/scripts/sandbox" run "/vifa/scripts/${0##*/}" "$@"
+}

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# Steps: what every long action of these scripts shows and keeps. A step says what it does, counts
+# its progress where that can be counted, tells the time it took and keeps a log; when it fails, it
+# says where the log is and shows its end. Sourced.
+#
+# Needs: log_dir, where logs are written. Reads VIFA_LOG_DIR_SHOWN, the same directory as the user
+# knows it, which differs from log_dir inside the sandbox.
+
+# How often a running step reports when nobody looks at a terminal, in seconds.
+readonly STEP_REPORT_INTERVAL=30
+
+die() {
+	printf '%s: error: %s\n' "${0##*/}" "$1" >&2
+	shift
+	[ $# -eq 0 ] || printf '    %s\n' "$@" >&2
+	exit 1
+}
+
+elapsed_since() {
+	local s=$(($(date +%s) - $1))
+	printf '%d:%02d' $((s / 60)) $((s % 60))
+}
+
+on_terminal() {
+	[ -t 1 ] && [ -z "${CI:-}" ]
+}
+
+# shown_log FILE: the path of a log as the user knows it.
+shown_log() {
+	printf '%s\n' "${VIFA_LOG_DIR_SHOWN:-$log_dir}${1#"$log_dir"}"
+}
+
+# Counters: each prints "done/total unit" from the log of a running step, or nothing yet.
+
+count_packages() {
+	awk '/^[0-9]+ upgraded, [0-9]+ newly installed/ { total = $3 }
+		/^Setting up / { done++ }
+		END { if (total) printf "%d/%d packages", done, total }' "$1"
+}
+
+# Objects of a kernel build; the total is what the last complete build counted.
+count_kernel_objects() {
+	awk -v total="${STEP_EXPECTED:-}" \
+		'$1 ~ /^(CC|AS|AR|LD|RUSTC|BINDGEN|HOSTCC|HOSTRUSTC|EXPORTS|GEN|MODPOST)$/ { done++ }
+		END { if (done) printf "%d%s objects", done, total ? "/" total : "" }' "$1"
+}
+
+# Ninja says itself where it is: "[12/1340] Compiling ...".
+count_ninja() {
+	tail -c 4096 "$1" | tr '\r' '\n' |
+		sed -n 's/^\[\([0-9]*\/[0-9]*\)\].*/\1 objects/p' | tail -n 1
+}
+
+count_nothing() {
+	:
+}
+
+# step NAME TITLE COUNTER COMMAND...: run COMMAND as a step, its output going to NAME.log.
+step() {
+	local name=$1 title=$2 counter=$3 log start pid status=0 now next
+	shift 3
+	mkdir -p "$log_dir"
+	log=$log_dir/$name.log
+	start=$(date +%s)
+	next=$((start + STEP_REPORT_INTERVAL))
+
+	"$@" >"$log" 2>&1 </dev/null &
+	pid=$!
+	# A step does not outlive its script.
+	trap 'kill "$pid" 2>/dev/null; wait "$pid" 2>/dev/null; trap - INT TERM; kill -INT $$' INT TERM
+
+	on_terminal || printf '%s ...\n' "$title"
+	while kill -0 "$pid" 2>/dev/null; do
+		if on_terminal; then
+			printf '\r\033[K%s  %s  %s' "$title" "$("$counter" "$log")" \
+				"$(elapsed_since "$start")"
+		else
+			now=$(date +%s)
+			if [ "$now" -ge "$next" ]; then
+				printf '%s ... %s %s\n' "$title" "$("$counter" "$log")" \
+					"$(elapsed_since "$start")"
+				next=$((now + STEP_REPORT_INTERVAL))
+			fi
+		fi
+		sleep 0.5
+	done
+	wait "$pid" || status=$?
+	trap - INT TERM
+
+	on_terminal && printf '\r\033[K'
+	if [ "$status" -eq 0 ]; then
+		printf '%s: done in %s\n' "$title" "$(elapsed_since "$start")"
+		return 0
+	fi
+	{
+		printf '%s: FAILED after %s (exit status %d). The end of its log:\n' \
+			"$title" "$(elapsed_since "$start")" "$status"
+		tail -n 20 "$log" | sed 's/^/    /'
+		printf 'The whole log: %s\nWhen the cause is mended, run the same command again.\n' "$(shown_log "$log")"
+	} >&2
+	return "$status"
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One suite of a run: where its output is, and what it comes to.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::tally::Tally;
+use crate::{kernel_log, libtest, tap};
+
+/// The form of a suite's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// What `cargo test` prints.
+    Cargo,
+    /// The Test Anything Protocol, in the kernel's form (KTAP) or the common one.
+    Tap,
+    /// The log of a kernel.
+    KernelLog,
+}
+
+/// A suite: `NAME.log` and, unless it is a kernel log, `NAME.status` in a directory.
+pub struct Suite<'a> {
+    pub directory: &'a Path,
+    pub name: String,
+    pub format: Format,
+}
+
+impl Suite<'_> {
+    /// What the suite comes to. That its output is missing or its program failed is a failure.
+    pub fn judge(&self) -> Tally {
+        self.read().unwrap_or_else(|error| {
+            let mut tally = Tally::default();
+            tally.fail(format!("{error:#}"));
+            tally
+        })
+    }
+
+    fn read(&self) -> Result<Tally> {
+        let log = read_lossy(&self.file("log"))?;
+        let mut tally = match self.format {
+            Format::Cargo => libtest::judge(&log),
+            Format::Tap => tap::judge(&log),
+            Format::KernelLog => kernel_log::judge(&log),
+        };
+        if self.format == Format::KernelLog {
+            return Ok(tally);
+        }
+
+        if tally.is_empty() {
+            tally.fail(format!("{} ran no test", self.name));
+        }
+        let status = read_lossy(&self.file("status"))?;
+        if status.trim() != "0" && tally.failures.is_empty() {
+            tally.fail(format!(
+                "every test passed, but {} ended with exit status {}",
+                self.name,
+                status.trim()
+            ));
+        }
+        Ok(tally)
+    }
+
+    fn file(&self, extension: &str) -> PathBuf {
+        self.directory.join(format!("{}.{extension}", self.name))
+    }
+}
+
+/// Reads a file that may hold bytes that are no UTF-8, as consoles do.
+fn read_lossy(path: &Path) -> Result<String> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Judges a suite with this log and status; `None` for a file that is missing.
+    fn judge(format: Format, log: Option<&str>, status: Option<&str>) -> Tally {
+        let directory = std::env::temp_dir().join(format!(
+            "vifa-test-report-{}-{:?}",
+            std::process::id(),
+            std::thread::current().id()
+        ));
+        fs::create_dir_all(&directory).unwrap();
+        for (extension, content) in [("log", log), ("status", status)] {
+            if let Some(content) = content {
+                fs::write(directory.join(format!("suite.{extension}")), content).unwrap();
+            }
+        }
+        let tally = Suite {
+            directory: &directory,
+            name: "suite".into(),
+            format,
+        }
+        .judge();
+        fs::remove_dir_all(&directory).unwrap();
+        tally
+    }
+
+    const GOOD: &str = "TAP version 13\n1..1\nok 1 a\n";
+
+    #[test]
+    fn good_suite_passes() {
+        let tally = judge(Format::Tap, Some(GOOD), Some("0\n"));
+        assert_eq!(tally.passed, 1);
+        assert!(tally.failures.is_empty());
+    }
+
+    #[test]
+    fn exit_status_counts_although_every_test_passed() {
+        let tally = judge(Format::Tap, Some(GOOD), Some("139\n"));
+        assert_eq!(tally.failures.len(), 1);
+        assert!(tally.failures[0].contains("139"));
+    }
+
+    #[test]
+    fn missing_files_are_failures() {
+        assert_eq!(judge(Format::Tap, None, Some("0\n")).failures.len(), 1);
+        assert_eq!(judge(Format::Tap, Some(GOOD), None).failures.len(), 1);
+        assert_eq!(judge(Format::KernelLog, None, None).failures.len(), 1);
+    }
+
+    #[test]
+    fn suite_without_a_test_fails() {
+        let cargo = "running 0 tests\n\ntest result: ok. 0 passed; 0 failed; 0 ignored; \
+                     0 measured; 0 filtered out; finished in 0.00s\n";
+        assert_eq!(judge(Format::Cargo, Some(cargo), Some("0")).failures.len(), 1);
+    }
+}
