@@ -233,7 +233,10 @@ impl<B: Backend> Stream for Receiving<B> {
     fn write(&self, user: &mut UserReader<'_>) -> Result {
         self.transfer.lock().active()?;
         while !user.is_empty() {
-            user.fault_in()?;
+            match user.fault_in() {
+                Err(_) if user.taken() != 0 => break,
+                result => result?,
+            }
             self.take(user)?;
         }
         Ok(())

@@ -70,7 +70,8 @@ pub(crate) trait Stream: Send + Sync + 'static {
         Err(EBADF)
     }
 
-    /// `write(2)`: takes bytes from `user` until it is empty.
+    /// `write(2)`: takes bytes from `user` until it is empty. An error ends the stream; where only
+    /// user memory is missing, what was taken so far counts.
     fn write(&self, _user: &mut UserReader<'_>) -> Result {
         Err(EBADF)
     }
@@ -146,8 +147,12 @@ impl<S: Stream> Operations<S> {
         // SAFETY: The VFS calls back with an open file of this table.
         let stream = unsafe { Self::stream(file) };
         let mut user = UserWriter(Window::new(user, length));
-        let result = stream.read(&mut user);
-        user.0.outcome(result)
+        match stream.read(&mut user) {
+            // What was read so far is good; the next call meets the error again.
+            Err(error) if user.0.done == 0 => error.to_errno() as isize,
+            // CAST: The VFS asks for at most `MAX_RW_COUNT` bytes.
+            _ => user.0.done as isize,
+        }
     }
 
     extern "C" fn write(
@@ -162,8 +167,12 @@ impl<S: Stream> Operations<S> {
         // SAFETY: The VFS calls back with an open file of this table.
         let stream = unsafe { Self::stream(file) };
         let mut user = UserReader(Window::new(user.cast_mut(), length));
-        let result = stream.write(&mut user);
-        user.0.outcome(result)
+        match stream.write(&mut user) {
+            // What was written so far is lost with the stream: say so at once.
+            Err(error) => error.to_errno() as isize,
+            // CAST: As in `read`.
+            Ok(()) => user.0.done as isize,
+        }
     }
 
     extern "C" fn poll(
@@ -194,6 +203,8 @@ struct Window<'a> {
     length: usize,
     done: usize,
     resident: usize,
+    /// The last copy found nothing resident.
+    stalled: bool,
     _call: PhantomData<&'a mut ()>,
 }
 
@@ -204,6 +215,7 @@ impl Window<'_> {
             length,
             done: 0,
             resident: 0,
+            stalled: false,
             _call: PhantomData,
         }
     }
@@ -216,11 +228,15 @@ impl Window<'_> {
         self.length - self.done
     }
 
-    /// Takes note of what `fault_in` brought in: the number of bytes that it could *not*.
-    fn faulted_in(&mut self, wanted: usize, missing: usize) -> Result {
-        if current!().signal_pending() {
-            return Err(EINTR);
+    /// Makes the next part of the buffer resident with `fault_in(user address, bytes)`, which
+    /// returns the number of bytes that it could *not* bring in.
+    fn fault_in(&mut self, fault_in: impl FnOnce(*mut ffi::c_char, usize) -> usize) -> Result {
+        // Pages that go as fast as they come must not keep a task from dying.
+        if self.stalled && current!().signal_pending() {
+            return Err(ERESTARTSYS);
         }
+        let wanted = self.left().min(WINDOW);
+        let missing = fault_in(self.next(), wanted);
         self.resident = wanted - missing.min(wanted);
         if self.resident == 0 {
             return Err(EFAULT);
@@ -247,22 +263,15 @@ impl Window<'_> {
                 page_rest.min(length - copied)
             } else {
                 self.resident = 0;
+                self.stalled = copied == 0;
                 return copied;
             };
             copied += step;
             self.done += step;
             self.resident -= step;
         }
+        self.stalled = false;
         copied
-    }
-
-    /// What the system call returns: bytes done, or the error where there are none.
-    fn outcome(&self, result: Result) -> isize {
-        match result {
-            Err(error) if self.done == 0 => error.to_errno() as isize,
-            // CAST: The VFS asks for at most `MAX_RW_COUNT` bytes.
-            _ => self.done as isize,
-        }
     }
 }
 
@@ -280,12 +289,13 @@ impl UserWriter<'_> {
     ///
     /// # Errors
     ///
-    /// `EFAULT` where there is no such memory, `EINTR` where a signal waits.
+    /// `EFAULT` where there is no such memory, `ERESTARTSYS` where it does not stay and a signal
+    /// waits.
     pub(crate) fn fault_in(&mut self) -> Result {
-        let wanted = self.0.left().min(WINDOW);
-        // SAFETY: Any user address may be passed.
-        let missing = unsafe { kernel::bindings::fault_in_writeable(self.0.next(), wanted) };
-        self.0.faulted_in(wanted, missing)
+        self.0.fault_in(|user, length| {
+            // SAFETY: Any user address may be passed.
+            unsafe { kernel::bindings::fault_in_writeable(user, length) }
+        })
     }
 
     /// Puts as many of `bytes` as are resident and fit; returns how many. Does not fault.
@@ -313,16 +323,22 @@ impl UserReader<'_> {
         self.0.left() == 0
     }
 
+    /// Returns how many bytes have been taken.
+    pub(crate) fn taken(&self) -> usize {
+        self.0.done
+    }
+
     /// Makes the next part of the buffer resident; see [`UserWriter::fault_in`].
     ///
     /// # Errors
     ///
-    /// `EFAULT` where there is no such memory, `EINTR` where a signal waits.
+    /// `EFAULT` where there is no such memory, `ERESTARTSYS` where it does not stay and a signal
+    /// waits.
     pub(crate) fn fault_in(&mut self) -> Result {
-        let wanted = self.0.left().min(WINDOW);
-        // SAFETY: Any user address may be passed.
-        let missing = unsafe { kernel::bindings::fault_in_readable(self.0.next(), wanted) };
-        self.0.faulted_in(wanted, missing)
+        self.0.fault_in(|user, length| {
+            // SAFETY: Any user address may be passed.
+            unsafe { kernel::bindings::fault_in_readable(user, length) }
+        })
     }
 
     /// Fills as much of `bytes` as is resident; returns how much. Does not fault.

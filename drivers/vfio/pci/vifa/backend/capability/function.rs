@@ -105,6 +105,7 @@ impl Function {
             dev_err!(device, "identity: {}\n", Shown(violation));
             ENODEV
         })?;
+        check_identity(device, &identity)?;
         let Address { domain, bus, devfn } = Address::of(device);
         let function = Self {
             registers: registers.clone(),
@@ -176,6 +177,30 @@ fn identify(registers: &Arc<RegisterFile>, control: &Mailbox) -> Result<Identity
         control_plane_max: u32::from_le(raw.control_plane_max),
         record_version: raw.record_version.map(u16::from_le),
     })
+}
+
+/// Checks what a device says of itself against what the PCI core has found.
+fn check_identity(device: &pci::Device<Core<'_>>, identity: &Identity) -> Result {
+    let check = |field: &str, said: u64, found: u64| {
+        if said == found {
+            return Ok(());
+        }
+        dev_err!(
+            device,
+            "identity: {} is {:#x}, the PCI core has found {:#x}\n",
+            field,
+            said,
+            found
+        );
+        Err(ENODEV)
+    };
+    let vendor = device.vendor_id().as_raw();
+    check("vendor", identity.vendor.into(), vendor.into())?;
+    check("device", identity.device.into(), device.device_id().into())?;
+    for (bar, size) in (0..).zip(identity.bar_size) {
+        check("bar_size", size, device.resource_len(bar)?)?;
+    }
+    Ok(())
 }
 
 impl Backend for Function {
