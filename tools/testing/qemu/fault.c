@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The VIFA reference device: fault injection.
+ *
+ * Faults come from the property "faults" or, where the property
+ * "fault-injection" is on, from registers in the layer frame (vifa_fault.h).
+ * Which command a fault meets depends on the order of the commands alone, never
+ * on time.
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/cutils.h"
+#include "trace.h"
+#include "vifa.h"
+
+#define VIFA_FAULT_SLOT_SIZE        (VIFA_FAULT_SLOT(1) - VIFA_FAULT_SLOT(0))
+#define VIFA_FAULT_DELAY_MAX_MS     (600 * 1000)
+
+static const char *const vifa_fault_names[] = {
+    [VIFA_FAULT_STATUS] = "status",
+    [VIFA_FAULT_HANG] = "hang",
+    [VIFA_FAULT_HANG_ABORT] = "hang-abort",
+    [VIFA_FAULT_DELAY] = "delay",
+    [VIFA_FAULT_SHORT_RESULT] = "short-result",
+    [VIFA_FAULT_SHORT_DATA] = "short-data",
+    [VIFA_FAULT_RESULT] = "result",
+    [VIFA_FAULT_PATCH] = "patch",
+    [VIFA_FAULT_TAG] = "tag",
+    [VIFA_FAULT_NO_INTERRUPT] = "no-interrupt",
+    [VIFA_FAULT_LOG_LOST] = "log-lost",
+    [VIFA_FAULT_LOG_DROP] = "log-drop",
+};
+
+/* Returns what is wrong with a fault that is to be armed, or NULL. */
+static const char *vifa_fault_check(const VifaFault *fault)
+{
+    if (!fault->kind || fault->kind >= ARRAY_SIZE(vifa_fault_names)) {
+        return "kind";
+    }
+    if (fault->vf != VIFA_FAULT_ANY_VF && fault->vf >= VIFA_VFS_MAX) {
+        return "vf";
+    }
+    if (fault->frame && fault->frame != VIFA_MAILBOX_ID_CONTROL &&
+        fault->frame != VIFA_MAILBOX_ID_DATA) {
+        return "frame";
+    }
+    if (fault->opcode > VIFA_MAILBOX_COMMAND_OPCODE) {
+        return "opcode";
+    }
+
+    switch (fault->kind) {
+    case VIFA_FAULT_STATUS:
+        return fault->value && fault->value < VIFA_STATUS_BUSY ? NULL : "value";
+    case VIFA_FAULT_DELAY:
+        return fault->value <= VIFA_FAULT_DELAY_MAX_MS ? NULL : "value";
+    case VIFA_FAULT_LOG_DROP:
+        return fault->value ? NULL : "value";
+    case VIFA_FAULT_PATCH:
+        return fault->width >= 1 && fault->width <= 8 ? NULL : "width";
+    default:
+        return NULL;
+    }
+}
+
+static void vifa_fault_fire(VifaPF *pf, VifaFault *fault, uint16_t vf)
+{
+    fault->fired++;
+    if (fault->count != VIFA_FAULT_ALWAYS) {
+        fault->count--;
+    }
+    trace_vifa_fault_fire(fault - pf->faults, fault->kind, vf);
+}
+
+static bool vifa_fault_armed(const VifaFault *fault, uint16_t vf)
+{
+    return fault->count && (fault->vf == VIFA_FAULT_ANY_VF || fault->vf == vf);
+}
+
+/* The fault that a command meets; its kind is 0 if there is none. */
+VifaFault vifa_fault_for_command(VifaPF *pf, uint16_t vf, uint32_t kind,
+                                 uint16_t opcode)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(pf->faults); i++) {
+        VifaFault *fault = &pf->faults[i];
+
+        if (vifa_fault_armed(fault, vf) && fault->kind != VIFA_FAULT_LOG_DROP &&
+            (!fault->frame || fault->frame == kind) &&
+            (!fault->opcode || fault->opcode == opcode)) {
+            vifa_fault_fire(pf, fault, vf);
+            return *fault;
+        }
+    }
+
+    return (VifaFault) { };
+}
+
+/* Is this the page that is not to be logged? Called once for each page. */
+bool vifa_fault_drops_page(VifaPF *pf, uint16_t vf)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(pf->faults); i++) {
+        VifaFault *fault = &pf->faults[i];
+
+        if (vifa_fault_armed(fault, vf) && fault->kind == VIFA_FAULT_LOG_DROP &&
+            ++fault->pages == fault->value) {
+            fault->pages = 0;
+            vifa_fault_fire(pf, fault, vf);
+            return true;
+        }
+    }
+
+    return false;
+}
+
+static VifaFault *vifa_fault_slot(VifaPF *pf, hwaddr address)
+{
+    hwaddr slot = (address - VIFA_FAULT_SLOT(0)) / VIFA_FAULT_SLOT_SIZE;
+
+    return address >= VIFA_FAULT_SLOT(0) && slot < ARRAY_SIZE(pf->faults) ?
+           &pf->faults[slot] : NULL;
+}
+
+uint32_t vifa_fault_read(VifaPF *pf, hwaddr address)
+{
+    const VifaFault *fault = vifa_fault_slot(pf, address);
+
+    if (address == VIFA_FAULT_SLOTS) {
+        return ARRAY_SIZE(pf->faults);
+    }
+    if (!fault) {
+        return 0;
+    }
+
+    switch (address % VIFA_FAULT_SLOT_SIZE) {
+    case VIFA_FAULT_KIND:
+        return fault->kind;
+    case VIFA_FAULT_VF:
+        return fault->vf;
+    case VIFA_FAULT_FRAME:
+        return fault->frame;
+    case VIFA_FAULT_OPCODE:
+        return fault->opcode;
+    case VIFA_FAULT_VALUE_LOW:
+        return fault->value;
+    case VIFA_FAULT_VALUE_HIGH:
+        return fault->value >> 32;
+    case VIFA_FAULT_OFFSET:
+        return fault->offset;
+    case VIFA_FAULT_WIDTH:
+        return fault->width;
+    case VIFA_FAULT_COUNT:
+        return fault->count;
+    case VIFA_FAULT_FIRED:
+        return fault->fired;
+    default:
+        return 0;
+    }
+}
+
+void vifa_fault_write(VifaPF *pf, hwaddr address, uint32_t value)
+{
+    VifaFault *fault = vifa_fault_slot(pf, address);
+
+    if (!fault) {
+        return;
+    }
+
+    switch (address % VIFA_FAULT_SLOT_SIZE) {
+    case VIFA_FAULT_KIND:
+        fault->kind = value;
+        break;
+    case VIFA_FAULT_VF:
+        fault->vf = value;
+        break;
+    case VIFA_FAULT_FRAME:
+        fault->frame = value;
+        break;
+    case VIFA_FAULT_OPCODE:
+        fault->opcode = value;
+        break;
+    case VIFA_FAULT_VALUE_LOW:
+        fault->value = deposit64(fault->value, 0, 32, value);
+        break;
+    case VIFA_FAULT_VALUE_HIGH:
+        fault->value = deposit64(fault->value, 32, 32, value);
+        break;
+    case VIFA_FAULT_OFFSET:
+        fault->offset = value;
+        break;
+    case VIFA_FAULT_WIDTH:
+        fault->width = value;
+        break;
+    case VIFA_FAULT_COUNT:
+        fault->count = vifa_fault_check(fault) ? 0 : value;
+        fault->fired = 0;
+        fault->pages = 0;
+        return;
+    default:
+        return;
+    }
+    fault->count = 0;
+}
+
+static bool vifa_fault_parse_field(VifaFault *fault, const char *key,
+                                   const char *text)
+{
+    uint64_t value;
+
+    if (!strcmp(key, "frame") && !strcmp(text, "control")) {
+        fault->frame = VIFA_MAILBOX_ID_CONTROL;
+        return true;
+    }
+    if (!strcmp(key, "frame") && !strcmp(text, "data")) {
+        fault->frame = VIFA_MAILBOX_ID_DATA;
+        return true;
+    }
+    if (parse_uint_full(text, 0, &value)) {
+        return false;
+    }
+    if (!strcmp(key, "value")) {
+        fault->value = value;
+        return true;
+    }
+    if (value > UINT32_MAX) {
+        return false;
+    }
+    if (!strcmp(key, "vf")) {
+        fault->vf = value;
+    } else if (!strcmp(key, "opcode")) {
+        fault->opcode = value;
+    } else if (!strcmp(key, "offset")) {
+        fault->offset = value;
+    } else if (!strcmp(key, "width")) {
+        fault->width = value;
+    } else if (!strcmp(key, "count")) {
+        fault->count = value;
+    } else {
+        return false;
+    }
+
+    return true;
+}
+
+static bool vifa_fault_parse(VifaFault *fault, const char *text, Error **errp)
+{
+    g_auto(GStrv) fields = g_strsplit(text, ":", -1);
+    const char *wrong;
+
+    *fault = (VifaFault) { .vf = VIFA_FAULT_ANY_VF, .count = 1 };
+
+    for (size_t i = 1; i < ARRAY_SIZE(vifa_fault_names); i++) {
+        if (!g_strcmp0(fields[0], vifa_fault_names[i])) {
+            fault->kind = i;
+        }
+    }
+    for (char **field = fields; *field && *++field;) {
+        g_auto(GStrv) pair = g_strsplit(*field, "=", 2);
+
+        if (!pair[0] || !pair[1] ||
+            !vifa_fault_parse_field(fault, pair[0], pair[1])) {
+            error_setg(errp, "faults: \"%s\" in \"%s\" is not valid", *field,
+                       text);
+            return false;
+        }
+    }
+
+    wrong = vifa_fault_check(fault);
+    if (wrong) {
+        error_setg(errp, "faults: \"%s\" has no valid %s", text, wrong);
+        return false;
+    }
+
+    return true;
+}
+
+void vifa_fault_set_property(Object *object, const char *text, Error **errp)
+{
+    VifaPF *pf = VIFA_PF(object);
+    VifaFault faults[VIFA_FAULT_SLOT_COUNT] = { };
+    g_auto(GStrv) parts = g_strsplit(text, "/", -1);
+
+    if (g_strv_length(parts) > ARRAY_SIZE(faults)) {
+        error_setg(errp, "faults: more than %zu", ARRAY_SIZE(faults));
+        return;
+    }
+    for (size_t i = 0; parts[i]; i++) {
+        if (!vifa_fault_parse(&faults[i], parts[i], errp)) {
+            return;
+        }
+    }
+    memcpy(pf->faults, faults, sizeof(faults));
+}
+
+char *vifa_fault_get_property(Object *object, Error **errp)
+{
+    const VifaPF *pf = VIFA_PF(object);
+    g_autoptr(GString) text = g_string_new(NULL);
+
+    for (size_t i = 0; i < ARRAY_SIZE(pf->faults); i++) {
+        const VifaFault *fault = &pf->faults[i];
+
+        if (!fault->count) {
+            continue;
+        }
+        g_string_append_printf(text, "%s%s", text->len ? "/" : "",
+                               vifa_fault_names[fault->kind]);
+        if (fault->vf != VIFA_FAULT_ANY_VF) {
+            g_string_append_printf(text, ":vf=%u", fault->vf);
+        }
+        if (fault->frame) {
+            g_string_append_printf(text, ":frame=%s",
+                                   fault->frame == VIFA_MAILBOX_ID_CONTROL ?
+                                   "control" : "data");
+        }
+        g_string_append_printf(text, ":opcode=%u:value=%" PRIu64
+                               ":offset=%u:width=%u:count=%u", fault->opcode,
+                               fault->value, fault->offset, fault->width,
+                               fault->count);
+    }
+
+    return g_string_free(g_steal_pointer(&text), false);
+}
