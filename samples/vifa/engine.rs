@@ -1,0 +1,486 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The DMA engine: commands go in through one ring, completions come out of the other.
+//!
+//! The engine takes commands in order and completes them in order. The id of a command is its place
+//! in that order, so "each command completes exactly once" is a property that every completion
+//! either confirms or refutes.
+//!
+//! Completions are collected when the device says so by its interrupt, and only then. Whoever waits
+//! too long looks whether a completion is there nevertheless; then an interrupt was lost, which is
+//! counted and never hidden.
+
+use crate::{
+    bindings::{
+        self,
+        vifa_reference_completion,
+        vifa_reference_submission, //
+    },
+    registers::{
+        self,
+        DevresBar, //
+    },
+};
+use kernel::{
+    device::Core,
+    dma::{
+        Coherent,
+        DmaAddress, //
+    },
+    io::{
+        io_project,
+        io_read,
+        Io, //
+    },
+    irq,
+    new_condvar,
+    new_mutex,
+    pci,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        barrier::{
+            dma_mb,
+            Read,
+            Write, //
+        },
+        Arc,
+        CondVar,
+        CondVarTimeoutResult,
+        Mutex, //
+    },
+    time::{
+        msecs_to_jiffies,
+        Instant,
+        Monotonic,
+        Msecs, //
+    }, //
+};
+
+/// Entries of each ring.
+pub(crate) const RING_ENTRIES: usize = 64;
+
+static_assert!(RING_ENTRIES.is_power_of_two());
+static_assert!(RING_ENTRIES <= bindings::VIFA_REFERENCE_RING_MAX as usize);
+
+/// How long the next completion may take before it counts as overdue.
+const PATIENCE: Msecs = 10_000;
+
+/// What the engine can do. Lengths are in bytes and multiples of 8; addresses are DMA addresses,
+/// offsets are in local memory.
+#[derive(Clone, Copy)]
+pub(crate) enum Command {
+    /// Completes.
+    Nop,
+    /// Writes the words `first`, `first + 1`, and so on.
+    Fill {
+        destination: DmaAddress,
+        length: u64,
+        first: u64,
+    },
+    /// Copies guest memory.
+    Copy {
+        source: DmaAddress,
+        destination: DmaAddress,
+        length: u64,
+    },
+    /// Computes the CRC-32C of guest memory.
+    Checksum { source: DmaAddress, length: u64 },
+    /// Copies guest memory to local memory.
+    LocalWrite {
+        source: DmaAddress,
+        offset: u64,
+        length: u64,
+    },
+    /// Copies local memory to guest memory.
+    LocalRead {
+        offset: u64,
+        destination: DmaAddress,
+        length: u64,
+    },
+}
+
+impl Command {
+    fn entry(&self, id: u32) -> vifa_reference_submission {
+        let (opcode, source, destination, length, pattern) = match *self {
+            Command::Nop => (bindings::VIFA_REFERENCE_NOP, 0, 0, 0, 0),
+            Command::Fill {
+                destination,
+                length,
+                first,
+            } => (
+                bindings::VIFA_REFERENCE_FILL,
+                0,
+                destination,
+                length,
+                first,
+            ),
+            Command::Copy {
+                source,
+                destination,
+                length,
+            } => (
+                bindings::VIFA_REFERENCE_COPY,
+                source,
+                destination,
+                length,
+                0,
+            ),
+            Command::Checksum { source, length } => {
+                (bindings::VIFA_REFERENCE_CHECKSUM, source, 0, length, 0)
+            }
+            Command::LocalWrite {
+                source,
+                offset,
+                length,
+            } => (
+                bindings::VIFA_REFERENCE_LOCAL_WRITE,
+                source,
+                offset,
+                length,
+                0,
+            ),
+            Command::LocalRead {
+                offset,
+                destination,
+                length,
+            } => (
+                bindings::VIFA_REFERENCE_LOCAL_READ,
+                offset,
+                destination,
+                length,
+                0,
+            ),
+        };
+        vifa_reference_submission {
+            opcode: (opcode as u16).to_le(),
+            reserved0: 0,
+            id: id.to_le(),
+            source: source.to_le(),
+            destination: destination.to_le(),
+            length: length.to_le(),
+            pattern: pattern.to_le(),
+            reserved1: [0; 3],
+        }
+    }
+}
+
+/// Why the device did not do what a command said.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Refusal {
+    /// It does not know the command.
+    Unknown,
+    /// A length or an offset is invalid.
+    Invalid,
+    /// Its DMA was refused.
+    Fault,
+    /// It gave a status that is not defined.
+    Undefined,
+}
+
+/// The end of one command: what it computed, or why it was refused.
+pub(crate) type Outcome = core::result::Result<u64, Refusal>;
+
+fn outcome_of(entry: &vifa_reference_completion) -> Outcome {
+    match u32::from(u16::from_le(entry.status)) {
+        bindings::VIFA_REFERENCE_COMPLETION_SUCCESS => Ok(u64::from_le(entry.result)),
+        bindings::VIFA_REFERENCE_COMPLETION_UNKNOWN => Err(Refusal::Unknown),
+        bindings::VIFA_REFERENCE_COMPLETION_INVALID => Err(Refusal::Invalid),
+        bindings::VIFA_REFERENCE_COMPLETION_FAULT => Err(Refusal::Fault),
+        _ => Err(Refusal::Undefined),
+    }
+}
+
+/// What happened since the engine was started.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Counters {
+    /// Commands given to the device.
+    pub(crate) submitted: u64,
+    /// Completions taken from the device.
+    pub(crate) completed: u64,
+    /// Interrupts taken.
+    pub(crate) interrupts: u64,
+    /// Completions that stood in the ring for [`PATIENCE`] without an interrupt.
+    pub(crate) lost_interrupts: u64,
+    /// Completions with an id other than the next one: a command was lost, repeated or overtaken.
+    pub(crate) misordered: u64,
+    /// Times that no completion came for [`PATIENCE`].
+    pub(crate) stalls: u64,
+    /// Longest time without a completion while commands were under way, in milliseconds.
+    pub(crate) longest_gap: i64,
+}
+
+/// Both rings' indices, which count without end modulo 2^32, and what was collected.
+struct State {
+    submitted: u32,
+    completed: u32,
+    finished: KVec<Outcome>,
+    progress: Instant<Monotonic>,
+    counters: Counters,
+}
+
+/// The engine of one virtual function.
+#[pin_data]
+pub(crate) struct Engine {
+    device: ARef<pci::Device>,
+    bar: DevresBar,
+    local_memory: u64,
+    submissions: Coherent<[vifa_reference_submission]>,
+    completions: Coherent<[vifa_reference_completion]>,
+    #[pin]
+    state: Mutex<State>,
+    #[pin]
+    progress: CondVar,
+}
+
+impl Engine {
+    /// Finds the engine of `pdev`, whose memory space is enabled. It is not running yet.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if this is not a reference device of a revision that this driver knows.
+    pub(crate) fn new(pdev: &pci::Device<Core<'_>>) -> Result<Arc<Self>> {
+        let bar: registers::Bar<'_> =
+            pdev.iomap_region_sized(bindings::VIFA_REFERENCE_BAR, crate::NAME)?;
+
+        let magic = bar.read(registers::MAGIC).value().get();
+        let revision = bar.read(registers::REVISION).value().get();
+        if magic != bindings::VIFA_REFERENCE_MAGIC_VALUE || revision != 1 {
+            dev_err!(
+                pdev,
+                "not a reference device: magic {:#010x}, revision {}\n",
+                magic,
+                revision
+            );
+            return Err(ENODEV);
+        }
+        bar.write_reg(registers::CONTROL::zeroed());
+        let local_memory = u64::from(bar.read(registers::LOCAL_LOW).into_raw())
+            | u64::from(bar.read(registers::LOCAL_HIGH).into_raw()) << 32;
+
+        Arc::pin_init(
+            try_pin_init!(Self {
+                device: pdev.into(),
+                local_memory,
+                submissions: Coherent::zeroed_slice(pdev.as_ref(), RING_ENTRIES, GFP_KERNEL)?,
+                completions: Coherent::zeroed_slice(pdev.as_ref(), RING_ENTRIES, GFP_KERNEL)?,
+                state <- new_mutex!(State {
+                    submitted: 0,
+                    completed: 0,
+                    finished: KVec::with_capacity(RING_ENTRIES, GFP_KERNEL)?,
+                    progress: Instant::now(),
+                    counters: Counters::default(),
+                }),
+                progress <- new_condvar!(),
+                bar: bar.into_devres()?,
+            }? Error),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Size of the local memory in bytes.
+    pub(crate) fn local_memory(&self) -> u64 {
+        self.local_memory
+    }
+
+    pub(crate) fn device(&self) -> &pci::Device {
+        &self.device
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        self.state.lock().counters
+    }
+
+    /// Starts the engine with empty rings and counters at zero, to move at the most `speed` bytes
+    /// in a millisecond; 0 for as many as it can.
+    ///
+    /// # Errors
+    ///
+    /// `ENXIO` if the device has gone, `EIO` if the engine does not start.
+    pub(crate) fn start(&self, speed: u32) -> Result {
+        self.stop();
+        let mut state = self.state.lock();
+        state.submitted = 0;
+        state.completed = 0;
+        state.finished.clear();
+        state.counters = Counters::default();
+        for index in 0..RING_ENTRIES {
+            io_project!(self.completions, [panic: index]).copy_write(Zeroable::zeroed());
+        }
+
+        let bar = self.bar.try_access().ok_or(ENXIO)?;
+        let submissions = self.submissions.dma_address();
+        let completions = self.completions.dma_address();
+        bar.write_reg(registers::RING_ENTRIES::from_raw(RING_ENTRIES as u32));
+        bar.write_reg(registers::SUBMISSION_LOW::from_raw(submissions as u32));
+        bar.write_reg(registers::SUBMISSION_HIGH::from_raw((submissions >> 32) as u32));
+        bar.write_reg(registers::COMPLETION_LOW::from_raw(completions as u32));
+        bar.write_reg(registers::COMPLETION_HIGH::from_raw((completions >> 32) as u32));
+        bar.write_reg(registers::SPEED::from_raw(speed));
+        bar.write_reg(
+            registers::CONTROL::zeroed()
+                .with_enable(true)
+                .with_interrupt(true),
+        );
+        let status = bar.read(registers::STATUS);
+        if !status.enabled() || status.failed() {
+            dev_err!(self.device, "the engine does not start: {:?}\n", status);
+            return Err(EIO);
+        }
+        Ok(())
+    }
+
+    /// Stops the engine. It does no DMA any more when this returns, and what it had not completed
+    /// is dropped.
+    pub(crate) fn stop(&self) {
+        if let Some(bar) = self.bar.try_access() {
+            bar.write_reg(registers::CONTROL::zeroed());
+            // The device has seen the write when it answers the read.
+            bar.read(registers::STATUS);
+        }
+    }
+
+    /// Submits all of `commands`, or none.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if the rings have no room for them, `ENXIO` if the device has gone.
+    pub(crate) fn submit(&self, commands: &[Command]) -> Result {
+        let mut state = self.state.lock();
+        let outstanding = state.submitted.wrapping_sub(state.completed) as usize;
+        if outstanding + state.finished.len() + commands.len() > RING_ENTRIES {
+            return Err(EBUSY);
+        }
+        let bar = self.bar.try_access().ok_or(ENXIO)?;
+        if outstanding == 0 {
+            state.progress = Instant::now();
+        }
+        for command in commands {
+            let index = state.submitted as usize % RING_ENTRIES;
+            io_project!(self.submissions, [panic: index]).copy_write(command.entry(state.submitted));
+            state.submitted = state.submitted.wrapping_add(1);
+        }
+        state.counters.submitted += commands.len() as u64;
+        dma_mb(Write);
+        bar.write_reg(registers::SUBMISSION_TAIL::from_raw(state.submitted));
+        Ok(())
+    }
+
+    /// Waits until at least one command has finished and replaces what is in `finished` by the
+    /// outcomes since the last call, in the order of submission.
+    ///
+    /// # Errors
+    ///
+    /// `EINTR` if a signal came first, `ETIMEDOUT` if no completion came for [`PATIENCE`], `EPROTO`
+    /// if the device completed what it was not asked to do.
+    pub(crate) fn wait(&self, finished: &mut KVec<Outcome>) -> Result {
+        finished.clear();
+        let mut state = self.state.lock();
+        while state.finished.is_empty() {
+            match self
+                .progress
+                .wait_interruptible_timeout(&mut state, msecs_to_jiffies(PATIENCE))
+            {
+                CondVarTimeoutResult::Signal { .. } => return Err(EINTR),
+                CondVarTimeoutResult::Woken { .. } => (),
+                CondVarTimeoutResult::Timeout if !state.finished.is_empty() => (),
+                CondVarTimeoutResult::Timeout => self.overdue(&mut state)?,
+            }
+        }
+        finished.extend_from_slice(&state.finished, GFP_KERNEL)?;
+        state.finished.clear();
+        if state.counters.misordered != 0 {
+            return Err(EPROTO);
+        }
+        Ok(())
+    }
+
+    /// Finds out why no completion came for [`PATIENCE`].
+    fn overdue(&self, state: &mut State) -> Result {
+        self.collect(state);
+        if !state.finished.is_empty() {
+            state.counters.lost_interrupts += 1;
+            dev_err!(
+                self.device,
+                "lost interrupt: {} completions stood in the ring without one\n",
+                state.finished.len()
+            );
+            return Ok(());
+        }
+        state.counters.stalls += 1;
+        let status = self
+            .bar
+            .try_access()
+            .map(|bar| bar.read(registers::STATUS).into_raw());
+        dev_err!(
+            self.device,
+            "no completion for {} ms, {} commands under way, status {:#x?}\n",
+            PATIENCE,
+            state.submitted.wrapping_sub(state.completed),
+            status
+        );
+        Err(ETIMEDOUT)
+    }
+
+    /// Takes from the completion ring what the device has put there.
+    fn collect(&self, state: &mut State) {
+        let before = state.completed;
+        loop {
+            let index = state.completed as usize % RING_ENTRIES;
+            let odd_pass = state.completed as usize / RING_ENTRIES % 2;
+            let phase = u16::from_le(io_read!(self.completions, [panic: index].phase));
+            if usize::from(phase) == odd_pass {
+                break;
+            }
+            // The rest of the entry is valid once the phase is.
+            dma_mb(Read);
+            let entry = io_project!(self.completions, [panic: index]).copy_read();
+            let id = u32::from_le(entry.id);
+            if state.completed == state.submitted || id != state.completed {
+                state.counters.misordered += 1;
+                dev_err!(
+                    self.device,
+                    "completion of command {} where {} is next of {} submitted\n",
+                    id,
+                    state.completed,
+                    state.submitted
+                );
+                if state.completed == state.submitted {
+                    break;
+                }
+            }
+            // There is room: `submit()` sees to it.
+            if state.finished.push_within_capacity(outcome_of(&entry)).is_err() {
+                break;
+            }
+            state.completed = state.completed.wrapping_add(1);
+        }
+
+        let collected = state.completed.wrapping_sub(before);
+        if collected == 0 {
+            return;
+        }
+        state.counters.completed += u64::from(collected);
+        let gap = state.progress.elapsed().as_millis();
+        state.counters.longest_gap = state.counters.longest_gap.max(gap);
+        state.progress = Instant::now();
+        if let Some(bar) = self.bar.try_access() {
+            bar.write_reg(registers::COMPLETION_HEAD::from_raw(state.completed));
+        }
+    }
+}
+
+/// Collects completions when the device signals that there are any.
+pub(crate) struct InterruptHandler(pub(crate) Arc<Engine>);
+
+impl irq::ThreadedHandler for InterruptHandler {
+    fn handle_threaded(&self) -> irq::IrqReturn {
+        let engine = &self.0;
+        let mut state = engine.state.lock();
+        state.counters.interrupts += 1;
+        engine.collect(&mut state);
+        drop(state);
+        engine.progress.notify_all();
+        irq::IrqReturn::Handled
+    }
+}

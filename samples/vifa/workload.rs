@@ -1,0 +1,645 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The workload: keeps the engine busy and believes nothing that it says.
+//!
+//! Lanes take turns. A lane submits a chain of commands at once, each of which depends on the one
+//! before, with a length and a pattern of its own; when the whole chain has completed, the CPU
+//! verifies every byte that it moved and every checksum. Several lanes are under way at a time, how
+//! many changes all the time, down to a single command: then only that command's own interrupt can
+//! tell of its completion.
+//!
+//! Beside what the lanes change all the time there is what nobody changes: archives, in guest memory
+//! and in local memory, written when a run begins and read again and again until it ends. They show
+//! whether a migration carries what was last written long before it.
+//!
+//! A run is a write to the debugfs file `run` and takes as long as that: it ends when somebody
+//! writes to `stop`, when a signal comes or when the engine fails. `progress` tells how it goes.
+
+use crate::{
+    crc32c::Crc32c,
+    engine::{
+        Command,
+        Counters,
+        Engine,
+        Outcome,
+        Refusal, //
+    },
+};
+use kernel::{
+    debugfs,
+    device::{
+        Bound,
+        Device, //
+    },
+    dma::{
+        Coherent,
+        DmaAddress, //
+    },
+    fmt,
+    io::{
+        io_read,
+        io_write, //
+    },
+    new_mutex,
+    prelude::*,
+    str::CString,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc,
+        Mutex, //
+    },
+    uaccess::UserSliceReader, //
+};
+
+/// Chains that can be under way at a time.
+const LANES: usize = 8;
+
+/// Guest buffers that the commands of a chain write.
+const LANE_BUFFERS: usize = 4;
+
+/// Archives in guest memory, and as many in local memory.
+const ARCHIVES: usize = 8;
+
+/// Size of each buffer, and of each lane's and each archive's part of the local memory, in words.
+const BUFFER_WORDS: usize = 8192;
+
+/// Most commands of a chain; all lanes' chains together fit into the rings.
+const CHAIN_COMMANDS: usize = 7;
+
+static_assert!(LANES * CHAIN_COMMANDS <= crate::engine::RING_ENTRIES);
+
+/// Bytes that the engine moves in a millisecond unless `run` says otherwise: slow enough for the CPU
+/// to keep up with it, so that commands are under way at any moment.
+const DEFAULT_SPEED: u32 = 2048;
+
+const fn bytes(words: usize) -> u64 {
+    (words * size_of::<u64>()) as u64
+}
+
+/// The contents of a piece of memory: the words `first`, `first + 1` and so on.
+#[derive(Clone, Copy)]
+struct Pattern {
+    first: u64,
+    words: usize,
+}
+
+impl Pattern {
+    fn iter(self) -> impl Iterator<Item = u64> {
+        (0..self.words as u64).map(move |index| self.first.wrapping_add(index))
+    }
+
+    fn checksum(self) -> u64 {
+        let mut sum = Crc32c::new();
+        self.iter().for_each(|word| sum.add(word));
+        sum.finish().into()
+    }
+
+    /// The part of `words` words from word `start` on.
+    fn part(self, start: usize, words: usize) -> Self {
+        Self {
+            first: self.first.wrapping_add(start as u64),
+            words,
+        }
+    }
+}
+
+/// A buffer in guest memory.
+struct Buffer(Coherent<[u64]>);
+
+impl Buffer {
+    fn new(device: &Device<Bound>) -> Result<Self> {
+        Coherent::zeroed_slice(device, BUFFER_WORDS, GFP_KERNEL).map(Self)
+    }
+
+    fn address(&self, start: usize) -> DmaAddress {
+        self.0.dma_address() + bytes(start)
+    }
+
+    fn write(&self, pattern: Pattern) {
+        for (index, word) in pattern.iter().enumerate() {
+            io_write!(self.0, [panic: index], word);
+        }
+    }
+
+    /// Compares what stands from word `start` on with `pattern`.
+    fn verify(&self, start: usize, pattern: Pattern) -> Result<(), Fault> {
+        for (index, expected) in pattern.iter().enumerate() {
+            let found = io_read!(self.0, [panic: start + index]);
+            if found != expected {
+                return Err(Fault::Word {
+                    index,
+                    of: pattern.words,
+                    expected,
+                    found,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a command of a chain is for.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Nop,
+    Fill,
+    Copy,
+    Checksum,
+    LocalWrite,
+    LocalRead,
+    ArchiveChecksum,
+    ArchiveRead,
+}
+
+/// What went wrong with a step.
+#[derive(Clone, Copy)]
+enum Fault {
+    Refused(Refusal),
+    Word {
+        index: usize,
+        of: usize,
+        expected: u64,
+        found: u64,
+    },
+    Checksum {
+        expected: u64,
+        found: u64,
+    },
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Refused(refusal) => write!(f, "refused as {refusal:?}"),
+            Fault::Word {
+                index,
+                of,
+                expected,
+                found,
+            } => write!(
+                f,
+                "word {index} of {of} is {found:#018x}, expected {expected:#018x}"
+            ),
+            Fault::Checksum { expected, found } => {
+                write!(f, "checksum is {found:#010x}, expected {expected:#010x}")
+            }
+        }
+    }
+}
+
+/// A chain of commands that is under way.
+struct Chain {
+    steps: [(Step, Command); CHAIN_COMMANDS],
+    length: usize,
+    outcomes: [Option<Outcome>; CHAIN_COMMANDS],
+    /// Where in the buffers the chain works, in words.
+    start: usize,
+    pattern: Pattern,
+    /// What `ArchiveChecksum` and `ArchiveRead` are to find.
+    archived: Pattern,
+}
+
+impl Chain {
+    fn new(start: usize, pattern: Pattern, archived: Pattern) -> Self {
+        Self {
+            steps: [(Step::Nop, Command::Nop); CHAIN_COMMANDS],
+            length: 0,
+            outcomes: [None; CHAIN_COMMANDS],
+            start,
+            pattern,
+            archived,
+        }
+    }
+
+    fn push(&mut self, step: Step, command: Command) {
+        self.steps[self.length] = (step, command);
+        self.length += 1;
+    }
+
+    fn submit(&self, engine: &Engine) -> Result {
+        let commands = self.steps.map(|(_, command)| command);
+        engine.submit(&commands[..self.length])
+    }
+
+    /// Takes the outcome of the next command; whether it was the last one.
+    fn finish(&mut self, outcome: Outcome) -> bool {
+        let mut open = self.outcomes[..self.length]
+            .iter_mut()
+            .filter(|outcome| outcome.is_none());
+        if let Some(next) = open.next() {
+            *next = Some(outcome);
+        }
+        open.next().is_none()
+    }
+}
+
+/// What takes part in turns: buffers, a part of the local memory and the chain that is under way.
+struct Lane {
+    buffers: [Buffer; LANE_BUFFERS],
+    chain: Option<Chain>,
+}
+
+impl Lane {
+    fn new(device: &Device<Bound>) -> Result<Self> {
+        Ok(Self {
+            buffers: [
+                Buffer::new(device)?,
+                Buffer::new(device)?,
+                Buffer::new(device)?,
+                Buffer::new(device)?,
+            ],
+            chain: None,
+        })
+    }
+}
+
+/// Where the local memory's parts are, in bytes; nothing is, where there is too little of it.
+#[derive(Clone, Copy)]
+struct LocalMemory;
+
+impl LocalMemory {
+    fn of(engine: &Engine) -> Option<Self> {
+        (engine.local_memory() >= bytes(BUFFER_WORDS) * (LANES + ARCHIVES) as u64).then_some(Self)
+    }
+
+    fn lane(self, lane: usize, start: usize) -> u64 {
+        bytes(lane * BUFFER_WORDS + start)
+    }
+
+    fn archive(self, archive: usize, start: usize) -> u64 {
+        self.lane(LANES + archive, start)
+    }
+}
+
+/// Pseudo-random numbers (xorshift64*), the same in every run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+
+    /// A number of words: as many small ones as large ones.
+    fn words(&mut self) -> usize {
+        let magnitude = 1 << (1 + self.below(BUFFER_WORDS.ilog2() as usize));
+        1 + self.below(magnitude)
+    }
+}
+
+/// What a run works with; whoever holds its lock runs.
+struct Bench {
+    lanes: KVec<Lane>,
+    archives: KVec<Buffer>,
+    random: Random,
+}
+
+/// How far the run has got: everything here is verified.
+#[derive(Default)]
+struct Progress {
+    running: bool,
+    operations: u64,
+    bytes: u64,
+    /// Commands refused and patterns or checksums found wrong.
+    faults: u64,
+}
+
+/// The workload of one virtual function.
+#[pin_data]
+pub(crate) struct Workload {
+    engine: Arc<Engine>,
+    #[pin]
+    bench: Mutex<Bench>,
+    // Taken while `bench` is held, or alone.
+    #[pin]
+    progress: Mutex<Progress>,
+    stop: Atomic<bool>,
+    closed: Atomic<bool>,
+}
+
+impl Workload {
+    fn new(device: &Device<Bound>, engine: Arc<Engine>) -> impl PinInit<Self, Error> + '_ {
+        try_pin_init!(Self {
+            bench <- {
+                let mut lanes = KVec::with_capacity(LANES, GFP_KERNEL)?;
+                for _ in 0..LANES {
+                    lanes.push(Lane::new(device)?, GFP_KERNEL)?;
+                }
+                let mut archives = KVec::with_capacity(ARCHIVES, GFP_KERNEL)?;
+                for _ in 0..ARCHIVES {
+                    archives.push(Buffer::new(device)?, GFP_KERNEL)?;
+                }
+                new_mutex!(Bench { lanes, archives, random: Random(0x5649_4641) })
+            },
+            progress <- new_mutex!(Progress::default()),
+            stop: Atomic::new(false),
+            closed: Atomic::new(false),
+            engine,
+        }? Error)
+    }
+
+    /// Ends the run, if there is one, and allows no other.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Relaxed);
+        drop(self.bench.lock());
+    }
+
+    /// Runs until it is told to stop. `arguments` are words of the form `speed=NUMBER`.
+    fn run(&self, arguments: &str) -> Result {
+        let mut speed = DEFAULT_SPEED;
+        for argument in arguments.split_whitespace() {
+            speed = argument
+                .strip_prefix("speed=")
+                .and_then(|number| number.parse().ok())
+                .ok_or(EINVAL)?;
+        }
+
+        let mut bench = self.bench.try_lock().ok_or(EBUSY)?;
+        self.stop.store(false, Relaxed);
+        *self.progress.lock() = Progress {
+            running: true,
+            ..Progress::default()
+        };
+        let result = self
+            .engine
+            .start(speed)
+            .and_then(|()| Run::new(self, &mut bench)?.run());
+        self.engine.stop();
+        for lane in &mut bench.lanes {
+            lane.chain = None;
+        }
+        self.progress.lock().running = false;
+        result
+    }
+
+    fn stopping(&self) -> bool {
+        self.stop.load(Relaxed) || self.closed.load(Relaxed)
+    }
+
+    fn report(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counters {
+            submitted,
+            completed,
+            interrupts,
+            lost_interrupts,
+            misordered,
+            stalls,
+            longest_gap,
+        } = self.engine.counters();
+        let progress = self.progress.lock();
+        writeln!(
+            f,
+            "{{\"running\":{},\"operations\":{},\"bytes\":{},\"errors\":{},\
+             \"lost_interrupts\":{lost_interrupts},\"submitted\":{submitted},\
+             \"completed\":{completed},\"interrupts\":{interrupts},\"misordered\":{misordered},\
+             \"stalls\":{stalls},\"longest_gap_ms\":{longest_gap}}}",
+            progress.running,
+            progress.operations,
+            progress.bytes,
+            progress.faults + misordered + stalls,
+        )
+    }
+}
+
+/// A run that is under way.
+struct Run<'a> {
+    workload: &'a Workload,
+    bench: &'a mut Bench,
+    local: Option<LocalMemory>,
+    /// What the archives hold.
+    archived: [Pattern; ARCHIVES],
+    finished: KVec<Outcome>,
+}
+
+impl<'a> Run<'a> {
+    /// Fills the archives.
+    fn new(workload: &'a Workload, bench: &'a mut Bench) -> Result<Self> {
+        let archived = [(); ARCHIVES].map(|()| Pattern {
+            first: bench.random.next(),
+            words: BUFFER_WORDS,
+        });
+        let mut run = Self {
+            local: LocalMemory::of(&workload.engine),
+            workload,
+            bench,
+            archived,
+            finished: KVec::new(),
+        };
+        for archive in 0..ARCHIVES {
+            run.bench.archives[archive].write(archived[archive]);
+            if let Some(local) = run.local {
+                run.workload.engine.submit(&[Command::LocalWrite {
+                    source: run.bench.archives[archive].address(0),
+                    offset: local.archive(archive, 0),
+                    length: bytes(BUFFER_WORDS),
+                }])?;
+                run.workload.engine.wait(&mut run.finished)?;
+                if let Some(Err(refusal)) = run.finished.first() {
+                    run.fault(Step::LocalWrite, Fault::Refused(*refusal));
+                }
+                run.workload.progress.lock().operations += 1;
+            }
+        }
+        Ok(run)
+    }
+
+    fn run(mut self) -> Result {
+        let mut next = 0;
+        let mut oldest = 0;
+        let mut under_way = 0;
+        let mut width = 1;
+        let mut finished = core::mem::take(&mut self.finished);
+        loop {
+            while under_way < width && !self.workload.stopping() {
+                let chain = self.compose(next);
+                chain.submit(&self.workload.engine)?;
+                self.bench.lanes[next].chain = Some(chain);
+                next = (next + 1) % LANES;
+                under_way += 1;
+            }
+            if under_way == 0 {
+                break;
+            }
+            self.workload.engine.wait(&mut finished)?;
+            for outcome in finished.drain_all() {
+                let Some(chain) = &mut self.bench.lanes[oldest].chain else {
+                    return Err(EPROTO);
+                };
+                if chain.finish(outcome) {
+                    self.verify(oldest);
+                    oldest = (oldest + 1) % LANES;
+                    under_way -= 1;
+                    width = 1 + self.bench.random.below(LANES);
+                }
+            }
+        }
+        for archive in 0..ARCHIVES {
+            let verified = self.bench.archives[archive].verify(0, self.archived[archive]);
+            self.verified(Step::ArchiveChecksum, verified, bytes(BUFFER_WORDS));
+        }
+        Ok(())
+    }
+
+    /// Makes up the next chain of `lane`.
+    fn compose(&mut self, lane: usize) -> Chain {
+        let random = &mut self.bench.random;
+        let words = random.words();
+        let start = random.below(BUFFER_WORDS - words + 1);
+        let length = bytes(words);
+        let archive = random.below(ARCHIVES);
+        let pattern = Pattern {
+            first: random.next(),
+            words,
+        };
+        let mut chain = Chain::new(start, pattern, self.archived[archive].part(start, words));
+
+        if random.below(LANES) == 0 {
+            chain.push(Step::Nop, Command::Nop);
+            return chain;
+        }
+        let address = |buffer: usize| self.bench.lanes[lane].buffers[buffer].address(start);
+        chain.push(
+            Step::Fill,
+            Command::Fill {
+                destination: address(0),
+                length,
+                first: pattern.first,
+            },
+        );
+        chain.push(
+            Step::Copy,
+            Command::Copy {
+                source: address(0),
+                destination: address(1),
+                length,
+            },
+        );
+        chain.push(
+            Step::Checksum,
+            Command::Checksum {
+                source: address(1),
+                length,
+            },
+        );
+        chain.push(
+            Step::ArchiveChecksum,
+            Command::Checksum {
+                source: self.bench.archives[archive].address(start),
+                length,
+            },
+        );
+        if let Some(local) = self.local {
+            chain.push(
+                Step::LocalWrite,
+                Command::LocalWrite {
+                    source: address(1),
+                    offset: local.lane(lane, start),
+                    length,
+                },
+            );
+            chain.push(
+                Step::LocalRead,
+                Command::LocalRead {
+                    offset: local.lane(lane, start),
+                    destination: address(2),
+                    length,
+                },
+            );
+            chain.push(
+                Step::ArchiveRead,
+                Command::LocalRead {
+                    offset: local.archive(archive, start),
+                    destination: address(3),
+                    length,
+                },
+            );
+        }
+        chain
+    }
+
+    /// Verifies what the chain of `lane` did, all of whose commands have finished.
+    fn verify(&mut self, lane: usize) {
+        let Some(chain) = self.bench.lanes[lane].chain.take() else {
+            return;
+        };
+        let buffers = &self.bench.lanes[lane].buffers;
+        let steps = chain.steps.iter().zip(chain.outcomes);
+        for ((step, _), outcome) in steps.take(chain.length) {
+            let checksum = |pattern: Pattern, found| match pattern.checksum() {
+                expected if expected == found => Ok(()),
+                expected => Err(Fault::Checksum { expected, found }),
+            };
+            let verified = match outcome {
+                None => continue,
+                Some(Err(refusal)) => Err(Fault::Refused(refusal)),
+                Some(Ok(result)) => match step {
+                    Step::Nop | Step::LocalWrite => Ok(()),
+                    Step::Fill => buffers[0].verify(chain.start, chain.pattern),
+                    Step::Copy => buffers[1].verify(chain.start, chain.pattern),
+                    Step::Checksum => checksum(chain.pattern, result),
+                    Step::LocalRead => buffers[2].verify(chain.start, chain.pattern),
+                    Step::ArchiveChecksum => checksum(chain.archived, result),
+                    Step::ArchiveRead => buffers[3].verify(chain.start, chain.archived),
+                },
+            };
+            let length = match step {
+                Step::Nop | Step::LocalWrite => 0,
+                _ => bytes(chain.pattern.words),
+            };
+            self.verified(*step, verified, length);
+        }
+    }
+
+    /// Counts a step of which `length` bytes were looked at.
+    fn verified(&self, step: Step, verified: Result<(), Fault>, length: u64) {
+        {
+            let mut progress = self.workload.progress.lock();
+            progress.operations += 1;
+            progress.bytes += length;
+        }
+        if let Err(fault) = verified {
+            self.fault(step, fault);
+        }
+    }
+
+    fn fault(&self, step: Step, fault: Fault) {
+        self.workload.progress.lock().faults += 1;
+        dev_err!(self.workload.engine.device(), "{:?}: {}\n", step, fault);
+    }
+}
+
+fn write_run(workload: &Workload, reader: &mut UserSliceReader) -> Result {
+    let mut text = [0; 64];
+    let length = reader.len();
+    let text = text.get_mut(..length).ok_or(EINVAL)?;
+    reader.read_slice(text)?;
+    workload.run(core::str::from_utf8(text).map_err(|_| EINVAL)?)
+}
+
+fn write_stop(workload: &Workload, _reader: &mut UserSliceReader) -> Result {
+    workload.stop.store(true, Relaxed);
+    Ok(())
+}
+
+/// Makes the workload of the function with this `engine`, and its files in `parent`.
+pub(crate) fn files<'a>(
+    device: &'a Device<Bound>,
+    engine: Arc<Engine>,
+    parent: &'a debugfs::Dir,
+    name: &'a CString,
+) -> impl PinInit<debugfs::Scope<Workload>, Error> + 'a {
+    parent.scope(Workload::new(device, engine), name, |workload, directory| {
+        directory.read_callback_file(c"progress", workload, &Workload::report);
+        directory.write_only_callback_file(c"run", workload, &write_run);
+        directory.write_only_callback_file(c"stop", workload, &write_stop);
+    })
+}
