@@ -37,3 +37,16 @@ check_kernel_release() {
 jobs_allowed() {
 	printf '%s\n' "${VIFA_JOBS:-$(nproc)}"
 }
+
+# build_modules TREE KIND NAME ARGUMENT...: the modules that the kernel in TREE runs, in
+# $cache/modules/NAME. KIND is host or guest.
+build_modules() {
+	local tree=$1 kind=$2 output=$cache/modules/$3 other
+	shift 3
+	case $kind in
+	host) other=CONFIG_SAMPLE_VIFA_REFERENCE=n ;;
+	guest) other=CONFIG_VIFA_VFIO_PCI=n ;;
+	esac
+	mkdir -p "$output"
+	make -C "$tree" M="$repo" MO="$output" -j"$(jobs_allowed)" W=1 "$other" "$@" modules
+}
