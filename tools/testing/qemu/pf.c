@@ -21,8 +21,8 @@
 #define VIFA_PF_CAP_EXPRESS         0x60
 #define VIFA_PF_CAP_AER             0x100
 #define VIFA_PF_CAP_ARI             0x150
-#define VIFA_PF_CAP_SRIOV           0x160
-#define VIFA_PF_CAP_DVSEC           0x1a0
+#define VIFA_PF_CAP_DVSEC           0x160
+#define VIFA_PF_CAP_SRIOV           0x180   /* last: its reset overruns it */
 
 /* 64 VFs of a PF at function 0, or of two at functions 0 and 1, fit on a bus. */
 #define VIFA_PF_VF_OFFSET           0x80
