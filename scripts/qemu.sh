@@ -3,13 +3,16 @@
 #
 # Where the SR-IOV host's QEMU is. Sourced after artefacts.sh, inside the sandbox.
 
-# How it is configured: as little as the host needs, with the firmware of the distribution's package.
+# How it is configured: as little as the host needs.
 qemu_options=(
 	--target-list=x86_64-softmmu
 	--without-default-features --without-default-devices --with-devices-x86_64=vifa
-	--disable-download --disable-install-blobs --disable-fdt --enable-tcg --enable-kvm --enable-virtfs --enable-attr --enable-cap-ng
-	--firmwarepath=/usr/share/qemu:/usr/share/seabios
+	--disable-download --disable-install-blobs --disable-fdt
+	--enable-tcg --enable-kvm --enable-virtfs --enable-attr --enable-cap-ng
 )
+
+# The distribution's firmware: a QEMU in its build directory looks for none elsewhere.
+qemu_firmware="-L /usr/share/qemu -L /usr/share/seabios"
 
 # The directory with QEMU's source and build. The sources of the reference device are no part of
 # its key: they are compiled in that same directory when they change.
