@@ -22,7 +22,7 @@
 #define VIFA_INTERFACE_DOMAIN		0xffffffff00000000ULL
 #define VIFA_INTERFACE_RESERVED		0x00000000ff000000ULL
 #define VIFA_INTERFACE_BUS		0x0000000000ff0000ULL
-#define VIFA_INTERFACE_DEVFN		0x000000000000ff00ULL	/* device: 5 bits, function: 3 bits */
+#define VIFA_INTERFACE_DEVFN		0x000000000000ff00ULL	/* device: 5 bits, function: 3 */
 #define VIFA_INTERFACE_PLANE		0x00000000000000ffULL	/* VIFA_PLANE_* */
 
 #define VIFA_PLANE_CONTROL		1
@@ -68,8 +68,8 @@ struct vifa_section_header {
  * sections as many as are needed, each of the others once.
  */
 #define VIFA_SECTION_IDENTITY		1	/* control interface: struct vifa_identity */
-#define VIFA_SECTION_DATA		2	/* data interface: struct vifa_data_run and bytes */
-#define VIFA_SECTION_CONTROL		3	/* control interface: struct vifa_record and bytes */
+#define VIFA_SECTION_DATA		2	/* data interface: struct vifa_data_run ... */
+#define VIFA_SECTION_CONTROL		3	/* control interface: struct vifa_record ... */
 #define VIFA_SECTION_END		4	/* control interface: struct vifa_stream_end */
 
 #define VIFA_IDENTITY_BARS		6
@@ -137,7 +137,8 @@ struct vifa_stream_end {
 	__le64 sections;	/* before this one */
 	__le64 data_bytes;	/* of local memory, in all data sections */
 	__le64 control_bytes;	/* of records, in the control section */
-	__le32 headers_crc;	/* of the stream header and of all section headers before this one */
+	/* Of the stream header and of all section headers before this one, each without its crc. */
+	__le32 headers_crc;
 	__le32 reserved;
 };
 

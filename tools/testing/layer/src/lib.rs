@@ -9,6 +9,8 @@
 #![cfg_attr(not(test), allow(dead_code))]
 
 mod seam;
+#[cfg(test)]
+mod tests;
 
 #[path = "../../../../drivers/vfio/pci/vifa"]
 mod driver {

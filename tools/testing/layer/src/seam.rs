@@ -3,6 +3,7 @@
 //! What the layer needs from the world around it, on the host.
 
 use std::{
+    cell::Cell,
     collections::TryReserveError,
     ops::{Deref, DerefMut},
 };
@@ -14,19 +15,40 @@ pub(crate) struct Bytes(Vec<u8>);
 impl Bytes {
     /// Makes an empty buffer with room for `capacity` bytes.
     pub(crate) fn with_capacity(capacity: usize) -> Result<Self, OutOfMemory> {
-        let mut bytes = Vec::new();
+        let mut bytes = Self(Vec::new());
 
-        bytes.try_reserve_exact(capacity)?;
-        Ok(Self(bytes))
+        bytes.reserve(capacity)?;
+        Ok(bytes)
     }
 
     /// Sets the length to `length`; bytes that are new are zero.
     pub(crate) fn resize_zeroed(&mut self, length: usize) -> Result<(), OutOfMemory> {
-        self.0
-            .try_reserve_exact(length.saturating_sub(self.0.len()))?;
+        self.reserve(length)?;
         self.0.resize(length, 0);
         Ok(())
     }
+
+    /// Makes room for `length` bytes in all.
+    fn reserve(&mut self, length: usize) -> Result<(), OutOfMemory> {
+        if length > self.0.capacity() {
+            ALLOWANCE.set(ALLOWANCE.get().checked_sub(length).ok_or(OutOfMemory)?);
+            self.0.try_reserve_exact(length - self.0.len())?;
+        }
+        Ok(())
+    }
+}
+
+thread_local! {
+    /// Bytes that this thread may still allocate.
+    static ALLOWANCE: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+/// Runs `f` and lets it allocate `bytes` altogether.
+pub(crate) fn with_allowance<T>(bytes: usize, f: impl FnOnce() -> T) -> T {
+    ALLOWANCE.set(bytes);
+    let result = f();
+    ALLOWANCE.set(usize::MAX);
+    result
 }
 
 impl Deref for Bytes {

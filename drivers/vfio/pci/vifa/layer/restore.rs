@@ -6,24 +6,20 @@
 //! when they are there. Local memory goes to the device run by run, each after its checksum was
 //! verified; the control plane goes to the device when the whole stream was found to be sound.
 
+mod error;
+
 use super::{
     check::{
         check,
         Expectation,
         Violation, //
     },
-    identity::{
-        Identity,
-        Mismatch, //
-    },
+    identity::Identity,
     interface::{
         Interfaces,
         Plane, //
     },
-    records::{
-        self,
-        InvalidRecord, //
-    },
+    records,
     stream::{
         unseal,
         Checksum,
@@ -41,13 +37,13 @@ use super::{
         SECTION_LENGTH_MAX, //
     },
 };
-use crate::seam::{
-    Bytes,
-    OutOfMemory, //
-};
-use core::{
-    fmt,
-    mem, //
+use crate::seam::Bytes;
+use core::mem;
+
+pub(crate) use error::{
+    Class,
+    Place,
+    RestoreError, //
 };
 
 /// A stopped device that takes another's state.
@@ -75,100 +71,6 @@ pub(crate) trait Destination {
 
     /// Replaces the control plane by these records.
     fn write_control(&mut self, records: &[u8]) -> Result<(), Self::Error>;
-}
-
-/// The part of a stream in which something was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// The stream header.
-    StreamHeader,
-    /// The header of the section with this sequence number.
-    SectionHeader(u64),
-    /// The payload of the section with this sequence number; the type if it is known.
-    Payload(u64, Option<Kind>),
-    /// Behind the end section.
-    Behind,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::StreamHeader => write!(f, "stream header"),
-            Self::SectionHeader(sequence) => write!(f, "header of section {sequence}"),
-            Self::Payload(sequence, Some(kind)) => write!(f, "section {sequence} ({kind})"),
-            Self::Payload(sequence, None) => write!(f, "section {sequence} (unknown, optional)"),
-            Self::Behind => write!(f, "behind the end section"),
-        }
-    }
-}
-
-/// Why a stream was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RestoreError<E> {
-    /// A field of the stream is not what it has to be.
-    Malformed(Place, Violation),
-    /// The control plane in the stream is malformed, or not one that this device loads.
-    Record(InvalidRecord),
-    /// This device cannot take the source's state.
-    Incompatible(Mismatch),
-    /// Bytes follow the end section.
-    Excess,
-    /// The stream ended here, before the end section was complete.
-    Incomplete(Place),
-    /// The buffer of the destination is too short.
-    Buffer,
-    /// There was no memory for the control plane.
-    OutOfMemory,
-    /// The device did not do what it was asked.
-    Device(E),
-}
-
-/// What kind of failure a [`RestoreError`] is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Class<E> {
-    /// The stream is no sound stream.
-    Invalid,
-    /// The stream is of a device that this one cannot replace.
-    Incompatible,
-    /// There was not enough memory.
-    OutOfMemory,
-    /// The device did not do what it was asked.
-    Device(E),
-}
-
-impl<E: Copy> RestoreError<E> {
-    /// Returns what kind of failure this is.
-    pub(crate) fn class(&self) -> Class<E> {
-        match *self {
-            Self::Malformed(..) | Self::Record(_) | Self::Excess | Self::Incomplete(_) => {
-                Class::Invalid
-            }
-            Self::Incompatible(_) => Class::Incompatible,
-            Self::Buffer | Self::OutOfMemory => Class::OutOfMemory,
-            Self::Device(error) => Class::Device(error),
-        }
-    }
-}
-
-impl<E: fmt::Debug> fmt::Display for RestoreError<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Malformed(place, violation) => write!(f, "{place}: {violation}"),
-            Self::Record(invalid) => write!(f, "control plane: {invalid}"),
-            Self::Incompatible(mismatch) => write!(f, "incompatible: {mismatch}"),
-            Self::Excess => write!(f, "bytes follow the end section"),
-            Self::Incomplete(place) => write!(f, "the stream is incomplete: it ends in {place}"),
-            Self::Buffer => write!(f, "the destination's buffer is too short"),
-            Self::OutOfMemory => write!(f, "no memory for the control plane"),
-            Self::Device(error) => write!(f, "the device failed: {error:?}"),
-        }
-    }
-}
-
-impl<E> From<OutOfMemory> for RestoreError<E> {
-    fn from(_: OutOfMemory) -> Self {
-        Self::OutOfMemory
-    }
 }
 
 /// What the next bytes of a stream belong to.
@@ -378,11 +280,11 @@ impl<E: Copy> Restorer<E> {
     fn take_stream_header(&mut self) -> Result<Part, RestoreError<E>> {
         let header = self.scratch.get(..HEADER_LENGTH).unwrap_or_default();
 
-        unseal("crc", header)
+        let preamble = unseal("crc", header)
             .and_then(Preamble::decode)
-            .and_then(|preamble| preamble.validate())
+            .and_then(Preamble::validated)
             .map_err(|violation| RestoreError::Malformed(Place::StreamHeader, violation))?;
-        self.totals.count_header(header);
+        self.totals.count_header(preamble);
         Ok(Part::SectionHeader)
     }
 
@@ -417,7 +319,7 @@ impl<E: Copy> Restorer<E> {
             None => Payload::Unknown(Checksum::EMPTY),
         };
 
-        self.totals.count_section(header);
+        self.totals.count_section(section);
         if section.length == 0 {
             section.verify(Checksum::EMPTY)?;
             return Ok(Part::SectionHeader);

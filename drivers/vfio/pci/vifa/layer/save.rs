@@ -148,13 +148,10 @@ impl Head {
         }
     }
 
-    /// Appends a header and its CRC, and returns both as they stand.
-    fn push_sealed(&mut self, header: &[u8]) -> &[u8] {
-        let start = self.length;
-
+    /// Appends a header and its CRC.
+    fn push_sealed(&mut self, header: &[u8]) {
         self.push(header);
         self.push(&Checksum::of(header).to_le_bytes());
-        self.as_slice().get(start..).unwrap_or_default()
     }
 }
 
@@ -283,8 +280,8 @@ impl<E: Copy> Saver<E> {
             Stage::Data(0)
         };
 
-        let header = self.head.push_sealed(&Preamble::CURRENT.encode());
-        self.totals.count_header(header);
+        self.head.push_sealed(&Preamble::CURRENT.encode());
+        self.totals.count_header(Preamble::CURRENT);
         self.load_section(
             source.interfaces(),
             Kind::Identity,
@@ -397,8 +394,8 @@ impl<E: Copy> Saver<E> {
             sequence: self.totals.sections(),
             payload_crc: Checksum::EMPTY.and(head).and(body).value(),
         };
-        let header = self.head.push_sealed(&section.encode());
-        self.totals.count_section(header);
+        self.head.push_sealed(&section.encode());
+        self.totals.count_section(section);
         self.head.push(head);
         self.body = body.len();
         Ok(())

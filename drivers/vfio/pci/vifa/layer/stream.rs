@@ -129,7 +129,8 @@ layout! {
         pub(crate) data_bytes: u64,
         /// Bytes of records in the control section.
         pub(crate) control_bytes: u64,
-        /// CRC of the stream header and of all section headers before this one.
+        /// CRC of the stream header and of all section headers before this one, each without its
+        /// own CRC.
         pub(crate) headers_crc: u32,
         /// Zero.
         pub(crate) reserved: u32,
@@ -219,18 +220,19 @@ impl Preamble {
         minor: MINOR,
     };
 
-    /// Checks that a stream with this header can be read.
+    /// Returns this header if a stream with it can be read.
     ///
     /// # Errors
     ///
     /// The first field that is wrong.
-    pub(crate) fn validate(&self) -> Result<(), Violation> {
+    pub(crate) fn validated(self) -> Result<Self, Violation> {
         check(
             "magic",
             u64::from_le_bytes(self.magic),
             Expectation::Equal(u64::from_le_bytes(MAGIC)),
         )?;
-        check("major", self.major, Expectation::Equal(MAJOR.into()))
+        check("major", self.major, Expectation::Equal(MAJOR.into()))?;
+        Ok(self)
     }
 }
 
@@ -307,13 +309,13 @@ impl Totals {
     }
 
     /// Takes in the stream header.
-    pub(crate) fn count_header(&mut self, header: &[u8]) {
-        self.headers = self.headers.and(header);
+    pub(crate) fn count_header(&mut self, preamble: Preamble) {
+        self.headers = self.headers.and(&preamble.encode());
     }
 
     /// Takes in a section with this header.
-    pub(crate) fn count_section(&mut self, header: &[u8]) {
-        self.headers = self.headers.and(header);
+    pub(crate) fn count_section(&mut self, section: Section) {
+        self.headers = self.headers.and(&section.encode());
         self.sections = self.sections.saturating_add(1);
     }
 

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the host tests of the layer beyond what the kernel does, too.
+//!
+//! [`encoder`] and [`decoder`] are a second implementation of the stream. They were written from
+//! `Documentation/vifa/stream.rst` and share nothing with the layer.
+
+mod decoder;
+mod encoder;
+mod golden;
+mod headers;
+mod properties;
+mod refusals;
