@@ -108,13 +108,7 @@ impl Command {
                 destination,
                 length,
                 first,
-            } => (
-                bindings::VIFA_REFERENCE_FILL,
-                0,
-                destination,
-                length,
-                first,
-            ),
+            } => (bindings::VIFA_REFERENCE_FILL, 0, destination, length, first),
             Command::Copy {
                 source,
                 destination,
@@ -313,9 +307,13 @@ impl Engine {
         let completions = self.completions.dma_address();
         bar.write_reg(registers::RING_ENTRIES::from_raw(RING_ENTRIES as u32));
         bar.write_reg(registers::SUBMISSION_LOW::from_raw(submissions as u32));
-        bar.write_reg(registers::SUBMISSION_HIGH::from_raw((submissions >> 32) as u32));
+        bar.write_reg(registers::SUBMISSION_HIGH::from_raw(
+            (submissions >> 32) as u32,
+        ));
         bar.write_reg(registers::COMPLETION_LOW::from_raw(completions as u32));
-        bar.write_reg(registers::COMPLETION_HIGH::from_raw((completions >> 32) as u32));
+        bar.write_reg(registers::COMPLETION_HIGH::from_raw(
+            (completions >> 32) as u32,
+        ));
         bar.write_reg(registers::SPEED::from_raw(speed));
         bar.write_reg(
             registers::CONTROL::zeroed()
@@ -357,7 +355,8 @@ impl Engine {
         }
         for command in commands {
             let index = state.submitted as usize % RING_ENTRIES;
-            io_project!(self.submissions, [panic: index]).copy_write(command.entry(state.submitted));
+            io_project!(self.submissions, [panic: index])
+                .copy_write(command.entry(state.submitted));
             state.submitted = state.submitted.wrapping_add(1);
         }
         state.counters.submitted += commands.len() as u64;
@@ -450,7 +449,11 @@ impl Engine {
                 }
             }
             // There is room: `submit()` sees to it.
-            if state.finished.push_within_capacity(outcome_of(&entry)).is_err() {
+            if state
+                .finished
+                .push_within_capacity(outcome_of(&entry))
+                .is_err()
+            {
                 break;
             }
             state.completed = state.completed.wrapping_add(1);

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! QMP, the protocol by which a program controls QEMU: JSON objects, one a line, over a socket.
+//!
+//! Only what a migration takes: commands with a result or an error, and events, which are kept in
+//! the order and with the time of their arrival until somebody asks for them.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, bail, Context, Result};
+use serde::Deserialize;
+use serde_json::{json, Value};
+
+/// How long QEMU may take to answer a command.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long QEMU may take to open its socket: it may have to be read from a slow disk first.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Something that QEMU says by itself.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The state of the migration.
+    Migration { status: String },
+    /// The state of a VFIO device.
+    VfioMigration { state: String },
+    /// The virtual machine's processors stopped.
+    Stop,
+    /// The virtual machine's processors run again.
+    Resume,
+    /// The guest did something that QEMU ends or stops for.
+    GuestFailed { event: String },
+    /// Anything else.
+    Other { event: String },
+}
+
+/// What QEMU sends.
+#[derive(Debug, PartialEq)]
+enum Message {
+    Greeting,
+    Return(Value),
+    Error(String),
+    Event(Event),
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    #[serde(rename = "QMP")]
+    greeting: Option<Value>,
+    #[serde(rename = "return")]
+    value: Option<Value>,
+    error: Option<WireError>,
+    event: Option<String>,
+    #[serde(default)]
+    data: Value,
+}
+
+#[derive(Deserialize)]
+struct WireError {
+    desc: String,
+}
+
+impl Message {
+    fn parse(line: &str) -> Result<Self> {
+        let wire: Wire =
+            serde_json::from_str(line).with_context(|| format!("QEMU said: {line}"))?;
+        Ok(match wire {
+            Wire {
+                event: Some(event), ..
+            } => Message::Event(Event::parse(event, &wire.data)),
+            Wire {
+                error: Some(error), ..
+            } => Message::Error(error.desc),
+            Wire {
+                value: Some(value), ..
+            } => Message::Return(value),
+            Wire {
+                greeting: Some(_), ..
+            } => Message::Greeting,
+            _ => bail!("QEMU said what QMP does not know: {line}"),
+        })
+    }
+}
+
+impl Event {
+    fn parse(event: String, data: &Value) -> Self {
+        let text = |member: &str| data[member].as_str().unwrap_or("?").to_owned();
+        match event.as_str() {
+            "MIGRATION" => Event::Migration {
+                status: text("status"),
+            },
+            "VFIO_MIGRATION" => Event::VfioMigration {
+                state: text("device-state"),
+            },
+            "STOP" => Event::Stop,
+            "RESUME" => Event::Resume,
+            "SHUTDOWN" | "RESET" | "GUEST_PANICKED" | "MEMORY_FAILURE" => {
+                Event::GuestFailed { event }
+            }
+            _ => Event::Other { event },
+        }
+    }
+}
+
+/// A connection to a QEMU.
+pub struct Qmp {
+    stream: UnixStream,
+    messages: Receiver<(Instant, Result<Message>)>,
+    events: Vec<(Instant, Event)>,
+}
+
+impl Qmp {
+    /// Waits until QEMU listens on `socket` and connects; `alive` says why QEMU has ended, if it
+    /// has.
+    pub fn connect(socket: &Path, mut alive: impl FnMut() -> Result<()>) -> Result<Self> {
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        let stream = loop {
+            match UnixStream::connect(socket) {
+                Ok(stream) => break stream,
+                Err(_) if Instant::now() < deadline => {
+                    alive()?;
+                    thread::sleep(Duration::from_millis(20));
+                }
+                Err(error) => {
+                    return Err(error).with_context(|| {
+                        format!(
+                            "QEMU does not listen on {} after {} s",
+                            socket.display(),
+                            CONNECT_TIMEOUT.as_secs()
+                        )
+                    })
+                }
+            }
+        };
+        let reader = BufReader::new(stream.try_clone()?);
+        let (sender, messages) = mpsc::channel();
+        thread::spawn(move || {
+            for line in reader.lines() {
+                let Ok(line) = line else { return };
+                if sender
+                    .send((Instant::now(), Message::parse(&line)))
+                    .is_err()
+                {
+                    return;
+                }
+            }
+        });
+        let mut qmp = Self {
+            stream,
+            messages,
+            events: Vec::new(),
+        };
+        match qmp.next_message("its greeting", Instant::now() + ANSWER_TIMEOUT)? {
+            Message::Greeting => (),
+            message => bail!("QEMU greets with {message:?}"),
+        }
+        qmp.execute("qmp_capabilities", json!({}))?;
+        Ok(qmp)
+    }
+
+    /// Executes `command` and returns its result.
+    pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
+        let mut line = json!({ "execute": command, "arguments": arguments }).to_string();
+        line.push('\n');
+        self.stream
+            .write_all(line.as_bytes())
+            .with_context(|| format!("sending {command} to QEMU"))?;
+        match self.next_message(command, Instant::now() + ANSWER_TIMEOUT)? {
+            Message::Return(value) => Ok(value),
+            Message::Error(description) => Err(anyhow!("QEMU refuses {command}: {description}")),
+            message => bail!("QEMU answers {command} with {message:?}"),
+        }
+    }
+
+    /// The events since the last call.
+    pub fn take_events(&mut self) -> Result<Vec<(Instant, Event)>> {
+        while let Ok((time, message)) = self.messages.try_recv() {
+            match message? {
+                Message::Event(event) => self.events.push((time, event)),
+                message => bail!("QEMU said unasked: {message:?}"),
+            }
+        }
+        Ok(std::mem::take(&mut self.events))
+    }
+
+    /// The next message that is no event.
+    fn next_message(&mut self, to: &str, deadline: Instant) -> Result<Message> {
+        loop {
+            let rest = deadline.saturating_duration_since(Instant::now());
+            match self.messages.recv_timeout(rest) {
+                Ok((time, message)) => match message? {
+                    Message::Event(event) => self.events.push((time, event)),
+                    message => return Ok(message),
+                },
+                Err(RecvTimeoutError::Timeout) => bail!(
+                    "QEMU does not answer to {to} for {} s",
+                    ANSWER_TIMEOUT.as_secs()
+                ),
+                Err(RecvTimeoutError::Disconnected) => bail!("QEMU hung up before {to}"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_messages_apart() {
+        let parse = |line| Message::parse(line).unwrap();
+        assert_eq!(
+            parse(r#"{"QMP": {"version": {}, "capabilities": ["oob"]}}"#),
+            Message::Greeting
+        );
+        assert_eq!(parse(r#"{"return": {}}"#), Message::Return(json!({})));
+        assert_eq!(
+            parse(r#"{"error": {"class": "GenericError", "desc": "no"}}"#),
+            Message::Error("no".into())
+        );
+        assert_eq!(
+            parse(r#"{"timestamp": {"seconds": 1}, "event": "STOP"}"#),
+            Message::Event(Event::Stop)
+        );
+        assert_eq!(
+            parse(
+                r#"{"event": "VFIO_MIGRATION",
+                    "data": {"device-id": "vf", "device-state": "stop-copy"}}"#
+            ),
+            Message::Event(Event::VfioMigration {
+                state: "stop-copy".into()
+            })
+        );
+        assert_eq!(
+            parse(r#"{"event": "MIGRATION", "data": {"status": "active"}}"#),
+            Message::Event(Event::Migration {
+                status: "active".into()
+            })
+        );
+    }
+
+    #[test]
+    fn a_guest_that_resets_has_failed() {
+        let message = Message::parse(r#"{"event": "RESET", "data": {"guest": true}}"#).unwrap();
+        assert!(matches!(message, Message::Event(Event::GuestFailed { .. })));
+    }
+
+    #[test]
+    fn refuses_what_is_not_qmp() {
+        assert!(Message::parse("hello").is_err());
+        assert!(Message::parse(r#"{"hello": 1}"#).is_err());
+    }
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The Test Anything Protocol, in the form that kselftest reads.
+
+/// A run of tests whose number is known beforehand.
+pub struct Tap {
+    planned: u32,
+    passed: u32,
+    failed: u32,
+}
+
+impl Tap {
+    /// Announces `planned` tests.
+    pub fn plan(planned: u32) -> Self {
+        println!("TAP version 13\n1..{planned}");
+        Self {
+            planned,
+            passed: 0,
+            failed: 0,
+        }
+    }
+
+    pub fn pass(&mut self, name: &str) {
+        self.passed += 1;
+        println!("ok {} {name}", self.passed + self.failed);
+    }
+
+    /// The next test failed. The first line of `reason` becomes its name.
+    pub fn fail(&mut self, reason: &str) {
+        self.failed += 1;
+        let mut lines = reason.lines();
+        println!(
+            "not ok {} {}",
+            self.passed + self.failed,
+            lines.next().unwrap_or_default()
+        );
+        lines.for_each(|line| self.note(line));
+    }
+
+    /// Writes lines that are no results.
+    pub fn note(&self, text: &str) {
+        text.lines().for_each(|line| println!("# {}", line.trim()));
+    }
+
+    /// Fails the tests that did not come to run; whether all passed.
+    pub fn finish(mut self) -> bool {
+        while self.passed + self.failed < self.planned {
+            self.fail("did not run");
+        }
+        println!("# Totals: pass:{} fail:{} skip:0", self.passed, self.failed);
+        self.passed == self.planned
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_did_not_run_did_not_pass() {
+        let mut tap = Tap::plan(2);
+        tap.pass("one");
+        assert!(!tap.finish());
+    }
+
+    #[test]
+    fn all_must_pass() {
+        let mut tap = Tap::plan(2);
+        tap.pass("one");
+        tap.pass("two");
+        assert!(tap.finish());
+        let mut tap = Tap::plan(1);
+        tap.fail("for a reason\nand another");
+        assert!(!tap.finish());
+    }
+}
