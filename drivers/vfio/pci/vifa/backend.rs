@@ -9,9 +9,11 @@ pub(crate) mod capability;
 
 use crate::layer::{
     identity::Identity,
+    interface::Interfaces,
     restore::Destination,
     save::Source, //
 };
+use core::fmt;
 use kernel::{
     prelude::*,
     sync::Arc, //
@@ -28,6 +30,16 @@ pub(crate) enum RunState {
     Stopped,
 }
 
+impl fmt::Display for RunState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Running => "running",
+            Self::P2pQuiesced => "P2P-quiesced",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
 /// One virtual function of some kind of hardware.
 pub(crate) trait Backend: Send + Sync + Sized + 'static {
     /// The device as the output party of a transfer.
@@ -38,6 +50,9 @@ pub(crate) trait Backend: Send + Sync + Sized + 'static {
 
     /// What the device is; validated.
     fn identity(&self) -> &Identity;
+
+    /// The device's two virtual interfaces.
+    fn interfaces(&self) -> Interfaces;
 
     /// Returns the run state that the device is in.
     fn run_state(&self) -> Result<RunState>;

@@ -13,14 +13,19 @@
 //! ([`Migration::unlock`]). The VFIO core itself keeps `VFIO_DEVICE_RESET` from running beside
 //! another call of the same user in a way that would matter.
 //!
-//! Lock order: `deferred_reset` is innermost; `machine`, then the session of a migration file,
-//! then what the backend locks.
+//! Lock order: `machine`, then the session of a migration file, then what the backend locks, or the
+//! last error. `deferred_reset` is innermost.
 
+mod region;
+mod report;
 mod session;
 
-use self::session::{
-    Receiving,
-    Sending, //
+use self::{
+    report::Report,
+    session::{
+        Receiving,
+        Sending, //
+    }, //
 };
 use crate::{
     backend::{
@@ -83,7 +88,7 @@ impl<B: Backend> Phase<B> {
 /// What carries out the arcs.
 struct Machine<B: Backend> {
     backend: Arc<B>,
-    device: ARef<pci::Device>,
+    report: Arc<Report>,
     phase: Phase<B>,
 }
 
@@ -103,16 +108,20 @@ impl<B: Backend> Machine<B> {
     /// answer is not.
     fn run(&mut self, state: RunState, phase: Phase<B>) -> Result {
         let before = self.backend.run_state();
-        let result = self.backend.set_run_state(state);
-        match (result, before, self.backend.run_state()) {
-            (Ok(()), ..) => self.enter(phase),
-            (Err(error), Ok(before), Ok(now)) if before == now && error != ETIMEDOUT => {}
-            (Err(_), ..) => {
-                dev_err!(self.device, "its run state is unknown: it needs a reset\n");
-                self.enter(Phase::Error);
-            }
+        let Err(error) = self.backend.set_run_state(state) else {
+            self.enter(phase);
+            return Ok(());
+        };
+        if error != ETIMEDOUT && before.is_ok() && before == self.backend.run_state() {
+            return Err(self
+                .report
+                .error(error, format_args!("refuses to be {state}")));
         }
-        result
+        self.enter(Phase::Error);
+        Err(self.report.error(
+            error,
+            format_args!("does not get to be {state}, and needs a reset"),
+        ))
     }
 
     /// Carries out one arc; returns the file of a transfer that begins with it.
@@ -122,13 +131,13 @@ impl<B: Backend> Machine<B> {
             Step::Quiesce => self.run(RunState::P2pQuiesced, Phase::RunningP2p)?,
             Step::Stop => self.run(RunState::Stopped, Phase::Stop)?,
             Step::BeginSave => {
-                let session = Sending::new(B::source(&self.backend)?, self.device.clone())?;
+                let session = Sending::new(B::source(&self.backend)?, self.report.clone())?;
                 let file = file::open(session.clone())?;
                 self.enter(Phase::StopCopy(session));
                 return Ok(Some(file));
             }
             Step::BeginRestore => {
-                let session = Receiving::new(B::destination(&self.backend)?, self.device.clone())?;
+                let session = Receiving::new(B::destination(&self.backend)?, self.report.clone())?;
                 let file = file::open(session.clone())?;
                 self.enter(Phase::Resuming(session));
                 return Ok(Some(file));
@@ -154,6 +163,7 @@ impl<B: Backend> Machine<B> {
 #[pin_data]
 pub(crate) struct Migration<B: Backend> {
     backend: Arc<B>,
+    report: Arc<Report>,
     #[pin]
     machine: Mutex<Machine<B>>,
     /// A reset that whoever holds `machine` has to carry out.
@@ -163,19 +173,24 @@ pub(crate) struct Migration<B: Backend> {
 
 impl<B: Backend> Migration<B> {
     /// Makes a migration in the state RUNNING.
-    pub(crate) fn new(backend: Arc<B>, device: ARef<pci::Device>) -> impl PinInit<Self> {
-        pin_init!(Self {
-            machine <- new_mutex!(
-                Machine {
-                    backend: backend.clone(),
-                    device,
-                    phase: Phase::Running,
-                },
-                "vifa_migration"
-            ),
-            deferred_reset <- new_spinlock!(false),
-            backend,
-        })
+    pub(crate) fn new(backend: Arc<B>, device: ARef<pci::Device>) -> Result<Arc<Self>> {
+        let report = Arc::pin_init(Report::new(device), GFP_KERNEL)?;
+        Arc::pin_init(
+            pin_init!(Self {
+                machine <- new_mutex!(
+                    Machine {
+                        backend: backend.clone(),
+                        report: report.clone(),
+                        phase: Phase::Running,
+                    },
+                    "vifa_migration"
+                ),
+                deferred_reset <- new_spinlock!(false),
+                backend,
+                report,
+            }),
+            GFP_KERNEL,
+        )
     }
 
     /// The backend.
@@ -223,6 +238,7 @@ impl<B: Backend> Migration<B> {
     ///
     /// The device cannot be made to run.
     pub(crate) fn open(&self) -> Result {
+        self.report.clear();
         self.with(|machine| {
             if machine.backend.run_state()? != RunState::Running {
                 machine.backend.set_run_state(RunState::Running)?;

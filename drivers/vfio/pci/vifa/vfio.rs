@@ -15,10 +15,14 @@ mod driver;
 pub(crate) mod file;
 pub(crate) mod migration;
 pub(crate) mod pci;
+pub(crate) mod region;
 pub(crate) mod sriov;
 
 pub(crate) use self::{
-    device::Device,
+    device::{
+        Device,
+        Opening, //
+    },
     driver::{
         Adapter,
         Driver, //

@@ -23,7 +23,8 @@ use crate::{
             NotVirtual,
             Virtual, //
         },
-        Device, //
+        Device,
+        Opening, //
     },
     VifaModule,
 };
@@ -32,22 +33,19 @@ use kernel::{
     fs::File,
     pci,
     prelude::*,
-    sync::aref::ARef, //
+    sync::{
+        aref::ARef,
+        Arc, //
+    }, //
 };
 
 /// A virtual function as a VIFA interface.
-#[pin_data]
 pub(crate) struct VirtualFunction<B: Backend> {
-    #[pin]
-    migration: Migration<B>,
+    migration: Arc<Migration<B>>,
 }
 
-impl vfio::Driver for VirtualFunction<capability::Function> {
-    type Module = VifaModule;
-    const NAME: &'static CStr = c"vifa-vfio-pci";
-    const ID_TABLE: pci::IdTable<()> = &VIRTUAL_IDS;
-
-    fn probe(device: &pci::Device<Core<'_>>) -> Result<impl PinInit<Self, Error>> {
+impl VirtualFunction<capability::Function> {
+    fn new(device: &pci::Device<Core<'_>>) -> Result<Self> {
         let place = Virtual::new(device).map_err(|reason| {
             match reason {
                 NotVirtual::NotAVirtualFunction => {
@@ -61,10 +59,19 @@ impl vfio::Driver for VirtualFunction<capability::Function> {
             ENODEV
         })?;
         let function = capability::Function::new(device, &place)?;
-        let device: ARef<pci::Device> = device.into();
-        Ok(try_pin_init!(Self {
-            migration <- Migration::new(function, device),
-        }))
+        Ok(Self {
+            migration: Migration::new(function, device.into())?,
+        })
+    }
+}
+
+impl vfio::Driver for VirtualFunction<capability::Function> {
+    type Module = VifaModule;
+    const NAME: &'static CStr = c"vifa-vfio-pci";
+    const ID_TABLE: pci::IdTable<()> = &VIRTUAL_IDS;
+
+    fn probe(device: &pci::Device<Core<'_>>) -> impl PinInit<Self, Error> {
+        Self::new(device)
     }
 
     fn migration_support(&self) -> Support {
@@ -75,8 +82,10 @@ impl vfio::Driver for VirtualFunction<capability::Function> {
         }
     }
 
-    fn open(device: &Device<Self>) -> Result {
-        device.data().migration.open()
+    fn open(device: &Opening<'_, Self>) -> Result {
+        let data = device.data();
+        data.migration.open()?;
+        device.add_region(data.migration.clone())
     }
 
     fn close(device: &Device<Self>) {

@@ -9,6 +9,7 @@
 #include <linux/vfio_pci_core.h>
 #include <linux/vifa_hw.h>
 #include <linux/vifa_reference.h>
+#include <uapi/linux/vifa.h>
 
 int rust_helper_pci_domain_nr(struct pci_bus *bus);
 struct pci_dev *rust_helper_pci_physfn(struct pci_dev *dev);

@@ -6,6 +6,7 @@
 //! file may live on for as long as user space likes; it then reaches nothing any more, and every
 //! call says so. No user memory is faulted in while the session is locked (see [`crate::vfio::file`]).
 
+use super::report::Report;
 use crate::{
     backend::Backend,
     layer::{
@@ -19,7 +20,6 @@ use crate::{
             Saver, //
         },
     },
-    seam::Shown,
     vfio::file::{
         Direction,
         Readiness,
@@ -31,10 +31,8 @@ use crate::{
 };
 use kernel::{
     new_mutex,
-    pci,
     prelude::*,
     sync::{
-        aref::ARef,
         Arc,
         Mutex, //
     }, //
@@ -69,16 +67,16 @@ impl<T> Transfer<T> {
 /// A transfer from the device to user space.
 #[pin_data]
 pub(super) struct Sending<B: Backend> {
-    device: ARef<pci::Device>,
+    report: Arc<Report>,
     #[pin]
     transfer: Mutex<Transfer<(Saver<Error>, B::Source)>>,
 }
 
 impl<B: Backend> Sending<B> {
-    pub(super) fn new(source: B::Source, device: ARef<pci::Device>) -> Result<Arc<Self>> {
+    pub(super) fn new(source: B::Source, report: Arc<Report>) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
-                device,
+                report,
                 transfer <- new_mutex!(Transfer::Active((Saver::new(), source)), "vifa_sending"),
             }),
             GFP_KERNEL,
@@ -91,11 +89,12 @@ impl<B: Backend> Sending<B> {
     }
 
     fn fail(&self, error: SaveError<Error>) -> Error {
-        dev_err!(self.device, "cannot be saved: {}\n", Shown(error));
-        match error {
+        let errno = match error {
             SaveError::Device(error) => error,
             _ => EIO,
-        }
+        };
+        self.report
+            .error(errno, format_args!("cannot be saved: {error}"))
     }
 
     /// Puts what is ready into the resident part of `user`; returns whether the stream has ended.
@@ -146,16 +145,16 @@ impl<B: Backend> Stream for Sending<B> {
 /// A transfer from user space to the device.
 #[pin_data]
 pub(super) struct Receiving<B: Backend> {
-    device: ARef<pci::Device>,
+    report: Arc<Report>,
     #[pin]
     transfer: Mutex<Transfer<(Restorer<Error>, B::Destination)>>,
 }
 
 impl<B: Backend> Receiving<B> {
-    pub(super) fn new(destination: B::Destination, device: ARef<pci::Device>) -> Result<Arc<Self>> {
+    pub(super) fn new(destination: B::Destination, report: Arc<Report>) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
-                device,
+                report,
                 transfer <- new_mutex!(
                     Transfer::Active((Restorer::new(), destination)),
                     "vifa_receiving"
@@ -187,12 +186,13 @@ impl<B: Backend> Receiving<B> {
     }
 
     fn refuse(&self, error: RestoreError<Error>) -> Error {
-        dev_err!(self.device, "cannot be restored: {}\n", Shown(error));
-        match error.class() {
+        let errno = match error.class() {
             Class::Invalid | Class::Incompatible => EINVAL,
             Class::OutOfMemory => ENOMEM,
             Class::Device(error) => error,
-        }
+        };
+        self.report
+            .error(errno, format_args!("cannot be restored: {error}"))
     }
 
     /// Takes the resident part of `user`.

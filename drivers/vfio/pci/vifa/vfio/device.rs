@@ -13,7 +13,10 @@ use super::{
     pci::as_raw, //
 };
 use crate::bindings;
-use core::pin::Pin;
+use core::{
+    ops::Deref,
+    pin::Pin, //
+};
 use kernel::{
     device::CoreInternal,
     error::{
@@ -39,6 +42,23 @@ use kernel::{
 pub(crate) struct Device<T: Driver> {
     core: Opaque<bindings::vfio_pci_core_device>,
     data: Opaque<T>,
+}
+
+/// A device that is being opened: enabled, and not yet given to its user.
+pub(crate) struct Opening<'a, T: Driver>(&'a Device<T>);
+
+impl<T: Driver> Opening<'_, T> {
+    pub(super) fn core(&self) -> *mut bindings::vfio_pci_core_device {
+        self.0.core.get()
+    }
+}
+
+impl<T: Driver> Deref for Opening<'_, T> {
+    type Target = Device<T>;
+
+    fn deref(&self) -> &Device<T> {
+        self.0
+    }
 }
 
 impl<T: Driver> Device<T> {
@@ -188,7 +208,7 @@ impl<T: Driver> Device<T> {
         from_result(|| {
             // SAFETY: The device is registered and not open.
             to_result(unsafe { bindings::vfio_pci_core_enable(device.core.get()) })?;
-            if let Err(error) = T::open(device) {
+            if let Err(error) = T::open(&Opening(device)) {
                 // SAFETY: The device has just been enabled.
                 unsafe { bindings::vfio_pci_core_disable(device.core.get()) };
                 return Err(error);

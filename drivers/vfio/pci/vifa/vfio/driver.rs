@@ -8,7 +8,10 @@
 //! `struct vfio_pci_core_device` itself. [`pci::Adapter`] offers none of these.
 
 use super::{
-    device::Device,
+    device::{
+        Device,
+        Opening, //
+    },
     migration,
     pci::as_raw, //
 };
@@ -51,14 +54,14 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     const ID_TABLE: pci::IdTable<()>;
 
     /// Begins to drive a device. An error leaves it to other drivers.
-    fn probe(device: &pci::Device<Core<'_>>) -> Result<impl PinInit<Self, Error>>;
+    fn probe(device: &pci::Device<Core<'_>>) -> impl PinInit<Self, Error>;
 
     /// The parts of the migration protocol that the device supports; asked once, after
     /// [`Self::probe`].
     fn migration_support(&self) -> migration::Support;
 
     /// The device is about to be opened by its only user; it has just been reset.
-    fn open(device: &Device<Self>) -> Result;
+    fn open(device: &Opening<'_, Self>) -> Result;
 
     /// The user is gone. Its migration files may still be open, and must reach nothing any more.
     fn close(device: &Device<Self>);
@@ -141,7 +144,7 @@ impl<T: Driver> Adapter<T> {
         // for the duration of the call and is locked.
         let pdev = unsafe { &*pdev.cast::<pci::Device<CoreInternal<'_>>>() };
         from_result(|| {
-            Device::<T>::register(pdev, T::probe(pdev)?)?;
+            Device::<T>::register(pdev, T::probe(pdev))?;
             Ok(0)
         })
     }

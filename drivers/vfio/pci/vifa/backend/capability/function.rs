@@ -143,11 +143,6 @@ impl Function {
         Buffer::new(&self.registers, capacity)
     }
 
-    /// The device's virtual interfaces.
-    pub(super) fn interfaces(&self) -> Interfaces {
-        self.interfaces
-    }
-
     /// The device that the log names.
     pub(super) fn device(&self) -> &pci::Device {
         &self.device
@@ -209,6 +204,10 @@ impl Backend for Function {
 
     fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    fn interfaces(&self) -> Interfaces {
+        self.interfaces
     }
 
     fn run_state(&self) -> Result<RunState> {
