@@ -38,7 +38,7 @@ struct Arguments {
     list: bool,
 
     /// The module's file, which is loaded, and reloaded by the tests of that
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", env = "VIFA_MODULE")]
     module: Option<PathBuf>,
 
     /// Run only tests whose names contain one of these
