@@ -142,4 +142,30 @@ struct vifa_stream_end {
 	__le32 reserved;
 };
 
+/*
+ * The migration region: a device region of type
+ * VFIO_REGION_TYPE_PCI_VENDOR_TYPE | VIFA_REGION_VENDOR and subtype
+ * VIFA_REGION_SUBTYPE. It is read-only. One read sees one moment.
+ */
+#define VIFA_REGION_VENDOR		0x1234
+#define VIFA_REGION_SUBTYPE		1
+
+#define VIFA_REGION_MAGIC		"VIFAREGN"
+#define VIFA_REGION_MAJOR		0
+#define VIFA_REGION_MINOR		1
+#define VIFA_REGION_TEXT		160
+
+struct vifa_region {
+	__u8 magic[8];		/* VIFA_REGION_MAGIC, without the final NUL */
+	__le16 major;
+	__le16 minor;
+	__le32 size;		/* bytes of this structure */
+	__le64 control_interface;
+	__le64 data_interface;
+	__le32 state;		/* enum vfio_device_mig_state */
+	__le32 error;		/* errno of the last error since the device was opened; 0: none */
+	__u8 error_text[VIFA_REGION_TEXT];	/* what it was about; ends with a NUL */
+	struct vifa_identity identity;
+};
+
 #endif /* _UAPI_LINUX_VIFA_H */
