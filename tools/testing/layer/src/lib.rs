@@ -6,7 +6,7 @@
 //! them harder than a kernel can.
 
 // Nothing but the tests uses the layer here.
-#![cfg_attr(not(test), allow(dead_code))]
+#![cfg_attr(not(test), allow(dead_code, unused_imports))]
 
 mod seam;
 #[cfg(test)]

@@ -131,7 +131,6 @@ pub(crate) struct Restorer<E> {
     scratch: [u8; SCRATCH],
     accepted: Option<Accepted>,
     totals: Totals,
-    received: u64,
     failed: Option<RestoreError<E>>,
 }
 
@@ -144,14 +143,8 @@ impl<E: Copy> Restorer<E> {
             scratch: [0; SCRATCH],
             accepted: None,
             totals: Totals::NONE,
-            received: 0,
             failed: None,
         }
-    }
-
-    /// Returns how many bytes of the stream were received.
-    pub(crate) fn received(&self) -> u64 {
-        self.received
     }
 
     /// Returns where the next bytes of the stream belong; at least one byte long.
@@ -261,7 +254,6 @@ impl<E: Copy> Restorer<E> {
 
             *checksum = checksum.and(skipped);
         }
-        self.received = self.received.saturating_add(length as u64);
         if length < left {
             self.filled = self.filled.saturating_add(length);
             return Ok(());

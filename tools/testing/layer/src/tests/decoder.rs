@@ -50,7 +50,7 @@ impl<'a> Input<'a> {
         Ok(bytes
             .iter()
             .rev()
-            .fold(0, |value, &byte| value << 8 | u64::from(byte)))
+            .fold(0, |value, &byte| (value << 8) | u64::from(byte)))
     }
 }
 
@@ -155,7 +155,7 @@ pub(crate) fn decode(stream: &[u8], own: &Identity) -> Result<State, String> {
             _ => {
                 require(!mandatory, "unknown mandatory section")?;
                 require(
-                    interface == function | 1 || interface == function | 2,
+                    [function | 1, function | 2].contains(&interface),
                     "interface",
                 )?;
             }

@@ -29,8 +29,10 @@ macro_rules! assert_fields {
                 value.to_le_bytes(),
                 concat!(stringify!($structure), ".", stringify!($field)),
             );
-            // A field of the structure that is longer or shorter would not be of the value's type.
-            let _ = c::$structure { $field: value, ..Default::default() };
+            // Does not compile if the field is longer or shorter than the value.
+            let mut structure = c::$structure::default();
+            structure.$field = value;
+            assert_eq!(structure.$field, value);
         })*
     };
 }

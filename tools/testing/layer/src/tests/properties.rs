@@ -269,6 +269,8 @@ impl Change {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     /// What is written reads back, in any segmentation, and the length was estimated.
     #[test]
     fn round_trip(content in device(), read in segments(), write in segments()) {
@@ -287,7 +289,9 @@ proptest! {
             stream.len() as u64 <= Saver::<OutOfMemory>::estimate(&content.0, mapped)
         );
     }
+}
 
+proptest! {
     /// Bytes that were changed are refused, unless they are the same again.
     #[test]
     fn edited(edits in prop::collection::vec(edit(), 1..4), segments in segments()) {
