@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A test bed for the QEMU model of the VIFA reference device.
+//!
+//! The driver's tests see the device through the driver, and a guest's through the guest's driver.
+//! Here is neither: QEMU runs without a processor, under its qtest protocol, and a test is what
+//! reads and writes registers, configuration space and memory, and what moves the clock. Thus a
+//! test can stop a command half way, always at the same point, and see what nobody else sees.
+//!
+//! `$VIFA_QEMU` names the QEMU that has the device.
+
+#[path = "../../../selftests/vifa/src/hw.rs"]
+pub mod hw;
+
+mod bed;
+mod checksum;
+mod engine;
+mod mailbox;
+mod pci;
+mod qtest;
+mod records;
+
+pub use bed::{Bed, Vector};
+pub use checksum::crc32c;
+pub use engine::{Command, Completion, Engine};
+pub use mailbox::{Answer, Buffer, Frame};
+pub use qtest::Qtest;
+pub use records::Records;

@@ -1,0 +1,386 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The DMA engine as a guest has it.
+
+use vifa_qtest::{crc32c, hw, Bed, Command, Engine};
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+
+fn pattern(first: u64, length: u64) -> Vec<u8> {
+    (0..length / 8)
+        .flat_map(|i| (first.wrapping_add(i)).to_le_bytes())
+        .collect()
+}
+
+#[test]
+fn every_command() {
+    let bed = Bed::new("", 1);
+    let mut engine = Engine::new(&bed, 0, 4);
+    let length = 200 * KIB;
+    let (source, destination) = (bed.allocate(length), bed.allocate(length));
+    let expected = pattern(u64::MAX - 3, length);
+
+    engine.succeed(
+        &bed,
+        Command {
+            opcode: hw::VIFA_REFERENCE_NOP,
+            ..Command::default()
+        },
+    );
+    engine.succeed(
+        &bed,
+        Command {
+            opcode: hw::VIFA_REFERENCE_FILL,
+            destination: source,
+            length,
+            pattern: u64::MAX - 3,
+            ..Command::default()
+        },
+    );
+    assert!(bed.read(source, length as usize) == expected, "fill");
+    engine.succeed(
+        &bed,
+        Command {
+            opcode: hw::VIFA_REFERENCE_COPY,
+            source,
+            destination,
+            length,
+            ..Command::default()
+        },
+    );
+    assert!(bed.read(destination, length as usize) == expected, "copy");
+    let checksum = engine.succeed(
+        &bed,
+        Command {
+            opcode: hw::VIFA_REFERENCE_CHECKSUM,
+            source: destination,
+            length,
+            ..Command::default()
+        },
+    );
+    assert_eq!(checksum, crc32c(&expected).into());
+
+    // Local memory: not from a granule's boundary, through many granules, and back.
+    engine.succeed(
+        &bed,
+        Command {
+            opcode: hw::VIFA_REFERENCE_LOCAL_WRITE,
+            source,
+            destination: 1000,
+            length,
+            ..Command::default()
+        },
+    );
+    let read_local = Command {
+        opcode: hw::VIFA_REFERENCE_LOCAL_READ,
+        source: 1000,
+        destination,
+        length,
+        ..Command::default()
+    };
+    bed.write(destination, &vec![0; length as usize]);
+    engine.succeed(&bed, read_local);
+    assert!(bed.read(destination, length as usize) == expected, "local");
+
+    // A discard takes the granules that are wholly inside.
+    engine.succeed(
+        &bed,
+        Command {
+            opcode: hw::VIFA_REFERENCE_LOCAL_DISCARD,
+            destination: 16 * KIB - 8,
+            length: 40 * KIB,
+            ..Command::default()
+        },
+    );
+    engine.succeed(&bed, read_local);
+    let mut left = expected;
+    left[(16 * KIB - 1000) as usize..(48 * KIB - 1000) as usize].fill(0);
+    assert!(bed.read(destination, length as usize) == left, "discard");
+}
+
+#[test]
+fn what_commands_are_refused() {
+    let bed = Bed::new("", 1);
+    let mut engine = Engine::new(&bed, 0, 4);
+    let memory = bed.allocate(4096);
+    let local = 16 * MIB;
+    let unknown = hw::VIFA_REFERENCE_COMPLETION_UNKNOWN;
+    let invalid = hw::VIFA_REFERENCE_COMPLETION_INVALID;
+    let fault = hw::VIFA_REFERENCE_COMPLETION_FAULT;
+
+    for (opcode, source, destination, length, expected) in [
+        (7, memory, memory, 8, unknown),
+        (0xffff, memory, memory, 8, unknown),
+        (hw::VIFA_REFERENCE_FILL, 0, memory, 7, invalid),
+        (hw::VIFA_REFERENCE_FILL, 0, memory, 16 * MIB + 8, invalid),
+        (hw::VIFA_REFERENCE_FILL, 0, u64::MAX - 7, 16, invalid),
+        (hw::VIFA_REFERENCE_FILL, 0, 1 << 50, 16, fault),
+        (hw::VIFA_REFERENCE_COPY, u64::MAX - 7, memory, 16, invalid),
+        (hw::VIFA_REFERENCE_COPY, 1 << 50, memory, 16, fault),
+        (hw::VIFA_REFERENCE_COPY, memory, 1 << 50, 16, fault),
+        (hw::VIFA_REFERENCE_CHECKSUM, 1 << 50, 0, 16, fault),
+        (
+            hw::VIFA_REFERENCE_LOCAL_WRITE,
+            memory,
+            local - 8,
+            16,
+            invalid,
+        ),
+        (
+            hw::VIFA_REFERENCE_LOCAL_WRITE,
+            memory,
+            u64::MAX - 7,
+            16,
+            invalid,
+        ),
+        (hw::VIFA_REFERENCE_LOCAL_READ, local, memory, 8, invalid),
+        (hw::VIFA_REFERENCE_LOCAL_DISCARD, 0, local, 8, invalid),
+        (
+            hw::VIFA_REFERENCE_FILL,
+            0,
+            memory,
+            0,
+            hw::VIFA_REFERENCE_COMPLETION_SUCCESS,
+        ),
+    ] {
+        let command = Command {
+            opcode,
+            source,
+            destination,
+            length,
+            pattern: 0,
+        };
+        let completion = engine.execute(&bed, command);
+        assert_eq!(completion.status, expected, "{command:x?}");
+        assert_eq!(completion.result, 0, "{command:x?}");
+    }
+}
+
+/// A copy onto what lies within its own source replicates it, word by word, at any speed.
+#[test]
+fn overlapping_copies_ascend() {
+    let bed = Bed::new("", 1);
+    let mut engine = Engine::new(&bed, 0, 4);
+    let memory = bed.allocate(4096);
+    for (distance, speed) in [(8, 0), (24, 0), (3, 0), (1000, 40), (20, 8)] {
+        let mut expected: Vec<u8> = (0..2048u32).map(|i| (i * 7) as u8).collect();
+        bed.write(memory, &expected);
+        for word in (0..1024).step_by(8) {
+            expected.copy_within(word..word + 8, word + distance);
+        }
+        engine.write(&bed, hw::VIFA_REFERENCE_SPEED, speed);
+        engine.succeed(
+            &bed,
+            Command {
+                opcode: hw::VIFA_REFERENCE_COPY,
+                source: memory,
+                destination: memory + distance as u64,
+                length: 1024,
+                ..Command::default()
+            },
+        );
+        assert_eq!(bed.read(memory, 2048), expected, "distance {distance}");
+    }
+}
+
+#[test]
+fn rings_wrap_and_phases_alternate() {
+    let bed = Bed::new("", 1);
+    let mut engine = Engine::new(&bed, 0, 2);
+    for _ in 0..9 {
+        engine.succeed(&bed, Command::default());
+    }
+    assert_eq!(engine.read(&bed, hw::VIFA_REFERENCE_SUBMISSION_HEAD), 9);
+    assert_eq!(engine.read(&bed, hw::VIFA_REFERENCE_COMPLETION_TAIL), 9);
+}
+
+/// No completion is written where the guest has not consumed the one before.
+#[test]
+fn a_full_completion_ring_waits() {
+    let bed = Bed::new("", 1);
+    let mut engine = Engine::new(&bed, 0, 2);
+    for _ in 0..2 {
+        engine.submit(&bed, Command::default());
+    }
+    bed.step(1_000_000);
+    for _ in 0..2 {
+        engine.queue(&bed, Command::default());
+    }
+    engine.ring(&bed);
+    bed.step(10_000_000);
+    assert_eq!(engine.read(&bed, hw::VIFA_REFERENCE_SUBMISSION_HEAD), 2);
+    assert_eq!(engine.poll(&bed).map(|completion| completion.id), Some(0));
+    engine.consume(&bed);
+    bed.step(1_000_000);
+    assert_eq!(engine.read(&bed, hw::VIFA_REFERENCE_SUBMISSION_HEAD), 3);
+    for id in 1..4 {
+        assert_eq!(engine.wait(&bed).id, id);
+    }
+}
+
+#[test]
+fn wrong_indices_are_ignored() {
+    let bed = Bed::new("", 1);
+    let mut engine = Engine::new(&bed, 0, 4);
+    for _ in 0..3 {
+        engine.succeed(&bed, Command::default());
+    }
+    for value in [2, 8, u32::MAX] {
+        engine.write(&bed, hw::VIFA_REFERENCE_SUBMISSION_TAIL, value);
+        assert_eq!(engine.read(&bed, hw::VIFA_REFERENCE_SUBMISSION_TAIL), 3);
+        engine.write(&bed, hw::VIFA_REFERENCE_COMPLETION_HEAD, value);
+        assert_eq!(engine.read(&bed, hw::VIFA_REFERENCE_COMPLETION_HEAD), 3);
+    }
+    // Rings are fixed while they are in use.
+    engine.write(&bed, hw::VIFA_REFERENCE_RING_ENTRIES, 1 << 30);
+    assert_eq!(engine.read(&bed, hw::VIFA_REFERENCE_RING_ENTRIES), 4);
+    engine.succeed(&bed, Command::default());
+}
+
+#[test]
+fn rings_that_cannot_be() {
+    let bed = Bed::new("", 1);
+    let engine = Engine::new(&bed, 0, 4);
+    let disable = || {
+        engine.write(&bed, hw::VIFA_REFERENCE_CONTROL, 0);
+        assert_eq!(engine.read(&bed, hw::VIFA_REFERENCE_STATUS), 0);
+    };
+    for (register, wrong) in [
+        (hw::VIFA_REFERENCE_RING_ENTRIES, 0),
+        (hw::VIFA_REFERENCE_RING_ENTRIES, 1),
+        (hw::VIFA_REFERENCE_RING_ENTRIES, 3),
+        (hw::VIFA_REFERENCE_RING_ENTRIES, 2048),
+        (hw::VIFA_REFERENCE_RING_ENTRIES, 1 << 31),
+        (hw::VIFA_REFERENCE_SUBMISSION_LOW, 0x10_0020),
+        (hw::VIFA_REFERENCE_COMPLETION_LOW, 0x10_0001),
+    ] {
+        disable();
+        let right = engine.read(&bed, register);
+        engine.write(&bed, register, wrong);
+        engine.write(
+            &bed,
+            hw::VIFA_REFERENCE_CONTROL,
+            hw::VIFA_REFERENCE_CONTROL_ENABLE,
+        );
+        assert_eq!(
+            engine.read(&bed, hw::VIFA_REFERENCE_STATUS),
+            hw::VIFA_REFERENCE_STATUS_FAILED,
+            "register {register:#x} = {wrong:#x}"
+        );
+        engine.write(&bed, hw::VIFA_REFERENCE_SUBMISSION_TAIL, 1);
+        disable();
+        engine.write(&bed, register, right);
+    }
+    engine.enable(&bed);
+    assert_eq!(
+        engine.read(&bed, hw::VIFA_REFERENCE_STATUS),
+        hw::VIFA_REFERENCE_STATUS_ENABLED
+    );
+}
+
+#[test]
+fn rings_that_are_not_accessible() {
+    for register in [
+        hw::VIFA_REFERENCE_SUBMISSION_HIGH,
+        hw::VIFA_REFERENCE_COMPLETION_HIGH,
+    ] {
+        let bed = Bed::new("", 1);
+        let vector = bed.vf_vector(0);
+        let mut engine = Engine::new(&bed, 0, 4);
+        engine.write(&bed, hw::VIFA_REFERENCE_CONTROL, 0);
+        engine.write(&bed, register, 0x4_0000);
+        engine.write(
+            &bed,
+            hw::VIFA_REFERENCE_CONTROL,
+            hw::VIFA_REFERENCE_CONTROL_ENABLE | hw::VIFA_REFERENCE_CONTROL_INTERRUPT,
+        );
+        engine.submit(&bed, Command::default());
+        bed.step(1_000_000);
+        assert_eq!(
+            engine.read(&bed, hw::VIFA_REFERENCE_STATUS),
+            hw::VIFA_REFERENCE_STATUS_FAILED
+        );
+        assert!(bed.signalled(vector));
+
+        // The guest leaves it by disabling, and starts again.
+        let mut engine = {
+            engine.write(&bed, hw::VIFA_REFERENCE_CONTROL, 0);
+            Engine::new(&bed, 0, 4)
+        };
+        engine.succeed(&bed, Command::default());
+    }
+}
+
+#[test]
+fn interrupts() {
+    let bed = Bed::new("", 1);
+    let vector = bed.vf_vector(0);
+    let mut engine = Engine::new(&bed, 0, 4);
+    engine.succeed(&bed, Command::default());
+    assert!(bed.signalled(vector));
+    bed.step(1_000_000);
+    assert!(!bed.signalled(vector), "once");
+
+    // Not wanted; then wanted while a completion waits.
+    let enable = hw::VIFA_REFERENCE_CONTROL_ENABLE;
+    engine.write(&bed, hw::VIFA_REFERENCE_CONTROL, enable);
+    engine.submit(&bed, Command::default());
+    bed.step(1_000_000);
+    assert!(engine.poll(&bed).is_some() && !bed.signalled(vector));
+    engine.write(
+        &bed,
+        hw::VIFA_REFERENCE_CONTROL,
+        enable | hw::VIFA_REFERENCE_CONTROL_INTERRUPT,
+    );
+    bed.step(1_000_000);
+    assert!(bed.signalled(vector));
+
+    // Masked: later.
+    bed.mask(vector, true);
+    engine.consume(&bed);
+    engine.succeed(&bed, Command::default());
+    assert!(!bed.signalled(vector));
+    bed.mask(vector, false);
+    assert!(bed.signalled(vector));
+}
+
+#[test]
+fn speed() {
+    let bed = Bed::new("", 1);
+    let mut engine = Engine::new(&bed, 0, 4);
+    let length = MIB;
+    let destination = bed.allocate(length);
+    let fill = Command {
+        opcode: hw::VIFA_REFERENCE_FILL,
+        destination,
+        length,
+        ..Command::default()
+    };
+    for (speed, milliseconds) in [(64 * KIB, 16), (10_000, 105), (3 * MIB, 1)] {
+        engine.write(&bed, hw::VIFA_REFERENCE_SPEED, speed as u32);
+        engine.submit(&bed, fill);
+        let mut elapsed = 0;
+        while engine.poll(&bed).is_none() {
+            bed.step(1_000_000);
+            elapsed += 1;
+            assert!(elapsed < 1000, "speed {speed}");
+        }
+        engine.consume(&bed);
+        assert!(
+            (milliseconds..=milliseconds + 6).contains(&elapsed),
+            "speed {speed}: {elapsed} ms rather than {milliseconds}"
+        );
+    }
+    // Less than a word in a millisecond still arrives.
+    engine.write(&bed, hw::VIFA_REFERENCE_SPEED, 1);
+    engine.submit(&bed, Command { length: 16, ..fill });
+    for _ in 0..15 {
+        bed.step(1_000_000);
+        assert!(engine.poll(&bed).is_none());
+    }
+    for _ in 0..8 {
+        bed.step(1_000_000);
+    }
+    assert!(engine.poll(&bed).is_some());
+}

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Faults that are injected, by property and by register.
+
+use vifa_qtest::{hw, Bed, Buffer, Command, Engine, Frame};
+
+const CONTROL: Frame = Frame::Control(0);
+const DATA: Frame = Frame::Data(0);
+
+fn fault_register(bed: &Bed, slot: u32, register: u32) -> u64 {
+    let slot = 0x840 + 0x40 * slot;
+    bed.frame_register(hw::VIFA_HW_FRAME_LAYER, slot + register)
+}
+
+/// Arms a slot by its registers; whether that was accepted.
+fn arm(bed: &Bed, slot: u32, registers: &[(u32, u32)], count: u32) -> bool {
+    for (register, value) in registers {
+        bed.write32(fault_register(bed, slot, *register), *value);
+    }
+    let register = fault_register(bed, slot, hw::VIFA_FAULT_COUNT);
+    bed.write32(register, count);
+    bed.read32(register) == count
+}
+
+fn identify(bed: &Bed) -> (vifa_qtest::Answer, Vec<u8>) {
+    let buffer = Buffer::new(bed, 120, 50);
+    let answer = bed.execute(CONTROL, hw::VIFA_CONTROL_IDENTIFY, [0, 0], Some(&buffer));
+    (answer, buffer.read(bed, 120))
+}
+
+#[test]
+fn a_status_for_one_command() {
+    let bed = Bed::new(
+        "faults=status:vf=0:frame=control:opcode=1:value=8:count=2",
+        2,
+    );
+    for _ in 0..2 {
+        let other = Buffer::new(&bed, 120, 120);
+        bed.succeed(
+            Frame::Control(1),
+            hw::VIFA_CONTROL_IDENTIFY,
+            [0, 0],
+            Some(&other),
+        );
+        bed.set_run_state(0, hw::VIFA_RUN_STATE_STOPPED);
+        assert_eq!(identify(&bed).0.status, hw::VIFA_STATUS_DEVICE_FAILURE);
+    }
+    assert_eq!(identify(&bed).0.status, hw::VIFA_STATUS_SUCCESS);
+}
+
+#[test]
+fn hangs() {
+    let bed = Bed::new("faults=hang", 1);
+    let tag = bed.start(CONTROL, hw::VIFA_CONTROL_IDENTIFY, [0, 0], None);
+    bed.step(60_000_000_000);
+    assert!(bed.busy(CONTROL));
+    bed.frame_write(CONTROL, hw::VIFA_MAILBOX_ABORT, 1);
+    assert_eq!(bed.wait(CONTROL, tag).status, hw::VIFA_STATUS_ABORTED);
+    assert_eq!(bed.frame_read(CONTROL, hw::VIFA_MAILBOX_ABORT), 0);
+    assert_eq!(identify(&bed).0.status, hw::VIFA_STATUS_SUCCESS);
+}
+
+#[test]
+fn delays() {
+    let bed = Bed::new("faults=delay:value=50", 1);
+    let tag = bed.start(CONTROL, 99, [0, 0], None);
+    bed.step(49_999_999);
+    assert!(bed.busy(CONTROL));
+    bed.step(1);
+    assert_eq!(
+        bed.wait(CONTROL, tag).status,
+        hw::VIFA_STATUS_UNKNOWN_COMMAND
+    );
+}
+
+#[test]
+fn lies() {
+    let bed = Bed::new(
+        "faults=short-result:value=20/short-data:value=20/result:value=0x123456789abc\
+         /patch:offset=68:width=4:value=12345/patch:offset=119:width=2",
+        1,
+    );
+    let truth = {
+        let other = Bed::new("", 1);
+        identify(&other).1
+    };
+    let (answer, data) = identify(&bed);
+    assert!(answer.result[0] == 100 && data == truth);
+
+    let (answer, data) = identify(&bed);
+    assert!(answer.result[0] == 120 && data[..100] == truth[..100]);
+    assert_eq!(data[100..], [0; 20]);
+
+    let (answer, data) = identify(&bed);
+    assert!(answer.result[0] == 0x1234_5678_9abc && data == truth);
+
+    let (_, data) = identify(&bed);
+    assert!(data[..68] == truth[..68] && data[72..] == truth[72..]);
+    assert_eq!(data[68..72], 12345u32.to_le_bytes());
+
+    // One that does not fit does nothing.
+    let (answer, data) = identify(&bed);
+    assert!(answer.result[0] == 120 && data == truth);
+}
+
+#[test]
+fn a_wrong_tag_and_no_interrupt() {
+    let bed = Bed::new("faults=tag:value=0x8001/no-interrupt", 1);
+    let vector = bed.pf_vector(0);
+    bed.frame_write(
+        CONTROL,
+        hw::VIFA_MAILBOX_VECTOR,
+        hw::VIFA_MAILBOX_VECTOR_ENABLE,
+    );
+    let tag = bed.start(CONTROL, 99, [0, 0], None);
+    assert_eq!(
+        bed.wait(CONTROL, tag ^ 0x8001).status,
+        hw::VIFA_STATUS_UNKNOWN_COMMAND
+    );
+    assert!(bed.signalled(vector));
+    identify(&bed);
+    assert!(!bed.signalled(vector));
+    identify(&bed);
+    assert!(bed.signalled(vector));
+}
+
+/// What the log says of 16 pages that were all written, and whether it was lost.
+fn logged(bed: &Bed) -> (u32, u64) {
+    let base: u64 = 0x800_0000;
+    let range = [base.to_le_bytes(), (16u64 << 12).to_le_bytes()].concat();
+    let mut engine = Engine::new(bed, 0, 2);
+    bed.succeed(
+        DATA,
+        hw::VIFA_DATA_LOG_START,
+        [4096, 1],
+        Some(&Buffer::with(bed, &range, 16)),
+    );
+    engine.succeed(
+        bed,
+        Command {
+            opcode: hw::VIFA_REFERENCE_FILL,
+            destination: base,
+            length: 16 << 12,
+            ..Command::default()
+        },
+    );
+    let bitmap = Buffer::new(bed, 2, 2);
+    let [_, lost] = bed.succeed(
+        DATA,
+        hw::VIFA_DATA_LOG_READ_AND_CLEAR,
+        [base, 16 << 12],
+        Some(&bitmap),
+    );
+    bed.succeed(DATA, hw::VIFA_DATA_LOG_STOP, [0, 0], None);
+    engine.write(bed, hw::VIFA_REFERENCE_CONTROL, 0);
+    let bytes = bitmap.read(bed, 2);
+    (u32::from(bytes[0]) | (u32::from(bytes[1]) << 8), lost)
+}
+
+#[test]
+fn the_log_is_lost() {
+    let bed = Bed::new("faults=log-lost:frame=data:opcode=3", 1);
+    assert_eq!(logged(&bed).1, hw::VIFA_LOG_LOST.into());
+    assert_eq!(logged(&bed), (0xffff, 0), "the next log is sound");
+}
+
+#[test]
+fn pages_are_dropped() {
+    let bed = Bed::new("faults=log-drop:value=5:count=2", 1);
+    assert_eq!(logged(&bed), (0xffff & !(1 << 4) & !(1 << 9), 0));
+    assert_eq!(logged(&bed), (0xffff, 0));
+}
+
+#[test]
+fn registers() {
+    let bed = Bed::new("fault-injection=on", 1);
+    let slots = bed.read32(bed.frame_register(0, hw::VIFA_FAULT_SLOTS));
+    assert_eq!(slots, hw::VIFA_FAULT_SLOT_COUNT);
+
+    let status = [
+        (hw::VIFA_FAULT_KIND, hw::VIFA_FAULT_STATUS),
+        (hw::VIFA_FAULT_VF, hw::VIFA_FAULT_ANY_VF),
+        (hw::VIFA_FAULT_VALUE_LOW, 5),
+    ];
+    assert!(arm(&bed, 7, &status, 1));
+    assert_eq!(identify(&bed).0.status, hw::VIFA_STATUS_DMA_FAULT);
+    assert_eq!(identify(&bed).0.status, hw::VIFA_STATUS_SUCCESS);
+    assert_eq!(bed.read32(fault_register(&bed, 7, hw::VIFA_FAULT_FIRED)), 1);
+
+    // Always, until it is disarmed. The lowest slot wins.
+    assert!(arm(&bed, 7, &[], hw::VIFA_FAULT_ALWAYS));
+    assert!(arm(&bed, 2, &status, 1));
+    assert!(arm(&bed, 2, &[(hw::VIFA_FAULT_VALUE_LOW, 8)], 1));
+    assert_eq!(identify(&bed).0.status, hw::VIFA_STATUS_DEVICE_FAILURE);
+    for _ in 0..3 {
+        assert_eq!(identify(&bed).0.status, hw::VIFA_STATUS_DMA_FAULT);
+    }
+    assert!(arm(&bed, 7, &[], 0));
+    assert_eq!(identify(&bed).0.status, hw::VIFA_STATUS_SUCCESS);
+
+    for (register, wrong) in [
+        (hw::VIFA_FAULT_KIND, 0),
+        (hw::VIFA_FAULT_KIND, 13),
+        (hw::VIFA_FAULT_VF, 64),
+        (hw::VIFA_FAULT_FRAME, 1),
+        (hw::VIFA_FAULT_OPCODE, 0x1_0000),
+        (hw::VIFA_FAULT_VALUE_LOW, 0),
+    ] {
+        let right = bed.read32(fault_register(&bed, 7, register));
+        assert!(!arm(&bed, 7, &[(register, wrong)], 1), "{register:#x}");
+        assert!(arm(&bed, 7, &[(register, right)], 1), "{register:#x}");
+    }
+}

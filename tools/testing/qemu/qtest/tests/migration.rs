@@ -1,0 +1,433 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Run states and the control plane: whatever the moment, a command completes once.
+
+use vifa_qtest::{crc32c, hw, Bed, Command, Engine, Frame, Records};
+
+const RUNNING: u32 = hw::VIFA_RUN_STATE_RUNNING;
+const P2P: u32 = hw::VIFA_RUN_STATE_P2P;
+const STOPPED: u32 = hw::VIFA_RUN_STATE_STOPPED;
+
+const CONFIGURATION: u32 = hw::VIFA_RECORD_CONFIGURATION;
+const QUEUE: u32 = hw::VIFA_RECORD_QUEUE;
+const INTERRUPT: u32 = hw::VIFA_RECORD_INTERRUPT;
+const PRIVATE: u32 = hw::VIFA_RECORD_PRIVATE;
+
+/// Moves the control plane of `engine`'s VF, which is stopped, to VF `to`.
+fn migrate(bed: &Bed, engine: &mut Engine, to: u16) {
+    let records = bed.save(engine.vf);
+    bed.reset(bed.vf(engine.vf));
+    bed.set_run_state(to, STOPPED);
+    bed.enable_vf(to);
+    let answer = bed.load(to, &records);
+    assert_eq!(answer.status, hw::VIFA_STATUS_SUCCESS, "{answer:x?}");
+    assert!(bed.save(to) == records, "what is loaded is what was saved");
+    engine.vf = to;
+}
+
+/// A fill that takes 16 ms.
+fn slow_fill(bed: &Bed, engine: &Engine, destination: u64) -> Command {
+    engine.write(bed, hw::VIFA_REFERENCE_SPEED, 1024);
+    Command {
+        opcode: hw::VIFA_REFERENCE_FILL,
+        destination,
+        length: 16 * 1024,
+        pattern: 1,
+        ..Command::default()
+    }
+}
+
+/// An engine on VF 0 in the middle of a slow fill of this memory, 5 ms after it began.
+fn busy_engine(bed: &Bed, entries: u32) -> (Engine, u64) {
+    let mut engine = Engine::new(bed, 0, entries);
+    let memory = bed.allocate(32 * 1024);
+    let fill = slow_fill(bed, &engine, memory);
+    engine.submit(bed, fill);
+    bed.step(5_000_000);
+    (engine, memory)
+}
+
+#[test]
+fn run_states() {
+    let bed = Bed::new("", 1);
+    for state in [
+        RUNNING, P2P, RUNNING, STOPPED, RUNNING, P2P, STOPPED, STOPPED, P2P, RUNNING,
+    ] {
+        bed.set_run_state(0, state);
+    }
+    let set = |bed: &Bed, state: u64| {
+        bed.execute(
+            Frame::Control(0),
+            hw::VIFA_CONTROL_SET_RUN_STATE,
+            [state, 0],
+            None,
+        )
+        .status
+    };
+    for wrong in [3, u64::from(P2P) | (1 << 32)] {
+        assert_eq!(set(&bed, wrong), hw::VIFA_STATUS_INVALID_ARGUMENT);
+    }
+    let without = Bed::new("p2p=off", 1);
+    assert_eq!(set(&without, P2P.into()), hw::VIFA_STATUS_INVALID_ARGUMENT);
+    without.set_run_state(0, STOPPED);
+}
+
+#[test]
+fn save_and_load_want_a_stopped_vf() {
+    let bed = Bed::new("", 1);
+    bed.set_run_state(0, STOPPED);
+    let records = bed.save(0);
+    for state in [RUNNING, P2P] {
+        bed.set_run_state(0, state);
+        assert_eq!(bed.load(0, &records).status, hw::VIFA_STATUS_INVALID_STATE);
+        let buffer = vifa_qtest::Buffer::new(&bed, 4096, 4096);
+        let answer = bed.execute(
+            Frame::Control(0),
+            hw::VIFA_CONTROL_SAVE,
+            [0, 0],
+            Some(&buffer),
+        );
+        assert_eq!(answer.status, hw::VIFA_STATUS_INVALID_STATE);
+    }
+    bed.set_run_state(0, STOPPED);
+    let buffer = vifa_qtest::Buffer::new(&bed, records.len() as u64 - 1, 100);
+    let answer = bed.execute(
+        Frame::Control(0),
+        hw::VIFA_CONTROL_SAVE,
+        [0, 0],
+        Some(&buffer),
+    );
+    assert_eq!(answer.status, hw::VIFA_STATUS_BUFFER_TOO_SMALL);
+    assert_eq!(answer.result[0], records.len() as u64);
+}
+
+/// P2P: doorbells are kept, nothing is started. Stopped: nothing changes at all.
+#[test]
+fn quiesced_and_stopped() {
+    let bed = Bed::new("", 1);
+    let vector = bed.vf_vector(0);
+    let (mut engine, memory) = busy_engine(&bed, 4);
+    bed.set_run_state(0, P2P);
+    let before = bed.read(memory, 16 * 1024);
+    assert!(before.ends_with(&[0; 8]) && !before.starts_with(&[0; 8]));
+    engine.write(&bed, hw::VIFA_REFERENCE_SCRATCH, 7);
+    engine.submit(&bed, Command::default());
+    bed.step(100_000_000);
+    assert!(bed.read(memory, 16 * 1024) == before);
+    assert_eq!(engine.poll(&bed), None);
+    assert!(!bed.signalled(vector));
+    assert_eq!(engine.read(&bed, hw::VIFA_REFERENCE_SUBMISSION_TAIL), 2);
+    assert_eq!(engine.read(&bed, hw::VIFA_REFERENCE_SCRATCH), 7);
+
+    bed.set_run_state(0, STOPPED);
+    engine.write(&bed, hw::VIFA_REFERENCE_SCRATCH, 8);
+    engine.write(&bed, hw::VIFA_REFERENCE_CONTROL, 0);
+    engine.submit(&bed, Command::default());
+    bed.step(100_000_000);
+    assert_eq!(engine.read(&bed, hw::VIFA_REFERENCE_SUBMISSION_TAIL), 2);
+    assert_eq!(engine.read(&bed, hw::VIFA_REFERENCE_SCRATCH), 7);
+    assert_eq!(engine.read(&bed, hw::VIFA_REFERENCE_CONTROL), 3);
+
+    bed.set_run_state(0, RUNNING);
+    for id in 0..2 {
+        assert_eq!(engine.wait(&bed).id, id);
+    }
+    assert!(bed.signalled(vector));
+    engine.ring(&bed);
+    assert_eq!(engine.wait(&bed).id, 2);
+}
+
+/// Every record that a plane can have, and every bit of the registers, comes across.
+#[test]
+fn the_whole_plane_moves() {
+    let bed = Bed::new("", 2);
+    let mut engine = Engine::new(&bed, 0, 8);
+    let memory = bed.allocate(32 * 1024);
+    for n in 0..hw::VIFA_REFERENCE_SCRATCHES {
+        engine.write(&bed, hw::VIFA_REFERENCE_SCRATCH + 4 * n, !n);
+    }
+    engine.succeed(&bed, Command::default());
+    let fill = slow_fill(&bed, &engine, memory);
+    engine.submit(&bed, fill);
+    engine.submit(&bed, Command::default());
+    bed.step(5_000_000);
+    bed.set_run_state(0, STOPPED);
+    let kinds: Vec<u32> = Records::parse(&bed.save(0))
+        .kinds()
+        .iter()
+        .map(|kind| u32::from(*kind))
+        .collect();
+    assert_eq!(kinds, [CONFIGURATION, QUEUE, INTERRUPT, PRIVATE]);
+
+    let registers: Vec<u32> = (0..0x80)
+        .step_by(4)
+        .map(|at| engine.read(&bed, at))
+        .collect();
+    migrate(&bed, &mut engine, 1);
+    let after: Vec<u32> = (0..0x80)
+        .step_by(4)
+        .map(|at| engine.read(&bed, at))
+        .collect();
+    assert_eq!(registers, after);
+
+    bed.set_run_state(1, RUNNING);
+    for id in 1..3 {
+        let completion = engine.wait(&bed);
+        assert_eq!((completion.id, completion.status), (id, 0));
+    }
+    let words = bed.read(memory, 16 * 1024);
+    let right = (0..2048).all(|i| words[8 * i..8 * i + 8] == (1 + i as u64).to_le_bytes());
+    assert!(right, "the fill that was interrupted");
+}
+
+/// A signal that waited for its vector to be unmasked is not lost on the way.
+#[test]
+fn a_masked_interrupt_moves() {
+    let bed = Bed::new("", 2);
+    let vector = bed.vf_vector(0);
+    let destination = bed.vf_vector(1);
+    let mut engine = Engine::new(&bed, 0, 4);
+    bed.mask(vector, true);
+    engine.succeed(&bed, Command::default());
+    bed.set_run_state(0, STOPPED);
+    bed.mask(vector, false);
+    assert!(!bed.signalled(vector), "not while it is stopped");
+    let mut records = Records::parse(&bed.save(0));
+    assert_eq!(records.clone().word(INTERRUPT, 0, 1), &mut records);
+
+    migrate(&bed, &mut engine, 1);
+    bed.set_run_state(1, RUNNING);
+    bed.step(1_000_000);
+    assert!(bed.signalled(destination));
+}
+
+/// A guest that has not seen a completion is told of it again.
+#[test]
+fn unconsumed_completions_are_signalled_again() {
+    let bed = Bed::new("", 1);
+    let vector = bed.vf_vector(0);
+    let mut engine = Engine::new(&bed, 0, 4);
+    engine.submit(&bed, Command::default());
+    bed.step(1_000_000);
+    assert!(bed.signalled(vector));
+    for (consumed, signal) in [(false, true), (true, false)] {
+        if consumed {
+            engine.wait(&bed);
+        }
+        bed.set_run_state(0, P2P);
+        bed.set_run_state(0, RUNNING);
+        bed.step(1_000_000);
+        assert_eq!(bed.signalled(vector), signal);
+    }
+}
+
+#[test]
+fn planes_that_are_refused() {
+    let bed = Bed::new("", 2);
+    busy_engine(&bed, 4);
+    bed.set_run_state(0, STOPPED);
+    bed.set_run_state(1, STOPPED);
+    let records = Records::parse(&bed.save(0));
+    let empty = bed.save(1);
+
+    let with = |kind, offset, value| records.clone().word(kind, offset, value).bytes();
+    let cases = [
+        (0, b"short".to_vec()),
+        (CONFIGURATION, Vec::new()),
+        (CONFIGURATION, records.without(CONFIGURATION).bytes()),
+        (QUEUE, records.without(QUEUE).bytes()),
+        (INTERRUPT, records.without(INTERRUPT).bytes()),
+        // The indices say that a command is unfinished.
+        (QUEUE, records.without(PRIVATE).bytes()),
+        (QUEUE, records.twice(QUEUE).bytes()),
+        (PRIVATE, records.twice(PRIVATE).bytes()),
+        (CONFIGURATION, with(CONFIGURATION, 0, 0x7)),
+        (CONFIGURATION, with(CONFIGURATION, 0, 0)),
+        (CONFIGURATION, with(CONFIGURATION, 4, 0)),
+        (CONFIGURATION, with(CONFIGURATION, 4, 3)),
+        (CONFIGURATION, with(CONFIGURATION, 12, 1)),
+        (QUEUE, with(QUEUE, 0, 0x1020)),
+        (QUEUE, with(QUEUE, 8, 1)),
+        (QUEUE, with(QUEUE, 16, 0)),
+        (QUEUE, with(QUEUE, 16, 5)),
+        (QUEUE, with(QUEUE, 16, 4096)),
+        (QUEUE, with(QUEUE, 20, 6)),
+        (QUEUE, with(QUEUE, 20, 0)),
+        (QUEUE, with(QUEUE, 24, 2)),
+        (QUEUE, with(QUEUE, 28, 5)),
+        (QUEUE, with(QUEUE, 32, 1)),
+        (QUEUE, with(QUEUE, 36, 1)),
+        (INTERRUPT, with(INTERRUPT, 0, 2)),
+        (INTERRUPT, with(INTERRUPT, 4, 1)),
+        (INTERRUPT, {
+            let mut records = records.clone();
+            records
+                .word(INTERRUPT, 0, 1)
+                .word(CONFIGURATION, 0, 1)
+                .bytes()
+        }),
+        (PRIVATE, with(PRIVATE, 0, 99)),
+        (PRIVATE, with(PRIVATE, 0, 0x1_0001)),
+        (PRIVATE, with(PRIVATE, 24, 16 * 1024 + 1)),
+        (PRIVATE, with(PRIVATE, 28, 1)),
+        (PRIVATE, with(PRIVATE, 40, 1)),
+        (PRIVATE, with(PRIVATE, 64, 4)),
+        (PRIVATE, with(PRIVATE, 64, 16 * 1024)),
+        (PRIVATE, with(PRIVATE, 76, 1)),
+    ];
+    for (number, (kind, bytes)) in cases.iter().enumerate() {
+        let answer = bed.load(1, bytes);
+        assert_eq!(
+            (answer.status, answer.result[0]),
+            (hw::VIFA_STATUS_INVALID_RECORD, u64::from(*kind)),
+            "case {number}"
+        );
+        assert!(bed.save(1) == empty, "case {number}: nothing has changed");
+    }
+    assert_eq!(
+        bed.load(1, &[0; 5000]).status,
+        hw::VIFA_STATUS_INVALID_ARGUMENT
+    );
+
+    // Only the order within a type is given.
+    assert_eq!(
+        bed.load(1, &records.reversed().bytes()).status,
+        hw::VIFA_STATUS_SUCCESS
+    );
+    assert!(bed.save(1) == records.bytes());
+}
+
+/// Any plane that differs in one bit is either refused without effect or is itself a plane.
+#[test]
+fn flipped_bits() {
+    let bed = Bed::new("", 2);
+    busy_engine(&bed, 4);
+    bed.set_run_state(0, STOPPED);
+    bed.set_run_state(1, STOPPED);
+    let records = bed.save(0);
+    let (mut taken, mut refused) = (0, 0);
+    for bit in 0..8 * records.len() {
+        let mut flipped = records.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        let before = bed.save(1);
+        let answer = bed.load(1, &flipped);
+        let expected = if answer.status == hw::VIFA_STATUS_SUCCESS {
+            taken += 1;
+            flipped
+        } else {
+            refused += 1;
+            assert_eq!(answer.status, hw::VIFA_STATUS_INVALID_RECORD, "bit {bit}");
+            before
+        };
+        assert!(bed.save(1) == expected, "bit {bit}");
+    }
+    assert!(taken > 0 && refused > 0);
+}
+
+/// The next number of a sequence that looks random but is always the same.
+fn next(state: &mut u64) -> u64 {
+    *state = state
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1_442_695_040_888_963_407);
+    *state >> 33
+}
+
+/// Commands of all kinds, stopped and moved from one VF to another at odd moments, at odd speeds:
+/// each completes once, in order, with the right outcome.
+#[test]
+fn exactly_once() {
+    const BLOCK: u64 = 24 * 1024;
+    let bed = Bed::new("granule=4K", 2);
+    let mut engine = Engine::new(&bed, 0, 4);
+    let random = &mut 1;
+    let (source, destination) = (bed.allocate(BLOCK), bed.allocate(BLOCK));
+    let (mut issued, mut completed) = (0, 0);
+    let mut expected_checksum = Vec::new();
+
+    while completed < 400 {
+        while issued - completed < 4 && issued < 400 {
+            // In turns: fill, copy it, check the copy; the rings hold one block's commands.
+            let pattern = u64::from(issued / 3) << 20;
+            let command = match issued % 3 {
+                0 => Command {
+                    opcode: hw::VIFA_REFERENCE_FILL,
+                    destination: source,
+                    length: BLOCK,
+                    pattern,
+                    ..Command::default()
+                },
+                1 => Command {
+                    opcode: hw::VIFA_REFERENCE_COPY,
+                    source,
+                    destination,
+                    length: BLOCK,
+                    ..Command::default()
+                },
+                _ => {
+                    let block: Vec<u8> = (0..BLOCK / 8)
+                        .flat_map(|i| (pattern + i).to_le_bytes())
+                        .collect();
+                    expected_checksum.push(crc32c(&block));
+                    Command {
+                        opcode: hw::VIFA_REFERENCE_CHECKSUM,
+                        source: destination,
+                        length: BLOCK,
+                        ..Command::default()
+                    }
+                }
+            };
+            assert_eq!(engine.submit(&bed, command), issued);
+            issued += 1;
+        }
+
+        let speed = [0, 100, 5000, 40_000][next(random) as usize % 4];
+        engine.write(&bed, hw::VIFA_REFERENCE_SPEED, speed);
+        bed.step(next(random) % 3_000_000);
+        if next(random) % 2 == 0 {
+            bed.set_run_state(engine.vf, P2P);
+            bed.step(next(random) % 1_000_000);
+        }
+        bed.set_run_state(engine.vf, STOPPED);
+        if next(random) % 2 == 0 {
+            let to = 1 - engine.vf;
+            migrate(&bed, &mut engine, to);
+        }
+        bed.set_run_state(engine.vf, RUNNING);
+
+        while let Some(completion) = engine.poll(&bed) {
+            assert_eq!(completion.id, completed);
+            assert_eq!(completion.status, hw::VIFA_REFERENCE_COMPLETION_SUCCESS);
+            if completed % 3 == 2 {
+                let expected = expected_checksum[completed as usize / 3];
+                assert_eq!(completion.result, expected.into(), "command {completed}");
+            }
+            completed += 1;
+        }
+        engine.consume(&bed);
+    }
+    assert_eq!(engine.read(&bed, hw::VIFA_REFERENCE_COMPLETION_TAIL), 400);
+    bed.step(1_000_000_000);
+    assert_eq!(engine.poll(&bed), None);
+}
+
+/// What a reset of a VF leaves: nothing.
+#[test]
+fn reset_of_a_vf() {
+    let bed = Bed::new("", 2);
+    bed.set_run_state(1, STOPPED);
+    let fresh = bed.save(1);
+
+    let (_, memory) = busy_engine(&bed, 4);
+    bed.set_run_state(0, P2P);
+    bed.reset(bed.vf(0));
+    bed.enable_vf(0);
+    let frame = Frame::Control(0);
+    assert_eq!(bed.frame_read(frame, hw::VIFA_CONTROL_RUN_STATE), RUNNING);
+    bed.step(100_000_000);
+    assert!(
+        bed.read(memory, 16 * 1024).ends_with(&[0; 8]),
+        "no more DMA"
+    );
+    bed.set_run_state(0, STOPPED);
+    assert!(bed.save(0) == fresh);
+}
