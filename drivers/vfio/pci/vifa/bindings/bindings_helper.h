@@ -11,6 +11,7 @@
 #include <linux/vifa_reference.h>
 #include <uapi/linux/vifa.h>
 
+void rust_helper_pci_disable_sriov_on_remove(struct pci_dev *dev);
 int rust_helper_pci_domain_nr(struct pci_bus *bus);
 struct pci_dev *rust_helper_pci_physfn(struct pci_dev *dev);
 void rust_helper_reinit_completion(struct completion *completion);

@@ -54,9 +54,10 @@ impl<T: Driver> pci::Driver for Physical<T> {
     }
 
     fn unbind<'bound>(device: &'bound pci::Device<Core<'_>>, data: Pin<&Self::Data<'bound>>) {
-        // SAFETY: `device` is valid and locked. The call returns when every VF has been unbound
-        // from its driver and removed; it does nothing where there are none.
-        unsafe { bindings::pci_disable_sriov(as_raw(device)) };
+        // SAFETY: `device` is valid and locked, and its driver is being removed. The call returns
+        // when every VF has been unbound from its driver and removed; it does nothing where there
+        // are none.
+        unsafe { crate::bindings::rust_helper_pci_disable_sriov_on_remove(as_raw(device)) };
         T::unbind(device, data);
     }
 }
