@@ -9,5 +9,6 @@ mod decoder;
 mod encoder;
 mod golden;
 mod headers;
+mod lies;
 mod properties;
 mod refusals;

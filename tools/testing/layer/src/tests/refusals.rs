@@ -96,6 +96,10 @@ fn section_header() {
         "header of section 1: flags: expected 0x1, found 0x0",
     );
     assert_change_refused(
+        |stream| stream.sections[0].flags = 0,
+        "header of section 0: flags: expected 0x1, found 0x0",
+    );
+    assert_change_refused(
         |stream| stream.sections[1].sequence = Some(2),
         "header of section 1: sequence: expected 0x1, found 0x2",
     );
