@@ -31,6 +31,8 @@ pub(crate) struct Section {
     pub(crate) interface: u64,
     /// The sequence number; by default that of its place.
     pub(crate) sequence: Option<u64>,
+    /// The payload's CRC; by default the true one.
+    pub(crate) payload_crc: Option<u32>,
     pub(crate) payload: Vec<u8>,
 }
 
@@ -46,6 +48,7 @@ impl Section {
                 CONTROL_INTERFACE
             },
             sequence: None,
+            payload_crc: None,
             payload,
         }
     }
@@ -155,7 +158,8 @@ fn push(stream: &mut Vec<u8>, section: &Section, sequence: u64) -> Vec<u8> {
     header.extend((section.payload.len() as u32).to_le_bytes());
     header.extend(section.interface.to_le_bytes());
     header.extend(section.sequence.unwrap_or(sequence).to_le_bytes());
-    header.extend(crc(&section.payload).to_le_bytes());
+    let payload_crc = section.payload_crc.unwrap_or(crc(&section.payload));
+    header.extend(payload_crc.to_le_bytes());
     stream.extend(&header);
     stream.extend(crc(&header).to_le_bytes());
     stream.extend(&section.payload);

@@ -165,6 +165,7 @@ enum Change {
     Flags(Index, u16),
     Interface(Index, u64),
     Sequence(Index, u64),
+    PayloadCrc(Index, u32),
     Byte(Index, Index, u8),
     Field(Index, Index, u8),
     Resize(Index, usize),
@@ -197,6 +198,7 @@ fn change() -> impl Strategy<Value = Change> {
             .prop_map(|(s, flags)| Change::Flags(s, flags)),
         (section(), interface).prop_map(|(s, interface)| Change::Interface(s, interface)),
         (section(), 0..6u64).prop_map(|(s, sequence)| Change::Sequence(s, sequence)),
+        (section(), any::<u32>()).prop_map(|(s, crc)| Change::PayloadCrc(s, crc)),
         (section(), any::<Index>(), any::<u8>()).prop_map(|(s, at, byte)| Change::Byte(s, at, byte)),
         (section(), any::<Index>(), any::<u8>())
             .prop_map(|(s, at, byte)| Change::Field(s, at, byte)),
@@ -224,6 +226,7 @@ impl Change {
             Self::Flags(at, flags) => sections[at.index(count)].flags = *flags,
             Self::Interface(at, interface) => sections[at.index(count)].interface = *interface,
             Self::Sequence(at, sequence) => sections[at.index(count)].sequence = Some(*sequence),
+            Self::PayloadCrc(at, crc) => sections[at.index(count)].payload_crc = Some(*crc),
             Self::Byte(at, position, byte) => {
                 let payload = &mut sections[at.index(count)].payload;
                 if !payload.is_empty() {

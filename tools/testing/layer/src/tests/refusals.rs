@@ -4,7 +4,7 @@
 
 use super::{
     decoder::decode,
-    encoder::{identity, record, sound, Section, Stream, CONTROL_INTERFACE, DATA_INTERFACE},
+    encoder::{crc, identity, record, sound, Section, Stream, CONTROL_INTERFACE, DATA_INTERFACE},
 };
 use crate::{
     layer::{
@@ -110,6 +110,58 @@ fn section_header() {
                 .insert(1, Section::optional(vec![0; 0x10_0009]))
         },
         "header of section 1: length: expected at most 0x100008, found 0x100009",
+    );
+}
+
+#[test]
+fn payload_crc() {
+    let with_crc_of_nothing = |section| Section {
+        payload_crc: Some(0),
+        ..section
+    };
+
+    for (at, place) in [
+        (0, "section 0 (identity)"),
+        (1, "section 1 (data)"),
+        (3, "section 3 (control)"),
+    ] {
+        let mut stream = sound();
+        let crc = crc(&stream.sections[at].payload);
+        stream.sections[at] = with_crc_of_nothing(stream.sections[at].clone());
+        assert_refused(
+            &stream.sealed(),
+            &format!("{place}: payload_crc: expected {crc:#x}, found 0x0"),
+        );
+    }
+    assert_change_refused(
+        |stream| {
+            let section = Section::optional(vec![1]);
+            stream.sections.insert(1, with_crc_of_nothing(section));
+        },
+        "section 1 (unknown, optional): payload_crc: expected 0xa016d052, found 0x0",
+    );
+    assert_change_refused(
+        |stream| {
+            stream.sections.insert(
+                1,
+                Section {
+                    payload_crc: Some(1),
+                    ..Section::optional(vec![])
+                },
+            )
+        },
+        "section 1 (unknown, optional): payload_crc: expected 0x0, found 0x1",
+    );
+
+    let mut stream = sound().sealed();
+    let end = stream.len() - 64;
+    let expected = crc(&stream[end + 32..]);
+    stream[end + 24..][..4].fill(0);
+    let header_crc = crc(&stream[end..][..28]);
+    stream[end + 28..][..4].copy_from_slice(&header_crc.to_le_bytes());
+    assert_refused(
+        &stream,
+        &format!("section 4 (end): payload_crc: expected {expected:#x}, found 0x0"),
     );
 }
 
@@ -469,7 +521,9 @@ fn ends() {
 fn every_flipped_bit() {
     let mut stream = Stream::new(vec![
         Section::new(1, identity()),
+        Section::optional(vec![1, 2, 3]),
         Section::new(3, record(1, 1, 0, &[1, 2, 3])),
+        Section::optional(vec![]),
     ])
     .sealed();
     let mut destination = Device::new(IDENTITY).unwrap();
