@@ -3,10 +3,10 @@
  * The VIFA reference device: DMA engine of a virtual function.
  *
  * Takes commands from the submission ring one at a time, moves their data in
- * slices, and writes a completion for each. A command is in exactly one of three
- * places, at any moment that anyone can observe: in the submission ring, in
- * VifaEngineState.work, or in the completion ring. That is why it completes once,
- * whenever the VF is stopped, saved and loaded elsewhere.
+ * slices, and writes a completion for each. At any moment that anyone can
+ * observe, a command is in exactly one of three places: in the submission ring,
+ * in VifaEngineState.work, or in the completion ring. That is why it completes
+ * once, whenever the VF is stopped, saved and loaded elsewhere.
  *
  * The guest is not trusted: it owns the rings and all registers.
  */
@@ -103,7 +103,7 @@ static bool vifa_engine_memory_valid(uint64_t address, uint64_t length)
     return address + length >= address;
 }
 
-/* The VIFA_REFERENCE_COMPLETION_* that a command deserves before it is begun. */
+/* How a command has to complete without being begun; 0 if it may begin. */
 static uint16_t vifa_engine_check_work(VifaVF *vf, const VifaWork *work)
 {
     const VifaLocal *local = &vf->local;
@@ -351,9 +351,9 @@ static bool vifa_engine_move(VifaVF *vf, uint64_t chunk)
 }
 
 /*
- * Where the destination of a copy begins inside its source, no transfer may read
- * what an earlier word is yet to overwrite: the outcome of an ascending copy does
- * not depend on the length of the transfers.
+ * Where the destination of a copy begins inside its source, no transfer may
+ * read what an earlier word is yet to overwrite: the outcome of an ascending
+ * copy does not depend on the length of the transfers.
  */
 static uint64_t vifa_engine_copy_limit(const VifaWork *work)
 {
@@ -363,7 +363,7 @@ static uint64_t vifa_engine_copy_limit(const VifaWork *work)
            MAX(distance, VIFA_ENGINE_WORD) : UINT64_MAX;
 }
 
-/* Bytes that may be moved now: bounded by the slice, the speed and the bounce. */
+/* Bytes that the slice, the speed and the bounce buffer let move now. */
 static uint64_t vifa_engine_chunk(const VifaEngine *engine, uint64_t budget)
 {
     const VifaWork *work = &engine->state.work;

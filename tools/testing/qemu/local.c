@@ -85,7 +85,7 @@ void vifa_local_set_dirty(VifaLocal *local, uint64_t offset, uint64_t length)
     }
 }
 
-/* Unmap the granules wholly inside. They change, to zeroes, if they had data. */
+/* Unmap the granules wholly inside. Those that had data change, to zeroes. */
 void vifa_local_discard(VifaLocal *local, uint64_t offset, uint64_t length)
 {
     uint64_t first = DIV_ROUND_UP(offset, local->granule);
@@ -95,18 +95,16 @@ void vifa_local_discard(VifaLocal *local, uint64_t offset, uint64_t length)
 
     for (uint64_t i = first; i < end; i++) {
         if (local->data[i]) {
-            g_free(local->data[i]);
-            local->data[i] = NULL;
             set_bit(i, local->dirty);
         }
+        g_clear_pointer(&local->data[i], g_free);
     }
 }
 
 void vifa_local_reset(VifaLocal *local)
 {
     for (uint64_t i = 0; i < local->granules; i++) {
-        g_free(local->data[i]);
-        local->data[i] = NULL;
+        g_clear_pointer(&local->data[i], g_free);
     }
     if (local->granules) {
         bitmap_zero(local->dirty, local->granules);
@@ -135,7 +133,7 @@ static bool vifa_local_test(const VifaLocal *local, uint64_t i, bool dirty)
     return dirty ? test_bit(i, local->dirty) : local->data[i] != NULL;
 }
 
-/* The command's offset and number of bytes: multiples of the granule, inside. */
+/* Are a command's offset and number of bytes granules of the local memory? */
 static bool vifa_local_range_valid(const VifaLocal *local, uint64_t offset,
                                    uint64_t length)
 {

@@ -16,12 +16,8 @@
 #define VIFA_LOG_PAGES_MAX          (64 * MiB)
 #define VIFA_LOG_RANGES_MAX         1024
 
-#define VIFA_LOG_PAGE_SHIFT_MIN     12
-
-/* The page sizes that the log supports, largest first. */
-static const unsigned int vifa_log_page_shifts[] = {
-    21, 16, VIFA_LOG_PAGE_SHIFT_MIN
-};
+/* The page sizes that the log supports, largest first: 2 MiB, 64 and 4 KiB. */
+static const unsigned int vifa_log_page_shifts[] = { 21, 16, 12 };
 
 static bool vifa_log_active(const VifaLog *log)
 {
@@ -73,6 +69,7 @@ void vifa_log_mark(VifaVF *vf, uint64_t iova, uint64_t length)
     }
 }
 
+/* The largest page size at or below @page_size; 0 if there is none. */
 static unsigned int vifa_log_page_shift(uint64_t page_size)
 {
     for (size_t i = 0; i < ARRAY_SIZE(vifa_log_page_shifts); i++) {
@@ -130,7 +127,7 @@ static uint16_t vifa_log_start(VifaVF *vf, VifaCommand *command)
     if (vifa_log_active(&vf->log)) {
         return VIFA_STATUS_INVALID_STATE;
     }
-    if (!is_power_of_2(page_size) || page_size >> VIFA_LOG_PAGE_SHIFT_MIN == 0 ||
+    if (!is_power_of_2(page_size) || !vifa_log_page_shift(page_size) ||
         !count || count > VIFA_LOG_RANGES_MAX) {
         return VIFA_STATUS_INVALID_ARGUMENT;
     }
@@ -213,11 +210,15 @@ static uint16_t vifa_log_find(const VifaLog *log, const VifaCommand *command,
     return VIFA_STATUS_INVALID_ARGUMENT;
 }
 
-/* Write @bits of the little-endian @bitmap as the command's output. */
-static uint16_t vifa_log_answer(VifaVF *vf, VifaCommand *command,
+/* Write the first @bits of @bitmap as the command's output. */
+static uint16_t vifa_log_answer(const VifaCommand *command,
                                 const unsigned long *bitmap, uint64_t bits)
 {
-    return vifa_buffer_write(&command->buffer, 0, bitmap,
+    g_autofree unsigned long *output = bitmap_new(bits);
+
+    bitmap_to_le(output, bitmap, bits);
+
+    return vifa_buffer_write(&command->buffer, 0, output,
                              DIV_ROUND_UP(bits, 8));
 }
 
@@ -226,7 +227,6 @@ static uint16_t vifa_log_read_and_clear(VifaVF *vf, VifaCommand *command)
     VifaLog *log = &vf->log;
     uint32_t generation = vf->generation;
     g_autofree unsigned long *bitmap = NULL;
-    g_autofree unsigned long *output = NULL;
     VifaLogPages pages;
     uint16_t status = vifa_log_find(log, command, &pages);
 
@@ -239,10 +239,8 @@ static uint16_t vifa_log_read_and_clear(VifaVF *vf, VifaCommand *command)
     }
 
     bitmap = bitmap_new(pages.count);
-    output = bitmap_new(pages.count);
     bitmap_copy_with_src_offset(bitmap, log->bitmap, pages.first, pages.count);
-    bitmap_to_le(output, bitmap, pages.count);
-    status = vifa_log_answer(vf, command, output, pages.count);
+    status = vifa_log_answer(command, bitmap, pages.count);
     if (status) {
         return status;
     }
@@ -261,7 +259,6 @@ static uint16_t vifa_log_summary(VifaVF *vf, VifaCommand *command)
 {
     const VifaLog *log = &vf->log;
     g_autofree unsigned long *summary = NULL;
-    g_autofree unsigned long *output = NULL;
     VifaLogPages pages;
     uint16_t status = vifa_log_find(log, command, &pages);
     uint64_t bits, end;
@@ -276,7 +273,6 @@ static uint16_t vifa_log_summary(VifaVF *vf, VifaCommand *command)
     }
 
     summary = bitmap_new(bits);
-    output = bitmap_new(bits);
     end = pages.first + pages.count;
     for (uint64_t i = 0; i < bits; i++) {
         uint64_t first = pages.first + i * VIFA_LOG_SUMMARY_PAGES;
@@ -288,9 +284,8 @@ static uint16_t vifa_log_summary(VifaVF *vf, VifaCommand *command)
     }
     command->result[0] = pages.count;
     command->result[1] = log->lost ? VIFA_LOG_LOST : 0;
-    bitmap_to_le(output, summary, bits);
 
-    return vifa_log_answer(vf, command, output, bits);
+    return vifa_log_answer(command, summary, bits);
 }
 
 const VifaCommandType vifa_log_commands[] = {

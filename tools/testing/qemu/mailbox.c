@@ -4,8 +4,8 @@
  *
  * A write to the command register latches the command and schedules the bottom
  * half that executes it, slice by slice, so that the register file stays
- * responsive, commands of different frames interleave, and a command in progress
- * can be aborted.
+ * responsive, commands of different frames interleave, and a command in
+ * progress can be aborted.
  */
 #include "qemu/osdep.h"
 #include "qemu/log.h"

@@ -2,8 +2,8 @@
 /*
  * The VIFA reference device: physical function.
  *
- * Its capability in configuration space says where the register file is, through
- * which the host migrates the virtual functions.
+ * Its capability in configuration space says where the register file is,
+ * through which the host migrates the virtual functions.
  */
 #include "qemu/osdep.h"
 #include "qemu/host-utils.h"
@@ -24,7 +24,7 @@
 #define VIFA_PF_CAP_DVSEC           0x160
 #define VIFA_PF_CAP_SRIOV           0x180   /* last: its reset overruns it */
 
-/* 64 VFs of a PF at function 0, or of two at functions 0 and 1, fit on a bus. */
+/* 64 VFs each of two PFs, at functions 0 and 1 of slot 0, fit on a bus. */
 #define VIFA_PF_VF_OFFSET           0x80
 #define VIFA_PF_VF_STRIDE           2
 
@@ -143,10 +143,20 @@ static void vifa_pf_reset_hold(Object *object, ResetType type)
     }
 }
 
-static bool vifa_pf_check_properties(const VifaPF *pf, Error **errp)
+/* Properties that are wrong are refused with their name. */
+static bool vifa_pf_check_properties(VifaPF *pf, Error **errp)
 {
+    int last_devfn = PCI_DEVICE(pf)->devfn + VIFA_PF_VF_OFFSET +
+                     (pf->vfs - 1) * VIFA_PF_VF_STRIDE;
+
     if (pf->vfs < 1 || pf->vfs > VIFA_VFS_MAX) {
         error_setg(errp, "vfs: must be from 1 to %d", VIFA_VFS_MAX);
+        return false;
+    }
+    if (last_devfn >= PCI_DEVFN_MAX) {
+        error_setg(errp, "vfs: %u do not fit on the bus behind addr %02x.%x",
+                   pf->vfs, PCI_SLOT(PCI_DEVICE(pf)->devfn),
+                   PCI_FUNC(PCI_DEVICE(pf)->devfn));
         return false;
     }
     if (!is_power_of_2(pf->granule) || pf->granule < VIFA_LOCAL_GRANULE_MIN ||

@@ -216,7 +216,7 @@ typedef struct VifaEngine {
     VifaEngineState state;
     uint32_t generation;            /* changes whenever the state is replaced */
     uint64_t credit;                /* bytes that the speed allows now */
-    int64_t credited;               /* virtual time that credit is up to, in ns */
+    int64_t credited;               /* up to when, in ns of virtual time */
     QEMUBH *bh;
     QEMUTimer *timer;
 } VifaEngine;

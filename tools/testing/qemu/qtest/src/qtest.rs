@@ -124,8 +124,11 @@ impl Qtest {
         if bytes.is_empty() {
             return;
         }
-        let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.ask(&format!("write {address:#x} {:#x} 0x{digits}", bytes.len()));
+        let mut line = format!("write {address:#x} {:#x} 0x", bytes.len());
+        for byte in bytes {
+            line += &format!("{byte:02x}");
+        }
+        self.ask(&line);
     }
 
     /// Moves the virtual clock.

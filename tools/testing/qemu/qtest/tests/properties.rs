@@ -10,6 +10,7 @@ fn refuses_bad_properties() {
     for (property, value) in [
         ("vfs", "0"),
         ("vfs", "65"),
+        ("vfs", "64,addr=2"),
         ("granule", "2048"),
         ("granule", "12288"),
         ("granule", "131072"),

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A guest and a host that do what nobody would: the device stays in order, and so do other VFs.
+
+use vifa_qtest::{hw, Bed, Buffer, Command, Engine, Frame};
+
+const MEMORY: u64 = 256 << 20;
+
+/// Numbers that look random but are always the same, many of them at the edges.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 31
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    fn pick<T: Copy>(&mut self, values: &[T]) -> T {
+        values[self.below(values.len() as u64) as usize]
+    }
+
+    fn number(&mut self) -> u64 {
+        let random = self.next();
+        self.pick(&[
+            0,
+            1,
+            8,
+            random % 64,
+            random % 4096 * 8,
+            random % MEMORY,
+            MEMORY - 8,
+            MEMORY,
+            16 << 20,
+            u64::from(u32::MAX),
+            random << 20,
+            u64::MAX - 7,
+            u64::MAX,
+        ])
+    }
+}
+
+/// One VF is driven mad while the other has its work done and its state kept.
+#[test]
+fn one_vf_does_not_disturb_another() {
+    let bed = Bed::new("granule=4K,local-memory=1M", 2);
+    let mut good = Engine::new(&bed, 1, 4);
+    let mut bad = Engine::new(&bed, 0, 4);
+    let scratch = bed.allocate(1 << 20);
+    let kept = bed.place(&[0xa5; 4096]);
+    let random = &mut Random(7);
+
+    for round in 0..1500u32 {
+        match random.below(6) {
+            0 => {
+                let register = random.below(0x400) as u32 * 4;
+                let value = random.number() as u32;
+                bad.write(&bed, register, value);
+            }
+            1 => {
+                bad.write(&bed, hw::VIFA_REFERENCE_CONTROL, 0);
+                bad = Engine::new(&bed, 0, random.pick(&[2, 4, 64]));
+            }
+            2 => {
+                let state = random.pick(&[0, 1, 2]);
+                bed.set_run_state(0, state);
+            }
+            _ => {
+                // Into nobody else's memory: a fill of scratch memory, or an address beyond it.
+                let inside = scratch + random.below(1 << 16);
+                let command = Command {
+                    opcode: random.below(8) as u32,
+                    source: random.number(),
+                    destination: random.pick(&[inside, inside, MEMORY + 8, u64::MAX - 7]),
+                    length: random.pick(&[0, 8, 512, 1 << 16, 7, 1 << 24, u64::MAX]),
+                    pattern: random.next(),
+                };
+                if command.length <= 1 << 16 || command.destination >= MEMORY {
+                    bad.submit(&bed, command);
+                }
+            }
+        }
+        bed.step(random.below(100_000));
+        if round % 10 == 0 {
+            let local = Command {
+                opcode: hw::VIFA_REFERENCE_LOCAL_WRITE,
+                source: kept,
+                destination: u64::from(round) * 8,
+                length: 4096,
+                ..Command::default()
+            };
+            good.succeed(&bed, local);
+        }
+    }
+    assert_eq!(
+        good.read(&bed, hw::VIFA_REFERENCE_STATUS),
+        hw::VIFA_REFERENCE_STATUS_ENABLED
+    );
+    assert_eq!(bed.read(kept, 4096), [0xa5; 4096]);
+    bed.reset(bed.vf(0));
+    bed.enable_vf(0);
+    Engine::new(&bed, 0, 4).succeed(&bed, Command::default());
+}
+
+/// Commands with arguments from anywhere end with a status, whatever state they find.
+#[test]
+fn every_command_ends() {
+    let bed = Bed::new("granule=4K,local-memory=1M", 1);
+    let buffers: Vec<Buffer> = [16, 120, 4096, 1 << 20]
+        .into_iter()
+        .map(|length| Buffer::new(&bed, length, 100_000))
+        .collect();
+    let random = &mut Random(11);
+    let mut succeeded = [0; 2];
+
+    for _ in 0..4000 {
+        let (frame, opcode) = if random.below(2) == 0 {
+            (Frame::Control(0), random.below(6))
+        } else {
+            (
+                Frame::Data(0),
+                random.pick(&[1, 2, 3, 4, 0x11, 0x12, 0x13, 0x14, 0x15]),
+            )
+        };
+        let arguments = [random.number(), random.number()].map(|number| {
+            let small = random.below(4) << 12;
+            random.pick(&[number, small, small])
+        });
+        let buffer = random.pick(&[0, 1, 2, 3]);
+        let answer = bed.execute(frame, opcode as u32, arguments, Some(&buffers[buffer]));
+        assert!(
+            answer.status <= hw::VIFA_STATUS_INVALID_RECORD,
+            "{answer:x?}"
+        );
+        if answer.status == hw::VIFA_STATUS_SUCCESS {
+            succeeded[usize::from(matches!(frame, Frame::Data(_)))] += 1;
+        }
+    }
+    assert!(succeeded.iter().all(|count| *count > 100), "{succeeded:?}");
+}
