@@ -95,6 +95,26 @@ impl Vf {
             .context("MSI-X vector 0")
     }
 
+    /// A function level reset as a guest does it: by the PCI Express capability.
+    pub fn function_level_reset(&self) -> Result<()> {
+        const CAPABILITIES_POINTER: u64 = 0x34;
+        const PCI_EXPRESS: u16 = 0x10;
+        const DEVICE_CONTROL: u64 = 8;
+        const INITIATE: u16 = 0x8000;
+        let mut at = u64::from(self.device.read_config(CAPABILITIES_POINTER)? & 0xfc);
+        while at != 0 {
+            let header = self.device.read_config(at)?;
+            if header & 0xff == PCI_EXPRESS {
+                let control = self.device.read_config(at + DEVICE_CONTROL)?;
+                self.device
+                    .write_config(at + DEVICE_CONTROL, control | INITIATE)?;
+                return Ok(());
+            }
+            at = u64::from((header >> 8) & 0xfc);
+        }
+        bail!("the VF has no PCI Express capability");
+    }
+
     /// VFIO_DEVICE_RESET
     pub fn reset(&self) -> Result<()> {
         self.device.reset().context("VFIO_DEVICE_RESET")

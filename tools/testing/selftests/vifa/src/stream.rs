@@ -3,11 +3,13 @@
 //! Surgery on migration streams: taking one apart, changing it, and closing it up so that only what
 //! was changed is wrong.
 
+use std::mem::offset_of;
+
 use anyhow::{bail, Context, Result};
 
 use crate::{
     engine::crc32c,
-    hw::{vifa_section_header, vifa_stream_end, vifa_stream_header},
+    hw::{vifa_section_header, vifa_stream_end, vifa_stream_header, VIFA_SECTION_END},
     sys::{bytes_of, value_of, Plain},
 };
 
@@ -95,14 +97,24 @@ impl Stream {
     /// The bytes of the stream as its parts are now, with lengths, sequence numbers and CRCs made
     /// right.
     pub fn seal(&self) -> Vec<u8> {
+        self.encode(true)
+    }
+
+    /// As [`Self::seal`], but the end section's CRC of all headers stays as it is.
+    pub fn seal_parts(&self) -> Vec<u8> {
+        self.encode(false)
+    }
+
+    fn encode(&self, whole: bool) -> Vec<u8> {
         let mut header = self.header;
-        header.crc = crc_before(&header, std::mem::offset_of!(vifa_stream_header, crc));
+        let sealed = &bytes_of(&self.header)[..offset_of!(vifa_stream_header, crc)];
+        let mut headers = crc32c(0, sealed);
+        header.crc = headers;
         let mut bytes = bytes_of(&header).to_vec();
-        let mut headers = crc32c(0, &bytes);
         for (sequence, section) in self.sections.iter().enumerate() {
             let mut header = section.header;
             let mut payload = section.payload.clone();
-            if section.kind() == crate::hw::VIFA_SECTION_END {
+            if whole && section.kind() == VIFA_SECTION_END {
                 if let Some(mut end) = value_of::<vifa_stream_end>(&payload) {
                     end.headers_crc = headers;
                     payload[..size_of::<vifa_stream_end>()].copy_from_slice(bytes_of(&end));
@@ -111,19 +123,12 @@ impl Stream {
             header.length = payload.len() as u32;
             header.sequence = sequence as u64;
             header.payload_crc = crc32c(0, &payload);
-            header.header_crc = crc_before(
-                &header,
-                std::mem::offset_of!(vifa_section_header, header_crc),
-            );
-            headers = crc32c(headers, bytes_of(&header));
+            let sealed = &bytes_of(&header)[..offset_of!(vifa_section_header, header_crc)];
+            headers = crc32c(headers, sealed);
+            header.header_crc = crc32c(0, sealed);
             bytes.extend_from_slice(bytes_of(&header));
             bytes.extend_from_slice(&payload);
         }
         bytes
     }
-}
-
-/// The CRC of the first `length` bytes of `header`.
-fn crc_before<T: Plain>(header: &T, length: usize) -> u32 {
-    crc32c(0, &bytes_of(header)[..length])
 }

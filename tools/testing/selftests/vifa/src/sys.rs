@@ -49,6 +49,7 @@ plain!(
     crate::hw::vifa_stream_end,
     crate::hw::vifa_identity,
     crate::hw::vifa_data_run,
+    crate::hw::vifa_region,
 );
 
 /// Memory that somebody else may change at any time: a device's registers, or memory for its DMA.
@@ -105,6 +106,51 @@ impl Mapping {
     /// Bytes that are mapped.
     pub fn length(&self) -> usize {
         self.length
+    }
+
+    /// Takes all access to the memory from `offset`, a multiple of the page size, on: for calls that
+    /// are to fail. The process itself dies by touching it.
+    pub fn forbid_from(&self, offset: usize) -> io::Result<()> {
+        let length = self
+            .length
+            .checked_sub(offset)
+            .ok_or(io::ErrorKind::InvalidInput)?;
+        // SAFETY: the range is inside the mapping, into which nothing refers; less access breaks no
+        // invariant of a type that is only read and written as volatile memory.
+        result(unsafe {
+            libc::mprotect(
+                self.start.as_ptr().add(offset).cast(),
+                length,
+                libc::PROT_NONE,
+            )
+        })
+        .map(drop)
+    }
+
+    /// One `read(2)` of `file` into the whole mapping; returns the bytes read.
+    pub fn fill_from(&self, file: impl AsFd) -> io::Result<usize> {
+        // SAFETY: the mapping has so many bytes, and nothing refers into it.
+        let got = unsafe {
+            libc::read(
+                file.as_fd().as_raw_fd(),
+                self.start.as_ptr().cast(),
+                self.length,
+            )
+        };
+        usize::try_from(got).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// One `write(2)` of the whole mapping to `file`; returns the bytes taken.
+    pub fn drain_to(&self, file: impl AsFd) -> io::Result<usize> {
+        // SAFETY: the mapping has so many bytes.
+        let taken = unsafe {
+            libc::write(
+                file.as_fd().as_raw_fd(),
+                self.start.as_ptr().cast(),
+                self.length,
+            )
+        };
+        usize::try_from(taken).map_err(|_| io::Error::last_os_error())
     }
 
     /// A pointer to a `T` at `offset`.

@@ -65,6 +65,24 @@ impl PciFunction {
             .with_context(|| format!("{attribute} of {self}: {text}"))
     }
 
+    /// Domain, bus, and device with function.
+    pub fn address(&self) -> Result<(u32, u8, u8)> {
+        let parse = || -> Option<(u32, u8, u8)> {
+            let (domain, rest) = self.0.split_once(':')?;
+            let (bus, rest) = rest.split_once(':')?;
+            let (device, function) = rest.split_once('.')?;
+            let hex = |text| u32::from_str_radix(text, 16).ok();
+            let devfn = (hex(device)? << 3) | hex(function)?;
+            Some((hex(domain)?, hex(bus)? as u8, devfn as u8))
+        };
+        parse().with_context(|| format!("{self} is no PCI address"))
+    }
+
+    /// Resets the function by its attribute, whoever uses it.
+    pub fn reset(&self) -> io::Result<()> {
+        write_attribute(&self.attribute("reset"), "1")
+    }
+
     /// Where the function's attribute `name` is.
     pub fn attribute(&self, name: &str) -> PathBuf {
         Path::new(DEVICES).join(&self.0).join(name)

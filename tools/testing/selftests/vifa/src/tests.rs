@@ -9,6 +9,7 @@ mod fault;
 mod feature;
 mod fixture;
 mod parallel;
+mod region;
 mod restore;
 mod save;
 mod state;
@@ -72,6 +73,7 @@ pub fn all() -> Vec<Test> {
         save::tests(),
         restore::tests(),
         transfer::tests(),
+        region::tests(),
         close::tests(),
         parallel::tests(),
         fault::tests(),

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::{fixture::Guest, Test};
+use super::{claims, fixture::Guest, Test};
 use crate::{
     bed::Bed,
     expect,
-    migration::{Session, State},
+    migration::{Segments, Session, State},
     process::Victim,
 };
 
@@ -20,8 +20,16 @@ pub fn tests() -> Vec<Test> {
     let mut tests = Vec::new();
     for state in [State::Error].into_iter().chain(State::SUPPORTED) {
         type Way = fn(&Bed, State) -> Result<()>;
-        let ways: [(&str, Way); 3] = [
-            ("reset", reset),
+        let ways: [(&str, Way); 5] = [
+            ("reset", |bed, state| {
+                reset(bed, state, |guest| guest.vf.reset())
+            }),
+            ("reset_by_the_guest", |bed, state| {
+                reset(bed, state, |guest| guest.vf.function_level_reset())
+            }),
+            ("reset_by_the_administrator", |bed, state| {
+                reset(bed, state, |_| Ok(bed.vf(0)?.reset()?))
+            }),
             ("close_of_the_device", close),
             ("death_of_the_process", kill),
         ];
@@ -32,9 +40,10 @@ pub fn tests() -> Vec<Test> {
             ));
         }
     }
-    tests.push(Test::new(
-        "close.device_works_after_many_sessions",
-        device_works_after_many_sessions,
+    tests.extend(claims!("close":
+        many_sessions_leave_no_memory_behind,
+        many_refused_streams_leave_no_memory_behind,
+        ended_sessions_hold_no_buffers,
     ));
     tests
 }
@@ -87,9 +96,10 @@ fn is_as_new(bed: &Bed) -> Result<()> {
     guest.work(0xabc)
 }
 
-fn reset(bed: &Bed, state: State) -> Result<()> {
+fn reset(bed: &Bed, state: State, way: impl FnOnce(&Guest) -> Result<()>) -> Result<()> {
     let (mut guest, session) = guest_in(bed, state)?;
-    guest.recover()?;
+    way(&guest).context("reset")?;
+    guest.works_after_a_reset()?;
     has_ended(session, state)
 }
 
@@ -106,17 +116,70 @@ fn kill(bed: &Bed, state: State) -> Result<()> {
     is_as_new(bed).context("after the process's death")
 }
 
-fn device_works_after_many_sessions(bed: &Bed) -> Result<()> {
-    const SESSIONS: usize = 200;
+/// Does `act` many times, and sees that it costs less memory than a buffer for each.
+///
+/// A session has buffers of more than a mebibyte; what else goes on in the machine needs less than
+/// so many of them.
+fn costs_no_memory(times: u64, mut act: impl FnMut() -> Result<()>) -> Result<()> {
+    const MEBIBYTE: u64 = 1 << 20;
+    // What is allocated once, and stays.
+    act()?;
+    let before = available_memory()?;
+    (0..times).try_for_each(|_| act())?;
+    let gone = before.saturating_sub(available_memory()?);
+    expect::claim(
+        &format!(
+            "less than {times} MiB of memory to be gone, not {} MiB",
+            gone / MEBIBYTE
+        ),
+        gone < times * MEBIBYTE,
+    )
+}
+
+/// Bytes of memory that could be had.
+fn available_memory() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
+    let kibibytes: u64 = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))
+        .and_then(|rest| rest.trim().strip_suffix(" kB")?.parse().ok())
+        .context("MemAvailable of /proc/meminfo")?;
+    Ok(kibibytes << 10)
+}
+
+fn many_sessions_leave_no_memory_behind(bed: &Bed) -> Result<()> {
     let (mut guest, stream) = Guest::saved(bed, 0)?;
-    for _ in 0..SESSIONS {
-        guest.vf.device.start(State::StopCopy)?.read(100)?;
-        guest.vf.device.change_state(State::Stop)?;
-    }
-    expect::same_bytes(
-        "stream after many sessions",
-        &guest.vf.device.save()?,
-        &stream,
-    )?;
+    let device = &guest.vf.device;
+    costs_no_memory(200, || {
+        device.start(State::StopCopy)?.read(100)?;
+        device.change_state(State::Stop)
+    })?;
+    expect::same_bytes("stream after many sessions", &device.save()?, &stream)?;
+    guest.recover()
+}
+
+fn many_refused_streams_leave_no_memory_behind(bed: &Bed) -> Result<()> {
+    let (mut guest, stream) = Guest::saved(bed, 0)?;
+    let device = &guest.vf.device;
+    let half = &stream[..stream.len() / 2];
+    costs_no_memory(64, || {
+        expect::refused(
+            "half a stream",
+            device.try_load(half, Segments::Whole)?,
+            &[libc::EINVAL],
+        )?;
+        guest.vf.reset()
+    })?;
+    guest.recover()
+}
+
+fn ended_sessions_hold_no_buffers(bed: &Bed) -> Result<()> {
+    let (mut guest, _) = Guest::saved(bed, 0)?;
+    let mut ended = Vec::new();
+    costs_no_memory(100, || {
+        ended.push(guest.vf.device.start(State::StopCopy)?);
+        guest.vf.device.change_state(State::Stop)
+    })?;
+    drop(ended);
     guest.recover()
 }

@@ -143,6 +143,11 @@ impl Guest {
     /// Resets the VF and sees that it is as new and works.
     pub fn recover(&mut self) -> Result<()> {
         self.vf.reset()?;
+        self.works_after_a_reset()
+    }
+
+    /// Sees that the VF, which was reset, is as new and works.
+    pub fn works_after_a_reset(&mut self) -> Result<()> {
         expect::equal(
             "state after a reset",
             self.vf.device.state()?,

@@ -3,6 +3,8 @@
 //! Two VFs at once: neither disturbs the other.
 
 use std::{
+    io,
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -14,7 +16,7 @@ use crate::{
     bed::Bed,
     expect,
     fault::{Fault, RegisterFile, SET_RUN_STATE},
-    migration::State,
+    migration::{Session, State},
 };
 
 const ROUNDS: u64 = 5;
@@ -23,6 +25,7 @@ pub fn tests() -> Vec<Test> {
     claims!("parallel":
         two_vfs_migrate_at_once,
         two_threads_change_one_vf_s_state,
+        resets_meet_sessions_in_use,
         hanging_vf_does_not_delay_the_other,
     )
 }
@@ -74,6 +77,64 @@ fn two_threads_change_one_vf_s_state(bed: &Bed) -> Result<()> {
     ])?;
     guest.vf.device.request_state(State::Running as u32)?;
     guest.work(1)
+}
+
+/// Resets, transitions, and the use of sessions that come and go, all at once for a while.
+fn resets_meet_sessions_in_use(bed: &Bed) -> Result<()> {
+    const WHILE: Duration = Duration::from_secs(3);
+    /// What each of them may be told because of the others.
+    const ERRORS: [i32; 6] = [
+        libc::ENODEV,
+        libc::EINVAL,
+        libc::EIO,
+        libc::ECANCELED,
+        libc::EAGAIN,
+        libc::EBADF,
+    ];
+    const STATES: [State; 4] = [
+        State::StopCopy,
+        State::Resuming,
+        State::Running,
+        State::RunningP2p,
+    ];
+    let mut guest = Guest::new(bed, 0)?;
+    guest.furnish(1)?;
+    let device = &guest.vf.device;
+    let current: Mutex<Option<Arc<Session>>> = Mutex::default();
+    let lock = || current.lock().expect("no thread panics with it");
+    let tolerate = |what: &str, result: io::Result<()>| match result {
+        Ok(()) => Ok(()),
+        error => expect::refused(what, error, &ERRORS),
+    };
+    let until = Instant::now() + WHILE;
+    let going_on = || Instant::now() < until;
+    let change = || -> Result<()> {
+        for state in STATES.into_iter().cycle().take_while(|_| going_on()) {
+            let result = device.request_state(state as u32);
+            let result = result.map(|session| *lock() = session.map(Arc::new));
+            tolerate(state.name(), result)?;
+        }
+        Ok(())
+    };
+    let transfer = || -> Result<()> {
+        while going_on() {
+            let session = lock().clone();
+            if let Some(session) = session {
+                tolerate("read", session.read(1000).map(drop))?;
+                tolerate("write", session.write(&[0; 100]).map(drop))?;
+                session.poll()?;
+            }
+        }
+        Ok(())
+    };
+    let reset = || -> Result<()> {
+        while going_on() {
+            device.reset()?;
+        }
+        Ok(())
+    };
+    all_at_once(vec![Box::new(change), Box::new(transfer), Box::new(reset)])?;
+    guest.recover()
 }
 
 fn hanging_vf_does_not_delay_the_other(bed: &Bed) -> Result<()> {

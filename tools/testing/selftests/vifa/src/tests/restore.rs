@@ -16,7 +16,7 @@ use crate::{
     hw,
     migration::{Segments, State},
     stream::{Section, Stream},
-    sys::{bytes_of, value_of, Plain},
+    sys::{bytes_of, value_of, Mapping, Plain},
 };
 
 pub fn tests() -> Vec<Test> {
@@ -26,6 +26,7 @@ pub fn tests() -> Vec<Test> {
         session_shows_that_it_can_be_written,
         write_ends_with_the_session,
         write_of_nothing_changes_nothing,
+        write_from_a_bad_address_changes_nothing,
         empty_stream_is_refused,
         stream_truncated_at_each_section_border_is_refused,
         stream_truncated_at_odd_places_is_refused,
@@ -40,6 +41,7 @@ pub fn tests() -> Vec<Test> {
         local_memory_run_out_of_place_is_refused,
         malformed_control_record_is_refused,
         wrong_totals_are_refused,
+        exchanged_section_is_refused,
         refused_stream_never_loads_the_control_plane,
         local_memory_that_is_not_in_the_stream_is_unmapped,
     );
@@ -137,6 +139,41 @@ fn write_of_nothing_changes_nothing(bed: &Bed) -> Result<()> {
     expect::equal("bytes of a write of none", session.write(&[])?, 0)?;
     session.write_all(&stream, Segments::Whole)?;
     expect::equal("bytes of a write of none", session.write(&[])?, 0)?;
+    guest.vf.device.change_state(State::Stop)?;
+    expect::same_bytes(
+        "stream of what was loaded",
+        &guest.vf.device.save()?,
+        &stream,
+    )
+}
+
+fn write_from_a_bad_address_changes_nothing(bed: &Bed) -> Result<()> {
+    const PAGE: usize = 4096;
+    let (guest, stream) = Guest::saved(bed, 0)?;
+    let session = guest.vf.device.start(State::Resuming)?;
+    let memory = Mapping::anonymous(2 * PAGE)?;
+    let bad = Mapping::anonymous(PAGE)?;
+    bad.forbid_from(0)?;
+    memory.copy_in(0, &stream[..PAGE]);
+    memory.forbid_from(PAGE)?;
+    expect::refused(
+        "write from a bad address",
+        bad.drain_to(&session),
+        &[libc::EFAULT],
+    )?;
+    let taken = memory
+        .drain_to(&session)
+        .context("write from a page and a bad one")?;
+    expect::claim(
+        &format!("1 to {PAGE} bytes to be taken, not {taken}"),
+        (1..=PAGE).contains(&taken),
+    )?;
+    expect::refused(
+        "write from a bad address",
+        bad.drain_to(&session),
+        &[libc::EFAULT],
+    )?;
+    session.write_all(&stream[taken..], Segments::Whole)?;
     guest.vf.device.change_state(State::Stop)?;
     expect::same_bytes(
         "stream of what was loaded",
@@ -480,6 +517,31 @@ fn wrong_totals_are_refused(bed: &Bed) -> Result<()> {
         let mut stream = Stream::parse(&bytes)?;
         edit(&mut stream, hw::VIFA_SECTION_END, change)?;
         streams.push((format!("totals with wrong {what}"), stream.seal()));
+    }
+    refuses_each(&mut guest, streams)
+}
+
+/// A section that is right by itself, but not of this stream: the end section's CRC tells.
+fn exchanged_section_is_refused(bed: &Bed) -> Result<()> {
+    let (mut guest, bytes) = Guest::saved(bed, 0)?;
+    let mut streams = Vec::new();
+    for kind in [hw::VIFA_SECTION_DATA, hw::VIFA_SECTION_CONTROL] {
+        let mut stream = Stream::parse(&bytes)?;
+        let payload = stream.payload(kind)?;
+        // In the data: the last byte. In the control plane: the last scratch register.
+        let at = match kind {
+            hw::VIFA_SECTION_DATA => payload.len() - 1,
+            _ => {
+                size_of::<hw::vifa_hw_record>() + size_of::<hw::vifa_reference_configuration>() - 1
+            }
+        };
+        payload[at] ^= 1;
+        guest.vf.device.load(&stream.seal())?;
+        guest.vf.reset()?;
+        streams.push((
+            format!("section of type {kind} of another stream"),
+            stream.seal_parts(),
+        ));
     }
     refuses_each(&mut guest, streams)
 }

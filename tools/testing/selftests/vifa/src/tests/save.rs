@@ -11,7 +11,7 @@ use crate::{
     expect, hw,
     migration::{Segments, State},
     stream::Stream,
-    sys::value_of,
+    sys::{value_of, Mapping},
 };
 
 pub fn tests() -> Vec<Test> {
@@ -23,6 +23,8 @@ pub fn tests() -> Vec<Test> {
         discarded_local_memory_is_not_in_the_stream,
         end_of_stream_stays,
         read_of_nothing_takes_nothing,
+        read_to_a_bad_address_takes_nothing,
+        read_into_the_device_s_own_registers_does_no_harm,
         read_ends_with_the_session,
         read_ends_with_the_session_in_the_middle_of_a_stream,
         session_cannot_be_written,
@@ -72,6 +74,20 @@ fn stream_is_sound(bed: &Bed) -> Result<()> {
         hw::VIFA_STREAM_MAJOR,
     )?;
     expect::same_bytes("stream, sealed anew", &bytes, &stream.seal())?;
+
+    let (domain, bus, devfn) = bed.vf(0)?.address()?;
+    let function = (u64::from(domain) << 32) | (u64::from(bus) << 16) | (u64::from(devfn) << 8);
+    for section in &stream.sections {
+        let plane = match section.kind() {
+            hw::VIFA_SECTION_DATA => hw::VIFA_PLANE_DATA,
+            _ => hw::VIFA_PLANE_CONTROL,
+        };
+        expect::equal(
+            &format!("interface of section {}", section.header.sequence),
+            section.header.interface,
+            function | u64::from(plane),
+        )?;
+    }
 
     let kinds: Vec<u32> = stream
         .sections
@@ -193,6 +209,51 @@ fn read_of_nothing_takes_nothing(bed: &Bed) -> Result<()> {
     let session = guest.vf.device.start(State::StopCopy)?;
     expect::equal("bytes of a read of none", session.read(0)?.len(), 0)?;
     expect::same_bytes("stream", &session.read_all(Segments::Whole)?, &expected)
+}
+
+fn read_to_a_bad_address_takes_nothing(bed: &Bed) -> Result<()> {
+    const PAGE: usize = 4096;
+    let guest = furnished(bed)?;
+    let expected = guest.vf.device.save()?;
+    let session = guest.vf.device.start(State::StopCopy)?;
+    let bad = Mapping::anonymous(PAGE)?;
+    bad.forbid_from(0)?;
+    expect::refused(
+        "read to a bad address",
+        bad.fill_from(&session),
+        &[libc::EFAULT],
+    )?;
+    let half = Mapping::anonymous(2 * PAGE)?;
+    half.forbid_from(PAGE)?;
+    let mut stream = Vec::new();
+    while stream.len() + PAGE <= expected.len() {
+        let got = half.fill_from(&session)?;
+        expect::claim(
+            &format!("1 to {PAGE} bytes of a read to a page and a bad one, not {got}"),
+            (1..=PAGE).contains(&got),
+        )?;
+        stream.extend(half.copy_out(0, got));
+    }
+    stream.extend(session.read_all(Segments::Whole)?);
+    expect::same_bytes("stream", &stream, &expected)
+}
+
+/// A fault on a BAR's mapping takes locks of the VFIO core, which a reset holds when it ends a
+/// session: lockdep tells if the driver faults it in at the wrong moment.
+fn read_into_the_device_s_own_registers_does_no_harm(bed: &Bed) -> Result<()> {
+    let mut guest = furnished(bed)?;
+    let registers = guest.vf.device.map(hw::VIFA_REFERENCE_BAR)?;
+    let session = guest.vf.device.start(State::StopCopy)?;
+    let taken = registers.fill_from(&session)?;
+    expect::claim("bytes to be read into the registers", taken > 0)?;
+    // The reset takes the registers away from the mapping.
+    guest.vf.reset()?;
+    expect::refused(
+        "read after a reset",
+        registers.fill_from(&session),
+        &[libc::ENODEV],
+    )?;
+    guest.works_after_a_reset()
 }
 
 fn read_ends_with_the_session(bed: &Bed) -> Result<()> {

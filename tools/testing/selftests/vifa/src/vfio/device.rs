@@ -59,6 +59,41 @@ impl Argument for InterruptSet {
     }
 }
 
+/// The argument of `VFIO_DEVICE_GET_REGION_INFO`, with room for capabilities.
+#[repr(C)]
+pub struct RegionWithCapabilities {
+    info: vfio_region_info,
+    capabilities: [u8; 512],
+}
+
+impl Argument for RegionWithCapabilities {
+    fn stated_size(&self) -> usize {
+        self.info.argsz as usize
+    }
+}
+
+impl RegionWithCapabilities {
+    /// The little-endian word at `offset` from the start of the argument.
+    fn word(&self, offset: usize) -> Option<u32> {
+        let at = offset.checked_sub(size_of::<vfio_region_info>())?;
+        let bytes = self.capabilities.get(at..at + 4)?;
+        Some(u32::from_le_bytes(bytes.try_into().ok()?))
+    }
+
+    /// Type and subtype of a device-specific region.
+    fn kind(&self) -> Option<(u32, u32)> {
+        let mut offset = self.info.cap_offset as usize;
+        while offset != 0 {
+            // struct vfio_info_cap_header: 16-bit id and version, offset of the next.
+            if self.word(offset)? & 0xffff == vfio::VFIO_REGION_INFO_CAP_TYPE {
+                return Some((self.word(offset + 8)?, self.word(offset + 12)?));
+            }
+            offset = self.word(offset + 4)? as usize;
+        }
+        None
+    }
+}
+
 /// An open VFIO device; closed when dropped.
 #[derive(Debug)]
 pub struct Device {
@@ -157,6 +192,24 @@ impl Device {
         };
         sys::ioctl(self, &request::DEVICE_GET_REGION_INFO, &mut info)?;
         Ok(info)
+    }
+
+    /// Type and subtype of the region `index`, where it is a device-specific one.
+    pub fn region_kind(&self, index: u32) -> io::Result<Option<(u32, u32)>> {
+        let mut argument = RegionWithCapabilities {
+            info: vfio_region_info {
+                argsz: size_of::<RegionWithCapabilities>() as u32,
+                index,
+                ..Default::default()
+            },
+            capabilities: [0; 512],
+        };
+        sys::ioctl(
+            self,
+            &request::DEVICE_GET_REGION_CAPABILITIES,
+            &mut argument,
+        )?;
+        Ok(argument.kind())
     }
 
     /// `VFIO_DEVICE_GET_IRQ_INFO`

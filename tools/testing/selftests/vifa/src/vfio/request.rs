@@ -50,6 +50,8 @@ requests! {
     DEVICE_GET_INFO: vfio_device_info = 107;
     /// `VFIO_DEVICE_GET_REGION_INFO`
     DEVICE_GET_REGION_INFO: vfio_region_info = 108;
+    /// `VFIO_DEVICE_GET_REGION_INFO`, with room for capabilities
+    DEVICE_GET_REGION_CAPABILITIES: super::device::RegionWithCapabilities = 108;
     /// `VFIO_DEVICE_GET_IRQ_INFO`
     DEVICE_GET_IRQ_INFO: vfio_irq_info = 109;
     /// `VFIO_DEVICE_SET_IRQS`, with one descriptor
