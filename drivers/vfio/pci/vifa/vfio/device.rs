@@ -25,6 +25,7 @@ use kernel::{
         to_result, //
     },
     ffi,
+    page::PAGE_SIZE,
     pci,
     prelude::*,
     str::as_char_ptr_in_const_context,
@@ -50,6 +51,31 @@ pub(crate) struct Opening<'a, T: Driver>(&'a Device<T>);
 impl<T: Driver> Opening<'_, T> {
     pub(super) fn core(&self) -> *mut bindings::vfio_pci_core_device {
         self.0.core.get()
+    }
+
+    /// Keeps user space from mapping the BAR of the MSI-X table, where that is a single page.
+    ///
+    /// A virtual machine monitor emulates the table. Where it maps the page all the same, what is
+    /// left of the page beside the table becomes memory of the virtual machine that is no multiple
+    /// of a page, and for which the legacy container (`VFIO_TYPE1_IOMMU`) can track no writes: QEMU
+    /// then refuses to migrate.
+    pub(crate) fn trap_msix_page(&self) {
+        let core = self.core();
+        // SAFETY: The device is valid and has been enabled, which sets these fields; nobody else
+        // uses them yet.
+        let (pdev, bar, mappable) = unsafe {
+            (
+                (*core).pdev,
+                (*core).msix_bar,
+                &mut (*core).bar_mmap_supported,
+            )
+        };
+        // Without MSI-X, `bar` is none of the six.
+        if let Some(mappable) = mappable.get_mut(usize::from(bar)) {
+            // SAFETY: `pdev` is valid and `bar` is one of its BARs.
+            let size = unsafe { kernel::bindings::pci_resource_len(pdev, bar.into()) };
+            *mappable &= size > PAGE_SIZE as u64;
+        }
     }
 }
 
