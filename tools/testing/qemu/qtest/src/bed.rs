@@ -28,6 +28,10 @@ const SRIOV_BARS: u64 = 0x24;
 
 const EXPRESS_DEVICE_CONTROL: u64 = 0x08;
 const EXPRESS_DEVICE_CONTROL_FLR: u16 = 0x8000;
+
+/// A word that resets a function when it is written to its reset register.
+pub const RESET_WORD: u64 = EXPRESS_DEVICE_CONTROL_FLR as u64;
+
 const BARS: u64 = 0x10;
 const MSIX_CONTROL: u64 = 0x02;
 const MSIX_CONTROL_ENABLE: u16 = 0x8000;
@@ -141,13 +145,15 @@ impl Bed {
         Function::new(1, (offset + n * stride) as u8)
     }
 
+    /// Where in physical memory `RESET_WORD` resets a function.
+    pub fn reset_register(&self, function: Function) -> u64 {
+        let express = function.capability(self, pci::CAPABILITY_EXPRESS);
+        function.register(express + EXPRESS_DEVICE_CONTROL)
+    }
+
     /// Resets one function.
     pub fn reset(&self, function: Function) {
-        let express = function.capability(self, pci::CAPABILITY_EXPRESS);
-        self.write16(
-            function.register(express + EXPRESS_DEVICE_CONTROL),
-            EXPRESS_DEVICE_CONTROL_FLR,
-        );
+        self.write16(self.reset_register(function), EXPRESS_DEVICE_CONTROL_FLR);
     }
 
     /// A 32-bit field of the VIFA capability.

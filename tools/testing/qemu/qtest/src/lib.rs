@@ -20,7 +20,7 @@ mod pci;
 mod qtest;
 mod records;
 
-pub use bed::{Bed, Vector};
+pub use bed::{Bed, Vector, RESET_WORD};
 pub use checksum::crc32c;
 pub use engine::{Command, Completion, Engine};
 pub use mailbox::{Answer, Buffer, Frame};

@@ -124,6 +124,27 @@ fn a_wrong_tag_and_no_interrupt() {
     assert!(bed.signalled(vector));
 }
 
+/// A reset is no command: it is told as it is.
+#[test]
+fn resets_are_not_falsified() {
+    for fault in ["tag:value=1", "no-interrupt"] {
+        let bed = Bed::new(&format!("faults={fault}"), 1);
+        let vector = bed.pf_vector(0);
+        bed.frame_write(
+            DATA,
+            hw::VIFA_MAILBOX_VECTOR,
+            hw::VIFA_MAILBOX_VECTOR_ENABLE,
+        );
+        let buffer = Buffer::new(&bed, 4 << 20, 1 << 20);
+        let arguments = [0, 4 << 20];
+        let tag = bed.start(DATA, hw::VIFA_DATA_LOCAL_READ, arguments, Some(&buffer));
+        assert!(bed.busy(DATA));
+        bed.reset(bed.vf(0));
+        assert_eq!(bed.answer(DATA, tag).status, hw::VIFA_STATUS_ABORTED);
+        assert!(bed.signalled(vector), "{fault}");
+    }
+}
+
 /// What the log says of 16 pages that were all written, and whether it was lost.
 fn logged(bed: &Bed) -> (u32, u64) {
     let base: u64 = 0x800_0000;

@@ -2,7 +2,7 @@
 
 //! A guest and a host that do what nobody would: the device stays in order, and so do other VFs.
 
-use vifa_qtest::{hw, Bed, Buffer, Command, Engine, Frame};
+use vifa_qtest::{hw, Bed, Buffer, Command, Engine, Frame, RESET_WORD};
 
 const MEMORY: u64 = 256 << 20;
 
@@ -143,4 +143,87 @@ fn every_command_ends() {
         }
     }
     assert!(succeeded.iter().all(|count| *count > 100), "{succeeded:?}");
+}
+
+/// Where no IOMMU forbids it, the DMA of a VF can reset that very VF.
+#[test]
+fn an_engine_resets_itself() {
+    let bed = Bed::new("", 1);
+    let register = bed.reset_register(bed.vf(0));
+    bed.set_run_state(0, hw::VIFA_RUN_STATE_STOPPED);
+    let fresh = bed.save(0);
+    bed.set_run_state(0, hw::VIFA_RUN_STATE_RUNNING);
+
+    for opcode in [
+        hw::VIFA_REFERENCE_FILL,
+        hw::VIFA_REFERENCE_COPY,
+        hw::VIFA_REFERENCE_LOCAL_READ,
+    ] {
+        let mut engine = Engine::new(&bed, 0, 4);
+        let word = bed.place(&RESET_WORD.to_le_bytes());
+        engine.succeed(
+            &bed,
+            Command {
+                opcode: hw::VIFA_REFERENCE_LOCAL_WRITE,
+                source: word,
+                length: 8,
+                ..Command::default()
+            },
+        );
+        let source = if opcode == hw::VIFA_REFERENCE_COPY {
+            word
+        } else {
+            0
+        };
+        engine.submit(
+            &bed,
+            Command {
+                opcode,
+                source,
+                destination: register,
+                length: 8,
+                pattern: RESET_WORD,
+            },
+        );
+        bed.step(1_000_000);
+        assert_eq!(engine.poll(&bed), None, "opcode {opcode}");
+        bed.set_run_state(0, hw::VIFA_RUN_STATE_STOPPED);
+        assert!(bed.save(0) == fresh, "opcode {opcode}");
+        bed.set_run_state(0, hw::VIFA_RUN_STATE_RUNNING);
+        bed.enable_vf(0);
+    }
+}
+
+/// So can a command of the host: it is aborted, as by any reset.
+#[test]
+fn a_command_resets_its_vf() {
+    let bed = Bed::new("granule=4K", 1);
+    let frame = Frame::Data(0);
+    let page = Buffer::with(
+        &bed,
+        &[RESET_WORD.to_le_bytes().to_vec(), vec![0; 4088]].concat(),
+        4096,
+    );
+    let onto_the_register = Buffer::from_pieces(
+        &bed,
+        vec![
+            (bed.reset_register(bed.vf(0)), 4),
+            (bed.allocate(4092), 4092),
+        ],
+    );
+    bed.set_run_state(0, hw::VIFA_RUN_STATE_STOPPED);
+    bed.succeed(frame, hw::VIFA_DATA_LOCAL_WRITE, [0, 4096], Some(&page));
+    let answer = bed.execute(
+        frame,
+        hw::VIFA_DATA_LOCAL_READ,
+        [0, 4096],
+        Some(&onto_the_register),
+    );
+    assert_eq!(answer.status, hw::VIFA_STATUS_ABORTED);
+    assert_eq!(
+        bed.frame_read(Frame::Control(0), hw::VIFA_CONTROL_RUN_STATE),
+        hw::VIFA_RUN_STATE_RUNNING
+    );
+    bed.set_run_state(0, hw::VIFA_RUN_STATE_STOPPED);
+    bed.succeed(frame, hw::VIFA_DATA_LOCAL_WRITE, [0, 4096], Some(&page));
 }

@@ -256,6 +256,8 @@ fn planes_that_are_refused() {
         (QUEUE, with(QUEUE, 24, 2)),
         (QUEUE, with(QUEUE, 28, 5)),
         (QUEUE, with(QUEUE, 32, 1)),
+        // No room for the completion of the unfinished command.
+        (QUEUE, with(QUEUE, 32, 0u32.wrapping_sub(4))),
         (QUEUE, with(QUEUE, 36, 1)),
         (INTERRUPT, with(INTERRUPT, 0, 2)),
         (INTERRUPT, with(INTERRUPT, 4, 1)),
