@@ -7,8 +7,7 @@
 # The source that kernels are built from.
 kernel_source() {
 	if [ -n "${KSRC:-}" ]; then
-		[ -f "$KSRC/Kbuild" ] && [ -d "$KSRC/rust/kernel" ] ||
-			die "KSRC=$KSRC is not the source of a kernel with Rust"
+		[ -d "$KSRC/rust/kernel" ] || die "KSRC=$KSRC is not the source of a kernel with Rust"
 		printf '%s\n' "$KSRC"
 	else
 		printf '%s/linux-source-%s\n' "$cache" \

@@ -11,9 +11,6 @@ qemu_options=(
 	--enable-tcg --enable-kvm --enable-virtfs --enable-attr --enable-cap-ng
 )
 
-# The distribution's firmware: a QEMU in its build directory looks for none elsewhere.
-qemu_firmware="-L /usr/share/qemu -L /usr/share/seabios"
-
 # The directory with QEMU's source and build. The sources of the reference device are no part of
 # its key: they are compiled in that same directory when they change.
 qemu_tree() {
