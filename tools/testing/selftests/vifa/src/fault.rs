@@ -36,9 +36,11 @@ impl Opcode {
     }
 }
 
+pub const IDENTIFY: Opcode = Opcode::control("IDENTIFY", hw::VIFA_CONTROL_IDENTIFY);
 pub const SET_RUN_STATE: Opcode = Opcode::control("SET_RUN_STATE", hw::VIFA_CONTROL_SET_RUN_STATE);
 pub const SAVE: Opcode = Opcode::control("SAVE", hw::VIFA_CONTROL_SAVE);
 pub const LOAD: Opcode = Opcode::control("LOAD", hw::VIFA_CONTROL_LOAD);
+pub const LOCAL_BITMAP: Opcode = Opcode::data("LOCAL_BITMAP", hw::VIFA_DATA_LOCAL_BITMAP);
 pub const LOCAL_LIST: Opcode = Opcode::data("LOCAL_LIST", hw::VIFA_DATA_LOCAL_LIST);
 pub const LOCAL_READ: Opcode = Opcode::data("LOCAL_READ", hw::VIFA_DATA_LOCAL_READ);
 pub const LOCAL_WRITE: Opcode = Opcode::data("LOCAL_WRITE", hw::VIFA_DATA_LOCAL_WRITE);

@@ -186,6 +186,17 @@ pub fn alongside<T: Send + 'static>(
         .map_err(|panic| anyhow!("panicked: {}", panic_message(panic.as_ref())))?
 }
 
+/// Runs all `jobs` at once; returns when the last has ended.
+pub fn all_at_once<'a>(jobs: Vec<Box<dyn FnOnce() -> Result<()> + Send + 'a>>) -> Result<()> {
+    thread::scope(|scope| {
+        let threads: Vec<_> = jobs.into_iter().map(|job| scope.spawn(job)).collect();
+        threads.into_iter().try_for_each(|thread| {
+            let result = thread.join();
+            result.map_err(|panic| anyhow!("panicked: {}", panic_message(panic.as_ref())))?
+        })
+    })
+}
+
 /// Waits until `file`'s event counter was signalled, and resets it.
 pub fn wait_for_event(file: &File, timeout: Duration) -> Result<u64> {
     if sys::poll(file, libc::POLLIN, timeout)? & libc::POLLIN == 0 {

@@ -162,7 +162,7 @@ fn many_refused_streams_leave_no_memory_behind(bed: &Bed) -> Result<()> {
     let (mut guest, stream) = Guest::saved(bed, 0)?;
     let device = &guest.vf.device;
     let half = &stream[..stream.len() / 2];
-    costs_no_memory(64, || {
+    costs_no_memory(24, || {
         expect::refused(
             "half a stream",
             device.try_load(half, Segments::Whole)?,

@@ -5,18 +5,19 @@
 
 use std::{
     io,
+    mem::offset_of,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 
-use super::{fixture::Guest, Test};
+use super::{claims, fixture::Guest, Test};
 use crate::{
-    bed::Bed,
+    bed::{Bed, VF_DRIVER},
     expect,
     fault::{
-        Fault, Opcode, RegisterFile, LOAD, LOCAL_CLEAR, LOCAL_LIST, LOCAL_READ, LOCAL_WRITE, SAVE,
-        SET_RUN_STATE,
+        Fault, Opcode, RegisterFile, IDENTIFY, LOAD, LOCAL_BITMAP, LOCAL_CLEAR, LOCAL_LIST,
+        LOCAL_READ, LOCAL_WRITE, SAVE, SET_RUN_STATE,
     },
     hw,
     kmsg::KernelLog,
@@ -150,7 +151,7 @@ pub fn tests() -> Vec<Test> {
         "lies_about_a_record_s_length",
         SAVE,
         Fault::Patch {
-            offset: std::mem::offset_of!(hw::vifa_hw_record, length) as u32,
+            offset: offset_of!(hw::vifa_hw_record, length) as u32,
             width: 4,
             value: 0xffff_fff0,
         },
@@ -190,20 +191,27 @@ pub fn tests() -> Vec<Test> {
             &[libc::EIO],
         );
     }
-    tests.push(Test::new(
-        "fault.late_command_succeeds",
+    for (what, fault) in [
+        ("fails", Fault::Status(hw::VIFA_STATUS_DEVICE_FAILURE)),
+        ("hangs", Fault::Hang),
+        ("hangs_and_its_abort_too", Fault::HangAbort),
+    ] {
+        tests.push(Test::new(format!("fault.IDENTIFY_{what}"), move |bed| {
+            is_not_bound(bed, fault, IDENTIFY.name)
+        }));
+    }
+    for lie in LIES {
+        tests.push(Test::new(
+            format!("fault.IDENTIFY_lies_about_{}", lie.field),
+            move |bed| is_not_bound(bed, lie.fault(), lie.field),
+        ));
+    }
+    tests.extend(claims!("fault":
         late_command_succeeds,
-    ));
-    tests.push(Test::new(
-        "fault.lost_interrupt_ends_within_the_timeout",
         lost_interrupt_ends_within_the_timeout,
-    ));
-    tests.push(Test::new(
-        "fault.bytes_that_the_device_withholds_are_zeroes",
         bytes_that_the_device_withholds_are_zeroes,
-    ));
-    tests.push(Test::new(
-        "fault.other_vf_is_untouched",
+        data_size_is_not_told_where_the_bitmap_fails,
+        pf_driver_goes_while_a_command_is_stuck,
         other_vf_is_untouched,
     ));
     tests
@@ -252,6 +260,120 @@ fn fails(bed: &Bed, opcode: Opcode, fault: Fault, errors: &[i32]) -> Result<()> 
         .device
         .load(&stream)
         .context("load after the fault")
+}
+
+/// A field of the identity that cannot be true.
+#[derive(Clone, Copy)]
+struct Lie {
+    field: &'static str,
+    offset: usize,
+    width: u32,
+    value: u64,
+}
+
+impl Lie {
+    fn fault(self) -> Fault {
+        Fault::Patch {
+            offset: self.offset as u32,
+            width: self.width,
+            value: self.value,
+        }
+    }
+}
+
+const LIES: [Lie; 7] = [
+    Lie {
+        field: "vendor",
+        offset: offset_of!(hw::vifa_hw_identity, vendor),
+        width: 2,
+        value: 0x8086,
+    },
+    Lie {
+        field: "vifa_revision",
+        offset: offset_of!(hw::vifa_hw_identity, vifa_revision),
+        width: 2,
+        value: 0,
+    },
+    Lie {
+        field: "bar_size",
+        offset: offset_of!(hw::vifa_hw_identity, bar_size),
+        width: 8,
+        value: 3000,
+    },
+    Lie {
+        field: "interrupt_vectors",
+        offset: offset_of!(hw::vifa_hw_identity, interrupt_vectors),
+        width: 2,
+        value: 0xffff,
+    },
+    Lie {
+        field: "granule",
+        offset: offset_of!(hw::vifa_hw_identity, granule),
+        width: 4,
+        value: 0x3000,
+    },
+    Lie {
+        field: "local_memory",
+        offset: offset_of!(hw::vifa_hw_identity, local_memory),
+        width: 8,
+        value: 1 << 60,
+    },
+    Lie {
+        field: "control_plane_max",
+        offset: offset_of!(hw::vifa_hw_identity, control_plane_max),
+        width: 4,
+        value: 0xffff_ffff,
+    },
+];
+
+/// A VF whose IDENTIFY meets `fault` is not bound, and the log says so with `word`; it is bound once
+/// the fault is over.
+fn is_not_bound(bed: &Bed, fault: Fault, word: &str) -> Result<()> {
+    let vf = bed.vf(0)?;
+    vf.unbind()?;
+    let registers = RegisterFile::map(&bed.pf)?;
+    let armed = registers.arm(0, IDENTIFY, fault, 1)?;
+    let mut log = KernelLog::from_now()?;
+    let result = vf.bind(VF_DRIVER);
+    expect::equal("times that the fault happened", armed.fired(), 1)?;
+    drop(armed);
+    expect::refused("bind", result, &[libc::ENODEV, libc::EIO, libc::ETIMEDOUT])?;
+    log.expect(&[&vf.to_string(), word])?;
+    if fault == Fault::HangAbort {
+        // Nothing but a reset helps.
+        vf.reset().context("reset of a VF without a driver")?;
+    }
+    vf.bind(VF_DRIVER).context("bind after the fault")?;
+    Guest::new(bed, 0)?.work(1)
+}
+
+fn data_size_is_not_told_where_the_bitmap_fails(bed: &Bed) -> Result<()> {
+    let mut guest = Guest::new(bed, 0)?;
+    let registers = RegisterFile::map(&bed.pf)?;
+    for (fault, error) in [
+        (Fault::Status(hw::VIFA_STATUS_DEVICE_FAILURE), libc::EIO),
+        (Fault::Hang, libc::ETIMEDOUT),
+    ] {
+        let armed = registers.arm(0, LOCAL_BITMAP, fault, 1)?;
+        expect::refused("MIG_DATA_SIZE", guest.vf.device.data_size(), &[error])?;
+        expect::equal("times that the fault happened", armed.fired(), 1)?;
+    }
+    guest.vf.device.data_size()?;
+    guest.work(1)
+}
+
+/// What a stuck command may still write to outlives the PF's driver.
+fn pf_driver_goes_while_a_command_is_stuck(bed: &Bed) -> Result<()> {
+    let vf = bed.vf(0)?;
+    vf.unbind()?;
+    let registers = RegisterFile::map(&bed.pf)?;
+    let armed = registers.arm(0, IDENTIFY, Fault::HangAbort, 1)?;
+    expect::refused("bind", vf.bind(VF_DRIVER), &[libc::ETIMEDOUT, libc::ENODEV])?;
+    drop(armed);
+    drop(registers);
+    bed.pf.unbind()?;
+    bed.restore()?;
+    Guest::new(bed, 0)?.work(1)
 }
 
 /// Whether it is the command that went wrong, and not what it answered.

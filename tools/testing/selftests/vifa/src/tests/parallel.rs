@@ -17,6 +17,7 @@ use crate::{
     expect,
     fault::{Fault, RegisterFile, SET_RUN_STATE},
     migration::{Session, State},
+    process::all_at_once,
 };
 
 const ROUNDS: u64 = 5;
@@ -42,16 +43,6 @@ fn rounds(bed: &Bed, index: u32) -> Result<()> {
         guest.work(round)?;
     }
     Ok(())
-}
-
-/// Runs all `jobs` at once.
-fn all_at_once<'a>(jobs: Vec<Box<dyn FnOnce() -> Result<()> + Send + 'a>>) -> Result<()> {
-    thread::scope(|scope| {
-        let threads: Vec<_> = jobs.into_iter().map(|job| scope.spawn(job)).collect();
-        threads
-            .into_iter()
-            .try_for_each(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?)
-    })
 }
 
 fn two_vfs_migrate_at_once(bed: &Bed) -> Result<()> {
