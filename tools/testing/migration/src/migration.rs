@@ -16,13 +16,13 @@ use crate::sriov::Function;
 use crate::vmm::{Machine, Vmm};
 
 /// How long the guest may take to boot and to bind its driver.
-const BOOT_TIMEOUT: Duration = Duration::from_secs(240);
+const BOOT_TIMEOUT: Duration = Duration::from_secs(480);
 
 /// How long a whole migration may take.
-const MIGRATION_TIMEOUT: Duration = Duration::from_secs(300);
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(480);
 
 /// How long the workload may take to show that it goes on.
-const PROGRESS_TIMEOUT: Duration = Duration::from_secs(90);
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Between two looks at what changes.
 const POLL: Duration = Duration::from_millis(20);

@@ -17,10 +17,10 @@ use serde::Deserialize;
 use serde_json::{json, Value};
 
 /// How long QEMU may take to answer a command.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How long QEMU may take to open its socket: it may have to be read from a slow disk first.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// Something that QEMU says by itself.
 #[derive(Clone, Debug, PartialEq)]

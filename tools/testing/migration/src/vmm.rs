@@ -52,9 +52,8 @@ impl Machine {
             kernel += " ";
             kernel += append;
         }
-        let device = format!(
-            "vfio-pci,id=vf,host={function},enable-migration=on,migration-events=on,rombar=0"
-        );
+        let device =
+            format!("vfio-pci,id=vf,host={function},enable-migration=on,migration-events=on,rombar=0,x-no-mmap=on");
         let qmp = format!("unix:{},server=on,wait=off", socket.display());
         let memory = self.memory.to_string();
         [
