@@ -2,6 +2,8 @@
 
 //! Writing a device's state: what is taken, and what is refused.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 
 use super::{
@@ -12,7 +14,7 @@ use super::{
 use crate::{
     bed::Bed,
     expect,
-    fault::{Fault, RegisterFile, LOAD},
+    fault::{Armed, Fault, RegisterFile, LOAD},
     hw,
     migration::{Segments, State},
     process::all_at_once,
@@ -41,6 +43,7 @@ pub fn tests() -> Vec<Test> {
         incompatible_identity_is_refused,
         local_memory_run_out_of_place_is_refused,
         malformed_control_record_is_refused,
+        control_record_that_the_device_refuses_is_refused,
         wrong_totals_are_refused,
         exchanged_section_is_refused,
         refused_stream_never_loads_the_control_plane,
@@ -508,7 +511,25 @@ fn malformed_control_record_is_refused(bed: &Bed) -> Result<()> {
         },
     )?;
     streams.push(("last record cut".to_owned(), cut.seal()));
-    refuses_each(&mut guest, streams)
+    let registers = RegisterFile::map(&bed.pf)?;
+    let loads = count_loads(&registers)?;
+    refuses_each(&mut guest, streams)?;
+    expect::equal("LOAD commands", loads.fired(), 0)
+}
+
+/// What only the device can know to be wrong, it refuses itself.
+fn control_record_that_the_device_refuses_is_refused(bed: &Bed) -> Result<()> {
+    let (mut guest, bytes) = Guest::saved(bed, 0)?;
+    let mut stream = Stream::parse(&bytes)?;
+    let payload = stream.payload(hw::VIFA_SECTION_CONTROL)?;
+    let content = size_of::<hw::vifa_hw_record>();
+    // The first record is the configuration, whose first word is the control register.
+    payload[content..content + 4].fill(0xff);
+    let registers = RegisterFile::map(&bed.pf)?;
+    let loads = count_loads(&registers)?;
+    refuses(&guest, "control register of ones", &stream.seal())?;
+    expect::equal("LOAD commands", loads.fired(), 1)?;
+    guest.recover()
 }
 
 fn wrong_totals_are_refused(bed: &Bed) -> Result<()> {
@@ -554,11 +575,15 @@ fn exchanged_section_is_refused(bed: &Bed) -> Result<()> {
     refuses_each(&mut guest, streams)
 }
 
+/// A fault that changes nothing, but counts.
+fn count_loads(registers: &RegisterFile) -> Result<Armed<'_>> {
+    registers.arm(0, LOAD, Fault::Delay(Duration::ZERO), 1000)
+}
+
 fn refused_stream_never_loads_the_control_plane(bed: &Bed) -> Result<()> {
     let (guest, stream) = Guest::saved(bed, 0)?;
     let registers = RegisterFile::map(&bed.pf)?;
-    // Changes nothing, but counts.
-    let loads = registers.arm(0, LOAD, Fault::Delay(std::time::Duration::ZERO), 1000)?;
+    let loads = count_loads(&registers)?;
     let mut flipped = stream.clone();
     *flipped.last_mut().context("a stream")? ^= 1;
     refuses(&guest, "stream with a flipped bit", &flipped)?;
