@@ -30,8 +30,7 @@ use super::{
         DATA_RUN_MAX,
         HEADER_LENGTH,
         MANDATORY,
-        SECTION_HEADER_LENGTH,
-        SECTION_LENGTH_MAX, //
+        SECTION_HEADER_LENGTH, //
     },
 };
 use core::fmt;
@@ -265,7 +264,10 @@ impl<E: Copy> Saver<E> {
                 None => self.load_control(source),
             },
             Stage::Control => self.load_control(source),
-            Stage::End => self.load_end(source),
+            Stage::End => {
+                self.load_end(source.interfaces());
+                Ok(())
+            }
             Stage::Finished => Ok(()),
         }
     }
@@ -287,7 +289,8 @@ impl<E: Copy> Saver<E> {
             Kind::Identity,
             &IdentityPayload::from(identity).encode(),
             &[],
-        )
+        );
+        Ok(())
     }
 
     /// Returns mapped local memory that was not yet read, at or behind `from`.
@@ -343,7 +346,8 @@ impl<E: Copy> Saver<E> {
             Kind::Data,
             &run.encode(),
             source.piece(),
-        )
+        );
+        Ok(())
     }
 
     fn load_control<S: Source<Error = E>>(&mut self, source: &mut S) -> Result<(), SaveError<E>> {
@@ -361,31 +365,22 @@ impl<E: Copy> Saver<E> {
 
         self.stage = Stage::End;
         self.totals.count_control(table.len() as u64);
-        self.load_section(source.interfaces(), Kind::Control, &[], table)
+        self.load_section(source.interfaces(), Kind::Control, &[], table);
+        Ok(())
     }
 
-    fn load_end<S: Source<Error = E>>(&mut self, source: &S) -> Result<(), SaveError<E>> {
-        self.stage = Stage::Finished;
+    fn load_end(&mut self, interfaces: Interfaces) {
         let end = self.totals.end();
-        self.load_section(source.interfaces(), Kind::End, &end.encode(), &[])
+
+        self.stage = Stage::Finished;
+        self.load_section(interfaces, Kind::End, &end.encode(), &[]);
     }
 
     /// Loads a section whose payload is `head` and, behind it, `body` from the source's buffer.
-    fn load_section(
-        &mut self,
-        interfaces: Interfaces,
-        kind: Kind,
-        head: &[u8],
-        body: &[u8],
-    ) -> Result<(), SaveError<E>> {
-        let length = head.len().saturating_add(body.len()) as u64;
-        check(
-            "length",
-            length,
-            Expectation::AtMost(SECTION_LENGTH_MAX.into()),
-        )
-        .map_err(SaveError::Piece)?;
-
+    ///
+    /// The caller has bounded both: together they are no longer than `SECTION_LENGTH_MAX`.
+    fn load_section(&mut self, interfaces: Interfaces, kind: Kind, head: &[u8], body: &[u8]) {
+        let length = head.len().saturating_add(body.len());
         let section = Section {
             kind: kind as u16,
             flags: MANDATORY,
@@ -398,6 +393,5 @@ impl<E: Copy> Saver<E> {
         self.totals.count_section(section);
         self.head.push(head);
         self.body = body.len();
-        Ok(())
     }
 }
