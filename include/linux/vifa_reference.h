@@ -32,7 +32,7 @@
 #define  VIFA_REFERENCE_CONTROL_INTERRUPT 0x00000002	/* signal vector 0 on completions */
 #define VIFA_REFERENCE_STATUS		0x0c	/* read-only */
 #define  VIFA_REFERENCE_STATUS_ENABLED	0x00000001
-#define  VIFA_REFERENCE_STATUS_FAILED	0x00000002	/* a ring was not accessible; disable to leave */
+#define  VIFA_REFERENCE_STATUS_FAILED	0x00000002	/* a ring was not accessible */
 /* The two rings have the same number of entries; set while not enabled. */
 #define VIFA_REFERENCE_RING_ENTRIES	0x10	/* power of two, 2 to VIFA_REFERENCE_RING_MAX */
 #define VIFA_REFERENCE_SUBMISSION_LOW	0x14	/* DMA address, aligned to 64 bytes */
