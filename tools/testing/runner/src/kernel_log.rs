@@ -135,7 +135,8 @@ mod tests {
 
     #[test]
     fn names_the_line() {
-        let found = complaints("[    1.0] fine\n[    1.1] refcount_t: underflow; use-after-free.\n");
+        let found =
+            complaints("[    1.0] fine\n[    1.1] refcount_t: underflow; use-after-free.\n");
         assert_eq!(
             found,
             ["line 3: [    1.1] refcount_t: underflow; use-after-free."]

@@ -128,6 +128,9 @@ mod tests {
     fn suite_without_a_test_fails() {
         let cargo = "running 0 tests\n\ntest result: ok. 0 passed; 0 failed; 0 ignored; \
                      0 measured; 0 filtered out; finished in 0.00s\n";
-        assert_eq!(judge(Format::Cargo, Some(cargo), Some("0")).failures.len(), 1);
+        assert_eq!(
+            judge(Format::Cargo, Some(cargo), Some("0")).failures.len(),
+            1
+        );
     }
 }

@@ -71,7 +71,11 @@ impl Reader {
     fn test(&mut self, indent: usize, test: Test<'_>) {
         // Deeper sequences are this test's subtests, and end with it.
         let mut subtests_failed = None;
-        while self.levels.last().is_some_and(|level| level.indent > indent) {
+        while self
+            .levels
+            .last()
+            .is_some_and(|level| level.indent > indent)
+        {
             subtests_failed = Some(self.close());
         }
 
