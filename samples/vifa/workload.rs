@@ -13,7 +13,8 @@
 //! whether a migration carries what was last written long before it.
 //!
 //! A run is a write to the debugfs file `run` and takes as long as that: it ends when somebody
-//! writes to `stop`, when a signal comes or when the engine fails. `progress` tells how it goes.
+//! writes to `stop`, when a signal comes or when the engine fails. `progress` tells how it goes. A
+//! write to `tamper` changes one bit of an archive, which the run has to notice before it ends.
 
 use crate::{
     crc32c::Crc32c,
@@ -324,6 +325,7 @@ pub(crate) struct Workload {
     progress: Mutex<Progress>,
     stop: Atomic<bool>,
     closed: Atomic<bool>,
+    tamper: Atomic<bool>,
 }
 
 impl Workload {
@@ -343,6 +345,7 @@ impl Workload {
             progress <- new_mutex!(Progress::default()),
             stop: Atomic::new(false),
             closed: Atomic::new(false),
+            tamper: Atomic::new(false),
             engine,
         }? Error)
     }
@@ -482,6 +485,7 @@ impl<'a> Run<'a> {
                 }
             }
         }
+        self.tamper();
         for archive in 0..ARCHIVES {
             self.workload.progress.lock().bytes += bytes(BUFFER_WORDS);
             if let Err(fault) = self.bench.archives[archive].verify(0, self.archived[archive]) {
@@ -489,6 +493,16 @@ impl<'a> Run<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Changes one bit of what nobody is to change, if somebody asked for that.
+    fn tamper(&self) {
+        if !self.workload.tamper.xchg(false, Relaxed) {
+            return;
+        }
+        let archive = &self.bench.archives[0].0;
+        let word = io_read!(archive, [panic: BUFFER_WORDS / 2]);
+        io_write!(archive, [panic: BUFFER_WORDS / 2], word ^ 1);
     }
 
     /// Makes up the next chain of `lane`.
@@ -627,6 +641,11 @@ fn write_stop(workload: &Workload, _reader: &mut UserSliceReader) -> Result {
     Ok(())
 }
 
+fn write_tamper(workload: &Workload, _reader: &mut UserSliceReader) -> Result {
+    workload.tamper.store(true, Relaxed);
+    Ok(())
+}
+
 /// Makes the workload of the function with this `engine`, and its files in `parent`.
 pub(crate) fn files<'a>(
     device: &'a Device<Bound>,
@@ -641,6 +660,7 @@ pub(crate) fn files<'a>(
             directory.read_callback_file(c"progress", workload, &Workload::report);
             directory.write_only_callback_file(c"run", workload, &write_run);
             directory.write_only_callback_file(c"stop", workload, &write_stop);
+            directory.write_only_callback_file(c"tamper", workload, &write_tamper);
         },
     )
 }

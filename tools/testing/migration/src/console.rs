@@ -171,7 +171,8 @@ impl Console {
     ///
     /// # Errors
     ///
-    /// When the guest's kernel complains, a line of its init is garbled or one is missing.
+    /// When the guest's kernel complains, a line of its init is garbled or missing, and when the
+    /// workload finds anything wrong or fails.
     pub fn read(&mut self) -> Result<()> {
         let chunks: Vec<_> = self
             .output
@@ -182,20 +183,6 @@ impl Console {
             self.take(time, &bytes)?;
         }
         Ok(())
-    }
-
-    /// Whether all is well, as the last report tells.
-    pub fn check(&self) -> Result<()> {
-        match self.reports.last() {
-            Some((_, Report::Failed { error })) => bail!("the guest has no workload: {error}"),
-            Some((
-                _,
-                Report::Finished {
-                    error: Some(error), ..
-                },
-            )) => bail!("the workload failed: {error}"),
-            _ => self.workload().map_or(Ok(()), Workload::check),
-        }
     }
 
     fn take(&mut self, time: Instant, bytes: &[u8]) -> Result<()> {
@@ -218,14 +205,24 @@ impl Console {
     }
 
     fn report(&mut self, time: Instant, report: Report) -> Result<()> {
-        if let Report::Progress { sequence, .. } = report {
-            if sequence != self.next_sequence {
-                bail!(
+        match &report {
+            Report::Ready => (),
+            Report::Progress { sequence, workload } => {
+                ensure!(
+                    *sequence == self.next_sequence,
                     "the guest's line {} is missing: line {sequence} came instead",
                     self.next_sequence
                 );
+                self.next_sequence += 1;
+                workload.check()?;
             }
-            self.next_sequence += 1;
+            Report::Finished { error, workload } => {
+                workload.check()?;
+                if let Some(error) = error {
+                    bail!("the workload failed: {error}");
+                }
+            }
+            Report::Failed { error } => bail!("the guest has no workload: {error}"),
         }
         self.reports.push((time, report));
         Ok(())
@@ -313,15 +310,23 @@ mod tests {
         assert!(taken("vifa_reference: loading out-of-tree module taints kernel.\r\n").is_ok());
     }
 
+    fn finished(error: &str, errors: u64) -> String {
+        format!(
+            r#"vifa: {{"event":"finished","error":{error},"workload":{{"running":false,"operations":1,"bytes":1,"errors":{errors},"lost_interrupts":0,"submitted":1,"completed":1,"interrupts":1,"misordered":0,"stalls":0,"longest_gap_ms":0}}}}"#
+        ) + "\n"
+    }
+
     #[test]
     fn knows_how_the_workload_ended() {
-        let text = r#"vifa: {"event":"finished","error":"Broken pipe","workload":{"running":false,"operations":1,"bytes":1,"errors":1,"lost_interrupts":0,"submitted":1,"completed":1,"interrupts":1,"misordered":0,"stalls":0,"longest_gap_ms":0}}"#;
-        let console = taken(&format!("{text}\n")).unwrap();
-        let Report::Finished { error, workload } = &console.reports()[0].1 else {
-            panic!("not finished");
-        };
-        assert_eq!(error.as_deref(), Some("Broken pipe"));
-        assert!(!workload.running);
+        let console = taken(&finished("null", 0)).unwrap();
+        assert!(!console.workload().unwrap().running);
+        assert!(taken(&finished(r#""Connection timed out""#, 0)).is_err());
+        assert!(taken(&finished("null", 1)).is_err());
+    }
+
+    #[test]
+    fn a_guest_without_workload_has_failed() {
+        assert!(taken("vifa: {\"event\":\"failed\",\"error\":\"no device\"}\n").is_err());
     }
 
     #[test]

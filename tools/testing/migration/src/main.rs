@@ -19,9 +19,10 @@ mod vmm;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{anyhow, ensure, Context, Result};
 use clap::{Args, Parser, Subcommand};
 
 use crate::migration::{Guest, Outcome, Plan};
@@ -173,22 +174,24 @@ fn demo(options: &Options) -> Result<bool> {
     let scratch = Scratch::new()?;
     let clock = Clock::start();
 
-    let host = options.host()?;
+    let (host, version) = prepare(options, &machine)?;
     let [source, destination] = &host.virtuals[..] else {
         unreachable!("two virtual functions were asked for");
     };
+    clock.tell(&version);
     clock.tell(&format!("virtual functions {source} and {destination}"));
     clock.tell(&format!("source:      QEMU starts, its guest has {source}"));
-    let mut guest = Guest::boot(&machine, source, scratch.path())?;
-    clock.tell("source:      the guest is up, its workload runs");
+    let mut guest = Guest::start(&machine, source, scratch.path())?;
     clock.tell(&format!(
         "destination: QEMU starts with {destination} and waits"
     ));
     let vmm = guest.destination(destination)?;
+    guest.boot()?;
+    clock.tell("source:      the guest is up, its workload runs");
     let outcome = guest.migrate(vmm, &plan, &mut |text| clock.tell(text))?;
-    clock.tell("destination: the workload goes on");
     let workload = guest.finish()?;
-    clock.tell("the workload has ended, everything is verified");
+    clock.tell("destination: the workload has ended, everything is verified");
+    guest.quit()?;
 
     println!("{}", report(&outcome));
     println!(
@@ -206,6 +209,19 @@ fn demo(options: &Options) -> Result<bool> {
         workload.errors, workload.lost_interrupts
     );
     Ok(true)
+}
+
+/// Makes the virtual functions and asks QEMU who it is, both at once: QEMU takes long to start for
+/// the first time.
+fn prepare(options: &Options, machine: &Machine) -> Result<(Host, String)> {
+    thread::scope(|scope| {
+        let version = scope.spawn(|| machine.version());
+        let host = options.host()?;
+        let version = version
+            .join()
+            .map_err(|_| anyhow!("asking for QEMU's version"))??;
+        Ok((host, version))
+    })
 }
 
 /// What a migration came to, for people.
@@ -237,8 +253,8 @@ fn report(outcome: &Outcome) -> String {
 }
 
 fn test(options: &Options, rounds: u32) -> Result<bool> {
-    // One test for each round, one for the guest's start and one for the workload's end.
-    let mut tap = Tap::plan(rounds + 2);
+    // Beside the rounds: the guest's start, the workload's end, and a test of the workload.
+    let mut tap = Tap::plan(rounds + 3);
     let begin = Instant::now();
     let result = run_rounds(options, rounds, &mut tap);
     if let Err(error) = &result {
@@ -252,9 +268,11 @@ fn run_rounds(options: &Options, rounds: u32, tap: &mut Tap) -> Result<()> {
     let machine = options.machine()?;
     let plan = options.plan();
     let scratch = Scratch::new()?;
-    let host = options.host()?;
+    let (host, version) = prepare(options, &machine)?;
+    tap.note(&version);
 
-    let mut guest = Guest::boot(&machine, &host.virtuals[0], scratch.path())?;
+    let mut guest = Guest::start(&machine, &host.virtuals[0], scratch.path())?;
+    guest.boot()?;
     tap.pass(&format!("guest runs with {}", guest.function()));
     for round in 1..=rounds {
         let from = guest.function().clone();
@@ -273,5 +291,7 @@ fn run_rounds(options: &Options, rounds: u32, tap: &mut Tap) -> Result<()> {
         workload.interrupts,
         workload.longest_gap_ms
     ));
-    Ok(())
+    guest.tamper()?;
+    tap.pass("the workload notices a single wrong bit");
+    guest.quit()
 }

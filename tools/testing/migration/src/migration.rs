@@ -113,26 +113,28 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Boots a machine with `function` and waits until its workload runs.
-    pub fn boot(machine: &Machine, function: &Function, directory: &Path) -> Result<Self> {
+    /// Starts a machine with `function`.
+    pub fn start(machine: &Machine, function: &Function, directory: &Path) -> Result<Self> {
         let mut vmm = Vmm::start(machine, function, directory, "vm0", false)?;
         let mut console = Console::default();
         console.follow(vmm.take_output()?)?;
-        let mut guest = Self {
+        Ok(Self {
             machine: machine.clone(),
             directory: directory.to_owned(),
             vmm,
             console,
             generation: 0,
-        };
-        guest
-            .until(
-                "the guest has not started its workload",
-                BOOT_TIMEOUT,
-                |guest| Ok(guest.console.workload().map(|_| ())),
-            )
-            .map_err(|error| guest.explain(error))?;
-        Ok(guest)
+        })
+    }
+
+    /// Waits until the machine is up and its workload runs.
+    pub fn boot(&mut self) -> Result<()> {
+        self.until(
+            "the guest has not started its workload",
+            BOOT_TIMEOUT,
+            |guest| Ok(guest.console.workload().map(|_| ())),
+        )
+        .map_err(|error| self.explain(error))
     }
 
     /// The virtual function that the machine has.
@@ -168,7 +170,7 @@ impl Guest {
         let moved = self.transfer(&mut destination, plan, &mut outcome, tell);
         let errors = destination.errors();
         moved
-            .and_then(|start| self.arrive(destination, start, plan, &mut outcome))
+            .and_then(|start| self.arrive(destination, start, plan, &mut outcome, tell))
             .map_err(|error| {
                 self.explain(error)
                     .context(format!("destination: {errors}"))
@@ -212,7 +214,7 @@ impl Guest {
                         tell(&format!("source:      device is {state}"));
                         outcome.source_states.push(state);
                     }
-                    event => notice(event, "source", tell)?,
+                    event => notice(event, "source:     ", tell)?,
                 }
             }
             destination.alive()?;
@@ -224,7 +226,7 @@ impl Guest {
                     }
                     event => {
                         resumed |= event == Event::Resume;
-                        notice(event, "destination", tell)?;
+                        notice(event, "destination:", tell)?;
                     }
                 }
             }
@@ -268,11 +270,12 @@ impl Guest {
         start: Workload,
         plan: &Plan,
         outcome: &mut Outcome,
+        tell: &mut dyn FnMut(&str),
     ) -> Result<()> {
         let output = destination.take_output()?;
         std::mem::replace(&mut self.vmm, destination).quit()?;
+        tell("source:      QEMU has ended");
         self.console.follow(output)?;
-        self.console.check()?;
         let left = self.workload();
         outcome.during = Phase::between(&start, &left);
         ensure!(
@@ -287,31 +290,67 @@ impl Guest {
                 Ok((workload != left).then_some(workload))
             },
         )?;
+        tell("destination: the workload goes on");
         outcome.after = self.work("after the migration", &arrived, plan.operations)?;
         Ok(())
     }
 
-    /// Ends the workload and the machine.
+    /// Ends the workload.
     ///
     /// # Errors
     ///
     /// Unless each command that the workload ever submitted completed once and was found right.
-    pub fn finish(mut self) -> Result<Workload> {
+    pub fn finish(&mut self) -> Result<Workload> {
+        let told = self.console.reports().len();
         self.vmm.type_line("stop")?;
-        let finished = self.until("the workload does not end", PROGRESS_TIMEOUT, |guest| {
-            let (_, report) = guest.console.reports().last().context("no report")?;
-            Ok(match report {
-                Report::Finished { error, workload } => Some((error.clone(), workload.clone())),
-                _ => None,
+        let workload = self
+            .until("the workload does not end", PROGRESS_TIMEOUT, |guest| {
+                let mut reports = guest.console.reports()[told..].iter();
+                Ok(reports.find_map(|(_, report)| match report {
+                    Report::Finished { workload, .. } => Some(workload.clone()),
+                    _ => None,
+                }))
             })
-        });
-        let (error, workload) = finished.map_err(|error| self.explain(error))?;
-        if let Some(error) = error {
-            return Err(self.explain(anyhow!("the workload failed: {error}")));
-        }
+            .map_err(|error| self.explain(error))?;
         workload.check_finished()?;
-        self.vmm.quit()?;
         Ok(workload)
+    }
+
+    /// Runs the workload anew and changes one bit behind its back, for a test of this test.
+    ///
+    /// # Errors
+    ///
+    /// When nobody notices.
+    pub fn tamper(&mut self) -> Result<()> {
+        self.vmm.type_line("run")?;
+        self.until(
+            "the workload does not run again",
+            PROGRESS_TIMEOUT,
+            |guest| {
+                let workload = guest.workload();
+                Ok((workload.running && workload.operations > 0).then_some(()))
+            },
+        )
+        .map_err(|error| self.explain(error))?;
+        self.vmm.type_line("tamper")?;
+        self.vmm.type_line("stop")?;
+        let begin = Instant::now();
+        while begin.elapsed() < PROGRESS_TIMEOUT {
+            self.vmm.alive()?;
+            if self.console.read().is_err() {
+                return Ok(());
+            }
+            thread::sleep(POLL);
+        }
+        Err(self.explain(anyhow!(
+            "nobody noticed a wrong bit in {} s",
+            PROGRESS_TIMEOUT.as_secs()
+        )))
+    }
+
+    /// Ends the machine.
+    pub fn quit(self) -> Result<()> {
+        self.vmm.quit()
     }
 
     /// Waits until the workload has done `operations` more than at `start`.
@@ -336,7 +375,6 @@ impl Guest {
         let deadline = Instant::now() + timeout;
         loop {
             self.console.read()?;
-            self.console.check()?;
             if let Some(found) = look(self)? {
                 return Ok(found);
             }
@@ -385,9 +423,9 @@ fn query(vmm: &mut Vmm) -> Result<Status> {
 /// Passes on what is worth telling of an event that does not concern the device.
 fn notice(event: Event, side: &str, tell: &mut dyn FnMut(&str)) -> Result<()> {
     match event {
-        Event::Stop => tell(&format!("{side}: the machine stops")),
-        Event::Resume => tell(&format!("{side}: the machine runs")),
-        Event::GuestFailed { event } => bail!("{side}: QEMU reports {event} of the guest"),
+        Event::Stop => tell(&format!("{side} the machine stops")),
+        Event::Resume => tell(&format!("{side} the machine runs")),
+        Event::GuestFailed { event } => bail!("{side} QEMU reports {event} of the guest"),
         Event::Migration { .. } | Event::Other { .. } => (),
         Event::VfioMigration { .. } => (),
     }

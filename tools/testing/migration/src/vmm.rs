@@ -46,14 +46,32 @@ impl Machine {
         Ok(())
     }
 
+    /// What QEMU says it is.
+    pub fn version(&self) -> Result<String> {
+        let output = Command::new(&self.qemu)
+            .arg("--version")
+            .output()
+            .with_context(|| format!("starting {}", self.qemu.display()))?;
+        ensure!(
+            output.status.success(),
+            "{} --version ended with {}",
+            self.qemu.display(),
+            output.status
+        );
+        let text = String::from_utf8_lossy(&output.stdout);
+        Ok(text.lines().next().unwrap_or_default().to_owned())
+    }
+
     fn arguments(&self, function: &Function, socket: &Path) -> Vec<String> {
         let mut kernel = format!("console=ttyS0 loglevel=5 {}", processor::clock());
         if let Some(append) = &self.append {
             kernel += " ";
             kernel += append;
         }
-        let device =
-            format!("vfio-pci,id=vf,host={function},enable-migration=on,migration-events=on,rombar=0,x-no-mmap=on");
+        let device = format!(
+            "vfio-pci,id=vf,host={function},enable-migration=on,migration-events=on,rombar=0,\
+             x-no-mmap=on"
+        );
         let qmp = format!("unix:{},server=on,wait=off", socket.display());
         let memory = self.memory.to_string();
         [

@@ -9,16 +9,18 @@
 //!
 //! - `ready`: the driver is bound and the workload about to run;
 //! - `progress`: `sequence` counts these lines, `workload` is what the driver reports;
-//! - `finished`: the workload has ended; `error` is null or says why it failed, `workload` is final;
+//! - `finished`: a run of the workload has ended; `error` is null or says why it failed, `workload`
+//!   is final;
 //! - `failed`: there is no workload; `error` says why.
 //!
-//! A line `stop` on the console ends the workload.
+//! What it obeys are lines on the console: `stop` ends the run, `run` begins another, and `tamper`
+//! changes a bit that the run has to find wrong.
 
 use std::ffi::CString;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -46,7 +48,13 @@ fn main() -> ! {
     }
 }
 
-/// Ends after the workload has, or when there cannot be one.
+/// Something to act upon.
+enum Event {
+    Line(String),
+    Ended(io::Result<()>),
+}
+
+/// Ends when there cannot be a workload.
 fn run() -> Result<(), String> {
     quiet_console();
     mount("sysfs", "/sys")?;
@@ -55,41 +63,62 @@ fn run() -> Result<(), String> {
     let workload = find_workload()?;
     say(r#"{"event":"ready"}"#);
 
-    thread::spawn({
-        let stop = workload.join("stop");
-        move || listen(&stop)
-    });
-    let (ended, end) = mpsc::channel();
-    thread::spawn({
-        let run = workload.join("run");
-        // The write takes as long as the workload runs.
-        move || ended.send(fs::write(run, "\n"))
+    let (sender, events) = mpsc::channel();
+    let lines = sender.clone();
+    thread::spawn(move || {
+        for line in io::stdin().lines().map_while(Result::ok) {
+            if lines.send(Event::Line(line)).is_err() {
+                return;
+            }
+        }
     });
 
-    let progress = workload.join("progress");
-    for sequence in 0u64.. {
-        match end.recv_timeout(PERIOD) {
+    let begin = || {
+        let (run, sender) = (workload.join("run"), sender.clone());
+        // The write takes as long as the run.
+        thread::spawn(move || sender.send(Event::Ended(fs::write(run, "\n"))));
+    };
+    let tell = |file: &str| {
+        let path = workload.join(file);
+        fs::write(&path, "\n").map_err(|error| format!("{}: {error}", path.display()))
+    };
+    let progress = || {
+        let path = workload.join("progress");
+        fs::read_to_string(&path)
+            .map(|text| text.trim().to_owned())
+            .map_err(|error| format!("{}: {error}", path.display()))
+    };
+
+    begin();
+    let mut sequence = 0u64;
+    loop {
+        match events.recv_timeout(PERIOD) {
             Err(RecvTimeoutError::Timeout) => {
-                let text = read(&progress)?;
                 say(&format!(
-                    r#"{{"event":"progress","sequence":{sequence},"workload":{text}}}"#
+                    r#"{{"event":"progress","sequence":{sequence},"workload":{}}}"#,
+                    progress()?
                 ));
+                sequence += 1;
             }
-            Err(RecvTimeoutError::Disconnected) => return Err("the workload's thread died".into()),
-            Ok(result) => {
-                let text = read(&progress)?;
+            Err(RecvTimeoutError::Disconnected) => return Err("nobody is left to listen".into()),
+            Ok(Event::Line(line)) => match line.trim() {
+                "run" => begin(),
+                "stop" => tell("stop")?,
+                "tamper" => tell("tamper")?,
+                _ => (),
+            },
+            Ok(Event::Ended(result)) => {
                 let error = match result {
                     Ok(()) => "null".to_owned(),
                     Err(error) => format!(r#""{}""#, escape(&error.to_string())),
                 };
                 say(&format!(
-                    r#"{{"event":"finished","error":{error},"workload":{text}}}"#
+                    r#"{{"event":"finished","error":{error},"workload":{}}}"#,
+                    progress()?
                 ));
-                break;
             }
         }
     }
-    Ok(())
 }
 
 /// Writes one line to the console, by one call, so that nothing gets in between.
@@ -108,12 +137,6 @@ fn escape(text: &str) -> String {
             c => c.to_string(),
         })
         .collect()
-}
-
-fn read(path: &Path) -> Result<String, String> {
-    fs::read_to_string(path)
-        .map(|text| text.trim().to_owned())
-        .map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// Keeps the console from repeating what it is told.
@@ -177,23 +200,5 @@ fn find_workload() -> Result<PathBuf, String> {
             return Err("the driver is bound to no device".into());
         }
         thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// Obeys the console.
-fn listen(stop: &Path) {
-    for line in io::stdin().lines() {
-        match line.as_deref().map(str::trim) {
-            Ok("stop") => {
-                if let Err(error) = fs::write(stop, "\n") {
-                    say(&format!(
-                        r#"{{"event":"failed","error":"{}"}}"#,
-                        escape(&error.to_string())
-                    ));
-                }
-            }
-            Ok(_) => (),
-            Err(_) => return,
-        }
     }
 }
