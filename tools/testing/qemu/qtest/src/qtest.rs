@@ -16,6 +16,10 @@ pub struct Qtest {
     child: Child,
 }
 
+/// Where distributions have the firmware that the machine wants to see, though nothing runs it. A
+/// QEMU in its build directory does not look there by itself.
+const FIRMWARE: [&str; 2] = ["/usr/share/seabios", "/usr/share/qemu"];
+
 fn command(arguments: &[&str]) -> Command {
     let qemu = env::var_os("VIFA_QEMU")
         .expect("VIFA_QEMU must name the qemu-system-x86_64 that has the reference device");
@@ -23,6 +27,7 @@ fn command(arguments: &[&str]) -> Command {
     command
         .args(["-machine", "q35", "-accel", "qtest", "-m", "256M"])
         .args(["-nodefaults", "-display", "none"])
+        .args(FIRMWARE.iter().flat_map(|path| ["-L", path]))
         .args(["-qtest", "stdio", "-qtest-log", "none"])
         .args(arguments)
         .stdin(Stdio::piped())
