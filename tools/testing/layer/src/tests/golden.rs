@@ -63,10 +63,7 @@ fn no_local_memory() {
         ..IDENTITY
     };
 
-    check(
-        "0.1-no-local-memory.stream",
-        Device::new(identity).unwrap(),
-    );
+    check("0.1-no-local-memory.stream", Device::new(identity).unwrap());
 }
 
 /// What a later minor version may send.

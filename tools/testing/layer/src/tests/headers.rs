@@ -82,10 +82,7 @@ fn the_stream_has_the_hardware_interfaces_terms() {
         c::VIFA_HW_FEATURE_LOCAL_MEMORY,
     );
 
-    assert_eq!(
-        size_of::<c::vifa_record>(),
-        size_of::<c::vifa_hw_record>(),
-    );
+    assert_eq!(size_of::<c::vifa_record>(), size_of::<c::vifa_hw_record>(),);
     macro_rules! assert_same_offset {
         ($($field:ident),*) => {
             $(assert_eq!(
@@ -155,19 +152,19 @@ fn stream_header() {
     let bytes = preamble.encode();
 
     assert_eq!(stream::Preamble::decode(&bytes), Ok(preamble));
-    assert_eq!(
-        size_of::<c::vifa_stream_header>(),
-        stream::HEADER_LENGTH,
-    );
+    assert_eq!(size_of::<c::vifa_stream_header>(), stream::HEADER_LENGTH,);
     assert_eq!(offset_of!(c::vifa_stream_header, crc), bytes.len());
     assert_eq!(
         bytes[offset_of!(c::vifa_stream_header, magic)..][..8],
         preamble.magic,
     );
-    assert_fields!(bytes, vifa_stream_header {
-        major: preamble.major,
-        minor: preamble.minor,
-    });
+    assert_fields!(
+        bytes,
+        vifa_stream_header {
+            major: preamble.major,
+            minor: preamble.minor,
+        }
+    );
 }
 
 #[test]
@@ -188,14 +185,17 @@ fn section_header() {
         stream::SECTION_HEADER_LENGTH,
     );
     assert_eq!(offset_of!(c::vifa_section_header, header_crc), bytes.len());
-    assert_fields!(bytes, vifa_section_header {
-        type_: section.kind,
-        flags: section.flags,
-        length: section.length,
-        interface: section.interface,
-        sequence: section.sequence,
-        payload_crc: section.payload_crc,
-    });
+    assert_fields!(
+        bytes,
+        vifa_section_header {
+            type_: section.kind,
+            flags: section.flags,
+            length: section.length,
+            interface: section.interface,
+            sequence: section.sequence,
+            payload_crc: section.payload_crc,
+        }
+    );
 }
 
 #[test]
@@ -222,7 +222,10 @@ fn identity_payload() {
         stream::IdentityPayload::decode(&bytes).map(Identity::try_from),
         Ok(Ok(identity)),
     );
-    for size in [size_of::<c::vifa_identity>(), size_of::<c::vifa_hw_identity>()] {
+    for size in [
+        size_of::<c::vifa_identity>(),
+        size_of::<c::vifa_hw_identity>(),
+    ] {
         assert_eq!(size, bytes.len());
     }
     macro_rules! assert_identity {
@@ -283,13 +286,16 @@ fn record() {
 
     assert_eq!(stream::Record::decode(&bytes), Ok(record));
     assert_eq!(size_of::<c::vifa_record>(), bytes.len());
-    assert_fields!(bytes, vifa_record {
-        type_: record.kind,
-        version: record.version,
-        index: record.index,
-        length: record.length,
-        reserved: record.reserved,
-    });
+    assert_fields!(
+        bytes,
+        vifa_record {
+            type_: record.kind,
+            version: record.version,
+            index: record.index,
+            length: record.length,
+            reserved: record.reserved,
+        }
+    );
 }
 
 #[test]
@@ -305,11 +311,14 @@ fn end() {
 
     assert_eq!(stream::End::decode(&bytes), Ok(end));
     assert_eq!(size_of::<c::vifa_stream_end>(), bytes.len());
-    assert_fields!(bytes, vifa_stream_end {
-        sections: end.sections,
-        data_bytes: end.data_bytes,
-        control_bytes: end.control_bytes,
-        headers_crc: end.headers_crc,
-        reserved: end.reserved,
-    });
+    assert_fields!(
+        bytes,
+        vifa_stream_end {
+            sections: end.sections,
+            data_bytes: end.data_bytes,
+            control_bytes: end.control_bytes,
+            headers_crc: end.headers_crc,
+            reserved: end.reserved,
+        }
+    );
 }

@@ -35,7 +35,11 @@ fn device() -> impl Strategy<Value = (Identity, Vec<(usize, usize)>, Vec<u8>)> {
 
 /// Any control plane that the tests' devices load.
 fn control() -> impl Strategy<Value = Vec<u8>> {
-    let record = (1u16..=4, any::<Index>(), prop::collection::vec(any::<u8>(), 0..40));
+    let record = (
+        1u16..=4,
+        any::<Index>(),
+        prop::collection::vec(any::<u8>(), 0..40),
+    );
 
     prop::collection::vec(record, 1..12).prop_map(|records| {
         let mut control = Vec::new();
@@ -199,7 +203,8 @@ fn change() -> impl Strategy<Value = Change> {
         (section(), interface).prop_map(|(s, interface)| Change::Interface(s, interface)),
         (section(), 0..6u64).prop_map(|(s, sequence)| Change::Sequence(s, sequence)),
         (section(), any::<u32>()).prop_map(|(s, crc)| Change::PayloadCrc(s, crc)),
-        (section(), any::<Index>(), any::<u8>()).prop_map(|(s, at, byte)| Change::Byte(s, at, byte)),
+        (section(), any::<Index>(), any::<u8>())
+            .prop_map(|(s, at, byte)| Change::Byte(s, at, byte)),
         (section(), any::<Index>(), any::<u8>())
             .prop_map(|(s, at, byte)| Change::Field(s, at, byte)),
         (section(), size).prop_map(|(s, size)| Change::Resize(s, size)),

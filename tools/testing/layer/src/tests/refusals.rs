@@ -248,9 +248,7 @@ fn planes() {
 #[test]
 fn identities_that_do_not_fit() {
     let incompatible = |field, source, destination, rule| {
-        format!(
-            "incompatible: {field}: source has {source}, destination has {destination}; {rule}"
-        )
+        format!("incompatible: {field}: source has {source}, destination has {destination}; {rule}")
     };
     let equal = "they must be equal";
     let at_least = "the destination needs at least as much";
@@ -269,7 +267,14 @@ fn identities_that_do_not_fit() {
         (64, &[2], "interrupt_vectors", "0x2", "0x1", equal),
         (66, &[2], "queues", "0x2", "0x1", at_least),
         (68, &[0, 0x20], "granule", "0x2000", "0x1000", equal),
-        (72, &[0, 0, 2], "local_memory", "0x20000", "0x10000", at_least),
+        (
+            72,
+            &[0, 0, 2],
+            "local_memory",
+            "0x20000",
+            "0x10000",
+            at_least,
+        ),
         (80, &[1], "control_plane_max", "0x1001", "0x1000", at_least),
         (88, &[1], "record_version[0]", "0x1", "0x0", at_least),
         (96, &[3], "record_version[4]", "0x3", "0x2", at_least),
@@ -406,7 +411,11 @@ fn records() {
         "control plane: record at byte 0x10: version: expected at most 0x2, found 0x3",
     );
     assert_control_refused(
-        &[record(2, 1, 1, &[]), record(3, 1, 0, &[]), record(2, 1, 1, &[])],
+        &[
+            record(2, 1, 1, &[]),
+            record(3, 1, 0, &[]),
+            record(2, 1, 1, &[]),
+        ],
         "control plane: record at byte 0x20: index: expected at least 0x2, found 0x1",
     );
     assert_control_refused(
