@@ -29,7 +29,10 @@ on_terminal() {
 
 # shown_log FILE: the path of a log as the user knows it.
 shown_log() {
-	printf '%s\n' "${VIFA_LOG_DIR_SHOWN:-$log_dir}${1#"$log_dir"}"
+	case $1 in
+	"$log_dir"/*) printf '%s\n' "${VIFA_LOG_DIR_SHOWN:-$log_dir}${1#"$log_dir"}" ;;
+	*) printf '%s\n' "$1" ;;
+	esac
 }
 
 # Counters: each prints "done/total unit" from the log of a running step, or nothing yet.
