@@ -85,7 +85,6 @@ impl vfio::Driver for VirtualFunction<capability::Function> {
     fn open(device: &Opening<'_, Self>) -> Result {
         let data = device.data();
         data.migration.open()?;
-        device.trap_msix_page();
         device.add_region(data.migration.clone())
     }
 

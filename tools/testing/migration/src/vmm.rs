@@ -69,8 +69,7 @@ impl Machine {
             kernel += append;
         }
         let device = format!(
-            "vfio-pci,id=vf,host={function},enable-migration=on,migration-events=on,rombar=0,\
-             x-no-mmap=on"
+            "vfio-pci,id=vf,host={function},enable-migration=on,migration-events=on,rombar=0"
         );
         let qmp = format!("unix:{},server=on,wait=off", socket.display());
         let memory = self.memory.to_string();

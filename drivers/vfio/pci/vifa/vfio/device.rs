@@ -52,31 +52,6 @@ impl<T: Driver> Opening<'_, T> {
     pub(super) fn core(&self) -> *mut bindings::vfio_pci_core_device {
         self.0.core.get()
     }
-
-    /// Keeps user space from mapping the BAR of the MSI-X table, where that is a single page.
-    ///
-    /// A virtual machine monitor emulates the table. Where it maps the page all the same, what is
-    /// left of the page beside the table becomes memory of the virtual machine that is no multiple
-    /// of a page, and for which the legacy container (`VFIO_TYPE1_IOMMU`) can track no writes: QEMU
-    /// then refuses to migrate.
-    pub(crate) fn trap_msix_page(&self) {
-        let core = self.core();
-        // SAFETY: The device is valid and has been enabled, which sets these fields; nobody else
-        // uses them yet.
-        let (pdev, bar, mappable) = unsafe {
-            (
-                (*core).pdev,
-                (*core).msix_bar,
-                &mut (*core).bar_mmap_supported,
-            )
-        };
-        // Without MSI-X, `bar` is none of the six.
-        if let Some(mappable) = mappable.get_mut(usize::from(bar)) {
-            // SAFETY: `pdev` is valid and `bar` is one of its BARs.
-            let size = unsafe { kernel::bindings::pci_resource_len(pdev, bar.into()) };
-            *mappable &= size > PAGE_SIZE as u64;
-        }
-    }
 }
 
 impl<T: Driver> Deref for Opening<'_, T> {
@@ -228,6 +203,33 @@ impl<T: Driver> Device<T> {
         }
     }
 
+    /// Keeps user space from mapping the BAR of the MSI-X table, where that is a single page.
+    ///
+    /// A virtual machine monitor emulates the table. Where it maps the page all the same, what is
+    /// left of the page beside the table becomes memory of the virtual machine that is no multiple
+    /// of a page, and for which the legacy container (`VFIO_TYPE1_IOMMU`) can track no writes: QEMU
+    /// then refuses to migrate.
+    ///
+    /// For a device that has just been enabled and whose mappable BARs have been found.
+    fn trap_msix_page(&self) {
+        let core = self.core.get();
+        // SAFETY: The device is valid; enabling it has set these fields, and nobody else uses them
+        // before it is open.
+        let (pdev, bar, mappable) = unsafe {
+            (
+                (*core).pdev,
+                (*core).msix_bar,
+                &mut (*core).bar_mmap_supported,
+            )
+        };
+        // Without MSI-X, `bar` is none of the six.
+        if let Some(mappable) = mappable.get_mut(usize::from(bar)) {
+            // SAFETY: `pdev` is valid and `bar` is one of its BARs.
+            let size = unsafe { kernel::bindings::pci_resource_len(pdev, bar.into()) };
+            *mappable &= size > PAGE_SIZE as u64;
+        }
+    }
+
     extern "C" fn open_callback(vfio_device: *mut bindings::vfio_device) -> ffi::c_int {
         // SAFETY: The VFIO core calls back with a registered device.
         let device = unsafe { Self::from_vfio(vfio_device) };
@@ -241,6 +243,7 @@ impl<T: Driver> Device<T> {
             }
             // SAFETY: The device has just been enabled.
             unsafe { bindings::vfio_pci_core_finish_enable(device.core.get()) };
+            device.trap_msix_page();
             Ok(0)
         })
     }
