@@ -72,6 +72,7 @@ struct Options {
     #[arg(long, global = true, value_name = "ADDRESS")]
     device: Option<String>,
 
+    /// The QEMU that the virtual machine runs under.
     #[arg(
         long,
         global = true,
@@ -105,8 +106,14 @@ impl Options {
     fn machine(&self) -> Result<Machine> {
         let machine = Machine {
             qemu: self.qemu.clone(),
-            kernel: self.kernel.clone().context("which --kernel?")?,
-            initramfs: self.initramfs.clone().context("which --initramfs?")?,
+            kernel: self
+                .kernel
+                .clone()
+                .context("no guest: name its kernel by --kernel or VIFA_GUEST_KERNEL")?,
+            initramfs: self
+                .initramfs
+                .clone()
+                .context("no guest: name its initramfs by --initramfs or VIFA_GUEST_INITRAMFS")?,
             memory: self.memory,
             append: self.append.clone(),
         };

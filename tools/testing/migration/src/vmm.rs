@@ -21,6 +21,9 @@ use crate::sriov::Function;
 /// How long QEMU may take to end when it is told to.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// QEMU's machine, without what the firmware would look for and the guest has no use for.
+const MACHINE: &str = "q35,sata=off,smbus=off,i8042=off,vmport=off";
+
 /// What every virtual machine here is like; source and destination must be the same.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -80,7 +83,7 @@ impl Machine {
             "-display",
             "none",
             "-machine",
-            "q35",
+            MACHINE,
             "-accel",
             processor::accelerator(),
             "-m",
