@@ -241,6 +241,7 @@ fn report(outcome: &Outcome) -> String {
   memory           {}
   total time       {}
   downtime         {}
+  silence          {} between two reports of the workload
   before           {} operations, {} verified
   during           {} operations, {} verified
   after            {} operations, {} verified",
@@ -250,6 +251,7 @@ fn report(outcome: &Outcome) -> String {
         mebibytes(outcome.memory_bytes),
         seconds(outcome.total),
         seconds(outcome.downtime),
+        seconds(outcome.silence),
         outcome.before.operations,
         mebibytes(outcome.before.bytes),
         outcome.during.operations,

@@ -70,10 +70,21 @@ pub struct Outcome {
     pub total: Duration,
     /// As QEMU reports it.
     pub downtime: Duration,
+    /// From the workload's last report through the source to its first through the destination.
+    pub silence: Duration,
     pub before: Phase,
     /// While the source was sending and still running.
     pub during: Phase,
     pub after: Phase,
+}
+
+impl Outcome {
+    /// Whether the device runs in the destination, which is the last thing that happens.
+    fn has_arrived(&self) -> bool {
+        self.destination_states
+            .last()
+            .is_some_and(|state| state == "running")
+    }
 }
 
 /// Part of the answer to `query-migrate`.
@@ -206,7 +217,6 @@ impl Guest {
             .execute("migrate", json!({ "uri": format!("tcp:127.0.0.1:{port}") }))?;
 
         let mut live = true;
-        let mut resumed = false;
         self.until("the migration has not ended", MIGRATION_TIMEOUT, |guest| {
             for (_, event) in guest.vmm.qmp()?.take_events()? {
                 match event {
@@ -217,22 +227,18 @@ impl Guest {
                     event => notice(event, "source:     ", tell)?,
                 }
             }
-            destination.alive()?;
             for (_, event) in destination.qmp()?.take_events()? {
                 match event {
                     Event::VfioMigration { state } => {
                         tell(&format!("destination: device is {state}"));
                         outcome.destination_states.push(state);
                     }
-                    event => {
-                        resumed |= event == Event::Resume;
-                        notice(event, "destination:", tell)?;
-                    }
+                    event => notice(event, "destination:", tell)?,
                 }
             }
             let status = query(&mut guest.vmm)?;
             match status.status.as_str() {
-                "completed" if resumed => {
+                "completed" if outcome.has_arrived() => {
                     outcome.device_bytes = status.vfio.transferred;
                     outcome.memory_bytes = status.ram.transferred;
                     outcome.total = Duration::from_millis(status.total_time);
@@ -247,7 +253,8 @@ impl Guest {
                         .as_deref()
                         .unwrap_or("QEMU does not say why")
                 ),
-                _ => (),
+                // When the source fails, the destination ends as well, which explains less.
+                _ => destination.alive()?,
             }
             // Without a log of what the device writes, all memory counts as written all the
             // time: once everything was sent, the rest has to follow while the machine stands.
@@ -277,19 +284,21 @@ impl Guest {
         tell("source:      QEMU has ended");
         self.console.follow(output)?;
         let left = self.workload();
+        let heard = self.console.reports().len();
         outcome.during = Phase::between(&start, &left);
         ensure!(
             outcome.during.operations > 0,
             "the workload did nothing while the migration was under way"
         );
-        let arrived = self.until(
+        self.until(
             "the workload says nothing after the migration",
             PROGRESS_TIMEOUT,
-            |guest| {
-                let workload = guest.workload();
-                Ok((workload != left).then_some(workload))
-            },
+            |guest| Ok(guest.console.reports().get(heard).map(|_| ())),
         )?;
+        if let [.., (last, _), (first, _)] = &self.console.reports()[..=heard] {
+            outcome.silence = *first - *last;
+        }
+        let arrived = self.workload();
         tell("destination: the workload goes on");
         outcome.after = self.work("after the migration", &arrived, plan.operations)?;
         Ok(())
