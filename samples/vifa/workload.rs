@@ -420,7 +420,6 @@ struct Run<'a> {
     local: Option<LocalMemory>,
     /// What the archives hold.
     archived: [Pattern; ARCHIVES],
-    finished: KVec<Outcome>,
 }
 
 impl<'a> Run<'a> {
@@ -430,26 +429,26 @@ impl<'a> Run<'a> {
             first: bench.random.next(),
             words: BUFFER_WORDS,
         });
-        let mut run = Self {
+        let run = Self {
             local: LocalMemory::of(&workload.engine),
             workload,
             bench,
             archived,
-            finished: KVec::new(),
         };
-        for archive in 0..ARCHIVES {
-            run.bench.archives[archive].write(archived[archive]);
+        let mut finished = KVec::new();
+        for (archive, (buffer, pattern)) in run.bench.archives.iter().zip(archived).enumerate() {
+            buffer.write(pattern);
             if let Some(local) = run.local {
-                run.workload.engine.submit(&[Command::LocalWrite {
-                    source: run.bench.archives[archive].address(0),
+                workload.engine.submit(&[Command::LocalWrite {
+                    source: buffer.address(0),
                     offset: local.archive(archive, 0),
                     length: bytes(BUFFER_WORDS),
                 }])?;
-                run.workload.engine.wait(&mut run.finished)?;
-                if let Some(Err(refusal)) = run.finished.first() {
+                workload.engine.wait(&mut finished)?;
+                if let Some(Err(refusal)) = finished.first() {
                     run.fault(Step::LocalWrite, Fault::Refused(*refusal));
                 }
-                run.workload.progress.lock().operations += 1;
+                workload.progress.lock().operations += 1;
             }
         }
         Ok(run)
@@ -460,7 +459,7 @@ impl<'a> Run<'a> {
         let mut oldest = 0;
         let mut under_way = 0;
         let mut width = 1;
-        let mut finished = core::mem::take(&mut self.finished);
+        let mut finished = KVec::new();
         loop {
             while under_way < width && !self.workload.stopping() {
                 let chain = self.compose(next);
@@ -486,9 +485,9 @@ impl<'a> Run<'a> {
             }
         }
         self.tamper();
-        for archive in 0..ARCHIVES {
+        for (buffer, pattern) in self.bench.archives.iter().zip(self.archived) {
             self.workload.progress.lock().bytes += bytes(BUFFER_WORDS);
-            if let Err(fault) = self.bench.archives[archive].verify(0, self.archived[archive]) {
+            if let Err(fault) = buffer.verify(0, pattern) {
                 self.fault(Step::ArchiveRead, fault);
             }
         }
