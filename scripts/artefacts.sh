@@ -61,6 +61,15 @@ programs_dir() {
 	printf '%s/target/release\n' "$cache"
 }
 
+# forget_other_tree: drops what was compiled of another clone. All clones stand at the same place in
+# the sandbox, and the build systems go by the times of files, which mean nothing between clones.
+forget_other_tree() {
+	[ "$(cat "$cache/tree" 2>/dev/null)" != "$VIFA_TREE" ] || return 0
+	rm -rf "$cache/modules" "$cache/target"/*/.fingerprint/vifa-* \
+		"$cache/guest/target"/*/.fingerprint/vifa-*
+	printf '%s\n' "$VIFA_TREE" >"$cache/tree"
+}
+
 # enter_sandbox ARG...: run the calling script inside the sandbox, unless it is there already.
 enter_sandbox() {
 	[ -z "${VIFA_IN_SANDBOX:-}" ] || return 0
