@@ -50,7 +50,8 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
 		while IFS='|' read -r target text; do printf '%-14s %s\n' "$$target" "$$text"; done
 	@echo "Variables:"
-	@echo "  KDIR           a built kernel tree: for modules, and to run the SR-IOV host with"
-	@echo "  KSRC           a kernel source tree to build the test kernels from"
-	@echo "  VIFA_CACHE     where everything that is built is kept (default: ~/.cache/vifa)"
-	@echo "  VIFA_JOBS      how many jobs run at once (default: one for each processor)"
+	@echo "  KDIR                     a built kernel tree: for modules, and to run the SR-IOV host with"
+	@echo "  KSRC                     a kernel source tree to build the test kernels from"
+	@echo "  VIFA_UNSUPPORTED_KERNEL  1: try a kernel that the driver is not known to work with"
+	@echo "  VIFA_CACHE               where everything that is built is kept (default: ~/.cache/vifa)"
+	@echo "  VIFA_JOBS                how many jobs run at once (default: one for each processor)"
