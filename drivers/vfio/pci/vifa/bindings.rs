@@ -28,6 +28,7 @@ use kernel::{
 };
 use pin_init::MaybeZeroable;
 
+mod bytes;
 pub(crate) mod checksum;
 
 include!(env!("VIFA_BINDINGS"));

@@ -31,9 +31,6 @@ use kernel::{
     transmute::AsBytes, //
 };
 
-// SAFETY: The structure holds plain integers only, without padding.
-unsafe impl AsBytes for vifa_region {}
-
 /// The region as its bytes.
 pub(crate) struct Content(vifa_region);
 

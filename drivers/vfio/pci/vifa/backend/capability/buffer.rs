@@ -18,9 +18,6 @@ use kernel::{
     transmute::AsBytes, //
 };
 
-// SAFETY: The structure has no padding and holds plain integers only.
-unsafe impl AsBytes for vifa_hw_scatter {}
-
 /// What the device reaches of a buffer.
 pub(super) struct Memory {
     list: Coherent<[u8]>,

@@ -50,9 +50,6 @@ use kernel::{
 /// Bytes of the buffer in which bitmaps of local memory are counted.
 const BITMAP_SIZE: usize = 64 * 1024;
 
-// SAFETY: The structure holds plain integers only.
-unsafe impl FromBytes for vifa_hw_identity {}
-
 /// A virtual function.
 pub(crate) struct Function {
     registers: Arc<RegisterFile>,

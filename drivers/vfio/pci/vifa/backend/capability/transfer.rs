@@ -34,9 +34,6 @@ use kernel::{
 /// Ranges that are asked for at a time.
 const RANGES: usize = 256;
 
-// SAFETY: The structure holds plain integers only.
-unsafe impl FromBytes for vifa_hw_range {}
-
 /// Where the bytes that were read last stand.
 enum Piece {
     /// The control plane: a copy, which the device cannot change while it is checked.
