@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The command line.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::{
+    bind, check, completions, decode,
+    exit::{Exit, EXIT_CODES},
+    host::Host,
+    list, man,
+    output::Output,
+    restore, save, show, watch,
+};
+
+/// Shows, checks, saves and restores VIFA interfaces: SR-IOV virtual functions that can be migrated
+/// live.
+#[derive(Parser)]
+#[command(name = "vifactl", version, after_help = EXIT_CODES, propagate_version = true)]
+pub(crate) struct Cli {
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    json: bool,
+
+    /// Directory below which sysfs, debugfs, procfs and device files are looked for (for tests)
+    #[arg(long, global = true, hide = true, default_value = "/", value_name = "DIRECTORY")]
+    root: PathBuf,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    List(list::Arguments),
+    Bind(bind::BindArguments),
+    Unbind(bind::UnbindArguments),
+    Show(show::Arguments),
+    Check(check::Arguments),
+    Save(save::Arguments),
+    Restore(restore::Arguments),
+    Decode(decode::Arguments),
+    Watch(watch::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
+}
+
+/// What every sub-command is given besides its arguments.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    /// Where to look.
+    pub(crate) host: Host,
+    /// How to print.
+    pub(crate) output: Output,
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let context = Context {
+        host: Host::at(cli.root),
+        output: if cli.json { Output::Json } else { Output::Text },
+    };
+
+    match cli.command {
+        Command::List(arguments) => list::run(&arguments, &context),
+        Command::Bind(arguments) => bind::bind(&arguments, &context),
+        Command::Unbind(arguments) => bind::unbind(&arguments, &context),
+        Command::Show(arguments) => show::run(&arguments, &context),
+        Command::Check(arguments) => check::run(&arguments, &context),
+        Command::Save(arguments) => save::run(&arguments, &context),
+        Command::Restore(arguments) => restore::run(&arguments, &context),
+        Command::Decode(arguments) => decode::run(&arguments, &context),
+        Command::Watch(arguments) => watch::run(&arguments, &context),
+        Command::Completions(arguments) => completions::run(&arguments),
+        Command::Man(arguments) => man::run(&arguments),
+    }
+}
+
+/// Runs the command that the process was called with.
+pub fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => Exit::Done.into(),
+        Err(error) => {
+            eprintln!("vifactl: {error:#}");
+            Exit::of(&error).into()
+        }
+    }
+}

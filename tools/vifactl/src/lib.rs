@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The administrator's command for VIFA interfaces.
+//!
+//! Each sub-command is a module with an `Arguments` structure, which is its command line, and a
+//! `run` function ([`cli`] puts them together). What they stand on: [`host`] says where sysfs,
+//! debugfs, procfs and the devices are; [`function`] reads PCI functions there; [`device`] reaches a
+//! VFIO device, whoever has it open; [`region`] and [`identity`] are what a VIFA interface tells of
+//! itself; [`output`] prints a result as a table or as JSON; [`exit`] gives an error its exit code.
+//!
+//! The rules of the stream, of identities and of states are the driver's own: its [`layer`] is
+//! compiled into this crate, over a [`seam`] of user space's.
+
+pub mod exit;
+pub mod function;
+pub mod host;
+pub mod output;
+
+mod bind;
+mod check;
+mod cli;
+mod completions;
+mod decode;
+mod device;
+mod guide;
+mod headers;
+mod identity;
+mod list;
+mod man;
+mod progress;
+mod region;
+mod restore;
+mod save;
+mod save_set;
+mod seam;
+mod show;
+mod sys;
+mod watch;
+
+#[path = "../../../drivers/vfio/pci/vifa"]
+mod driver {
+    #[allow(dead_code, reason = "a part of the layer is the driver's alone")]
+    pub(crate) mod layer;
+}
+
+use driver::layer;
+
+pub use cli::main;

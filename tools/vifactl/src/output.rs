@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a command prints: a table for people, or JSON for programs.
+
+use std::{
+    fmt,
+    io::{self, Write},
+};
+
+use anyhow::Result;
+use serde::Serialize;
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// For people: as the result's `Display` writes it.
+    Text,
+    /// For programs: as its `Serialize` does.
+    Json,
+}
+
+impl Output {
+    /// Prints `result` to standard output.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written.
+    pub fn print<T: Serialize + fmt::Display>(self, result: &T) -> Result<()> {
+        let mut out = io::stdout().lock();
+
+        match self {
+            Self::Text => write!(out, "{result}")?,
+            Self::Json => {
+                serde_json::to_writer_pretty(&mut out, result)?;
+                writeln!(out)?;
+            }
+        }
+        Ok(out.flush()?)
+    }
+
+    /// Prints `result` to standard output as one of many: as text, or as one line of JSON.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written.
+    pub fn print_line<T: Serialize + fmt::Display>(self, result: &T) -> Result<()> {
+        let mut out = io::stdout().lock();
+
+        match self {
+            Self::Text => writeln!(out, "{result}")?,
+            Self::Json => writeln!(out, "{}", serde_json::to_string(result)?)?,
+        }
+        Ok(out.flush()?)
+    }
+}
+
+/// Rows of cells, printed in aligned columns.
+#[derive(Default)]
+pub struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with this first row.
+    pub fn with_head(head: &[&str]) -> Self {
+        let mut table = Self::default();
+
+        table.row(head);
+        table
+    }
+
+    /// Adds a row. An empty cell is shown as `-`.
+    pub fn row<T: ToString>(&mut self, cells: &[T]) {
+        self.rows.push(
+            cells
+                .iter()
+                .map(|cell| match cell.to_string() {
+                    text if text.is_empty() => "-".to_owned(),
+                    text => text,
+                })
+                .collect(),
+        );
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<_> = (0..columns).map(width).collect();
+
+        for row in &self.rows {
+            let mut line = String::new();
+
+            for (cell, width) in row.iter().zip(&widths) {
+                line += &format!("{cell:width$}  ");
+            }
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_empty_cells_shown() {
+        let mut table = Table::with_head(&["A", "LONG"]);
+
+        table.row(&["abc", ""]);
+        assert_eq!(table.to_string(), "A    LONG\nabc  -\n");
+    }
+}
