@@ -9,7 +9,8 @@
  * driver does not use them: tests map the register file and write them.
  *
  * A slot holds one fault. A command that several slots match gets the one with
- * the lowest number. Registers are as in vifa_hw.h.
+ * the lowest number, and where that is a patch, the patches of the other slots
+ * too, in their order. Registers are as in vifa_hw.h.
  */
 #ifndef _LINUX_VIFA_FAULT_H
 #define _LINUX_VIFA_FAULT_H

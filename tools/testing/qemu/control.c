@@ -53,18 +53,15 @@ static uint16_t vifa_control_answer(VifaCommand *command, const void *data,
 
 static uint16_t vifa_control_identify(VifaVF *vf, VifaCommand *command)
 {
-    PCIDevice *device = PCI_DEVICE(vf);
-    PCIDeviceClass *class = PCI_DEVICE_GET_CLASS(vf);
+    const VifaPF *pf = vf->pf;
     struct vifa_hw_identity identity = {
-        .vendor = cpu_to_le16(class->vendor_id),
-        .device = cpu_to_le16(class->device_id),
-        .subsystem_vendor =
-            cpu_to_le16(pci_get_word(device->config + PCI_SUBSYSTEM_VENDOR_ID)),
-        .subsystem =
-            cpu_to_le16(pci_get_word(device->config + PCI_SUBSYSTEM_ID)),
-        .revision_id = class->revision,
+        .vendor = cpu_to_le16(pf->vendor_id),
+        .device = cpu_to_le16(pf->vf_device_id),
+        .subsystem_vendor = cpu_to_le16(pf->vf_subsystem_vendor_id),
+        .subsystem = cpu_to_le16(pf->vf_subsystem_id),
+        .revision_id = pf->vf_revision_id,
         .vifa_revision = cpu_to_le16(VIFA_HW_REVISION),
-        .features = cpu_to_le32(vifa_pf_features(vf->pf)),
+        .features = cpu_to_le32(vifa_pf_features(pf)),
         .interrupt_vectors = cpu_to_le16(VIFA_REFERENCE_VECTORS),
         .queues = cpu_to_le16(1),
         .granule = cpu_to_le32(vf->local.size ? vf->local.granule : 0),
@@ -73,7 +70,7 @@ static uint16_t vifa_control_identify(VifaVF *vf, VifaCommand *command)
     };
 
     for (int i = 0; i < VIFA_HW_BARS; i++) {
-        identity.bar_size[i] = cpu_to_le64(device->io_regions[i].size);
+        identity.bar_size[i] = cpu_to_le64(pf->vf_bar_size[i]);
     }
     for (int i = VIFA_RECORD_CONFIGURATION; i <= VIFA_RECORD_PRIVATE; i++) {
         identity.record_version[i] = cpu_to_le16(VIFA_RECORD_VERSION);

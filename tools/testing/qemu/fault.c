@@ -76,22 +76,32 @@ static bool vifa_fault_armed(const VifaFault *fault, uint16_t vf)
     return fault->count && (fault->vf == VIFA_FAULT_ANY_VF || fault->vf == vf);
 }
 
-/* The fault that a command meets; its kind is 0 if there is none. */
-VifaFault vifa_fault_for_command(VifaPF *pf, uint16_t vf, uint32_t kind,
-                                 uint16_t opcode)
+/*
+ * The faults that a command meets, into an array with room for all slots: the
+ * first that matches, and where that is a patch, the other patches that match.
+ */
+void vifa_fault_for_command(VifaPF *pf, uint16_t vf, uint32_t kind,
+                            uint16_t opcode, VifaFault *faults)
 {
+    size_t count = 0;
+
+    memset(faults, 0, sizeof(pf->faults));
     for (size_t i = 0; i < ARRAY_SIZE(pf->faults); i++) {
         VifaFault *fault = &pf->faults[i];
 
-        if (vifa_fault_armed(fault, vf) && fault->kind != VIFA_FAULT_LOG_DROP &&
-            (!fault->frame || fault->frame == kind) &&
-            (!fault->opcode || fault->opcode == opcode)) {
-            vifa_fault_fire(pf, fault, vf);
-            return *fault;
+        if (!vifa_fault_armed(fault, vf) ||
+            fault->kind == VIFA_FAULT_LOG_DROP ||
+            (fault->frame && fault->frame != kind) ||
+            (fault->opcode && fault->opcode != opcode) ||
+            (count && fault->kind != VIFA_FAULT_PATCH)) {
+            continue;
+        }
+        vifa_fault_fire(pf, fault, vf);
+        faults[count++] = *fault;
+        if (fault->kind != VIFA_FAULT_PATCH) {
+            return;
         }
     }
-
-    return (VifaFault) { };
 }
 
 /* Is this the page that is not to be logged? Called once for each page. */

@@ -31,8 +31,8 @@ static void vifa_mailbox_complete(VifaMailbox *mailbox, uint16_t code)
     uint32_t index = mailbox->vector & VIFA_MAILBOX_VECTOR_INDEX;
     uint16_t tag = command->tag;
 
-    if (command->fault.kind == VIFA_FAULT_TAG) {
-        tag ^= command->fault.value;
+    if (command->faults[0].kind == VIFA_FAULT_TAG) {
+        tag ^= command->faults[0].value;
     }
 
     trace_vifa_mailbox_complete(mailbox->vf, mailbox->kind, command->opcode,
@@ -49,7 +49,7 @@ static void vifa_mailbox_complete(VifaMailbox *mailbox, uint16_t code)
 
     if (mailbox->vector & VIFA_MAILBOX_VECTOR_ENABLE &&
         index < mailbox->pf->vectors &&
-        command->fault.kind != VIFA_FAULT_NO_INTERRUPT) {
+        command->faults[0].kind != VIFA_FAULT_NO_INTERRUPT) {
         msix_notify(device, index);
     }
 }
@@ -87,7 +87,7 @@ static const VifaCommandType *vifa_mailbox_lookup(const VifaMailbox *mailbox,
 static uint16_t vifa_mailbox_begin(VifaMailbox *mailbox, VifaVF *vf)
 {
     VifaCommand *command = &mailbox->command;
-    const VifaFault *fault = &command->fault;
+    const VifaFault *fault = command->faults;
     const VifaCommandType *type = vifa_mailbox_lookup(mailbox, command->opcode);
     uint16_t status;
 
@@ -116,11 +116,21 @@ static uint16_t vifa_mailbox_begin(VifaMailbox *mailbox, VifaVF *vf)
     return VIFA_STATUS_SUCCESS;
 }
 
-/* What a fault makes of a command that has succeeded. */
+static void vifa_mailbox_patch(VifaCommand *command, const VifaFault *fault)
+{
+    uint64_t patch = cpu_to_le64(fault->value);
+
+    if (command->type->has_buffer &&
+        fault->offset + (uint64_t)fault->width <= command->buffer.size) {
+        vifa_buffer_write(&command->buffer, fault->offset, &patch,
+                          fault->width);
+    }
+}
+
+/* What its faults make of a command that has succeeded. */
 static void vifa_mailbox_falsify(VifaCommand *command)
 {
-    const VifaFault *fault = &command->fault;
-    uint64_t patch;
+    const VifaFault *fault = command->faults;
 
     switch (fault->kind) {
     case VIFA_FAULT_SHORT_RESULT:
@@ -130,11 +140,9 @@ static void vifa_mailbox_falsify(VifaCommand *command)
         command->result[0] = fault->value;
         break;
     case VIFA_FAULT_PATCH:
-        if (command->type->has_buffer &&
-            fault->offset + (uint64_t)fault->width <= command->buffer.size) {
-            patch = cpu_to_le64(fault->value);
-            vifa_buffer_write(&command->buffer, fault->offset, &patch,
-                              fault->width);
+        for (size_t i = 0; i < ARRAY_SIZE(command->faults) &&
+                           fault[i].kind == VIFA_FAULT_PATCH; i++) {
+            vifa_mailbox_patch(command, &fault[i]);
         }
         break;
     }
@@ -152,7 +160,7 @@ static void vifa_mailbox_run(void *opaque)
         return;
     }
     if (mailbox->aborting) {
-        if (command->fault.kind != VIFA_FAULT_HANG_ABORT) {
+        if (command->faults[0].kind != VIFA_FAULT_HANG_ABORT) {
             vifa_mailbox_complete(mailbox, VIFA_STATUS_ABORTED);
         }
         return;
@@ -161,8 +169,8 @@ static void vifa_mailbox_run(void *opaque)
         vifa_mailbox_complete(mailbox, VIFA_STATUS_INVALID_STATE);
         return;
     }
-    if (command->fault.kind == VIFA_FAULT_HANG ||
-        command->fault.kind == VIFA_FAULT_HANG_ABORT) {
+    if (command->faults[0].kind == VIFA_FAULT_HANG ||
+        command->faults[0].kind == VIFA_FAULT_HANG_ABORT) {
         return;
     }
 
@@ -215,17 +223,17 @@ static void vifa_mailbox_start(VifaMailbox *mailbox, uint32_t value)
     command->result[0] = 0;
     command->result[1] = 0;
     command->done = 0;
-    command->fault = vifa_fault_for_command(mailbox->pf, mailbox->vf,
-                                            mailbox->kind, command->opcode);
+    vifa_fault_for_command(mailbox->pf, mailbox->vf, mailbox->kind,
+                           command->opcode, command->faults);
     mailbox->status = vifa_mailbox_status(VIFA_STATUS_BUSY, command->tag);
 
     trace_vifa_mailbox_command(mailbox->vf, mailbox->kind, command->opcode,
                                command->tag, command->argument[0],
                                command->argument[1]);
 
-    if (command->fault.kind == VIFA_FAULT_DELAY) {
+    if (command->faults[0].kind == VIFA_FAULT_DELAY) {
         timer_mod(mailbox->timer, qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL) +
-                  command->fault.value * SCALE_MS);
+                  command->faults[0].value * SCALE_MS);
     } else {
         qemu_bh_schedule(mailbox->bh);
     }
@@ -315,11 +323,11 @@ void vifa_mailbox_write(VifaMailbox *mailbox, hwaddr address, uint32_t value)
     }
 }
 
-/* The VF is gone or reset: end the command in progress, whatever its fault. */
+/* The VF is gone or reset: end the command in progress, whatever its faults. */
 void vifa_mailbox_cancel(VifaMailbox *mailbox)
 {
     if (vifa_mailbox_busy(mailbox)) {
-        mailbox->command.fault.kind = 0;
+        memset(mailbox->command.faults, 0, sizeof(mailbox->command.faults));
         mailbox->command.result[0] = 0;
         mailbox->command.result[1] = 0;
         vifa_mailbox_complete(mailbox, VIFA_STATUS_ABORTED);

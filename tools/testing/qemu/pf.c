@@ -28,6 +28,8 @@
 #define VIFA_PF_VF_OFFSET           0x80
 #define VIFA_PF_VF_STRIDE           2
 
+#define VIFA_PF_REVISION_ID         1
+
 #define VIFA_PF_VECTORS_MAX         (1 + 2 * VIFA_VFS_MAX)
 #define VIFA_PF_TIMEOUT_MAX_MS      (600 * 1000)
 
@@ -41,6 +43,14 @@ uint32_t vifa_pf_features(const VifaPF *pf)
     return (pf->p2p ? VIFA_HW_FEATURE_P2P : 0) |
            (pf->dirty_log ? VIFA_HW_FEATURE_DIRTY_LOG : 0) |
            (pf->local_memory ? VIFA_HW_FEATURE_LOCAL_MEMORY : 0);
+}
+
+/* What the lowest bits of each BAR of the VFs say. */
+uint8_t vifa_pf_vf_bar_type(const VifaPF *pf)
+{
+    return pf->vf_bar_bits == 64 ?
+           PCI_BASE_ADDRESS_MEM_TYPE_64 | PCI_BASE_ADDRESS_MEM_PREFETCH :
+           PCI_BASE_ADDRESS_MEM_TYPE_32;
 }
 
 /* The VF of that index, or NULL where it is not turned on. */
@@ -143,6 +153,57 @@ static void vifa_pf_reset_hold(Object *object, ResetType type)
     }
 }
 
+/* What the VFs are to the PCI core. */
+static bool vifa_pf_check_vf_properties(const VifaPF *pf, Error **errp)
+{
+    const struct {
+        const char *name;
+        uint16_t id;
+    } ids[] = {
+        { "vendor-id", pf->vendor_id },
+        { "vf-device-id", pf->vf_device_id },
+        { "vf-subsystem-vendor-id", pf->vf_subsystem_vendor_id },
+    };
+
+    /* These say that there is nothing. */
+    for (size_t i = 0; i < ARRAY_SIZE(ids); i++) {
+        if (ids[i].id == 0 || ids[i].id == 0xffff) {
+            error_setg(errp, "%s: must be from 1 to 0xfffe", ids[i].name);
+            return false;
+        }
+    }
+    if (pf->vf_bar_bits != 32 && pf->vf_bar_bits != 64) {
+        error_setg(errp, "vf-bar-bits: must be 32 or 64");
+        return false;
+    }
+    for (int i = 0; i < VIFA_BARS; i++) {
+        uint64_t size = pf->vf_bar_size[i];
+
+        if (!size) {
+            if (i == VIFA_REFERENCE_BAR || i == VIFA_REFERENCE_MSIX_BAR) {
+                error_setg(errp, "vf-bar%d-size: must not be 0", i);
+                return false;
+            }
+            continue;
+        }
+        if (!is_power_of_2(size) || size < VIFA_BAR_SIZE_MIN ||
+            size > VIFA_BAR_SIZE_MAX) {
+            error_setg(errp, "vf-bar%d-size: must be a power of two"
+                       " from %" PRIu64 " to %" PRIu64, i,
+                       (uint64_t)VIFA_BAR_SIZE_MIN,
+                       (uint64_t)VIFA_BAR_SIZE_MAX);
+            return false;
+        }
+        if (i % 2 && pf->vf_bar_bits == 64) {
+            error_setg(errp, "vf-bar%d-size: must be 0, as the BAR is the upper"
+                       " half of a 64-bit BAR", i);
+            return false;
+        }
+    }
+
+    return true;
+}
+
 /* Properties that are wrong are refused with their name. */
 static bool vifa_pf_check_properties(VifaPF *pf, Error **errp)
 {
@@ -186,7 +247,7 @@ static bool vifa_pf_check_properties(VifaPF *pf, Error **errp)
         return false;
     }
 
-    return true;
+    return vifa_pf_check_vf_properties(pf, errp);
 }
 
 static void vifa_pf_add_dvsec(VifaPF *pf)
@@ -231,18 +292,18 @@ static void vifa_pf_cleanup_mailboxes(VifaPF *pf)
 static bool vifa_pf_init_sriov(VifaPF *pf, Error **errp)
 {
     PCIDevice *device = PCI_DEVICE(pf);
-    uint8_t bar_type = PCI_BASE_ADDRESS_MEM_TYPE_64 |
-                       PCI_BASE_ADDRESS_MEM_PREFETCH;
 
     if (!pcie_sriov_pf_init(device, VIFA_PF_CAP_SRIOV, TYPE_VIFA_VF,
-                            VIFA_REFERENCE_VF_DEVICE, pf->vfs, pf->vfs,
+                            pf->vf_device_id, pf->vfs, pf->vfs,
                             VIFA_PF_VF_OFFSET, VIFA_PF_VF_STRIDE, errp)) {
         return false;
     }
-    pcie_sriov_pf_init_vf_bar(device, VIFA_REFERENCE_BAR, bar_type,
-                              VIFA_REFERENCE_BAR_SIZE);
-    pcie_sriov_pf_init_vf_bar(device, VIFA_REFERENCE_MSIX_BAR, bar_type,
-                              VIFA_REFERENCE_MSIX_BAR_SIZE);
+    for (int i = 0; i < VIFA_BARS; i++) {
+        if (pf->vf_bar_size[i]) {
+            pcie_sriov_pf_init_vf_bar(device, i, vifa_pf_vf_bar_type(pf),
+                                      pf->vf_bar_size[i]);
+        }
+    }
 
     return true;
 }
@@ -254,6 +315,9 @@ static void vifa_pf_realize(PCIDevice *device, Error **errp)
     if (!vifa_pf_check_properties(pf, errp)) {
         return;
     }
+
+    /* The VFs have the PF's vendor: none of their own. */
+    pci_config_set_vendor_id(device->config, pf->vendor_id);
 
     memory_region_init_io(&pf->registers, OBJECT(pf), &vifa_pf_ops, pf,
                           "vifa-pf-registers",
@@ -305,6 +369,21 @@ static const Property vifa_pf_properties[] = {
     DEFINE_PROP_SIZE("local-memory", VifaPF, local_memory, 16 * MiB),
     DEFINE_PROP_SIZE32("granule", VifaPF, granule, 16 * KiB),
     DEFINE_PROP_UINT32("command-timeout-ms", VifaPF, command_timeout_ms, 2000),
+    DEFINE_PROP_UINT16("vendor-id", VifaPF, vendor_id, VIFA_REFERENCE_VENDOR),
+    DEFINE_PROP_UINT16("vf-device-id", VifaPF, vf_device_id,
+                       VIFA_REFERENCE_VF_DEVICE),
+    DEFINE_PROP_UINT16("vf-subsystem-vendor-id", VifaPF, vf_subsystem_vendor_id,
+                       PCI_SUBVENDOR_ID_REDHAT_QUMRANET),
+    DEFINE_PROP_UINT16("vf-subsystem-id", VifaPF, vf_subsystem_id,
+                       PCI_SUBDEVICE_ID_QEMU),
+    DEFINE_PROP_UINT8("vf-revision-id", VifaPF, vf_revision_id, 1),
+    DEFINE_PROP_UINT8("vf-bar-bits", VifaPF, vf_bar_bits, 64),
+    DEFINE_PROP_SIZE("vf-bar0-size", VifaPF, vf_bar_size[0], 4 * KiB),
+    DEFINE_PROP_SIZE("vf-bar1-size", VifaPF, vf_bar_size[1], 0),
+    DEFINE_PROP_SIZE("vf-bar2-size", VifaPF, vf_bar_size[2], 0),
+    DEFINE_PROP_SIZE("vf-bar3-size", VifaPF, vf_bar_size[3], 0),
+    DEFINE_PROP_SIZE("vf-bar4-size", VifaPF, vf_bar_size[4], 4 * KiB),
+    DEFINE_PROP_SIZE("vf-bar5-size", VifaPF, vf_bar_size[5], 0),
     DEFINE_PROP_BOOL("p2p", VifaPF, p2p, true),
     DEFINE_PROP_BOOL("dirty-log", VifaPF, dirty_log, true),
     DEFINE_PROP_BOOL("fault-injection", VifaPF, fault_injection, false),
@@ -326,7 +405,7 @@ static void vifa_pf_class_init(ObjectClass *class, void *data)
     pc->config_write = vifa_pf_config_write;
     pc->vendor_id = VIFA_REFERENCE_VENDOR;
     pc->device_id = VIFA_REFERENCE_PF_DEVICE;
-    pc->revision = VIFA_REVISION_ID;
+    pc->revision = VIFA_PF_REVISION_ID;
     pc->class_id = VIFA_PCI_CLASS;
 
     rc->phases.hold = vifa_pf_reset_hold;

@@ -85,25 +85,46 @@ static void vifa_vf_config_write(PCIDevice *device, uint32_t address,
     pcie_cap_flr_write_config(device, address, value, length);
 }
 
+/* The BARs that the PF's properties ask for: in all but two is nothing. */
+static void vifa_vf_register_bars(VifaVF *vf)
+{
+    const VifaPF *pf = vf->pf;
+
+    for (int i = 0; i < VIFA_BARS; i++) {
+        g_autofree char *name = g_strdup_printf("vifa-vf-bar%d", i);
+
+        if (!pf->vf_bar_size[i]) {
+            continue;
+        }
+        if (i == VIFA_REFERENCE_BAR) {
+            memory_region_init_io(&vf->bars[i], OBJECT(vf), &vifa_vf_ops, vf,
+                                  name, pf->vf_bar_size[i]);
+        } else {
+            memory_region_init(&vf->bars[i], OBJECT(vf), name,
+                               pf->vf_bar_size[i]);
+        }
+        pci_register_bar(PCI_DEVICE(vf), i, vifa_pf_vf_bar_type(pf),
+                         &vf->bars[i]);
+    }
+}
+
 static void vifa_vf_realize(PCIDevice *device, Error **errp)
 {
     VifaVF *vf = VIFA_VF(device);
-    uint8_t bar_type = PCI_BASE_ADDRESS_MEM_TYPE_64 |
-                       PCI_BASE_ADDRESS_MEM_PREFETCH;
+    MemoryRegion *msix = &vf->bars[VIFA_REFERENCE_MSIX_BAR];
 
     vf->pf = VIFA_PF(pcie_sriov_get_pf(device));
     vf->number = pcie_sriov_vf_number(device);
 
-    memory_region_init_io(&vf->registers, OBJECT(vf), &vifa_vf_ops, vf,
-                          "vifa-vf-registers", VIFA_REFERENCE_BAR_SIZE);
-    pci_register_bar(device, VIFA_REFERENCE_BAR, bar_type, &vf->registers);
+    pci_config_set_revision(device->config, vf->pf->vf_revision_id);
+    pci_set_word(device->config + PCI_SUBSYSTEM_VENDOR_ID,
+                 vf->pf->vf_subsystem_vendor_id);
+    pci_set_word(device->config + PCI_SUBSYSTEM_ID, vf->pf->vf_subsystem_id);
 
-    memory_region_init(&vf->msix, OBJECT(vf), "vifa-vf-msix",
-                       VIFA_REFERENCE_MSIX_BAR_SIZE);
-    pci_register_bar(device, VIFA_REFERENCE_MSIX_BAR, bar_type, &vf->msix);
+    vifa_vf_register_bars(vf);
     if (msix_init(device, VIFA_REFERENCE_VECTORS,
-                  &vf->msix, VIFA_REFERENCE_MSIX_BAR, VIFA_VF_MSIX_TABLE,
-                  &vf->msix, VIFA_REFERENCE_MSIX_BAR, VIFA_VF_MSIX_PBA,
+                  msix, VIFA_REFERENCE_MSIX_BAR, VIFA_VF_MSIX_TABLE,
+                  msix, VIFA_REFERENCE_MSIX_BAR, VIFA_VF_MSIX_PBA,
                   VIFA_VF_CAP_MSIX, errp)) {
         return;
     }
@@ -114,7 +135,7 @@ static void vifa_vf_realize(PCIDevice *device, Error **errp)
     if (pcie_endpoint_cap_init(device, VIFA_VF_CAP_EXPRESS) < 0 ||
         pcie_aer_init(device, PCI_ERR_VER, VIFA_VF_CAP_AER,
                       PCI_ERR_SIZEOF, errp) < 0) {
-        msix_uninit(device, &vf->msix, &vf->msix);
+        msix_uninit(device, msix, msix);
         return;
     }
     pcie_cap_flr_init(device);
@@ -127,6 +148,7 @@ static void vifa_vf_realize(PCIDevice *device, Error **errp)
 static void vifa_vf_exit(PCIDevice *device)
 {
     VifaVF *vf = VIFA_VF(device);
+    MemoryRegion *msix = &vf->bars[VIFA_REFERENCE_MSIX_BAR];
 
     vifa_engine_cleanup(vf);
     vifa_log_reset(vf);
@@ -134,7 +156,7 @@ static void vifa_vf_exit(PCIDevice *device)
     pcie_aer_exit(device);
     pcie_cap_exit(device);
     msix_unuse_all_vectors(device);
-    msix_uninit(device, &vf->msix, &vf->msix);
+    msix_uninit(device, msix, msix);
 }
 
 static const VMStateDescription vifa_vf_vmstate = {
@@ -151,9 +173,6 @@ static void vifa_vf_class_init(ObjectClass *class, void *data)
     pc->realize = vifa_vf_realize;
     pc->exit = vifa_vf_exit;
     pc->config_write = vifa_vf_config_write;
-    pc->vendor_id = VIFA_REFERENCE_VENDOR;
-    pc->device_id = VIFA_REFERENCE_VF_DEVICE;
-    pc->revision = VIFA_REVISION_ID;
     pc->class_id = VIFA_PCI_CLASS;
 
     rc->phases.hold = vifa_vf_reset_hold;

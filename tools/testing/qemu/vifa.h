@@ -33,9 +33,10 @@ OBJECT_DECLARE_SIMPLE_TYPE(VifaPF, VIFA_PF)
 OBJECT_DECLARE_SIMPLE_TYPE(VifaVF, VIFA_VF)
 
 #define VIFA_PCI_CLASS              0x1200  /* processing accelerator */
-#define VIFA_REVISION_ID            1       /* of PF and VFs */
 
-#define VIFA_REFERENCE_MSIX_BAR_SIZE 0x1000
+#define VIFA_BARS                   6
+#define VIFA_BAR_SIZE_MIN           (4 * KiB)   /* also that of the MSI-X BAR */
+#define VIFA_BAR_SIZE_MAX           (64 * MiB)
 
 #define VIFA_VFS_MAX                64
 #define VIFA_SCATTER_MAX            512
@@ -82,8 +83,8 @@ typedef struct VifaFault {
 
 uint32_t vifa_fault_read(VifaPF *pf, hwaddr address);
 void vifa_fault_write(VifaPF *pf, hwaddr address, uint32_t value);
-VifaFault vifa_fault_for_command(VifaPF *pf, uint16_t vf, uint32_t kind,
-                                 uint16_t opcode);
+void vifa_fault_for_command(VifaPF *pf, uint16_t vf, uint32_t kind,
+                            uint16_t opcode, VifaFault *faults);
 bool vifa_fault_drops_page(VifaPF *pf, uint16_t vf);
 char *vifa_fault_get_property(Object *object, Error **errp);
 void vifa_fault_set_property(Object *object, const char *text, Error **errp);
@@ -110,7 +111,8 @@ struct VifaCommand {
     uint64_t result[2];
     uint64_t done;                  /* bytes moved by the slices so far */
     VifaBuffer buffer;
-    VifaFault fault;
+    /* What it meets: one fault, or patches; the rest is of kind 0. */
+    VifaFault faults[VIFA_FAULT_SLOT_COUNT];
 };
 
 /* Each ends with an entry that has no function. */
@@ -234,8 +236,7 @@ void vifa_engine_write(VifaVF *vf, hwaddr address, uint32_t value);
 struct VifaVF {
     PCIDevice parent_obj;
 
-    MemoryRegion registers;
-    MemoryRegion msix;
+    MemoryRegion bars[VIFA_BARS];
     VifaPF *pf;
     uint16_t number;
     uint32_t run_state;             /* VIFA_RUN_STATE_* */
@@ -257,6 +258,13 @@ struct VifaPF {
     uint64_t local_memory;
     uint32_t granule;
     uint32_t command_timeout_ms;
+    uint16_t vendor_id;
+    uint16_t vf_device_id;
+    uint16_t vf_subsystem_vendor_id;
+    uint16_t vf_subsystem_id;
+    uint8_t vf_revision_id;
+    uint8_t vf_bar_bits;
+    uint64_t vf_bar_size[VIFA_BARS];
     bool p2p;
     bool dirty_log;
     bool fault_injection;
@@ -268,6 +276,7 @@ struct VifaPF {
 };
 
 uint32_t vifa_pf_features(const VifaPF *pf);
+uint8_t vifa_pf_vf_bar_type(const VifaPF *pf);
 VifaVF *vifa_pf_vf(VifaPF *pf, uint16_t number);
 void vifa_pf_cancel(VifaPF *pf, uint16_t number);
 

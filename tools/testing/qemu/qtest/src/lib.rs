@@ -24,5 +24,6 @@ pub use bed::{Bed, Vector, RESET_WORD};
 pub use checksum::crc32c;
 pub use engine::{Command, Completion, Engine};
 pub use mailbox::{Answer, Buffer, Frame};
+pub use pci::EXTENDED_SRIOV;
 pub use qtest::Qtest;
 pub use records::Records;

@@ -104,6 +104,38 @@ fn lies() {
 }
 
 #[test]
+fn patches_add_up() {
+    let truth = identify(&Bed::new("", 1)).1;
+    let bed = Bed::new(
+        "faults=patch:vf=0:opcode=1:offset=8:width=8:value=0x0807060504030201:count=3\
+         /patch:opcode=1:offset=12:width=2:value=0xffee\
+         /status:value=8\
+         /patch:vf=1:opcode=1:offset=0:width=1:value=0x99\
+         /patch:opcode=1:offset=119:width=1:value=7:count=2",
+        1,
+    );
+    // In the order of the slots, each as often as it says.
+    let (answer, data) = identify(&bed);
+    assert_eq!(answer.status, hw::VIFA_STATUS_SUCCESS);
+    assert_eq!(data[8..16], [1, 2, 3, 4, 0xee, 0xff, 7, 8]);
+    assert!(data[..8] == truth[..8] && data[16..119] == truth[16..119]);
+    assert_eq!(data[119], 7);
+
+    let (_, data) = identify(&bed);
+    assert_eq!(data[8..16], [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(data[119], 7);
+
+    let (_, data) = identify(&bed);
+    assert_eq!(data[8..16], [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(data[119], truth[119]);
+
+    // Behind a patch, a fault of another kind waits for a command of its own.
+    let (answer, _) = identify(&bed);
+    assert_eq!(answer.status, hw::VIFA_STATUS_DEVICE_FAILURE);
+    assert!(identify(&bed).1 == truth);
+}
+
+#[test]
 fn a_wrong_tag_and_no_interrupt() {
     let bed = Bed::new("faults=tag:value=0x8001/no-interrupt", 1);
     let vector = bed.pf_vector(0);

@@ -22,6 +22,23 @@ fn refuses_bad_properties() {
         ("scatter-max", "513"),
         ("command-timeout-ms", "0"),
         ("command-timeout-ms", "600001"),
+        ("vendor-id", "0"),
+        ("vendor-id", "0xffff"),
+        ("vf-device-id", "0"),
+        ("vf-device-id", "0xffff"),
+        ("vf-subsystem-vendor-id", "0"),
+        ("vf-subsystem-vendor-id", "0xffff"),
+        ("vf-bar-bits", "0"),
+        ("vf-bar-bits", "33"),
+        ("vf-bar0-size", "0"),
+        ("vf-bar0-size", "2K"),
+        ("vf-bar0-size", "12K"),
+        ("vf-bar0-size", "128M"),
+        ("vf-bar1-size", "4K"),
+        ("vf-bar2-size", "1"),
+        ("vf-bar3-size", "4K"),
+        ("vf-bar4-size", "0"),
+        ("vf-bar5-size", "4K"),
         ("faults", "no-such-kind"),
         ("faults", "hang:nothing=1"),
         ("faults", "hang:vf=64"),
@@ -74,35 +91,131 @@ fn capability_and_layer_frame_agree() {
     }
 }
 
+/// What VF 0 says it is.
+struct Identity(Vec<u8>);
+
+impl Identity {
+    fn of(bed: &Bed) -> Self {
+        let buffer = Buffer::new(bed, 120, 16);
+        let [length, _] = bed.succeed(
+            Frame::Control(0),
+            hw::VIFA_CONTROL_IDENTIFY,
+            [0, 0],
+            Some(&buffer),
+        );
+        assert_eq!(length, 120);
+        Self(buffer.read(bed, 120))
+    }
+
+    /// The number of `size` bytes at `from`.
+    fn word(&self, from: usize, size: usize) -> u64 {
+        let mut bytes = [0; 8];
+        bytes[..size].copy_from_slice(&self.0[from..from + size]);
+        u64::from_le_bytes(bytes)
+    }
+
+    fn bars(&self) -> Vec<u64> {
+        (0..6).map(|bar| self.word(16 + 8 * bar, 8)).collect()
+    }
+}
+
 #[test]
 fn identity_is_what_the_properties_say() {
     let bed = Bed::new("local-memory=3M,granule=64K,p2p=off", 1);
-    let buffer = Buffer::new(&bed, 120, 16);
-    let [length, _] = bed.succeed(
-        Frame::Control(0),
-        hw::VIFA_CONTROL_IDENTIFY,
-        [0, 0],
-        Some(&buffer),
-    );
-    assert_eq!(length, 120);
-    let identity = buffer.read(&bed, 120);
-    let word = |from: usize, size: usize| {
-        let mut bytes = [0; 8];
-        bytes[..size].copy_from_slice(&identity[from..from + size]);
-        u64::from_le_bytes(bytes)
-    };
+    let identity = Identity::of(&bed);
+    let word = |from, size| identity.word(from, size);
     assert_eq!(word(0, 4), 0x5656_1234, "PCI ids");
     assert_eq!(word(4, 4), 0x1100_1af4, "subsystem");
     assert_eq!(word(8, 4), 0x0001_0001, "revisions");
     assert_eq!(word(12, 4), 0b110, "features");
-    let bars: Vec<u64> = (0..6).map(|bar| word(16 + 8 * bar, 8)).collect();
-    assert_eq!(bars, [0x1000, 0, 0, 0, 0x1000, 0]);
+    assert_eq!(identity.bars(), [0x1000, 0, 0, 0, 0x1000, 0]);
     assert_eq!(word(64, 4), 0x0001_0001, "vectors and queues");
     assert_eq!(word(68, 4), 0x1_0000, "granule");
     assert_eq!(word(72, 8), 0x30_0000, "local memory");
     assert_eq!(word(80, 4), 272, "control plane");
     let versions: Vec<u64> = (0..16).map(|kind| word(88 + 2 * kind, 2)).collect();
     assert_eq!(versions[..6], [0, 1, 1, 1, 1, 0]);
+}
+
+#[test]
+fn configuration_space_has_the_ids_of_the_properties() {
+    let bed = Bed::new(
+        "vendor-id=0x4321,vf-device-id=0x6565,vf-subsystem-vendor-id=0xa1b2,\
+         vf-subsystem-id=0,vf-revision-id=0xff",
+        2,
+    );
+    let identity = Identity::of(&bed);
+    assert_eq!(identity.word(0, 8), 0x0000_a1b2_6565_4321, "PCI ids");
+    assert_eq!(identity.word(8, 1), 0xff, "revision id");
+
+    // The VFs' vendor and device ids are in the PF.
+    assert_eq!(bed.read32(bed.pf().register(0)), 0x5650_4321);
+    let sriov = bed
+        .pf()
+        .extended_capability(&bed, vifa_qtest::EXTENDED_SRIOV);
+    assert_eq!(bed.read16(bed.pf().register(sriov + 0x1a)), 0x6565);
+    for n in 0..2 {
+        let vf = bed.vf(n);
+        assert_eq!(bed.read32(vf.register(0x00)), 0xffff_ffff, "VF {n}");
+        assert_eq!(bed.read32(vf.register(0x08)), 0x1200_00ff, "VF {n}");
+        assert_eq!(bed.read32(vf.register(0x2c)), 0x0000_a1b2, "VF {n}");
+    }
+}
+
+/// The type bits of each of the VFs' BARs, and their sizes as software finds them out.
+fn probe_bars(bed: &Bed) -> Vec<(u32, u64)> {
+    let sriov = bed
+        .pf()
+        .extended_capability(bed, vifa_qtest::EXTENDED_SRIOV);
+    (0..6)
+        .map(|bar| {
+            let register = bed.pf().register(sriov + 0x24 + 4 * bar);
+            let before = bed.read32(register);
+            bed.write32(register, u32::MAX);
+            let mask = bed.read32(register);
+            bed.write32(register, before);
+            let size = (mask & !0xf).wrapping_neg();
+            (mask & 0xf, u64::from(size))
+        })
+        .collect()
+}
+
+#[test]
+fn bars_are_as_wide_and_large_as_the_properties_say() {
+    let bed = Bed::new("vf-bar0-size=8K,vf-bar2-size=64M,vf-bar4-size=16K", 0);
+    let bars = probe_bars(&bed);
+    assert_eq!(
+        [bars[0], bars[2], bars[4]],
+        [(0xc, 0x2000), (0xc, 64 << 20), (0xc, 0x4000)]
+    );
+    for half in [1, 3, 5] {
+        assert_eq!(bars[half], (0xf, 0x10), "upper half of 64 bits");
+    }
+
+    let bed = Bed::new(
+        "vf-bar-bits=32,vf-bar0-size=8K,vf-bar1-size=4K,vf-bar2-size=16K,\
+         vf-bar3-size=32K,vf-bar4-size=4K,vf-bar5-size=64K",
+        2,
+    );
+    let sizes = [0x2000, 0x1000, 0x4000, 0x8000, 0x1000, 0x1_0000];
+    assert_eq!(probe_bars(&bed), sizes.map(|size| (0, size)));
+    assert_eq!(Identity::of(&bed).bars(), sizes);
+    // The VFs' BARs stand one behind another.
+    for n in 0..2 {
+        let magic = bed.vf_register(0, n * 0x2000 + hw::VIFA_REFERENCE_MAGIC);
+        assert_eq!(bed.read32(magic), hw::VIFA_REFERENCE_MAGIC_VALUE);
+    }
+    let between = bed.vf_register(0, 0x1000 + hw::VIFA_REFERENCE_MAGIC);
+    assert_eq!(bed.read32(between), 0);
+}
+
+#[test]
+fn a_bar_that_is_not_there_takes_no_address() {
+    let bed = Bed::new("vf-bar-bits=32", 0);
+    assert_eq!(
+        probe_bars(&bed),
+        [0x1000, 0, 0, 0, 0x1000, 0].map(|size| (0, size))
+    );
 }
 
 #[test]
