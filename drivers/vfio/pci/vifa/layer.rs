@@ -2,15 +2,17 @@
 
 //! The VIFA layer: the device-independent part of the driver.
 //!
-//! It knows what a migratable virtual function is ([`identity`]), how its state stands in the
-//! migration stream ([`stream`], [`records`]), how a stream is made ([`save`]) and taken in
-//! ([`restore`]), and which arcs of the VFIO state machine are single steps ([`state`]). It calls
-//! neither the kernel nor a device. The same files are therefore compiled for the host, where
-//! they are tested, and for the kernel.
+//! It knows what a migratable virtual function is ([`identity`]), who sends to whom ([`relation`]),
+//! how a function's state stands in the migration stream ([`stream`]) as control plane ([`records`])
+//! and as data plane ([`address`]), how a stream is made ([`save`]) and taken in ([`restore`]), how
+//! far that has come ([`progress`]), and which arcs of the VFIO state machine are single steps
+//! ([`state`]). It calls neither the kernel nor a device. The same files are therefore compiled for
+//! the host, where they are tested, and for the kernel.
 //!
 //! Bytes that come from a stream or from a device are believed only after they were checked. No
 //! input makes the layer panic, recurse, or allocate more than the destination's own
-//! [`Identity::control_plane_max`](identity::Identity::control_plane_max).
+//! [`Identity::control_plane_max`](identity::Identity::control_plane_max) and one part of the
+//! address record file ([`address::LENGTH_MAX`]).
 //!
 //! # The seam
 //!
@@ -41,10 +43,13 @@
 
 #![forbid(unsafe_code)]
 
+pub(crate) mod address;
 pub(crate) mod check;
 pub(crate) mod identity;
 pub(crate) mod interface;
+pub(crate) mod progress;
 pub(crate) mod records;
+pub(crate) mod relation;
 pub(crate) mod restore;
 pub(crate) mod save;
 pub(crate) mod state;

@@ -12,6 +12,14 @@ use core::fmt;
 pub(crate) enum Expectation {
     /// This value.
     Equal(u64),
+    /// One of these values.
+    Either(u64, u64),
+    /// Any value but this.
+    NotEqual(u64),
+    /// A greater value.
+    Above(u64),
+    /// A smaller value.
+    Below(u64),
     /// This value or a greater one.
     AtLeast(u64),
     /// This value or a smaller one.
@@ -30,6 +38,10 @@ impl fmt::Display for Expectation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Equal(value) => write!(f, "{value:#x}"),
+            Self::Either(one, other) => write!(f, "{one:#x} or {other:#x}"),
+            Self::NotEqual(value) => write!(f, "anything but {value:#x}"),
+            Self::Above(value) => write!(f, "more than {value:#x}"),
+            Self::Below(value) => write!(f, "less than {value:#x}"),
             Self::AtLeast(value) => write!(f, "at least {value:#x}"),
             Self::AtMost(value) => write!(f, "at most {value:#x}"),
             Self::MultipleOf(value) => write!(f, "a multiple of {value:#x}"),
@@ -70,6 +82,10 @@ pub(crate) fn check(
     let found = found.into();
     let holds = match expected {
         Expectation::Equal(value) => found == value,
+        Expectation::Either(one, other) => found == one || found == other,
+        Expectation::NotEqual(value) => found != value,
+        Expectation::Above(value) => found > value,
+        Expectation::Below(value) => found < value,
         Expectation::AtLeast(value) => found >= value,
         Expectation::AtMost(value) => found <= value,
         Expectation::MultipleOf(value) => found.checked_rem(value) == Some(0),

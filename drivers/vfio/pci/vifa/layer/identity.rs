@@ -147,21 +147,26 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// The first field, in the order of `struct vifa_identity`, whose rule does not hold.
+    /// The first of [`Self::mismatches`].
     pub(crate) fn fits(&self, destination: &Self) -> Result<(), Mismatch> {
+        self.mismatches(destination).next().map_or(Ok(()), Err)
+    }
+
+    /// Returns each field whose rule does not hold between the source, which is as `self` says, and
+    /// `destination`, in the order of `struct vifa_identity`.
+    pub(crate) fn mismatches(&self, destination: &Self) -> impl Iterator<Item = Mismatch> {
         let pairs = self.fields().zip(destination.fields());
 
-        for ((field, rule, source), (_, _, destination)) in pairs {
-            if !rule.holds(source, destination) {
-                return Err(Mismatch {
-                    field,
-                    rule,
-                    source,
-                    destination,
-                });
-            }
-        }
-        Ok(())
+        pairs.filter_map(|((field, rule, source), (_, _, destination))| {
+            let mismatch = Mismatch {
+                field,
+                rule,
+                source,
+                destination,
+            };
+
+            (!rule.holds(source, destination)).then_some(mismatch)
+        })
     }
 
     /// Every field with its rule, in the order of `struct vifa_identity`.

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The records of the control plane.
+//! The resource abstraction structure: the control plane, whatever the device.
 //!
 //! A control plane is a table of typed, versioned records, the same shape for every device. What a
-//! record holds is the device's matter; that the table is well formed, and that the device knows
-//! each record's type and version, is checked here, before a table is sent and before one is loaded.
+//! record holds is the device's matter; that the table is well formed, that the device knows each
+//! record's type and version, and that it has what a record belongs to, is checked here, before a
+//! table is sent and before one is loaded.
 
 use super::{
     check::{
@@ -16,9 +17,25 @@ use super::{
         Identity,
         RECORD_TYPES, //
     },
-    stream::Record,
+    stream::{
+        Record,
+        ResourcesHeader, //
+    },
 };
 use core::fmt;
+
+/// Version of the resource abstraction structure.
+pub(crate) const VERSION: u16 = 1;
+
+/// The run state in which records are taken: the device stands still.
+pub(crate) const RUN_STATE_STOPPED: u16 = 2;
+
+/// Record type: what the guest configured.
+pub(crate) const CONFIGURATION: u16 = 1;
+/// Record type: context of a queue pair.
+pub(crate) const QUEUE: u16 = 2;
+/// Record type: causes and masks of an interrupt vector.
+pub(crate) const INTERRUPT: u16 = 3;
 
 /// Records begin at multiples of this many bytes.
 pub(crate) const ALIGN: usize = 8;
@@ -38,67 +55,210 @@ impl fmt::Display for InvalidRecord {
     }
 }
 
-/// Checks that `table` is a control plane that the device with this identity loads.
-///
-/// # Errors
-///
-/// The first record that is wrong. A table without a record is wrong, too.
-pub(crate) fn validate(table: &[u8], identity: &Identity) -> Result<(), InvalidRecord> {
-    let mut next_index = [0; RECORD_TYPES];
-    let mut rest = table;
+/// What a resource abstraction structure holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Summary {
+    /// Records of each type.
+    pub(crate) count: [u32; RECORD_TYPES],
+    /// Bytes that all records take.
+    pub(crate) bytes: u64,
+}
 
-    loop {
-        let offset = table.len().saturating_sub(rest.len());
+impl Summary {
+    /// Nothing.
+    pub(super) const NONE: Self = Self {
+        count: [0; RECORD_TYPES],
+        bytes: 0,
+    };
 
-        rest = validate_first(rest, identity, &mut next_index)
-            .map_err(|violation| InvalidRecord { offset, violation })?;
-        if rest.is_empty() {
-            return Ok(());
+    /// Returns the number of records of all types.
+    fn records(&self) -> u32 {
+        self.count.into_iter().fold(0, u32::saturating_add)
+    }
+}
+
+/// A control plane that a device can load: a table of sound records.
+#[derive(Clone, Copy)]
+pub(crate) struct Table<'a> {
+    bytes: &'a [u8],
+    summary: Summary,
+}
+
+impl<'a> Table<'a> {
+    /// Takes `bytes` for the control plane of a device with this identity.
+    ///
+    /// # Errors
+    ///
+    /// The first record that is wrong. A table without a record is wrong, too.
+    pub(crate) fn new(bytes: &'a [u8], identity: &Identity) -> Result<Self, InvalidRecord> {
+        let mut association = Association {
+            identity,
+            next_index: [0; RECORD_TYPES],
+        };
+        let mut summary = Summary {
+            bytes: bytes.len() as u64,
+            ..Summary::NONE
+        };
+        let mut rest = bytes;
+
+        loop {
+            let offset = bytes.len().saturating_sub(rest.len());
+            let behind = Entry::split(rest).and_then(|(entry, behind)| {
+                association
+                    .validate(&entry.header)
+                    .map(|()| (entry, behind))
+            });
+            let (entry, behind) =
+                behind.map_err(|violation| InvalidRecord { offset, violation })?;
+
+            if let Some(count) = summary.count.get_mut(usize::from(entry.header.kind)) {
+                *count = count.saturating_add(1);
+            }
+            if behind.is_empty() {
+                return Ok(Self { bytes, summary });
+            }
+            rest = behind;
+        }
+    }
+
+    /// Returns what the table holds.
+    pub(crate) fn summary(&self) -> Summary {
+        self.summary
+    }
+
+    /// Returns what stands before the records in a stream.
+    pub(super) fn header(&self) -> ResourcesHeader {
+        ResourcesHeader {
+            version: VERSION,
+            run_state: RUN_STATE_STOPPED,
+            records: self.summary.records(),
+            // A table is no longer than a device's control plane, which is less than 4 GiB.
+            length: self.bytes.len() as u32,
+            reserved: 0,
         }
     }
 }
 
-/// Checks the first record of `table` and returns what follows it.
-///
-/// `next_index` has the lowest index that the next record of each type may have.
-fn validate_first<'a>(
-    table: &'a [u8],
-    identity: &Identity,
-    next_index: &mut [u64; RECORD_TYPES],
-) -> Result<&'a [u8], Violation> {
-    use Expectation::*;
+impl<'a> IntoIterator for Table<'a> {
+    type Item = Entry<'a>;
+    type IntoIter = Entries<'a>;
 
-    let record = Record::decode(table)?;
-    let kind = usize::from(record.kind);
-    let unknown = Violation {
-        field: "type",
-        expected: Known,
-        found: record.kind.into(),
-    };
-    let version = *identity.record_version.get(kind).ok_or(unknown)?;
-    let next_index = next_index.get_mut(kind).ok_or(unknown)?;
-
-    if version == 0 {
-        return Err(unknown);
+    fn into_iter(self) -> Entries<'a> {
+        Entries(self.bytes)
     }
-    check("version", record.version, AtLeast(1))?;
-    check("version", record.version, AtMost(version.into()))?;
-    check("index", record.index, AtLeast(*next_index))?;
-    check("reserved", record.reserved, Equal(0))?;
-    *next_index = u64::from(record.index) + 1;
+}
 
-    let body = table.get(Record::LENGTH..).unwrap_or_default();
-    let too_long = Violation {
-        field: "length",
-        expected: AtMost(body.len() as u64),
-        found: record.length.into(),
-    };
-    let length = usize::try_from(record.length).map_err(|_| too_long)?;
-    let padded = length.checked_next_multiple_of(ALIGN).ok_or(too_long)?;
-    let (content, rest) = body.split_at_checked(padded).ok_or(too_long)?;
+/// The records of a table in their order.
+pub(crate) struct Entries<'a>(&'a [u8]);
 
-    for &byte in content.get(length..).unwrap_or_default() {
-        check("padding", byte, Equal(0))?;
+impl<'a> Iterator for Entries<'a> {
+    type Item = Entry<'a>;
+
+    fn next(&mut self) -> Option<Entry<'a>> {
+        let (entry, rest) = Entry::split(self.0).ok()?;
+
+        self.0 = rest;
+        Some(entry)
     }
-    Ok(rest)
+}
+
+/// A record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry<'a> {
+    /// What it is.
+    pub(crate) header: Record,
+    /// What it holds.
+    pub(crate) content: &'a [u8],
+}
+
+impl<'a> Entry<'a> {
+    /// Takes the first record of `table` and returns what follows it, too.
+    fn split(table: &'a [u8]) -> Result<(Self, &'a [u8]), Violation> {
+        let header = Record::decode(table)?;
+        let body = table.get(Record::LENGTH..).unwrap_or_default();
+        let too_long = Violation {
+            field: "length",
+            expected: Expectation::AtMost(body.len() as u64),
+            found: header.length.into(),
+        };
+        let length = usize::try_from(header.length).map_err(|_| too_long)?;
+        let padded = length.checked_next_multiple_of(ALIGN).ok_or(too_long)?;
+        let (padded, rest) = body.split_at_checked(padded).ok_or(too_long)?;
+        let (content, padding) = padded.split_at_checked(length).ok_or(too_long)?;
+
+        for &byte in padding {
+            check("padding", byte, Expectation::Equal(0))?;
+        }
+        Ok((Self { header, content }, rest))
+    }
+}
+
+/// Associates records with what a device has.
+struct Association<'a> {
+    identity: &'a Identity,
+    /// The lowest index that the next record of each type may have.
+    next_index: [u64; RECORD_TYPES],
+}
+
+impl Association<'_> {
+    /// Checks that the device loads such a record, and that it may come next.
+    fn validate(&mut self, record: &Record) -> Result<(), Violation> {
+        use Expectation::*;
+
+        let kind = usize::from(record.kind);
+        let unknown = Violation {
+            field: "type",
+            expected: Known,
+            found: record.kind.into(),
+        };
+        let version = *self.identity.record_version.get(kind).ok_or(unknown)?;
+        let next_index = self.next_index.get_mut(kind).ok_or(unknown)?;
+        // How many of the things of this type the device has.
+        let things = match record.kind {
+            CONFIGURATION => 1,
+            QUEUE => self.identity.queues.into(),
+            INTERRUPT => self.identity.interrupt_vectors.into(),
+            _ => u64::MAX,
+        };
+
+        if version == 0 {
+            return Err(unknown);
+        }
+        check("version", record.version, AtLeast(1))?;
+        check("version", record.version, AtMost(version.into()))?;
+        check("index", record.index, AtLeast(*next_index))?;
+        check("index", record.index, Below(things))?;
+        check("reserved", record.reserved, Equal(0))?;
+        *next_index = u64::from(record.index) + 1;
+        Ok(())
+    }
+}
+
+impl ResourcesHeader {
+    /// Checks that this stands before `records`.
+    ///
+    /// # Errors
+    ///
+    /// The first field that is wrong, but for the number of records.
+    pub(super) fn validate(&self, records: &[u8]) -> Result<(), Violation> {
+        use Expectation::Equal;
+
+        check("version", self.version, Equal(VERSION.into()))?;
+        check("run_state", self.run_state, Equal(RUN_STATE_STOPPED.into()))?;
+        check("length", self.length, Equal(records.len() as u64))?;
+        check("reserved", self.reserved, Equal(0))
+    }
+
+    /// Checks that this stands before `table`.
+    ///
+    /// # Errors
+    ///
+    /// The number of records is wrong.
+    pub(super) fn validate_count(&self, table: &Table<'_>) -> Result<(), Violation> {
+        check(
+            "records",
+            self.records,
+            Expectation::Equal(table.summary.records().into()),
+        )
+    }
 }

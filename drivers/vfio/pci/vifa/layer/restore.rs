@@ -3,12 +3,22 @@
 //! The receiver: takes a stream into a stopped device.
 //!
 //! A stream comes in pieces of any size. [`Restorer`] says where the next bytes belong and is told
-//! when they are there. Local memory goes to the device run by run, each after its checksum was
+//! when they are there. What the source is, and who sends what to whom, is verified before anything
+//! else is accepted. Local memory goes to the device run by run, each after its checksum was
 //! verified; the control plane goes to the device when the whole stream was found to be sound.
 
 mod error;
 
 use super::{
+    address::{
+        self,
+        Buffer,
+        InvalidPart,
+        Part,
+        Range,
+        LENGTH_MAX,
+        LENGTH_MIN, //
+    },
     check::{
         check,
         Expectation,
@@ -16,10 +26,16 @@ use super::{
     },
     identity::Identity,
     interface::{
+        InterfaceId,
         Interfaces,
         Plane, //
     },
-    records,
+    progress::Progress,
+    records::{
+        InvalidRecord,
+        Table, //
+    },
+    relation::Relations,
     stream::{
         unseal,
         Checksum,
@@ -29,8 +45,8 @@ use super::{
         Kind,
         Preamble,
         Record,
+        ResourcesHeader,
         Section,
-        Totals,
         HEADER_LENGTH,
         MANDATORY,
         SECTION_HEADER_LENGTH,
@@ -54,6 +70,9 @@ pub(crate) trait Destination {
     /// Returns what the device is.
     fn identity(&self) -> &Identity;
 
+    /// Returns the device's interfaces.
+    fn interfaces(&self) -> Interfaces;
+
     /// Returns the buffer that [`Self::write_local`] writes from: at least
     /// [`DATA_RUN_MAX`](super::stream::DATA_RUN_MAX) bytes.
     ///
@@ -74,63 +93,101 @@ pub(crate) trait Destination {
 }
 
 /// What the next bytes of a stream belong to.
-enum Part {
+enum Awaited {
     StreamHeader,
     SectionHeader,
     Payload(Section, Payload),
-    Behind,
+    /// Nothing: the stream has ended.
+    Nothing,
 }
 
 /// Payload that is being received.
 enum Payload {
     Identity,
-    /// The header of a run of local memory.
-    RunHeader,
-    /// A run of local memory, its offset, and the checksum of its header.
-    Run(u64, Checksum),
-    /// Room for the records.
-    Control(Bytes),
+    Relations,
+    /// Room for a part of the address record file.
+    Address(Bytes),
+    /// The header of this run of local memory.
+    RunHeader(Range),
+    /// This run of local memory, and its header.
+    Run(Range, [u8; DataRun::LENGTH]),
+    /// What stands before the records.
+    ResourcesHeader,
+    /// Room for the records, and what stands before them.
+    Records(Bytes, [u8; ResourcesHeader::LENGTH]),
     /// An optional section that is skipped, and the checksum so far.
     Unknown(Checksum),
     End,
 }
 
-impl Part {
-    /// Bytes of this part.
+impl Awaited {
+    /// Bytes that are awaited.
     fn length(&self) -> usize {
         match self {
             Self::StreamHeader => HEADER_LENGTH,
             Self::SectionHeader => SECTION_HEADER_LENGTH,
-            Self::Payload(_, Payload::RunHeader) => DataRun::LENGTH,
-            Self::Payload(section, Payload::Run(..)) => section.run_length(),
+            Self::Payload(_, Payload::RunHeader(_)) => DataRun::LENGTH,
+            Self::Payload(_, Payload::Run(run, _)) => run.length as usize,
+            Self::Payload(_, Payload::ResourcesHeader) => ResourcesHeader::LENGTH,
+            Self::Payload(_, Payload::Records(records, _)) => records.len(),
             Self::Payload(section, _) => section.length as usize,
-            Self::Behind => 0,
+            Self::Nothing => 0,
         }
     }
 }
 
-/// The source, once its identity was accepted, and what came from it.
-struct Accepted {
-    identity: Identity,
-    interfaces: Interfaces,
-    /// Lowest offset that the next run of local memory may have.
-    next_offset: u64,
+/// What a section carries.
+enum Content {
+    Identity,
+    Relations,
+    Address,
+    /// This run of local memory.
+    Data(Range),
+    Control,
+    End,
+    /// Something that this version does not know and need not know.
+    Unknown,
+}
+
+/// How far the stream has come.
+enum Phase {
+    /// Nothing was accepted yet.
+    Begun,
+    /// The source fits.
+    Identified(Identity, Interfaces),
+    /// The transfer relationships are established.
+    Established(Established),
+}
+
+/// What was received on established relationships.
+struct Established {
+    source: Identity,
+    relations: Relations,
+    addresses: address::Received,
+    /// The part whose data is being received.
+    part: Option<Part>,
+    /// Whether the destination's local memory was unmapped.
+    cleared: bool,
     control: Option<Bytes>,
 }
 
-/// Bytes of the longest part that is neither bulk data nor records.
+/// Bytes of the longest piece that neither the device nor a buffer of its own holds.
 const SCRATCH: usize = IdentityPayload::LENGTH;
 
 /// Takes a stream.
 ///
 /// After an error the stream stays broken: every later call returns the same error.
 pub(crate) struct Restorer<E> {
-    part: Part,
-    /// Bytes of the part that are there.
+    awaited: Awaited,
+    /// Bytes of what is awaited that are there.
     filled: usize,
     scratch: [u8; SCRATCH],
-    accepted: Option<Accepted>,
-    totals: Totals,
+    /// For parts of the address record file.
+    buffer: Buffer,
+    phase: Phase,
+    /// CRC of all headers that were received.
+    headers: Checksum,
+    progress: Progress,
     failed: Option<RestoreError<E>>,
 }
 
@@ -138,13 +195,21 @@ impl<E: Copy> Restorer<E> {
     /// Awaits a stream.
     pub(crate) fn new() -> Self {
         Self {
-            part: Part::StreamHeader,
+            awaited: Awaited::StreamHeader,
             filled: 0,
             scratch: [0; SCRATCH],
-            accepted: None,
-            totals: Totals::NONE,
+            buffer: Buffer::UNUSED,
+            phase: Phase::Begun,
+            headers: Checksum::EMPTY,
+            progress: Progress::NONE,
             failed: None,
         }
+    }
+
+    /// Returns what was received so far. When a stream was refused, its bytes are those up to the
+    /// end of what was wrong.
+    pub(crate) fn progress(&self) -> &Progress {
+        &self.progress
     }
 
     /// Returns where the next bytes of the stream belong; at least one byte long.
@@ -161,20 +226,24 @@ impl<E: Copy> Restorer<E> {
     ) -> Result<&'a mut [u8], RestoreError<E>> {
         self.sound()?;
 
-        let length = self.part.length();
-        let space = match &mut self.part {
-            Part::Behind => {
+        let length = self.awaited.length();
+        let space = match &mut self.awaited {
+            Awaited::Nothing => {
                 self.failed = Some(RestoreError::Excess);
                 return Err(RestoreError::Excess);
             }
-            Part::Payload(_, Payload::Run(..)) => destination.buffer().get_mut(self.filled..length),
-            Part::Payload(_, Payload::Unknown(_)) => {
+            Awaited::Payload(_, Payload::Run(..)) => {
+                destination.buffer().get_mut(self.filled..length)
+            }
+            Awaited::Payload(_, Payload::Unknown(_)) => {
                 let buffer = destination.buffer();
                 let length = length.saturating_sub(self.filled).min(buffer.len());
 
                 buffer.get_mut(..length)
             }
-            Part::Payload(_, Payload::Control(records)) => records.get_mut(self.filled..length),
+            Awaited::Payload(_, Payload::Address(bytes) | Payload::Records(bytes, _)) => {
+                bytes.get_mut(self.filled..length)
+            }
             _ => self.scratch.get_mut(self.filled..length),
         };
 
@@ -212,10 +281,10 @@ impl<E: Copy> Restorer<E> {
         self.sound()?;
 
         let place = self.place();
-        match (self.part, self.accepted) {
+        match (self.awaited, self.phase) {
             (
-                Part::Behind,
-                Some(Accepted {
+                Awaited::Nothing,
+                Phase::Established(Established {
                     control: Some(records),
                     ..
                 }),
@@ -233,11 +302,11 @@ impl<E: Copy> Restorer<E> {
 
     /// Returns the place of the next byte.
     fn place(&self) -> Place {
-        match &self.part {
-            Part::StreamHeader => Place::StreamHeader,
-            Part::SectionHeader => Place::SectionHeader(self.totals.sections()),
-            Part::Payload(section, _) => section.place(),
-            Part::Behind => Place::Behind,
+        match &self.awaited {
+            Awaited::StreamHeader => Place::StreamHeader,
+            Awaited::SectionHeader => Place::SectionHeader(self.progress.sections),
+            Awaited::Payload(section, _) => section.place(),
+            Awaited::Nothing => Place::Behind,
         }
     }
 
@@ -246,10 +315,11 @@ impl<E: Copy> Restorer<E> {
         destination: &mut D,
         length: usize,
     ) -> Result<(), RestoreError<E>> {
-        let left = self.part.length().saturating_sub(self.filled);
+        let left = self.awaited.length().saturating_sub(self.filled);
         let length = length.min(left);
 
-        if let Part::Payload(_, Payload::Unknown(checksum)) = &mut self.part {
+        self.progress.count_stream(length as u64);
+        if let Awaited::Payload(_, Payload::Unknown(checksum)) = &mut self.awaited {
             let skipped = destination.buffer().get(..length).unwrap_or_default();
 
             *checksum = checksum.and(skipped);
@@ -260,28 +330,30 @@ impl<E: Copy> Restorer<E> {
         }
 
         self.filled = 0;
-        self.part = match mem::replace(&mut self.part, Part::SectionHeader) {
-            Part::StreamHeader => self.take_stream_header()?,
-            Part::SectionHeader => self.take_section_header(destination.identity())?,
-            Part::Payload(section, payload) => self.take_payload(destination, section, payload)?,
-            Part::Behind => Part::Behind,
+        self.awaited = match mem::replace(&mut self.awaited, Awaited::SectionHeader) {
+            Awaited::StreamHeader => self.take_stream_header()?,
+            Awaited::SectionHeader => self.take_section_header(destination.identity())?,
+            Awaited::Payload(section, payload) => {
+                self.take_payload(destination, section, payload)?
+            }
+            Awaited::Nothing => Awaited::Nothing,
         };
         Ok(())
     }
 
-    fn take_stream_header(&mut self) -> Result<Part, RestoreError<E>> {
+    fn take_stream_header(&mut self) -> Result<Awaited, RestoreError<E>> {
         let header = self.scratch.get(..HEADER_LENGTH).unwrap_or_default();
 
         let preamble = unseal("crc", header)
             .and_then(Preamble::decode)
             .and_then(Preamble::validated)
             .map_err(|violation| RestoreError::Malformed(Place::StreamHeader, violation))?;
-        self.totals.count_header(preamble);
-        Ok(Part::SectionHeader)
+        self.headers = self.headers.and(&preamble.encode());
+        Ok(Awaited::SectionHeader)
     }
 
-    fn take_section_header(&mut self, own: &Identity) -> Result<Part, RestoreError<E>> {
-        let place = Place::SectionHeader(self.totals.sections());
+    fn take_section_header(&mut self, own: &Identity) -> Result<Awaited, RestoreError<E>> {
+        let place = Place::SectionHeader(self.progress.sections);
         let malformed = |violation| RestoreError::Malformed(place, violation);
         let header = self
             .scratch
@@ -294,87 +366,61 @@ impl<E: Copy> Restorer<E> {
         check(
             "sequence",
             section.sequence,
-            Expectation::Equal(self.totals.sections()),
+            Expectation::Equal(self.progress.sections),
         )
         .map_err(malformed)?;
-        let payload = match self.expect(&section, own).map_err(malformed)? {
-            Some(Kind::Identity) => Payload::Identity,
-            Some(Kind::Data) => Payload::RunHeader,
-            Some(Kind::Control) => {
-                let mut records = Bytes::with_capacity(section.length as usize)?;
+        let content = self.expect(&section, own).map_err(malformed)?;
 
-                records.resize_zeroed(section.length as usize)?;
-                Payload::Control(records)
-            }
-            // The totals do not count the section that they stand in.
-            Some(Kind::End) => return Ok(Part::Payload(section, Payload::End)),
-            None => Payload::Unknown(Checksum::EMPTY),
+        let payload = match content {
+            Content::Identity => Payload::Identity,
+            Content::Relations => Payload::Relations,
+            Content::Address => Payload::Address(self.buffer.take(section.length as usize)?),
+            Content::Data(run) => Payload::RunHeader(run),
+            Content::Control => Payload::ResourcesHeader,
+            Content::End => Payload::End,
+            Content::Unknown => Payload::Unknown(Checksum::EMPTY),
         };
 
-        self.totals.count_section(section);
+        // The totals do not cover the section that they stand in.
+        if !matches!(payload, Payload::End) {
+            self.headers = self.headers.and(&section.encode());
+        }
         if section.length == 0 {
             section.verify(Checksum::EMPTY)?;
-            return Ok(Part::SectionHeader);
+            self.progress.count_section();
+            return Ok(Awaited::SectionHeader);
         }
-        Ok(Part::Payload(section, payload))
+        Ok(Awaited::Payload(section, payload))
     }
 
-    /// Checks that a section with this header may come now, and returns its type; `None` if it is
-    /// unknown and to be skipped.
-    fn expect(&self, section: &Section, own: &Identity) -> Result<Option<Kind>, Violation> {
-        use Expectation::*;
+    /// Checks that a section with this header may come now, and returns what it carries.
+    fn expect(&self, section: &Section, own: &Identity) -> Result<Content, Violation> {
+        check(
+            "flags",
+            section.flags,
+            Expectation::SubsetOf(MANDATORY.into()),
+        )?;
+        check(
+            "length",
+            section.length,
+            Expectation::AtMost(SECTION_LENGTH_MAX.into()),
+        )?;
 
-        check("flags", section.flags, SubsetOf(MANDATORY.into()))?;
-        check("length", section.length, AtMost(SECTION_LENGTH_MAX.into()))?;
-
-        let Some(accepted) = &self.accepted else {
-            check("type", section.kind, Equal(Kind::Identity as u64))?;
-            check("flags", section.flags, Equal(MANDATORY.into()))?;
-            check(
-                "length",
-                section.length,
-                Equal(IdentityPayload::LENGTH as u64),
-            )?;
-            Interfaces::of_control(section.interface)?;
-            return Ok(Some(Kind::Identity));
-        };
-        let Some(kind) = Kind::from_raw(section.kind) else {
-            if section.flags & MANDATORY != 0 {
-                check("type", section.kind, Known)?;
+        match &self.phase {
+            Phase::Begun => {
+                section.expect(Kind::Identity)?;
+                section.expect_length(IdentityPayload::LENGTH)?;
+                Interfaces::of_control(section.interface)?;
+                Ok(Content::Identity)
             }
-            if section.interface != accepted.interfaces.plane(Plane::Data).as_raw() {
-                accepted.check_interface(section, Plane::Control)?;
+            Phase::Identified(_, source) => {
+                section.expect(Kind::Relations)?;
+                section.expect_length(Relations::LENGTH)?;
+                section.expect_interface(source.plane(Plane::Control))?;
+                Ok(Content::Relations)
             }
-            return Ok(None);
-        };
-
-        let (first, last) = match accepted.control {
-            None => (Kind::Data, Kind::Control),
-            Some(_) => (Kind::End, Kind::End),
-        };
-        check("type", section.kind, AtLeast(first as u64))?;
-        check("type", section.kind, AtMost(last as u64))?;
-        check("flags", section.flags, Equal(MANDATORY.into()))?;
-        accepted.check_interface(section, kind.plane())?;
-        match kind {
-            Kind::Identity => {}
-            Kind::Data => {
-                let granule = accepted.identity.granule.into();
-
-                check("length", section.run_length() as u64, AtLeast(granule))?;
-                check("length", section.run_length() as u64, MultipleOf(granule))?;
-            }
-            Kind::Control => {
-                check("length", section.length, AtLeast(Record::LENGTH as u64))?;
-                check(
-                    "length",
-                    section.length,
-                    AtMost(own.control_plane_max.into()),
-                )?;
-            }
-            Kind::End => check("length", section.length, Equal(End::LENGTH as u64))?,
+            Phase::Established(established) => established.expect(section, own),
         }
-        Ok(Some(kind))
     }
 
     fn take_payload<D: Destination<Error = E>>(
@@ -382,12 +428,12 @@ impl<E: Copy> Restorer<E> {
         destination: &mut D,
         section: Section,
         payload: Payload,
-    ) -> Result<Part, RestoreError<E>> {
+    ) -> Result<Awaited, RestoreError<E>> {
         let malformed = |violation| RestoreError::Malformed(section.place(), violation);
         let scratch = self.scratch.as_slice();
 
-        match (payload, &mut self.accepted) {
-            (Payload::Identity, accepted) => {
+        match (payload, &mut self.phase) {
+            (Payload::Identity, phase) => {
                 let payload = scratch.get(..IdentityPayload::LENGTH).unwrap_or_default();
 
                 section.verify(Checksum::EMPTY.and(payload))?;
@@ -400,80 +446,183 @@ impl<E: Copy> Restorer<E> {
                     .fits(destination.identity())
                     .map_err(RestoreError::Incompatible)?;
                 source.validate().map_err(malformed)?;
-                if destination.identity().local_memory != 0 {
-                    destination.clear_local().map_err(RestoreError::Device)?;
-                }
-                *accepted = Some(Accepted {
-                    identity: source,
-                    interfaces,
-                    next_offset: 0,
+                *phase = Phase::Identified(source, interfaces);
+            }
+            (Payload::Relations, &mut Phase::Identified(source, interfaces)) => {
+                let payload = scratch.get(..Relations::LENGTH).unwrap_or_default();
+
+                section.verify(Checksum::EMPTY.and(payload))?;
+                let relations = Relations::accept(payload, interfaces, destination.interfaces())
+                    .map_err(malformed)?;
+
+                self.progress.relations = Some(relations);
+                self.phase = Phase::Established(Established {
+                    source,
+                    relations,
+                    addresses: address::Received::NONE,
+                    part: None,
+                    cleared: false,
                     control: None,
                 });
             }
-            (Payload::RunHeader, Some(accepted)) => {
-                let header = scratch.get(..DataRun::LENGTH).unwrap_or_default();
-                let run = DataRun::decode(header).map_err(malformed)?;
+            (Payload::Address(bytes), Phase::Established(established)) => {
+                section.verify(Checksum::EMPTY.and(&bytes))?;
+                let part = established
+                    .addresses
+                    .accept(bytes, section.sequence, &established.source)
+                    .map_err(|invalid| section.invalid_part(invalid))?;
 
-                accepted
-                    .check_run(run.offset, section.run_length() as u64)
-                    .map_err(malformed)?;
-                let run = Payload::Run(run.offset, Checksum::EMPTY.and(header));
-                return Ok(Part::Payload(section, run));
-            }
-            (Payload::Run(offset, checksum), Some(accepted)) => {
-                let length = section.run_length();
-                let bytes = destination.buffer().get(..length).unwrap_or_default();
-
-                section.verify(checksum.and(bytes))?;
-                destination
-                    .write_local(offset, length)
+                established
+                    .clear(destination)
                     .map_err(RestoreError::Device)?;
-                accepted.next_offset = offset.saturating_add(length as u64);
-                self.totals.count_data(length as u64);
+                self.progress.addresses.count(&part);
+                match part.run() {
+                    Some(_) => established.part = Some(part),
+                    None => self.buffer.put_back(part),
+                }
             }
-            (Payload::Control(records), Some(accepted)) => {
-                section.verify(Checksum::EMPTY.and(&records))?;
-                records::validate(&records, destination.identity())
-                    .map_err(RestoreError::Record)?;
-                self.totals.count_control(records.len() as u64);
-                accepted.control = Some(records);
+            (Payload::RunHeader(run), Phase::Established(_)) => {
+                let header = scratch.first_chunk().copied().unwrap_or_default();
+
+                return Ok(Awaited::Payload(section, Payload::Run(run, header)));
+            }
+            (Payload::Run(run, header), Phase::Established(established)) => {
+                let bytes = destination
+                    .buffer()
+                    .get(..run.length as usize)
+                    .unwrap_or_default();
+
+                section.verify(Checksum::EMPTY.and(&header).and(bytes))?;
+                let DataRun { offset } = DataRun::decode(&header).map_err(malformed)?;
+                check("offset", offset, Expectation::Equal(run.start)).map_err(malformed)?;
+                destination
+                    .write_local(offset, run.length as usize)
+                    .map_err(RestoreError::Device)?;
+                self.progress.count_data(run.length);
+                established.advance(&mut self.buffer);
+            }
+            (Payload::ResourcesHeader, Phase::Established(_)) => {
+                let header = scratch.first_chunk().copied().unwrap_or_default();
+                let length = (section.length as usize).saturating_sub(ResourcesHeader::LENGTH);
+                let mut records = Bytes::with_capacity(length)?;
+
+                records.resize_zeroed(length)?;
+                return Ok(Awaited::Payload(section, Payload::Records(records, header)));
+            }
+            (Payload::Records(records, header), Phase::Established(established)) => {
+                section.verify(Checksum::EMPTY.and(&header).and(&records))?;
+                let header = ResourcesHeader::decode(&header).map_err(malformed)?;
+                header.validate(&records).map_err(malformed)?;
+                let table = Table::new(&records, destination.identity())
+                    .map_err(|invalid| section.invalid_record(invalid))?;
+                header.validate_count(&table).map_err(malformed)?;
+
+                established
+                    .clear(destination)
+                    .map_err(RestoreError::Device)?;
+                self.progress.records = table.summary();
+                established.control = Some(records);
             }
             (Payload::Unknown(checksum), _) => section.verify(checksum)?,
             (Payload::End, _) => {
                 let payload = scratch.get(..End::LENGTH).unwrap_or_default();
+                let expected = End::new(&self.progress, self.headers);
 
                 section.verify(Checksum::EMPTY.and(payload))?;
                 End::decode(payload)
-                    .and_then(|end| end.validate(&self.totals))
+                    .and_then(|end| end.validate(&expected))
                     .map_err(malformed)?;
-                return Ok(Part::Behind);
+                self.progress.count_section();
+                return Ok(Awaited::Nothing);
             }
-            (_, None) => return Err(RestoreError::Incomplete(section.place())),
+            _ => return Err(RestoreError::Incomplete(section.place())),
         }
-        Ok(Part::SectionHeader)
+        self.progress.count_section();
+        Ok(Awaited::SectionHeader)
     }
 }
 
-impl Accepted {
-    /// Checks that `section` comes from the source's interface of `plane`.
-    fn check_interface(&self, section: &Section, plane: Plane) -> Result<(), Violation> {
-        check(
-            "interface",
-            section.interface,
-            Expectation::Equal(self.interfaces.plane(plane).as_raw()),
-        )
-    }
-
-    /// Checks that a run of local memory may come next. Its length is a multiple of the granule.
-    fn check_run(&self, offset: u64, length: u64) -> Result<(), Violation> {
+impl Established {
+    /// Checks that a section with this header may come now, and returns what it carries.
+    fn expect(&self, section: &Section, own: &Identity) -> Result<Content, Violation> {
         use Expectation::*;
 
-        let end = self.identity.local_memory;
+        let interface = |plane| self.relations.plane(plane).output;
 
-        check("length", length, AtMost(end))?;
-        check("offset", offset, MultipleOf(self.identity.granule.into()))?;
-        check("offset", offset, AtLeast(self.next_offset))?;
-        check("offset", offset, AtMost(end.saturating_sub(length)))
+        if let Some(run) = self.part.as_ref().and_then(Part::run) {
+            section.expect(Kind::Data)?;
+            section.expect_length(DataRun::LENGTH.saturating_add(run.length as usize))?;
+            section.expect_interface(interface(Plane::Data))?;
+            return Ok(Content::Data(run));
+        }
+        let Some(kind) = Kind::from_raw(section.kind) else {
+            if section.flags & MANDATORY != 0 {
+                check("type", section.kind, Known)?;
+            }
+            check(
+                "interface",
+                section.interface,
+                Either(
+                    interface(Plane::Control).as_raw(),
+                    interface(Plane::Data).as_raw(),
+                ),
+            )?;
+            return Ok(Content::Unknown);
+        };
+
+        let refused = |expected| Violation {
+            field: "type",
+            expected,
+            found: section.kind.into(),
+        };
+        let content = match (&self.control, kind) {
+            (None, Kind::Address) => Content::Address,
+            (None, Kind::Control) => Content::Control,
+            (None, _) => {
+                return Err(refused(Either(Kind::Address as u64, Kind::Control as u64)));
+            }
+            (Some(_), Kind::End) => Content::End,
+            (Some(_), _) => return Err(refused(Equal(Kind::End as u64))),
+        };
+
+        section.expect(kind)?;
+        section.expect_interface(interface(kind.plane()))?;
+        match content {
+            Content::Address => {
+                check("length", section.length, AtLeast(LENGTH_MIN as u64))?;
+                check("length", section.length, AtMost(LENGTH_MAX as u64))?;
+            }
+            Content::Control => {
+                let records = own.control_plane_max as usize;
+                let shortest = ResourcesHeader::LENGTH + Record::LENGTH;
+                let longest = ResourcesHeader::LENGTH.saturating_add(records);
+
+                check("length", section.length, AtLeast(shortest as u64))?;
+                check("length", section.length, AtMost(longest as u64))?;
+            }
+            _ => section.expect_length(End::LENGTH)?,
+        }
+        Ok(content)
+    }
+
+    /// Takes note that a run was received; gives the part back to `buffer` when that was its last.
+    fn advance(&mut self, buffer: &mut Buffer) {
+        if let Some(mut part) = self.part.take() {
+            part.advance();
+            match part.run() {
+                Some(_) => self.part = Some(part),
+                None => buffer.put_back(part),
+            }
+        }
+    }
+
+    /// Unmaps the destination's local memory, unless that was done before.
+    fn clear<D: Destination>(&mut self, destination: &mut D) -> Result<(), D::Error> {
+        if !self.cleared && destination.identity().local_memory != 0 {
+            destination.clear_local()?;
+        }
+        self.cleared = true;
+        Ok(())
     }
 }
 
@@ -483,9 +632,22 @@ impl Section {
         Place::Payload(self.sequence, Kind::from_raw(self.kind))
     }
 
-    /// Returns the bytes of local memory in a data section.
-    fn run_length(&self) -> usize {
-        (self.length as usize).saturating_sub(DataRun::LENGTH)
+    /// Checks that this is a section of type `kind`, all of which are mandatory.
+    fn expect(&self, kind: Kind) -> Result<(), Violation> {
+        use Expectation::Equal;
+
+        check("type", self.kind, Equal(kind as u64))?;
+        check("flags", self.flags, Equal(MANDATORY.into()))
+    }
+
+    fn expect_length(&self, length: usize) -> Result<(), Violation> {
+        check("length", self.length, Expectation::Equal(length as u64))
+    }
+
+    fn expect_interface(&self, interface: InterfaceId) -> Result<(), Violation> {
+        let expected = Expectation::Equal(interface.as_raw());
+
+        check("interface", self.interface, expected)
     }
 
     /// Checks the CRC of the payload.
@@ -496,5 +658,20 @@ impl Section {
             Expectation::Equal(payload.value().into()),
         )
         .map_err(|violation| RestoreError::Malformed(self.place(), violation))
+    }
+
+    fn invalid_part<E>(&self, invalid: InvalidPart) -> RestoreError<E> {
+        let place = match invalid.range {
+            Some(range) => Place::Range(self.sequence, range),
+            None => self.place(),
+        };
+
+        RestoreError::Malformed(place, invalid.violation)
+    }
+
+    fn invalid_record<E>(&self, invalid: InvalidRecord) -> RestoreError<E> {
+        let place = Place::Record(self.sequence, invalid.offset);
+
+        RestoreError::Malformed(place, invalid.violation)
     }
 }

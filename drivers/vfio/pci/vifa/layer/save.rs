@@ -1,12 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The output party: makes a stream of a stopped device.
+//! The output party: makes a stream of a device.
 //!
 //! A stream is made as it is read, one piece at a time. A piece is a section's header, which
-//! [`Saver`] holds, and the payload that the device has put into the [`Source`]'s buffer. Bulk data
-//! is never copied on its way from there to the reader.
+//! [`Saver`] holds, and the payload that the device has put into the [`Source`]'s buffer, or that
+//! stands in a part of the address record file. Bulk data is never copied on its way from there to
+//! the reader.
+//!
+//! The sections that say who sends what to whom can go out while the device runs; the rest follows
+//! when it has stopped.
 
 use super::{
+    address::{
+        Buffer,
+        Composer,
+        Part,
+        Range,
+        RANGES_MAX, //
+    },
     check::{
         check,
         Expectation,
@@ -14,57 +25,38 @@ use super::{
     },
     identity::Identity,
     interface::Interfaces,
+    progress::Progress,
     records::{
-        self,
-        InvalidRecord, //
+        InvalidRecord,
+        Table, //
     },
+    relation::Relations,
     stream::{
+        AddressEntry,
+        AddressHeader,
         Checksum,
         DataRun,
         End,
         IdentityPayload,
         Kind,
         Preamble,
+        ResourcesHeader,
         Section,
-        Totals,
         DATA_RUN_MAX,
         HEADER_LENGTH,
         MANDATORY,
         SECTION_HEADER_LENGTH, //
     },
 };
-use core::fmt;
+use crate::seam::OutOfMemory;
+use core::{
+    fmt,
+    mem, //
+};
 
-/// A run of local memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Range {
-    /// Offset of the first byte.
-    pub(crate) start: u64,
-    /// Bytes.
-    pub(crate) length: u64,
-}
-
-impl Range {
-    /// Checks that a device with this identity can have this as its next run behind `from`.
-    fn validate(&self, from: u64, identity: &Identity) -> Result<(), Violation> {
-        use Expectation::*;
-
-        let granule = identity.granule.into();
-
-        check("start", self.start, MultipleOf(granule))?;
-        check("start", self.start, AtLeast(from))?;
-        check("start", self.start, AtMost(identity.local_memory))?;
-        check("length", self.length, MultipleOf(granule))?;
-        check("length", self.length, AtLeast(granule))?;
-        check(
-            "length",
-            self.length,
-            AtMost(identity.local_memory.saturating_sub(self.start)),
-        )
-    }
-}
-
-/// A stopped device whose state is saved.
+/// A device whose state is saved.
+///
+/// While it runs, only [`Self::identity`] and [`Self::interfaces`] are asked for.
 pub(crate) trait Source {
     /// Why the device did not do what it was asked.
     type Error: Copy;
@@ -103,6 +95,8 @@ pub(crate) enum SaveError<E> {
     Piece(Violation),
     /// The device gave a control plane that is malformed.
     Record(InvalidRecord),
+    /// There was no memory for the address record file.
+    OutOfMemory,
     /// The device did not do what it was asked.
     Device(E),
 }
@@ -114,8 +108,15 @@ impl<E: fmt::Debug> fmt::Display for SaveError<E> {
             Self::Mapped(violation) => write!(f, "mapped local memory: {violation}"),
             Self::Piece(violation) => write!(f, "what the device gave: {violation}"),
             Self::Record(invalid) => write!(f, "control plane: {invalid}"),
+            Self::OutOfMemory => write!(f, "no memory for the address record file"),
             Self::Device(error) => write!(f, "the device failed: {error:?}"),
         }
+    }
+}
+
+impl<E> From<OutOfMemory> for SaveError<E> {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
     }
 }
 
@@ -154,15 +155,98 @@ impl Head {
     }
 }
 
-/// The piece that comes next.
-#[derive(Clone, Copy)]
+/// When a stream is begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// While the device runs: the stream pauses behind the relations.
+    PreCopy,
+    /// When the device has stopped.
+    Stopped,
+}
+
+/// What can be read of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Piece<'a> {
+    /// These bytes; at least one.
+    Bytes(&'a [u8]),
+    /// Nothing more before the device has stopped.
+    Pause,
+    /// Nothing more.
+    End,
+}
+
+/// The section that comes next.
 enum Stage {
     Identity,
-    /// The mapped local memory from this offset on.
-    Data(u64),
-    Control,
+    Relations,
+    /// Another part of the address record file, if there is more mapped local memory.
+    Address,
+    /// The data of this part.
+    Data(Part),
     End,
     Finished,
+}
+
+/// Where the part of a piece is that [`Saver`] does not hold in its [`Head`].
+#[derive(Clone, Copy)]
+enum Body {
+    /// There is none.
+    Empty,
+    /// In the part of the address record file.
+    Part,
+    /// In the source's buffer.
+    Source,
+}
+
+/// Finds mapped local memory.
+struct Survey {
+    /// Everything before this offset was found.
+    from: u64,
+    /// A range that was found and is yet to be returned.
+    ahead: Option<Range>,
+}
+
+impl Survey {
+    /// Nothing was found yet.
+    const BEGIN: Self = Self {
+        from: 0,
+        ahead: None,
+    };
+
+    /// Returns the next run that the device names.
+    fn find<S: Source>(&mut self, source: &mut S) -> Result<Option<Range>, SaveError<S::Error>> {
+        if let Some(range) = self.ahead.take() {
+            return Ok(Some(range));
+        }
+
+        let found = source.next_mapped(self.from).map_err(SaveError::Device)?;
+        if let Some(range) = found {
+            let identity = source.identity();
+            let from = Expectation::AtLeast(self.from);
+
+            range
+                .validate(Some(from), identity.granule.into(), identity.local_memory)
+                .map_err(SaveError::Mapped)?;
+            self.from = range.end();
+        }
+        Ok(found)
+    }
+
+    /// Returns the next range: all adjacent runs together.
+    fn next<S: Source>(&mut self, source: &mut S) -> Result<Option<Range>, SaveError<S::Error>> {
+        let Some(mut range) = self.find(source)? else {
+            return Ok(None);
+        };
+
+        while let Some(run) = self.find(source)? {
+            if run.start != range.end() {
+                self.ahead = Some(run);
+                break;
+            }
+            range.length = range.length.saturating_add(run.length);
+        }
+        Ok(Some(range))
+    }
 }
 
 /// Makes a stream.
@@ -170,27 +254,48 @@ enum Stage {
 /// After an error the stream stays broken: every later call returns the same error.
 pub(crate) struct Saver<E> {
     stage: Stage,
+    /// Whether the device has stopped.
+    stopped: bool,
+    survey: Survey,
+    /// For parts of the address record file.
+    buffer: Buffer,
     head: Head,
-    /// Bytes of the piece that the source's buffer holds.
-    body: usize,
-    /// Bytes of the piece that were consumed.
+    body: Body,
+    /// Bytes of the piece.
+    length: usize,
+    /// Bytes of the piece that were read.
     position: usize,
-    /// Mapped local memory that was found and not yet read.
-    mapped: Option<Range>,
-    totals: Totals,
+    /// CRC of all headers up to the piece's.
+    headers: Checksum,
+    /// What was read.
+    progress: Progress,
+    /// What will have been read at the end of the piece, but for the bytes of the stream.
+    loaded: Progress,
     failed: Option<SaveError<E>>,
 }
 
 impl<E: Copy> Saver<E> {
+    /// Bytes of the stream that say who sends what to whom.
+    const INITIAL: usize = HEADER_LENGTH
+        + SECTION_HEADER_LENGTH
+        + IdentityPayload::LENGTH
+        + SECTION_HEADER_LENGTH
+        + Relations::LENGTH;
+
     /// Begins a stream.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(begin: Begin) -> Self {
         Self {
             stage: Stage::Identity,
+            stopped: begin == Begin::Stopped,
+            survey: Survey::BEGIN,
+            buffer: Buffer::UNUSED,
             head: Head::EMPTY,
-            body: 0,
+            body: Body::Empty,
+            length: 0,
             position: 0,
-            mapped: None,
-            totals: Totals::NONE,
+            headers: Checksum::EMPTY,
+            progress: Progress::NONE,
+            loaded: Progress::NONE,
             failed: None,
         }
     }
@@ -198,26 +303,45 @@ impl<E: Copy> Saver<E> {
     /// Returns the most bytes that a stream can have for a device with this identity of whose local
     /// memory `mapped` bytes are mapped.
     pub(crate) fn estimate(identity: &Identity, mapped: u64) -> u64 {
-        let section = |payload: u64| payload.saturating_add(SECTION_HEADER_LENGTH as u64);
-        // No run is shorter than a granule.
-        let runs = mapped
-            .checked_div(identity.granule.into())
-            .unwrap_or_default();
+        let section = |payload: usize| payload.saturating_add(SECTION_HEADER_LENGTH) as u64;
+        let granules = |bytes: u64| bytes.checked_div(identity.granule.into()).unwrap_or(0);
+
+        // No range is shorter than a granule, nor is what lies between two ranges.
+        let unmapped = identity.local_memory.saturating_sub(mapped);
+        let ranges = granules(mapped).min(granules(unmapped).saturating_add(1));
+        let parts = ranges.div_ceil(RANGES_MAX.into());
+        let runs = ranges.saturating_add(mapped / DATA_RUN_MAX as u64);
 
         [
-            HEADER_LENGTH as u64,
-            section(IdentityPayload::LENGTH as u64),
-            section(DataRun::LENGTH as u64).saturating_mul(runs),
+            Self::INITIAL as u64,
+            section(AddressHeader::LENGTH).saturating_mul(parts),
+            (AddressEntry::LENGTH as u64).saturating_mul(ranges),
+            section(DataRun::LENGTH).saturating_mul(runs),
             mapped,
-            section(identity.control_plane_max.into()),
-            section(End::LENGTH as u64),
+            section(ResourcesHeader::LENGTH),
+            identity.control_plane_max.into(),
+            section(End::LENGTH),
         ]
         .into_iter()
         .fold(0, u64::saturating_add)
     }
 
-    /// Returns the rest of the present piece, or the next piece if that was used up; nothing at the
-    /// end of the stream.
+    /// Takes note that the device has stopped: the rest of the stream may follow.
+    pub(crate) fn stopped(&mut self) {
+        self.stopped = true;
+    }
+
+    /// Returns how many bytes are left of those that can be read while the device runs.
+    pub(crate) fn initial_bytes(&self) -> u64 {
+        (Self::INITIAL as u64).saturating_sub(self.progress.stream_bytes)
+    }
+
+    /// Returns what was read so far.
+    pub(crate) fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Returns the rest of the present piece, or the next piece if that was used up.
     ///
     /// # Errors
     ///
@@ -225,65 +349,76 @@ impl<E: Copy> Saver<E> {
     pub(crate) fn remaining<'a, S: Source<Error = E>>(
         &'a mut self,
         source: &'a mut S,
-    ) -> Result<&'a [u8], SaveError<E>> {
+    ) -> Result<Piece<'a>, SaveError<E>> {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        if self.position >= self.head.length.saturating_add(self.body) {
-            if let Err(error) = self.load(source) {
-                self.failed = Some(error);
-                return Err(error);
+        if self.position >= self.length {
+            match self.stage {
+                Stage::Finished => return Ok(Piece::End),
+                Stage::Address if !self.stopped => return Ok(Piece::Pause),
+                _ => self
+                    .load(source)
+                    .inspect_err(|&error| self.failed = Some(error))?,
             }
         }
 
-        match self.position.checked_sub(self.head.length) {
-            None => Ok(self
-                .head
-                .as_slice()
-                .get(self.position..)
-                .unwrap_or_default()),
-            Some(position) => Ok(source.piece().get(position..self.body).unwrap_or_default()),
-        }
+        let head = self.head.as_slice();
+        let bytes = match self.position.checked_sub(head.len()) {
+            None => head.get(self.position..),
+            Some(position) => match (self.body, &self.stage) {
+                (Body::Part, Stage::Data(part)) => part.as_bytes().get(position..),
+                (Body::Source, _) => source.piece().get(position..),
+                _ => None,
+            },
+        };
+        Ok(Piece::Bytes(bytes.unwrap_or_default()))
     }
 
     /// Marks the first `length` bytes of what [`Self::remaining`] returned as read.
     pub(crate) fn consume(&mut self, length: usize) {
+        let length = length.min(self.length.saturating_sub(self.position));
+
         self.position = self.position.saturating_add(length);
+        self.progress.count_stream(length as u64);
+        if self.position >= self.length {
+            self.progress = Progress {
+                stream_bytes: self.progress.stream_bytes,
+                ..self.loaded
+            };
+        }
     }
 
     /// Loads the next piece.
     fn load<S: Source<Error = E>>(&mut self, source: &mut S) -> Result<(), SaveError<E>> {
         self.head = Head::EMPTY;
-        self.body = 0;
-        self.position = 0;
+        self.body = Body::Empty;
 
-        match self.stage {
-            Stage::Identity => self.load_identity(source),
-            Stage::Data(from) => match self.next_mapped(source, from)? {
-                Some(mapped) => self.load_run(source, mapped),
-                None => self.load_control(source),
+        match mem::replace(&mut self.stage, Stage::Finished) {
+            Stage::Identity => self.load_identity(source)?,
+            Stage::Relations => self.load_relations(source.interfaces()),
+            Stage::Address => self.load_address(source)?,
+            Stage::Data(part) => match part.run() {
+                Some(run) => self.load_run(source, part, run)?,
+                None => {
+                    self.buffer.put_back(part);
+                    self.load_address(source)?;
+                }
             },
-            Stage::Control => self.load_control(source),
-            Stage::End => {
-                self.load_end(source.interfaces());
-                Ok(())
-            }
-            Stage::Finished => Ok(()),
+            Stage::End => self.load_end(source.interfaces()),
+            Stage::Finished => {}
         }
+        Ok(())
     }
 
     fn load_identity<S: Source<Error = E>>(&mut self, source: &S) -> Result<(), SaveError<E>> {
         let identity = source.identity();
+        let preamble = Preamble::CURRENT.encode();
 
         identity.validate().map_err(SaveError::Identity)?;
-        self.stage = if identity.local_memory == 0 {
-            Stage::Control
-        } else {
-            Stage::Data(0)
-        };
-
-        self.head.push_sealed(&Preamble::CURRENT.encode());
-        self.totals.count_header(Preamble::CURRENT);
+        self.stage = Stage::Relations;
+        self.head.push_sealed(&preamble);
+        self.headers = self.headers.and(&preamble);
         self.load_section(
             source.interfaces(),
             Kind::Identity,
@@ -293,58 +428,70 @@ impl<E: Copy> Saver<E> {
         Ok(())
     }
 
-    /// Returns mapped local memory that was not yet read, at or behind `from`.
-    fn next_mapped<S: Source<Error = E>>(
-        &mut self,
-        source: &mut S,
-        from: u64,
-    ) -> Result<Option<Range>, SaveError<E>> {
-        if let Some(mapped) = self.mapped.take() {
-            return Ok(Some(mapped));
-        }
+    fn load_relations(&mut self, interfaces: Interfaces) {
+        let relations = Relations::offered(interfaces);
 
-        let mapped = source.next_mapped(from).map_err(SaveError::Device)?;
-        if let Some(mapped) = mapped {
-            mapped
-                .validate(from, source.identity())
-                .map_err(SaveError::Mapped)?;
-        }
-        Ok(mapped)
+        self.stage = Stage::Address;
+        self.progress.relations = Some(relations);
+        self.loaded.relations = Some(relations);
+        self.load_section(interfaces, Kind::Relations, &relations.encode(), &[]);
     }
 
-    /// Loads the first run of `mapped` and keeps what is left of it.
+    /// Loads a part of the address record file; the control plane, if there is no more to record.
+    fn load_address<S: Source<Error = E>>(&mut self, source: &mut S) -> Result<(), SaveError<E>> {
+        let &Identity {
+            granule,
+            local_memory,
+            ..
+        } = source.identity();
+        if local_memory == 0 {
+            return self.load_control(source);
+        }
+
+        let mut composer = Composer::new(&mut self.buffer, granule, self.loaded.sections)?;
+        while !composer.is_full() {
+            match self.survey.next(source)? {
+                Some(range) => composer.push(range)?,
+                None => break,
+            }
+        }
+        let Some(part) = composer.finish() else {
+            return self.load_control(source);
+        };
+
+        self.loaded.addresses.count(&part);
+        self.body = Body::Part;
+        self.load_section(source.interfaces(), Kind::Address, &[], part.as_bytes());
+        self.stage = Stage::Data(part);
+        Ok(())
+    }
+
+    /// Loads the next run of `part`.
     fn load_run<S: Source<Error = E>>(
         &mut self,
         source: &mut S,
-        mapped: Range,
+        mut part: Part,
+        run: Range,
     ) -> Result<(), SaveError<E>> {
-        let length = mapped.length.min(DATA_RUN_MAX as u64);
-        let next = mapped.start.saturating_add(length);
-        let left = mapped.length.saturating_sub(length);
-
         source
-            .read_local(mapped.start, length as usize)
+            .read_local(run.start, run.length as usize)
             .map_err(SaveError::Device)?;
         check(
             "length",
             source.piece().len() as u64,
-            Expectation::Equal(length),
+            Expectation::Equal(run.length),
         )
         .map_err(SaveError::Piece)?;
 
-        self.stage = Stage::Data(next);
-        self.mapped = (left != 0).then_some(Range {
-            start: next,
-            length: left,
-        });
-        self.totals.count_data(length);
-        let run = DataRun {
-            offset: mapped.start,
-        };
+        part.advance();
+        self.stage = Stage::Data(part);
+        self.loaded.count_data(run.length);
+        self.body = Body::Source;
+        let header = DataRun { offset: run.start };
         self.load_section(
             source.interfaces(),
             Kind::Data,
-            &run.encode(),
+            &header.encode(),
             source.piece(),
         );
         Ok(())
@@ -353,45 +500,55 @@ impl<E: Copy> Saver<E> {
     fn load_control<S: Source<Error = E>>(&mut self, source: &mut S) -> Result<(), SaveError<E>> {
         source.read_control().map_err(SaveError::Device)?;
 
-        let table = source.piece();
+        let bytes = source.piece();
         let identity = source.identity();
         check(
             "length",
-            table.len() as u64,
+            bytes.len() as u64,
             Expectation::AtMost(identity.control_plane_max.into()),
         )
         .map_err(SaveError::Piece)?;
-        records::validate(table, identity).map_err(SaveError::Record)?;
+        let table = Table::new(bytes, identity).map_err(SaveError::Record)?;
 
         self.stage = Stage::End;
-        self.totals.count_control(table.len() as u64);
-        self.load_section(source.interfaces(), Kind::Control, &[], table);
+        self.loaded.records = table.summary();
+        self.body = Body::Source;
+        self.load_section(
+            source.interfaces(),
+            Kind::Control,
+            &table.header().encode(),
+            bytes,
+        );
         Ok(())
     }
 
     fn load_end(&mut self, interfaces: Interfaces) {
-        let end = self.totals.end();
+        let end = End::new(&self.loaded, self.headers);
 
-        self.stage = Stage::Finished;
         self.load_section(interfaces, Kind::End, &end.encode(), &[]);
     }
 
-    /// Loads a section whose payload is `head` and, behind it, `body` from the source's buffer.
+    /// Loads a section whose payload is `head` and, behind it, `body`, which [`Self::body`] says
+    /// where to find.
     ///
     /// The caller has bounded both: together they are no longer than `SECTION_LENGTH_MAX`.
     fn load_section(&mut self, interfaces: Interfaces, kind: Kind, head: &[u8], body: &[u8]) {
         let length = head.len().saturating_add(body.len());
-        let section = Section {
+        let header = Section {
             kind: kind as u16,
             flags: MANDATORY,
             length: length as u32,
             interface: interfaces.plane(kind.plane()).as_raw(),
-            sequence: self.totals.sections(),
+            sequence: self.loaded.sections,
             payload_crc: Checksum::EMPTY.and(head).and(body).value(),
-        };
-        self.head.push_sealed(&section.encode());
-        self.totals.count_section(section);
+        }
+        .encode();
+
+        self.head.push_sealed(&header);
         self.head.push(head);
-        self.body = body.len();
+        self.headers = self.headers.and(&header);
+        self.length = self.head.length.saturating_add(body.len());
+        self.position = 0;
+        self.loaded.count_section();
     }
 }

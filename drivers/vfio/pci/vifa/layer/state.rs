@@ -3,8 +3,9 @@
 //! The VFIO migration states and the arcs between them.
 //!
 //! A driver carries out single arcs; `vfio_mig_get_next_state()` divides every other transition
-//! into these. [`Step`] names the arcs of a device with `VFIO_MIGRATION_STOP_COPY`, with and without
-//! `VFIO_MIGRATION_P2P`, so that whoever carries them out has to name them all.
+//! into these. [`Step`] names the arcs of a device with `VFIO_MIGRATION_STOP_COPY` and
+//! `VFIO_MIGRATION_PRE_COPY`, with and without `VFIO_MIGRATION_P2P`, so that whoever carries them
+//! out has to name them all.
 
 /// A migration state; the values are those of `enum vfio_device_mig_state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,12 +60,22 @@ impl TryFrom<u32> for DeviceState {
 /// A single arc of the state machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// RUNNING_P2P or STOP -> RUNNING: the device does what the guest tells it.
+    /// RUNNING_P2P or STOP -> RUNNING, PRE_COPY_P2P -> PRE_COPY: the device does what the guest
+    /// tells it.
     Run,
-    /// RUNNING or STOP -> RUNNING_P2P: the device starts no DMA, and takes accesses.
+    /// RUNNING or STOP -> RUNNING_P2P, PRE_COPY -> PRE_COPY_P2P: the device starts no DMA, and takes
+    /// accesses.
     Quiesce,
     /// RUNNING_P2P or RUNNING -> STOP: the device's state stands still.
     Stop,
+    /// RUNNING -> PRE_COPY, RUNNING_P2P -> PRE_COPY_P2P: opens a session that saves, while the
+    /// device goes on as it does.
+    BeginPreCopy,
+    /// PRE_COPY -> RUNNING, PRE_COPY_P2P -> RUNNING_P2P: ends the session that saves; the device
+    /// goes on as it does.
+    CancelPreCopy,
+    /// PRE_COPY or PRE_COPY_P2P -> STOP_COPY: the device's state stands still; the session goes on.
+    StopSave,
     /// STOP -> STOP_COPY: opens a session that saves.
     BeginSave,
     /// STOP_COPY -> STOP: ends the session that saves.
@@ -78,14 +89,18 @@ pub(crate) enum Step {
 impl Step {
     /// Returns the arc from `current` to `next`, if there is one.
     ///
-    /// The arcs between RUNNING and STOP are those of a device without RUNNING_P2P.
+    /// The arcs from RUNNING and PRE_COPY to STOP and STOP_COPY, and those back, are those of a
+    /// device without RUNNING_P2P.
     pub(crate) fn between(current: DeviceState, next: DeviceState) -> Option<Self> {
         use DeviceState::*;
 
         match (current, next) {
-            (RunningP2p | Stop, Running) => Some(Self::Run),
-            (Running | Stop, RunningP2p) => Some(Self::Quiesce),
+            (RunningP2p | Stop, Running) | (PreCopyP2p, PreCopy) => Some(Self::Run),
+            (Running | Stop, RunningP2p) | (PreCopy, PreCopyP2p) => Some(Self::Quiesce),
             (RunningP2p | Running, Stop) => Some(Self::Stop),
+            (Running, PreCopy) | (RunningP2p, PreCopyP2p) => Some(Self::BeginPreCopy),
+            (PreCopy, Running) | (PreCopyP2p, RunningP2p) => Some(Self::CancelPreCopy),
+            (PreCopy | PreCopyP2p, StopCopy) => Some(Self::StopSave),
             (Stop, StopCopy) => Some(Self::BeginSave),
             (StopCopy, Stop) => Some(Self::EndSave),
             (Stop, Resuming) => Some(Self::BeginRestore),

@@ -22,6 +22,7 @@ use super::{
         RECORD_TYPES, //
     },
     interface::Plane,
+    progress::Progress,
 };
 use core::fmt;
 use layout::layout;
@@ -31,9 +32,9 @@ pub(crate) use checksum::Checksum;
 /// First bytes of every stream.
 pub(crate) const MAGIC: [u8; 8] = *b"VIFASTRM";
 /// Version of the format: streams of another major version are refused.
-pub(crate) const MAJOR: u16 = 0;
+pub(crate) const MAJOR: u16 = 1;
 /// Version of the format: a minor version adds section types only.
-pub(crate) const MINOR: u16 = 1;
+pub(crate) const MINOR: u16 = 0;
 
 /// Section flag: a receiver that does not know the type refuses the stream.
 pub(crate) const MANDATORY: u16 = 0x1;
@@ -42,7 +43,7 @@ pub(crate) const MANDATORY: u16 = 0x1;
 pub(crate) const DATA_RUN_MAX: usize = 0x10_0000;
 
 /// Most bytes of payload in one section.
-pub(crate) const SECTION_LENGTH_MAX: u32 = 0x10_0008;
+pub(crate) const SECTION_LENGTH_MAX: u32 = 0x10_0010;
 
 layout! {
     /// `struct vifa_stream_header` without its CRC, which covers these bytes.
@@ -97,10 +98,66 @@ layout! {
 }
 
 layout! {
+    /// `struct vifa_relation`.
+    pub(crate) struct RelationPayload {
+        /// Number of the plane.
+        pub(crate) plane: u8,
+        /// Zero.
+        pub(crate) reserved: [u8; 7],
+        /// The source's interface.
+        pub(crate) output: u64,
+        /// The destination's interface; 0: whichever takes the stream.
+        pub(crate) receiver: u64,
+    }
+}
+
+layout! {
+    /// `struct vifa_address_record`.
+    pub(crate) struct AddressHeader {
+        /// Number of the memory that the ranges lie in.
+        pub(crate) space: u32,
+        /// 0: what is mapped; from 1: what has changed since.
+        pub(crate) round: u32,
+        /// Unit of the ranges in bytes.
+        pub(crate) granule: u32,
+        /// Ranges that follow.
+        pub(crate) count: u32,
+    }
+}
+
+layout! {
+    /// `struct vifa_address_range`.
+    pub(crate) struct AddressEntry {
+        /// Offset or IOVA of the first byte.
+        pub(crate) start: u64,
+        /// Bytes.
+        pub(crate) length: u64,
+        /// Sequence number of the first data section with these bytes; 0: none has them.
+        pub(crate) sequence: u64,
+    }
+}
+
+layout! {
     /// `struct vifa_data_run`.
     pub(crate) struct DataRun {
         /// Where in local memory the bytes that follow belong.
         pub(crate) offset: u64,
+    }
+}
+
+layout! {
+    /// `struct vifa_resources`.
+    pub(crate) struct ResourcesHeader {
+        /// Version of the structure.
+        pub(crate) version: u16,
+        /// The run state in which the records were taken.
+        pub(crate) run_state: u16,
+        /// Number of records.
+        pub(crate) records: u32,
+        /// Bytes of records.
+        pub(crate) length: u32,
+        /// Zero.
+        pub(crate) reserved: u32,
     }
 }
 
@@ -172,12 +229,16 @@ pub(crate) fn unseal<'a>(field: &'static str, header: &'a [u8]) -> Result<&'a [u
 pub(crate) enum Kind {
     /// What the source is.
     Identity = 1,
+    /// Who sends to whom.
+    Relations = 2,
+    /// A part of the address record file.
+    Address = 3,
     /// A run of local memory.
-    Data = 2,
-    /// The records of the control plane.
-    Control = 3,
+    Data = 4,
+    /// The resource abstraction structure.
+    Control = 5,
     /// The totals.
-    End = 4,
+    End = 6,
 }
 
 impl Kind {
@@ -185,9 +246,11 @@ impl Kind {
     pub(crate) fn from_raw(raw: u16) -> Option<Self> {
         Some(match raw {
             1 => Self::Identity,
-            2 => Self::Data,
-            3 => Self::Control,
-            4 => Self::End,
+            2 => Self::Relations,
+            3 => Self::Address,
+            4 => Self::Data,
+            5 => Self::Control,
+            6 => Self::End,
             _ => return None,
         })
     }
@@ -195,8 +258,8 @@ impl Kind {
     /// Returns the plane that sections of this type belong to.
     pub(crate) fn plane(self) -> Plane {
         match self {
-            Self::Data => Plane::Data,
-            Self::Identity | Self::Control | Self::End => Plane::Control,
+            Self::Address | Self::Data => Plane::Data,
+            Self::Identity | Self::Relations | Self::Control | Self::End => Plane::Control,
         }
     }
 }
@@ -205,6 +268,8 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Identity => "identity",
+            Self::Relations => "relations",
+            Self::Address => "address",
             Self::Data => "data",
             Self::Control => "control",
             Self::End => "end",
@@ -285,72 +350,26 @@ impl TryFrom<IdentityPayload> for Identity {
     }
 }
 
-/// What was sent or received so far; the end section carries it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Totals {
-    sections: u64,
-    data_bytes: u64,
-    control_bytes: u64,
-    headers: Checksum,
-}
-
-impl Totals {
-    /// Nothing yet.
-    pub(crate) const NONE: Self = Self {
-        sections: 0,
-        data_bytes: 0,
-        control_bytes: 0,
-        headers: Checksum::EMPTY,
-    };
-
-    /// Returns the number of sections so far, which is the next section's sequence number.
-    pub(crate) fn sections(&self) -> u64 {
-        self.sections
-    }
-
-    /// Takes in the stream header.
-    pub(crate) fn count_header(&mut self, preamble: Preamble) {
-        self.headers = self.headers.and(&preamble.encode());
-    }
-
-    /// Takes in a section with this header.
-    pub(crate) fn count_section(&mut self, section: Section) {
-        self.headers = self.headers.and(&section.encode());
-        self.sections = self.sections.saturating_add(1);
-    }
-
-    /// Takes in bytes of local memory.
-    pub(crate) fn count_data(&mut self, bytes: u64) {
-        self.data_bytes = self.data_bytes.saturating_add(bytes);
-    }
-
-    /// Takes in bytes of records.
-    pub(crate) fn count_control(&mut self, bytes: u64) {
-        self.control_bytes = self.control_bytes.saturating_add(bytes);
-    }
-
-    /// Returns the end section's payload.
-    pub(crate) fn end(&self) -> End {
-        End {
-            sections: self.sections,
-            data_bytes: self.data_bytes,
-            control_bytes: self.control_bytes,
-            headers_crc: self.headers.value(),
+impl End {
+    /// Returns the totals of a stream that has come as far as `progress` says; `headers` covers its
+    /// headers so far.
+    pub(super) fn new(progress: &Progress, headers: Checksum) -> Self {
+        Self {
+            sections: progress.sections,
+            data_bytes: progress.data_bytes,
+            control_bytes: progress.records.bytes,
+            headers_crc: headers.value(),
             reserved: 0,
         }
     }
-}
 
-impl End {
-    /// Checks that these totals are those of what was `received`.
+    /// Checks that these are the `expected` totals.
     ///
     /// # Errors
     ///
     /// The first field that differs.
-    pub(crate) fn validate(&self, received: &Totals) -> Result<(), Violation> {
+    pub(super) fn validate(&self, expected: &Self) -> Result<(), Violation> {
         use Expectation::Equal;
-
-        let expected = received.end();
 
         check("sections", self.sections, Equal(expected.sections))?;
         check("data_bytes", self.data_bytes, Equal(expected.data_bytes))?;

@@ -8,6 +8,7 @@
 pub(crate) mod device;
 
 use super::{
+    address::Range,
     check::{
         Expectation,
         Violation, //
@@ -22,7 +23,7 @@ use super::{
         Restorer, //
     },
     save::{
-        Range,
+        Begin,
         SaveError,
         Saver, //
     },
@@ -184,7 +185,7 @@ pub(crate) fn lengths() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Of all pairs of states exactly ten are single arcs.
+/// Of all pairs of states exactly 18 are single arcs.
 pub(crate) fn steps() -> Result<(), Failure> {
     let mut arcs = 0;
 
@@ -202,7 +203,7 @@ pub(crate) fn steps() -> Result<(), Failure> {
             }
         }
     }
-    ensure!(arcs == 10);
+    ensure!(arcs == 18);
     ensure!(DeviceState::try_from(8).is_err());
     Ok(())
 }
@@ -328,7 +329,7 @@ pub(crate) fn lying_source() -> Result<(), Failure> {
 /// After an error, every call returns that error.
 pub(crate) fn broken_stays_broken() -> Result<(), Failure> {
     let mut source = filled()?;
-    let mut saver = Saver::new();
+    let mut saver = Saver::new(Begin::Stopped);
     source.identity.vifa_revision = 0;
     let Err(error) = saver.remaining(&mut source) else {
         return Err(Failure::False("revision 0 is refused", line!()));

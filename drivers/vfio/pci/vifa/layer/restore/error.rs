@@ -5,7 +5,6 @@
 use super::super::{
     check::Violation,
     identity::Mismatch,
-    records::InvalidRecord,
     stream::Kind, //
 };
 use crate::seam::OutOfMemory;
@@ -20,6 +19,11 @@ pub(crate) enum Place {
     SectionHeader(u64),
     /// The payload of the section with this sequence number; the type if it is known.
     Payload(u64, Option<Kind>),
+    /// In the address section with this sequence number, this range, counted from 0.
+    Range(u64, u32),
+    /// In the control section with this sequence number, the record that begins at this byte of the
+    /// records.
+    Record(u64, usize),
     /// Behind the end section.
     Behind,
 }
@@ -31,6 +35,14 @@ impl fmt::Display for Place {
             Self::SectionHeader(sequence) => write!(f, "header of section {sequence}"),
             Self::Payload(sequence, Some(kind)) => write!(f, "section {sequence} ({kind})"),
             Self::Payload(sequence, None) => write!(f, "section {sequence} (unknown, optional)"),
+            Self::Range(sequence, range) => {
+                write!(f, "section {sequence} ({}), range {range}", Kind::Address)
+            }
+            Self::Record(sequence, offset) => {
+                let kind = Kind::Control;
+
+                write!(f, "section {sequence} ({kind}), record at byte {offset:#x}")
+            }
             Self::Behind => write!(f, "behind the end section"),
         }
     }
@@ -41,8 +53,6 @@ impl fmt::Display for Place {
 pub(crate) enum RestoreError<E> {
     /// A field of the stream is not what it has to be.
     Malformed(Place, Violation),
-    /// The control plane in the stream is malformed, or not one that this device loads.
-    Record(InvalidRecord),
     /// This device cannot take the source's state.
     Incompatible(Mismatch),
     /// Bytes follow the end section.
@@ -51,7 +61,7 @@ pub(crate) enum RestoreError<E> {
     Incomplete(Place),
     /// The buffer of the destination is too short.
     Buffer,
-    /// There was no memory for the control plane.
+    /// There was no memory for the control plane, or for a part of the address record file.
     OutOfMemory,
     /// The device did not do what it was asked.
     Device(E),
@@ -74,9 +84,7 @@ impl<E: Copy> RestoreError<E> {
     /// Returns what kind of failure this is.
     pub(crate) fn class(&self) -> Class<E> {
         match *self {
-            Self::Malformed(..) | Self::Record(_) | Self::Excess | Self::Incomplete(_) => {
-                Class::Invalid
-            }
+            Self::Malformed(..) | Self::Excess | Self::Incomplete(_) => Class::Invalid,
             Self::Incompatible(_) => Class::Incompatible,
             Self::Buffer | Self::OutOfMemory => Class::OutOfMemory,
             Self::Device(error) => Class::Device(error),
@@ -88,12 +96,11 @@ impl<E: fmt::Debug> fmt::Display for RestoreError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Malformed(place, violation) => write!(f, "{place}: {violation}"),
-            Self::Record(invalid) => write!(f, "control plane: {invalid}"),
             Self::Incompatible(mismatch) => write!(f, "incompatible: {mismatch}"),
             Self::Excess => write!(f, "bytes follow the end section"),
             Self::Incomplete(place) => write!(f, "the stream is incomplete: it ends in {place}"),
             Self::Buffer => write!(f, "the destination's buffer is too short"),
-            Self::OutOfMemory => write!(f, "no memory for the control plane"),
+            Self::OutOfMemory => write!(f, "no memory for what the stream holds"),
             Self::Device(error) => write!(f, "the device failed: {error:?}"),
         }
     }

@@ -3,6 +3,7 @@
 //! A device in memory, to save from and to restore to.
 
 use super::super::{
+    address::Range,
     identity::{
         Identity,
         FEATURE_LOCAL_MEMORY,
@@ -18,7 +19,8 @@ use super::super::{
         Restorer, //
     },
     save::{
-        Range,
+        Begin,
+        Piece,
         SaveError,
         Saver,
         Source, //
@@ -48,7 +50,7 @@ pub(crate) const IDENTITY: Identity = Identity {
     record_version: [0, 1, 1, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
 };
 
-/// Where the devices of these tests stand.
+/// Where the devices of these tests stand, unless they are told otherwise.
 pub(crate) const FUNCTION: Function = Function {
     domain: 0,
     bus: 2,
@@ -80,6 +82,8 @@ fn put(to: &mut [u8], from: &[u8]) {
 pub(crate) struct Device {
     /// What it says that it is.
     pub(crate) identity: Identity,
+    /// Where it stands.
+    pub(crate) function: Function,
     /// Its control plane.
     pub(crate) control: Bytes,
     /// What it says is mapped, if that is not the truth.
@@ -105,6 +109,7 @@ impl Device {
 
         Ok(Self {
             identity,
+            function: FUNCTION,
             control,
             lie: None,
             missing: 0,
@@ -149,24 +154,35 @@ impl Device {
 
     /// Saves the device; reads the stream in pieces of as many bytes as `segments` say in turn.
     pub(crate) fn save(&mut self, segments: &[usize]) -> Result<Bytes, SaveError<OutOfMemory>> {
-        let mut saver = Saver::new();
+        let mut saver = Saver::new(Begin::Stopped);
         let mut stream = Bytes::with_capacity(0).map_err(SaveError::Device)?;
 
+        self.read(&mut saver, segments, &mut stream)?;
+        Ok(stream)
+    }
+
+    /// Appends to `stream` what `saver` has to give until it pauses or ends, in pieces of as many
+    /// bytes as `segments` say in turn.
+    pub(crate) fn read(
+        &mut self,
+        saver: &mut Saver<OutOfMemory>,
+        segments: &[usize],
+        stream: &mut Bytes,
+    ) -> Result<(), SaveError<OutOfMemory>> {
         for &segment in segments.iter().cycle() {
-            let remaining = saver.remaining(self)?;
-            let length = remaining.len().min(segment);
+            let Piece::Bytes(piece) = saver.remaining(self)? else {
+                break;
+            };
+            let length = piece.len().min(segment);
             let start = stream.len();
 
-            if remaining.is_empty() {
-                break;
-            }
             stream
                 .resize_zeroed(start + length)
                 .map_err(SaveError::Device)?;
-            put(stream.get_mut(start..).unwrap_or_default(), remaining);
+            put(stream.get_mut(start..).unwrap_or_default(), piece);
             saver.consume(length);
         }
-        Ok(stream)
+        Ok(())
     }
 
     /// Restores the device; writes the stream in pieces of as many bytes as `segments` say in turn.
@@ -202,7 +218,7 @@ impl Source for Device {
     }
 
     fn interfaces(&self) -> Interfaces {
-        Interfaces::of(FUNCTION)
+        Interfaces::of(self.function)
     }
 
     fn read_control(&mut self) -> Result<(), OutOfMemory> {
@@ -250,6 +266,10 @@ impl Destination for Device {
 
     fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    fn interfaces(&self) -> Interfaces {
+        Interfaces::of(self.function)
     }
 
     fn buffer(&mut self) -> &mut [u8] {

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Transfer relationships: who sends which plane to whom.
+//!
+//! A migration has two, from the source's control interface to the destination's and from data
+//! interface to data interface. The output party offers them at the head of the stream; the receiver
+//! verifies both before it accepts any state, and from then on accepts a section only from the
+//! output party of the relationship that the section's type belongs to.
+
+use super::{
+    check::{
+        check,
+        Expectation,
+        Violation, //
+    },
+    interface::{
+        InterfaceId,
+        Interfaces,
+        Plane, //
+    },
+    stream::RelationPayload,
+};
+
+/// A transfer relationship.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Relation {
+    /// The plane that is transferred.
+    pub(crate) plane: Plane,
+    /// The output party: an interface of the source.
+    pub(crate) output: InterfaceId,
+    /// The receiver: an interface of the destination; `None`: whichever takes the stream.
+    pub(crate) receiver: Option<InterfaceId>,
+}
+
+/// The two relationships of a transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Relations {
+    control: Relation,
+    data: Relation,
+}
+
+/// Names of the fields of a relation, for whoever reads why it was refused.
+struct Fields {
+    plane: &'static str,
+    reserved: &'static str,
+    output: &'static str,
+    receiver: &'static str,
+}
+
+const CONTROL: Fields = Fields {
+    plane: "relation[0].plane",
+    reserved: "relation[0].reserved",
+    output: "relation[0].output",
+    receiver: "relation[0].receiver",
+};
+
+const DATA: Fields = Fields {
+    plane: "relation[1].plane",
+    reserved: "relation[1].reserved",
+    output: "relation[1].output",
+    receiver: "relation[1].receiver",
+};
+
+impl Relation {
+    fn offered(source: Interfaces, plane: Plane) -> Self {
+        Self {
+            plane,
+            output: source.plane(plane),
+            receiver: None,
+        }
+    }
+
+    /// Takes the relation of `plane` from the start of `payload`.
+    fn accept(
+        payload: &[u8],
+        fields: &Fields,
+        plane: Plane,
+        source: Interfaces,
+        own: Interfaces,
+    ) -> Result<Self, Violation> {
+        use Expectation::*;
+
+        let relation = RelationPayload::decode(payload)?;
+        let [a, b, c, d, e, f, g] = relation.reserved;
+        let reserved = u64::from_le_bytes([a, b, c, d, e, f, g, 0]);
+        let receiver = own.plane(plane);
+
+        check(fields.plane, relation.plane, Equal(plane as u64))?;
+        check(fields.reserved, reserved, Equal(0))?;
+        check(
+            fields.output,
+            relation.output,
+            Equal(source.plane(plane).as_raw()),
+        )?;
+        check(
+            fields.receiver,
+            relation.receiver,
+            NotEqual(relation.output),
+        )?;
+        check(
+            fields.receiver,
+            relation.receiver,
+            Either(0, receiver.as_raw()),
+        )?;
+        Ok(Self {
+            plane,
+            output: source.plane(plane),
+            receiver: Some(receiver),
+        })
+    }
+
+    fn encode(&self) -> [u8; RelationPayload::LENGTH] {
+        RelationPayload {
+            plane: self.plane as u8,
+            reserved: [0; 7],
+            output: self.output.as_raw(),
+            receiver: self.receiver.map_or(0, InterfaceId::as_raw),
+        }
+        .encode()
+    }
+}
+
+impl Relations {
+    /// Length of the relations section's payload in bytes.
+    pub(crate) const LENGTH: usize = 2 * RelationPayload::LENGTH;
+
+    /// Returns what the function with these interfaces offers: to send to whoever takes the stream.
+    pub(crate) fn offered(source: Interfaces) -> Self {
+        Self {
+            control: Relation::offered(source, Plane::Control),
+            data: Relation::offered(source, Plane::Data),
+        }
+    }
+
+    /// Returns the relationships that `payload` establishes between the functions with the
+    /// interfaces `source` and `own`; each has a receiver.
+    ///
+    /// # Errors
+    ///
+    /// The first field that is wrong: a plane that is out of order, an output party that is not the
+    /// source's interface of the plane, a receiver that is the output party or that is neither left
+    /// open nor the destination's interface of the plane.
+    pub(super) fn accept(
+        payload: &[u8],
+        source: Interfaces,
+        own: Interfaces,
+    ) -> Result<Self, Violation> {
+        let second = payload.get(RelationPayload::LENGTH..).unwrap_or_default();
+
+        Ok(Self {
+            control: Relation::accept(payload, &CONTROL, Plane::Control, source, own)?,
+            data: Relation::accept(second, &DATA, Plane::Data, source, own)?,
+        })
+    }
+
+    /// Returns the relations section's payload.
+    pub(super) fn encode(&self) -> [u8; Self::LENGTH] {
+        let mut payload = [0; Self::LENGTH];
+        let (control, data) = payload.split_at_mut(RelationPayload::LENGTH);
+
+        control.copy_from_slice(&self.control.encode());
+        data.copy_from_slice(&self.data.encode());
+        payload
+    }
+
+    /// Returns the relationship of `plane`.
+    pub(crate) fn plane(&self, plane: Plane) -> &Relation {
+        match plane {
+            Plane::Control => &self.control,
+            Plane::Data => &self.data,
+        }
+    }
+}
