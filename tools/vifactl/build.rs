@@ -10,7 +10,7 @@ const HEADERS: [&str; 2] = ["include/linux/vifa_hw.h", "include/uapi/linux/vifa.
 
 /// What of them is used.
 const ITEMS: &str =
-    "VIFA_(DVSEC|FEATURE|MANIFEST|REGION|RESOURCE|ROLE|SAVE_SET|STREAM)_.*|vifa_(region|save_set).*";
+    "VIFA_(DVSEC|FEATURE|INTERFACE|MANIFEST|PLANE|REGION|RESOURCE|ROLE|SAVE_SET|STREAM)_.*|vifa_(region|save_set).*";
 
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))

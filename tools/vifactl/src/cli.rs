@@ -26,7 +26,13 @@ pub(crate) struct Cli {
     json: bool,
 
     /// Directory below which sysfs, debugfs, procfs and device files are looked for (for tests)
-    #[arg(long, global = true, hide = true, default_value = "/", value_name = "DIRECTORY")]
+    #[arg(
+        long,
+        global = true,
+        hide = true,
+        default_value = "/",
+        value_name = "DIRECTORY"
+    )]
     root: PathBuf,
 
     #[command(subcommand)]

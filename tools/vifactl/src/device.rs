@@ -1,2 +1,282 @@
 // SPDX-License-Identifier: GPL-2.0
 
+//! A VFIO device, reached through its file: its migration state, and its migration region.
+//!
+//! VFIO gives a device to one user at a time. [`Device::open`] therefore opens the device itself
+//! only where nobody has it ([`Hold::Own`]; opening resets it), and else shares the open file of the
+//! process that does ([`Hold::Process`]): what is done then is done to that process's device.
+
+mod holder;
+mod open;
+mod request;
+
+use std::{fs::File, io, os::unix::fs::FileExt};
+
+use anyhow::{bail, Context, Result};
+use vfio_bindings::bindings::vfio::{
+    self, vfio_device_feature_mig_data_size, vfio_device_feature_mig_state,
+    vfio_device_feature_migration, vfio_device_info, vfio_precopy_info,
+};
+
+use self::{
+    open::Opened,
+    request::{Feature, FeatureData, RegionInfo},
+};
+use crate::{
+    exit::Exit,
+    function::{Address, Function},
+    headers,
+    host::Host,
+    layer::state::DeviceState,
+    sys,
+};
+
+pub(crate) use holder::Holder;
+
+/// Most bytes that are read of a migration region, whatever it says of its size.
+pub(crate) const REGION_MAX: u64 = 0x1_0000;
+
+/// The driver of virtual functions.
+pub(crate) const VF_DRIVER: &str = "vifa-vfio-pci";
+
+/// Who has a device open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// This command alone; the device was reset when it was opened, and is again when it is closed.
+    Own,
+    /// A process, whose open file this command shares.
+    Process(Holder),
+}
+
+/// An open device.
+pub(crate) struct Device {
+    address: Address,
+    hold: Hold,
+    opened: Opened,
+}
+
+/// The session of a state that moves data: a descriptor to read the stream from, or to write it to.
+#[derive(Debug)]
+pub(crate) struct Session(pub(crate) File);
+
+/// What a session of PRE_COPY can still be read of, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Precopy {
+    /// Of what has to be read before the device stops.
+    pub(crate) initial_bytes: u64,
+    /// Of what has changed since.
+    pub(crate) dirty_bytes: u64,
+}
+
+impl Device {
+    /// Opens the virtual function at `address`, or shares it with the process that holds it.
+    ///
+    /// # Errors
+    ///
+    /// There is no such function, it is not bound to [`VF_DRIVER`], or it cannot be opened.
+    pub(crate) fn open(address: Address, host: &Host) -> Result<Self> {
+        let function = Function::find(address, host)?;
+
+        match function.driver() {
+            Some(driver) if driver == VF_DRIVER => {}
+            Some(driver) => bail!("{address} is bound to the driver {driver}, not to {VF_DRIVER}"),
+            None => bail!("{address} is bound to no driver (vifactl bind {address})"),
+        }
+        let (hold, opened) = match Holder::of(address, host) {
+            Some(holder) => {
+                let opened = open::duplicate(&function, &holder)?;
+
+                (Hold::Process(holder), opened)
+            }
+            None => (Hold::Own, open::open(&function, host)?),
+        };
+
+        Ok(Self {
+            address,
+            hold,
+            opened,
+        })
+    }
+
+    /// The function's address.
+    pub(crate) fn address(&self) -> Address {
+        self.address
+    }
+
+    /// Who has it open.
+    pub(crate) fn hold(&self) -> &Hold {
+        &self.hold
+    }
+
+    fn feature<T: FeatureData>(&self, mut feature: Feature<T>) -> io::Result<T> {
+        sys::ioctl(
+            &self.opened.device,
+            &request::device_feature(),
+            &mut feature,
+        )?;
+        Ok(feature.data)
+    }
+
+    /// The migration states that it has, as `VFIO_MIGRATION_*` bits.
+    ///
+    /// # Errors
+    ///
+    /// Those of `VFIO_DEVICE_FEATURE_MIGRATION`; `ENOTTY`: it cannot be migrated.
+    pub(crate) fn migration_flags(&self) -> Result<u64> {
+        let get =
+            Feature::<vfio_device_feature_migration>::get(vfio::VFIO_DEVICE_FEATURE_MIGRATION);
+
+        Ok(self
+            .feature(get)
+            .with_context(|| format!("{}: VFIO_DEVICE_FEATURE_MIGRATION", self.address))?
+            .flags)
+    }
+
+    /// Its migration state.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel, or the state is one that no header knows.
+    pub(crate) fn state(&self) -> Result<DeviceState> {
+        let get = Feature::<vfio_device_feature_mig_state>::get(
+            vfio::VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
+        );
+        let number = self
+            .feature(get)
+            .with_context(|| format!("{}: its migration state cannot be read", self.address))?
+            .device_state;
+
+        match DeviceState::try_from(number) {
+            Ok(state) => Ok(state),
+            Err(_) => bail!(
+                "{}: is in the unknown migration state {number}",
+                self.address
+            ),
+        }
+    }
+
+    /// Brings it to `state`; returns the session that this begins, if it begins one.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel: the device may have stopped at a state on the way.
+    pub(crate) fn set_state(&self, state: DeviceState) -> Result<Option<Session>> {
+        let set = Feature::set(
+            vfio::VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
+            vfio_device_feature_mig_state {
+                device_state: state.into(),
+                data_fd: -1,
+            },
+        );
+        let data_fd = self
+            .feature(set)
+            .with_context(|| format!("{}: cannot be brought to {state:?}", self.address))?
+            .data_fd;
+
+        if data_fd < 0 {
+            return Ok(None);
+        }
+        // SAFETY: The kernel has just made the descriptor for this call.
+        let session = unsafe { sys::adopt(data_fd) };
+
+        Ok(Some(Session(session.into())))
+    }
+
+    /// Brings it to `state`, which begins a session.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::set_state`], or no session began.
+    pub(crate) fn begin(&self, state: DeviceState) -> Result<Session> {
+        self.set_state(state)?
+            .with_context(|| format!("{}: {state:?} came without a data_fd", self.address))
+    }
+
+    /// How many bytes its state takes, at the most, as it estimates.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel.
+    pub(crate) fn data_size(&self) -> Result<u64> {
+        let get = Feature::<vfio_device_feature_mig_data_size>::get(
+            vfio::VFIO_DEVICE_FEATURE_MIG_DATA_SIZE,
+        );
+
+        Ok(self
+            .feature(get)
+            .with_context(|| format!("{}: the size of its state cannot be read", self.address))?
+            .stop_copy_length)
+    }
+
+    /// Resets it, which ends any session and error.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel.
+    pub(crate) fn reset(&self) -> Result<()> {
+        sys::ioctl_number(&self.opened.device, &request::DEVICE_RESET, 0)
+            .with_context(|| format!("{}: cannot be reset", self.address))?;
+        Ok(())
+    }
+
+    /// The bytes of its migration region, as they are at one moment.
+    ///
+    /// # Errors
+    ///
+    /// It has none, or it cannot be read.
+    pub(crate) fn region(&self) -> Result<Vec<u8>> {
+        let mut info = vfio_device_info {
+            argsz: size_of::<vfio_device_info>() as u32,
+            ..Default::default()
+        };
+
+        sys::ioctl(&self.opened.device, &request::DEVICE_GET_INFO, &mut info)
+            .with_context(|| format!("{}: VFIO_DEVICE_GET_INFO", self.address))?;
+        for index in vfio::VFIO_PCI_NUM_REGIONS..info.num_regions {
+            let mut region = RegionInfo::of(index);
+
+            sys::ioctl(
+                &self.opened.device,
+                &request::DEVICE_GET_REGION_INFO,
+                &mut region,
+            )
+            .with_context(|| format!("{}: VFIO_DEVICE_GET_REGION_INFO", self.address))?;
+            if region.kind() == Some((REGION_TYPE, headers::VIFA_REGION_SUBTYPE)) {
+                let (offset, size) = region.place();
+                let mut bytes = vec![0; size.min(REGION_MAX) as usize];
+
+                self.opened
+                    .device
+                    .read_exact_at(&mut bytes, offset)
+                    .with_context(|| format!("{}: its migration region", self.address))?;
+                return Ok(bytes);
+            }
+        }
+        Err(Exit::Failed
+            .because(format!("{} has no VIFA migration region", self.address))
+            .into())
+    }
+}
+
+/// The type of the migration region.
+const REGION_TYPE: u32 = vfio::VFIO_REGION_TYPE_PCI_VENDOR_TYPE | headers::VIFA_REGION_VENDOR;
+
+impl Session {
+    /// What can still be read in PRE_COPY.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel; `EINVAL`: the device is in no PRE_COPY state.
+    pub(crate) fn precopy(&self) -> io::Result<Precopy> {
+        let mut info = vfio_precopy_info {
+            argsz: size_of::<vfio_precopy_info>() as u32,
+            ..Default::default()
+        };
+
+        sys::ioctl(&self.0, &request::MIG_GET_PRECOPY_INFO, &mut info)?;
+        Ok(Precopy {
+            initial_bytes: info.initial_bytes,
+            dirty_bytes: info.dirty_bytes,
+        })
+    }
+}

@@ -1,2 +1,154 @@
 // SPDX-License-Identifier: GPL-2.0
 
+//! An identity as it stands in JSON: the fields of `struct vifa_identity` by their names, as
+//! numbers.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    headers,
+    layer::{
+        check::Violation,
+        identity::{self, BARS, RECORD_TYPES},
+    },
+    output::Table,
+};
+
+/// What a virtual function is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    vendor: u16,
+    device: u16,
+    subsystem_vendor: u16,
+    subsystem: u16,
+    revision_id: u8,
+    vifa_revision: u16,
+    features: u32,
+    bar_size: [u64; BARS],
+    interrupt_vectors: u16,
+    queues: u16,
+    granule: u32,
+    local_memory: u64,
+    control_plane_max: u32,
+    record_version: [u16; RECORD_TYPES],
+}
+
+impl From<&identity::Identity> for Identity {
+    fn from(identity: &identity::Identity) -> Self {
+        Self {
+            vendor: identity.vendor,
+            device: identity.device,
+            subsystem_vendor: identity.subsystem_vendor,
+            subsystem: identity.subsystem,
+            revision_id: identity.revision_id,
+            vifa_revision: identity.vifa_revision,
+            features: identity.features,
+            bar_size: identity.bar_size,
+            interrupt_vectors: identity.interrupt_vectors,
+            queues: identity.queues,
+            granule: identity.granule,
+            local_memory: identity.local_memory,
+            control_plane_max: identity.control_plane_max,
+            record_version: identity.record_version,
+        }
+    }
+}
+
+impl TryFrom<&Identity> for identity::Identity {
+    type Error = Violation;
+
+    /// The identity that the layer compares.
+    ///
+    /// # Errors
+    ///
+    /// The first field that no device can have.
+    fn try_from(identity: &Identity) -> Result<Self, Violation> {
+        let identity = Self {
+            vendor: identity.vendor,
+            device: identity.device,
+            subsystem_vendor: identity.subsystem_vendor,
+            subsystem: identity.subsystem,
+            revision_id: identity.revision_id,
+            vifa_revision: identity.vifa_revision,
+            features: identity.features,
+            bar_size: identity.bar_size,
+            interrupt_vectors: identity.interrupt_vectors,
+            queues: identity.queues,
+            granule: identity.granule,
+            local_memory: identity.local_memory,
+            control_plane_max: identity.control_plane_max,
+            record_version: identity.record_version,
+        };
+
+        identity.validate()?;
+        Ok(identity)
+    }
+}
+
+/// The features, by name.
+const FEATURES: [(u32, &str); 3] = [
+    (headers::VIFA_FEATURE_P2P, "P2P"),
+    (headers::VIFA_FEATURE_DIRTY_LOG, "DIRTY_LOG"),
+    (headers::VIFA_FEATURE_LOCAL_MEMORY, "LOCAL_MEMORY"),
+];
+
+impl Identity {
+    /// The names of its features; a number for bits without a name.
+    pub(crate) fn features(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut rest = self.features;
+
+        for (bit, name) in FEATURES {
+            if rest & bit != 0 {
+                names.push(name.to_owned());
+                rest &= !bit;
+            }
+        }
+        if rest != 0 {
+            names.push(format!("{rest:#x}"));
+        }
+        names
+    }
+}
+
+impl fmt::Display for Identity {
+    /// Writes a line for each field.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::default();
+        let versions = self
+            .record_version
+            .iter()
+            .enumerate()
+            .filter(|(_, version)| **version != 0)
+            .map(|(kind, version)| format!("{kind}:{version}"));
+        let bars = self.bar_size.map(|size| format!("{size:#x}"));
+        let mut row = |name: &str, value: String| table.row(&[format!("  {name}"), value]);
+
+        row("vendor", format!("{:#06x}", self.vendor));
+        row("device", format!("{:#06x}", self.device));
+        row(
+            "subsystem_vendor",
+            format!("{:#06x}", self.subsystem_vendor),
+        );
+        row("subsystem", format!("{:#06x}", self.subsystem));
+        row("revision_id", format!("{:#04x}", self.revision_id));
+        row("vifa_revision", self.vifa_revision.to_string());
+        row(
+            "features",
+            format!("{:#x} {}", self.features, self.features().join(" ")),
+        );
+        row("bar_size", bars.join(" "));
+        row("interrupt_vectors", self.interrupt_vectors.to_string());
+        row("queues", self.queues.to_string());
+        row("granule", format!("{:#x}", self.granule));
+        row("local_memory", format!("{:#x}", self.local_memory));
+        row(
+            "control_plane_max",
+            format!("{:#x}", self.control_plane_max),
+        );
+        row("record_version", versions.collect::<Vec<_>>().join(" "));
+        table.fmt(f)
+    }
+}

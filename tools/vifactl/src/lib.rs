@@ -25,6 +25,7 @@ mod device;
 mod guide;
 mod headers;
 mod identity;
+mod interface;
 mod list;
 mod man;
 mod progress;
@@ -34,6 +35,7 @@ mod save;
 mod save_set;
 mod seam;
 mod show;
+mod state;
 mod sys;
 mod watch;
 

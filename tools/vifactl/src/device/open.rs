@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The ways to an open VFIO device.
+//!
+//! A device that nobody uses is opened by its character device and an iommufd, or where the kernel
+//! lacks these by its legacy group and a container. Of a device that a process holds, the process's
+//! descriptor is duplicated.
+
+use std::{
+    ffi::CString,
+    fs::{File, OpenOptions},
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use vfio_bindings::bindings::vfio::{self, vfio_device_bind_iommufd};
+
+use super::{
+    holder::Holder,
+    request::{self, Descriptor},
+};
+use crate::{exit::Exit, function::Function, host::Host, sys};
+
+/// How long the kernel may answer that the device is busy with a reset.
+const RESET: Duration = Duration::from_secs(2);
+
+/// An open device, with what has to stay open as long as it.
+pub(super) struct Opened {
+    pub(super) device: File,
+    pub(super) _keep: Vec<File>,
+}
+
+/// Duplicates the descriptor of whoever holds `function`.
+pub(super) fn duplicate(function: &Function, holder: &Holder) -> Result<Opened> {
+    let device = sys::duplicate_descriptor(holder.pid, holder.descriptor)
+        .with_context(|| format!("{function}: its descriptor could not be had from {holder}"))?;
+
+    Ok(Opened {
+        device: device.into(),
+        _keep: Vec::new(),
+    })
+}
+
+/// Opens `function`, which resets it.
+pub(super) fn open(function: &Function, host: &Host) -> Result<Opened> {
+    match function.vfio_device() {
+        Some(name) if host.iommufd().exists() => {
+            open_character_device(&host.vfio().join("devices").join(name), &host.iommufd())
+        }
+        _ => open_in_group(function, host),
+    }
+    .with_context(|| format!("{function} cannot be opened"))
+}
+
+fn open_character_device(path: &Path, iommufd: &Path) -> Result<Opened> {
+    let device = open_file(path)?;
+    let iommufd = open_file(iommufd)?;
+    let mut bind = vfio_device_bind_iommufd {
+        // Without the token, which older kernels do not know.
+        argsz: 16,
+        iommufd: iommufd.as_raw_fd(),
+        ..Default::default()
+    };
+
+    while_resetting(|| sys::ioctl(&device, &request::DEVICE_BIND_IOMMUFD, &mut bind))
+        .context("VFIO_DEVICE_BIND_IOMMUFD")?;
+    Ok(Opened {
+        device,
+        _keep: vec![iommufd],
+    })
+}
+
+fn open_in_group(function: &Function, host: &Host) -> Result<Opened> {
+    let group = function
+        .iommu_group()
+        .ok_or_else(|| Exit::Failed.because("it is in no IOMMU group"))?;
+    let container = open_file(&host.vfio().join("vfio"))?;
+    let group = open_file(&host.vfio().join(group))?;
+    let name = CString::new(function.to_string())?;
+
+    sys::ioctl(
+        &group,
+        &request::GROUP_SET_CONTAINER,
+        &mut Descriptor(container.as_raw_fd()),
+    )
+    .context("VFIO_GROUP_SET_CONTAINER")?;
+    sys::ioctl_number(
+        &container,
+        &request::SET_IOMMU,
+        vfio::VFIO_TYPE1v2_IOMMU.into(),
+    )
+    .context("VFIO_SET_IOMMU")?;
+    let device: OwnedFd =
+        while_resetting(|| sys::ioctl_open(&group, &request::GROUP_GET_DEVICE_FD, &name))
+            .context("VFIO_GROUP_GET_DEVICE_FD")?;
+
+    Ok(Opened {
+        device: device.into(),
+        _keep: vec![group, container],
+    })
+}
+
+fn open_file(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .with_context(|| path.display().to_string())
+}
+
+/// Repeats `call` as long as the kernel answers that somebody else resets the device.
+fn while_resetting<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let deadline = Instant::now() + RESET;
+
+    loop {
+        match call() {
+            Err(error)
+                if error.raw_os_error() == Some(libc::EAGAIN) && Instant::now() < deadline =>
+            {
+                thread::sleep(Duration::from_millis(10));
+            }
+            result => return result,
+        }
+    }
+}
