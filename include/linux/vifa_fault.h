@@ -17,7 +17,7 @@
 
 #define VIFA_FAULT_SLOTS		0x800	/* read-only: slots that follow */
 #define VIFA_FAULT_SLOT(n)		(0x840 + 0x40 * (n))
-#define VIFA_FAULT_SLOT_COUNT		8
+#define VIFA_FAULT_SLOT_COUNT		16
 
 /* Offsets in a slot. Write VIFA_FAULT_COUNT last. */
 #define VIFA_FAULT_KIND			0x00

@@ -7,6 +7,7 @@ use vifa_qtest::{hw, Bed, Buffer, Frame, Qtest};
 /// Every value that is out of range is refused by a message that names the property.
 #[test]
 fn refuses_bad_properties() {
+    let too_many_faults = ["hang"; hw::VIFA_FAULT_SLOT_COUNT as usize + 1].join("/");
     for (property, value) in [
         ("vfs", "0"),
         ("vfs", "65"),
@@ -49,7 +50,7 @@ fn refuses_bad_properties() {
         ("faults", "patch:width=9"),
         ("faults", "log-drop"),
         ("faults", "delay:value=600001"),
-        ("faults", "hang/hang/hang/hang/hang/hang/hang/hang/hang"),
+        ("faults", &too_many_faults),
     ] {
         let complaint = Qtest::refusal(&["-device", &format!("vifa-pf,{property}={value}")]);
         assert!(
