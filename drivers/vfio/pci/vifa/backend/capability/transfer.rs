@@ -14,14 +14,12 @@ use crate::{
     backend::Backend,
     bindings::*,
     layer::{
+        address::Range,
         identity::Identity,
         interface::Interfaces,
         restore::Destination,
-        save::{
-            Range,
-            Source, //
-        },
-        stream::DATA_RUN_MAX,
+        save::Source,
+        stream::DATA_RUN_MAX, //
     },
     seam::Bytes, //
 };
@@ -194,6 +192,10 @@ impl Destination for Receiver {
 
     fn identity(&self) -> &Identity {
         self.function.identity()
+    }
+
+    fn interfaces(&self) -> Interfaces {
+        self.function.interfaces()
     }
 
     fn buffer(&mut self) -> &mut [u8] {
