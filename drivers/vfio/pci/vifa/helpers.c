@@ -2,6 +2,8 @@
 /*
  * Inline functions of the kernel that Rust cannot call by themselves.
  */
+#define CREATE_TRACE_POINTS
+#include "trace.h"
 #include "bindings/bindings_helper.h"
 
 /* Of drivers/pci/pci.h: cleared before a device that goes loses its driver. */
@@ -33,9 +35,26 @@ struct pci_dev *rust_helper_pci_physfn(struct pci_dev *dev)
 	return pci_physfn(dev);
 }
 
+void rust_helper_ratelimit_state_init(struct ratelimit_state *state, int interval, int burst)
+{
+	ratelimit_state_init(state, interval, burst);
+}
+
 void rust_helper_reinit_completion(struct completion *completion)
 {
 	reinit_completion(completion);
+}
+
+void rust_helper_trace_vifa_relation(const struct device *device, u8 role, u8 plane, u64 output,
+				     u64 receiver)
+{
+	trace_vifa_relation(device, role, plane, output, receiver);
+}
+
+int rust_helper_vfio_check_precopy_ioctl(struct vfio_device *device, unsigned int command,
+					 unsigned long argument, struct vfio_precopy_info *info)
+{
+	return vfio_check_precopy_ioctl(device, command, argument, info);
 }
 
 void rust_helper_vfio_put_device(struct vfio_device *device)

@@ -14,18 +14,19 @@
 //! another call of the same user in a way that would matter.
 //!
 //! Lock order: `machine`, then the session of a migration file, then what the backend locks, or the
-//! last error. `deferred_reset` is innermost.
+//! status. `deferred_reset` is innermost.
 
+pub(crate) mod debugfs;
 mod region;
-mod report;
 mod session;
+mod status;
 
 use self::{
-    report::Report,
     session::{
         Receiving,
         Sending, //
-    }, //
+    },
+    status::Status, //
 };
 use crate::{
     backend::{
@@ -33,7 +34,10 @@ use crate::{
         RunState, //
     },
     layer::{
-        save::Saver,
+        save::{
+            Begin,
+            Saver, //
+        },
         state::{
             DeviceState,
             Step, //
@@ -68,6 +72,8 @@ enum Phase<B: Backend> {
     Stop,
     Running,
     RunningP2p,
+    PreCopy(Arc<Sending<B>>),
+    PreCopyP2p(Arc<Sending<B>>),
     StopCopy(Arc<Sending<B>>),
     Resuming(Arc<Receiving<B>>),
 }
@@ -79,8 +85,20 @@ impl<B: Backend> Phase<B> {
             Self::Stop => DeviceState::Stop,
             Self::Running => DeviceState::Running,
             Self::RunningP2p => DeviceState::RunningP2p,
+            Self::PreCopy(_) => DeviceState::PreCopy,
+            Self::PreCopyP2p(_) => DeviceState::PreCopyP2p,
             Self::StopCopy(_) => DeviceState::StopCopy,
             Self::Resuming(_) => DeviceState::Resuming,
+        }
+    }
+
+    /// The session that saves the device, if there is one.
+    fn sending(&self) -> Option<&Arc<Sending<B>>> {
+        match self {
+            Self::PreCopy(session) | Self::PreCopyP2p(session) | Self::StopCopy(session) => {
+                Some(session)
+            }
+            Self::Error | Self::Stop | Self::Running | Self::RunningP2p | Self::Resuming(_) => None,
         }
     }
 }
@@ -88,18 +106,24 @@ impl<B: Backend> Phase<B> {
 /// What carries out the arcs.
 struct Machine<B: Backend> {
     backend: Arc<B>,
-    report: Arc<Report>,
+    status: Arc<Status>,
     phase: Phase<B>,
 }
 
 impl<B: Backend> Machine<B> {
-    /// Enters a phase; the transfer of the one before ends.
+    /// Enters a phase; the transfer of the one before ends, unless it goes on in this one.
     fn enter(&mut self, phase: Phase<B>) {
-        match core::mem::replace(&mut self.phase, phase) {
-            Phase::StopCopy(session) => session.end(),
-            Phase::Resuming(session) => session.end(),
-            Phase::Error | Phase::Stop | Phase::Running | Phase::RunningP2p => {}
+        let before = core::mem::replace(&mut self.phase, phase);
+        if let Some(session) = before.sending() {
+            let goes_on = self.phase.sending();
+            if !goes_on.is_some_and(|next| Arc::ptr_eq(session, next)) {
+                session.end();
+            }
         }
+        if let Phase::Resuming(session) = before {
+            session.end();
+        }
+        self.status.entered(self.phase.state());
     }
 
     /// Has the device reach a run state, and enters `phase` when it is there.
@@ -114,30 +138,77 @@ impl<B: Backend> Machine<B> {
         };
         if error != ETIMEDOUT && before.is_ok() && before == self.backend.run_state() {
             return Err(self
-                .report
+                .status
                 .error(error, format_args!("refuses to be {state}")));
         }
         self.enter(Phase::Error);
-        Err(self.report.error(
+        Err(self.status.error(
             error,
             format_args!("does not get to be {state}, and needs a reset"),
         ))
     }
 
+    /// Opens a session that saves the device.
+    fn begin<T: vfio::Driver>(
+        &self,
+        begin: Begin,
+        device: &vfio::Device<T>,
+    ) -> Result<(Arc<Sending<B>>, ARef<File>)> {
+        let session = Sending::new(
+            begin,
+            B::source(&self.backend)?,
+            device.reference(),
+            self.status.clone(),
+        )?;
+        let file = file::open(session.clone())?;
+        Ok((session, file))
+    }
+
     /// Carries out one arc; returns the file of a transfer that begins with it.
-    fn step(&mut self, step: Step) -> Result<Option<ARef<File>>> {
+    fn step<T: vfio::Driver>(
+        &mut self,
+        step: Step,
+        device: &vfio::Device<T>,
+    ) -> Result<Option<ARef<File>>> {
+        let sending = self.phase.sending().cloned();
         match step {
-            Step::Run => self.run(RunState::Running, Phase::Running)?,
-            Step::Quiesce => self.run(RunState::P2pQuiesced, Phase::RunningP2p)?,
+            Step::Run => {
+                let phase = sending.map_or(Phase::Running, Phase::PreCopy);
+                self.run(RunState::Running, phase)?;
+            }
+            Step::Quiesce => {
+                let phase = sending.map_or(Phase::RunningP2p, Phase::PreCopyP2p);
+                self.run(RunState::P2pQuiesced, phase)?;
+            }
             Step::Stop => self.run(RunState::Stopped, Phase::Stop)?,
+            Step::BeginPreCopy => {
+                let (session, file) = self.begin(Begin::PreCopy, device)?;
+                let phase = match self.phase {
+                    Phase::RunningP2p => Phase::PreCopyP2p(session),
+                    _ => Phase::PreCopy(session),
+                };
+                self.enter(phase);
+                return Ok(Some(file));
+            }
+            Step::CancelPreCopy => {
+                let phase = match self.phase {
+                    Phase::PreCopyP2p(_) => Phase::RunningP2p,
+                    _ => Phase::Running,
+                };
+                self.enter(phase);
+            }
+            Step::StopSave => {
+                let session = sending.ok_or(EINVAL)?;
+                self.run(RunState::Stopped, Phase::StopCopy(session.clone()))?;
+                session.stopped();
+            }
             Step::BeginSave => {
-                let session = Sending::new(B::source(&self.backend)?, self.report.clone())?;
-                let file = file::open(session.clone())?;
+                let (session, file) = self.begin(Begin::Stopped, device)?;
                 self.enter(Phase::StopCopy(session));
                 return Ok(Some(file));
             }
             Step::BeginRestore => {
-                let session = Receiving::new(B::destination(&self.backend)?, self.report.clone())?;
+                let session = Receiving::new(B::destination(&self.backend)?, self.status.clone())?;
                 let file = file::open(session.clone())?;
                 self.enter(Phase::Resuming(session));
                 return Ok(Some(file));
@@ -163,7 +234,7 @@ impl<B: Backend> Machine<B> {
 #[pin_data]
 pub(crate) struct Migration<B: Backend> {
     backend: Arc<B>,
-    report: Arc<Report>,
+    status: Arc<Status>,
     #[pin]
     machine: Mutex<Machine<B>>,
     /// A reset that whoever holds `machine` has to carry out.
@@ -174,20 +245,21 @@ pub(crate) struct Migration<B: Backend> {
 impl<B: Backend> Migration<B> {
     /// Makes a migration in the state RUNNING.
     pub(crate) fn new(backend: Arc<B>, device: ARef<pci::Device>) -> Result<Arc<Self>> {
-        let report = Arc::pin_init(Report::new(device), GFP_KERNEL)?;
+        let status = Status::new(device, *backend.identity(), backend.interfaces());
+        let status = Arc::pin_init(status, GFP_KERNEL)?;
         Arc::pin_init(
             pin_init!(Self {
                 machine <- new_mutex!(
                     Machine {
                         backend: backend.clone(),
-                        report: report.clone(),
+                        status: status.clone(),
                         phase: Phase::Running,
                     },
                     "vifa_migration"
                 ),
                 deferred_reset <- new_spinlock!(false),
                 backend,
-                report,
+                status,
             }),
             GFP_KERNEL,
         )
@@ -196,6 +268,16 @@ impl<B: Backend> Migration<B> {
     /// The backend.
     pub(crate) fn backend(&self) -> &B {
         &self.backend
+    }
+
+    /// What the migration region shows, for the device's user.
+    pub(crate) fn region(&self) -> Arc<impl vfio::region::Region> {
+        self.status.clone()
+    }
+
+    /// Shows the same in debugfs, by the name of `device`.
+    pub(crate) fn debugfs_files(&self, device: &pci::Device) -> Result<debugfs::Files> {
+        debugfs::Files::new(device, &self.status)
     }
 
     fn with<R>(&self, act: impl FnOnce(&mut Machine<B>) -> R) -> R {
@@ -238,7 +320,7 @@ impl<B: Backend> Migration<B> {
     ///
     /// The device cannot be made to run.
     pub(crate) fn open(&self) -> Result {
-        self.report.clear();
+        self.status.opened();
         self.with(|machine| {
             if machine.backend.run_state()? != RunState::Running {
                 machine.backend.set_run_state(RunState::Running)?;
@@ -281,7 +363,9 @@ impl<B: Backend> Migration<B> {
                 }
                 let next = device.next_state(current.into(), new)?;
                 let next = DeviceState::try_from(next).map_err(|_| EINVAL)?;
-                file = machine.step(Step::between(current, next).ok_or(EINVAL)?)?;
+                let step = Step::between(current, next).ok_or(EINVAL)?;
+                // A transfer that goes on keeps its file.
+                file = machine.step(step, device)?.or(file);
             }
         })
     }

@@ -10,6 +10,7 @@
 //! C headers: [`include/linux/vfio.h`](srctree/include/linux/vfio.h),
 //! [`include/linux/vfio_pci_core.h`](srctree/include/linux/vfio_pci_core.h)
 
+pub(crate) mod debugfs;
 mod device;
 mod driver;
 pub(crate) mod file;
@@ -21,7 +22,8 @@ pub(crate) mod sriov;
 pub(crate) use self::{
     device::{
         Device,
-        Opening, //
+        Opening,
+        Reference, //
     },
     driver::{
         Adapter,

@@ -20,7 +20,10 @@ mod virtual_function;
 
 use crate::{
     backend::capability,
-    vfio::sriov,
+    vfio::{
+        debugfs,
+        sriov, //
+    },
     virtual_function::VirtualFunction, //
 };
 use kernel::{
@@ -28,18 +31,22 @@ use kernel::{
     prelude::*, //
 };
 
-/// The module: its two drivers, of which the one for virtual functions goes first.
+/// The module: its two drivers, of which the one for virtual functions goes first, and their
+/// directory in debugfs.
 #[pin_data]
 struct VifaModule {
     #[pin]
     _virtual: driver::Registration<vfio::Adapter<VirtualFunction<capability::Function>>>,
     #[pin]
     _physical: driver::Registration<sriov::Adapter<capability::Driver>>,
+    _debugfs: debugfs::Root,
 }
 
 impl kernel::InPlaceModule for VifaModule {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
+            // SAFETY: The module is loaded once, and has not yet registered its drivers.
+            _debugfs: unsafe { debugfs::Root::new(c"vifa") },
             _physical <- driver::Registration::new(c"vifa-vfio-pci-pf", module),
             _virtual <- driver::Registration::new(c"vifa-vfio-pci", module),
         })

@@ -12,7 +12,10 @@ use crate::{
         VIFA_REFERENCE_VF_DEVICE, //
     },
     layer::identity::FEATURE_P2P,
-    migration::Migration,
+    migration::{
+        debugfs,
+        Migration, //
+    },
     vfio::{
         self,
         migration::{
@@ -42,6 +45,7 @@ use kernel::{
 /// A virtual function as a VIFA interface.
 pub(crate) struct VirtualFunction<B: Backend> {
     migration: Arc<Migration<B>>,
+    _debugfs: debugfs::Files,
 }
 
 impl VirtualFunction<capability::Function> {
@@ -59,8 +63,10 @@ impl VirtualFunction<capability::Function> {
             ENODEV
         })?;
         let function = capability::Function::new(device, &place)?;
+        let migration = Migration::new(function, device.into())?;
         Ok(Self {
-            migration: Migration::new(function, device.into())?,
+            _debugfs: migration.debugfs_files(device)?,
+            migration,
         })
     }
 }
@@ -75,17 +81,18 @@ impl vfio::Driver for VirtualFunction<capability::Function> {
     }
 
     fn migration_support(&self) -> Support {
+        let support = Support::STOP_COPY.and_pre_copy();
         if self.migration.backend().identity().features & FEATURE_P2P == 0 {
-            Support::StopCopy
+            support
         } else {
-            Support::StopCopyP2p
+            support.and_p2p()
         }
     }
 
     fn open(device: &Opening<'_, Self>) -> Result {
         let data = device.data();
         data.migration.open()?;
-        device.add_region(data.migration.clone())
+        device.add_region(data.migration.region())
     }
 
     fn close(device: &Device<Self>) {

@@ -5,6 +5,7 @@
 #include <linux/anon_inodes.h>
 #include <linux/crc32c.h>
 #include <linux/poll.h>
+#include <linux/ratelimit.h>
 #include <linux/vfio.h>
 #include <linux/vfio_pci_core.h>
 #include <linux/vifa_hw.h>
@@ -14,5 +15,10 @@
 void rust_helper_pci_disable_sriov_on_remove(struct pci_dev *dev);
 int rust_helper_pci_domain_nr(struct pci_bus *bus);
 struct pci_dev *rust_helper_pci_physfn(struct pci_dev *dev);
+void rust_helper_ratelimit_state_init(struct ratelimit_state *state, int interval, int burst);
 void rust_helper_reinit_completion(struct completion *completion);
+void rust_helper_trace_vifa_relation(const struct device *device, u8 role, u8 plane, u64 output,
+				     u64 receiver);
+int rust_helper_vfio_check_precopy_ioctl(struct vfio_device *device, unsigned int command,
+					 unsigned long argument, struct vfio_precopy_info *info);
 void rust_helper_vfio_put_device(struct vfio_device *device);

@@ -8,6 +8,9 @@ use kernel::transmute::{
     FromBytes, //
 };
 
+// SAFETY: The structure holds integers only, without padding (include/uapi/linux/vfio.h).
+unsafe impl AsBytes for vfio_precopy_info {}
+
 // SAFETY: The structure holds integers only, without padding (include/uapi/linux/vifa.h).
 unsafe impl AsBytes for vifa_region {}
 

@@ -132,13 +132,18 @@ impl Summary {
     }
 }
 
+/// Returns the entry with this number of a part that stands in `bytes`.
+fn entry(bytes: &[u8], index: usize) -> Option<AddressEntry> {
+    let position = index
+        .saturating_mul(AddressEntry::LENGTH)
+        .saturating_add(AddressHeader::LENGTH);
+
+    AddressEntry::decode(bytes.get(position..)?).ok()
+}
+
 /// Returns the entries of a part that stands in `bytes`.
-fn entries(bytes: &[u8]) -> impl DoubleEndedIterator<Item = AddressEntry> + '_ {
-    bytes
-        .get(AddressHeader::LENGTH..)
-        .unwrap_or_default()
-        .chunks_exact(AddressEntry::LENGTH)
-        .filter_map(|entry| AddressEntry::decode(entry).ok())
+fn entries(bytes: &[u8]) -> impl Iterator<Item = AddressEntry> + '_ {
+    (0..).map_while(|index| entry(bytes, index))
 }
 
 /// A buffer for parts, which are transferred one after another.
@@ -189,7 +194,7 @@ impl Part {
         let (index, done) = self.next;
 
         match self.space {
-            Space::Local => entries(&self.bytes).nth(index).map(|entry| Range {
+            Space::Local => entry(&self.bytes, index).map(|entry| Range {
                 start: entry.start.saturating_add(done),
                 length: entry.length.saturating_sub(done).min(DATA_RUN_MAX as u64),
             }),
@@ -201,7 +206,7 @@ impl Part {
     pub(super) fn advance(&mut self) {
         let (index, done) = self.next;
         let done = done.saturating_add(DATA_RUN_MAX as u64);
-        let length = entries(&self.bytes).nth(index).map(|entry| entry.length);
+        let length = entry(&self.bytes, index).map(|entry| entry.length);
 
         self.next = if length > Some(done) {
             (index, done)

@@ -3,17 +3,19 @@
 //! The migration region: what a VIFA interface tells of itself.
 //!
 //! `struct vifa_region` of `include/uapi/linux/vifa.h` has the layout. A virtual machine monitor
-//! needs nothing of it; an administrator's tools do.
+//! needs nothing of it; an administrator's tools do, and find the same in debugfs
+//! ([`super::debugfs`]).
 
-use super::{
-    report::LastError,
-    Migration, //
+use super::status::{
+    Moment,
+    Role,
+    Status, //
 };
 use crate::{
-    backend::Backend,
     bindings::{
         vifa_identity,
         vifa_region,
+        vifa_region_relation,
         VIFA_REGION_MAGIC,
         VIFA_REGION_MAJOR,
         VIFA_REGION_MINOR,
@@ -22,7 +24,9 @@ use crate::{
     },
     layer::{
         identity::Identity,
-        interface::Plane, //
+        interface::Plane,
+        progress::Progress,
+        relation::Relations, //
     },
     vfio::region::Region, //
 };
@@ -40,7 +44,7 @@ impl AsRef<[u8]> for Content {
     }
 }
 
-impl<B: Backend> Region for Migration<B> {
+impl Region for Status {
     // CAST: PCI vendor ids have 16 bits.
     const VENDOR: u16 = VIFA_REGION_VENDOR as u16;
     const SUBTYPE: u32 = VIFA_REGION_SUBTYPE;
@@ -48,12 +52,32 @@ impl<B: Backend> Region for Migration<B> {
     type Content = Content;
 
     fn content(&self) -> Content {
-        let state = self.state();
-        let LastError { error, text } = self.report.last();
-        let interfaces = self.backend.interfaces();
-        let errno = error.map_or(0, |error: Error| error.to_errno().unsigned_abs());
+        let Moment {
+            generation,
+            state,
+            last,
+            transfer,
+            counters,
+        } = self.moment();
+        let interfaces = self.interfaces();
+        let errno = last
+            .error
+            .map_or(0, |error: Error| error.to_errno().unsigned_abs());
         let mut magic = [0; 8];
         magic.copy_from_slice(&VIFA_REGION_MAGIC[..8]);
+
+        let (relations, progress) = match transfer {
+            Some((role, progress)) => (
+                progress
+                    .relations
+                    .map_or_else(Default::default, |relations| encode(role, &relations)),
+                progress,
+            ),
+            None => (Default::default(), Progress::NONE),
+        };
+        let Progress {
+            records, addresses, ..
+        } = progress;
 
         Content(vifa_region {
             magic,
@@ -61,17 +85,47 @@ impl<B: Backend> Region for Migration<B> {
             major: (VIFA_REGION_MAJOR as u16).to_le(),
             minor: (VIFA_REGION_MINOR as u16).to_le(),
             size: (Self::SIZE as u32).to_le(),
+            generation: generation.to_le(),
             control_interface: interfaces.plane(Plane::Control).as_raw().to_le(),
             data_interface: interfaces.plane(Plane::Data).as_raw().to_le(),
             state: u32::from(state).to_le(),
             error: errno.to_le(),
-            error_text: text,
-            identity: encode(self.backend.identity()),
+            error_text: last.text,
+            identity: encode_identity(self.identity()),
+            relations,
+            stream_bytes: progress.stream_bytes.to_le(),
+            sections: progress.sections.to_le(),
+            record_bytes: records.bytes.to_le(),
+            records: records.count.map(u32::to_le),
+            local_ranges: addresses.local_ranges.to_le(),
+            local_bytes: addresses.local_bytes.to_le(),
+            data_bytes: progress.data_bytes.to_le(),
+            guest_ranges: addresses.guest_ranges.to_le(),
+            guest_bytes: addresses.guest_bytes.to_le(),
+            saved: counters.saved.to_le(),
+            restored: counters.restored.to_le(),
+            failed: counters.failed.to_le(),
         })
     }
 }
 
-fn encode(identity: &Identity) -> vifa_identity {
+fn encode(role: Role, relations: &Relations) -> [vifa_region_relation; 2] {
+    [Plane::Control, Plane::Data].map(|plane| {
+        let relation = relations.plane(plane);
+        vifa_region_relation {
+            output: relation.output.as_raw().to_le(),
+            receiver: relation
+                .receiver
+                .map_or(0, |receiver| receiver.as_raw())
+                .to_le(),
+            plane: plane as u8,
+            role: role as u8,
+            reserved: [0; 6],
+        }
+    })
+}
+
+fn encode_identity(identity: &Identity) -> vifa_identity {
     vifa_identity {
         vendor: identity.vendor.to_le(),
         device: identity.device.to_le(),

@@ -6,7 +6,11 @@
 //! file may live on for as long as user space likes; it then reaches nothing any more, and every
 //! call says so. No user memory is faulted in while the session is locked (see [`crate::vfio::file`]).
 
-use super::report::Report;
+use super::status::{
+    Outcome,
+    Role,
+    Status, //
+};
 use crate::{
     backend::Backend,
     layer::{
@@ -16,23 +20,32 @@ use crate::{
             Restorer, //
         },
         save::{
+            Begin,
+            Piece,
             SaveError,
             Saver, //
         },
     },
-    vfio::file::{
-        Direction,
-        Readiness,
-        Stream,
-        UserReader,
-        UserWriter, //
+    vfio::{
+        self,
+        file::{
+            Direction,
+            PreCopy,
+            PreCopyInfo,
+            Readiness,
+            Stream,
+            UserReader,
+            UserWriter, //
+        }, //
     },
     VifaModule,
 };
 use kernel::{
     new_mutex,
+    new_poll_condvar,
     prelude::*,
     sync::{
+        poll::PollCondVar,
         Arc,
         Mutex, //
     }, //
@@ -55,37 +68,77 @@ impl<T> Transfer<T> {
             Self::Ended => Err(ENODEV),
         }
     }
+}
 
-    fn readiness(&self) -> Readiness {
-        match self {
-            Self::Active(_) => Readiness::Ready,
-            Self::Failed(_) | Self::Ended => Readiness::Ended,
-        }
-    }
+/// How far a stream has come that is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// There is more, or there may be.
+    Open,
+    /// There is nothing more as long as the device runs.
+    Paused,
+    /// All was read.
+    Complete,
+}
+
+/// The sending side of a transfer.
+struct Output<B: Backend> {
+    saver: Saver<Error>,
+    source: B::Source,
+    begin: Begin,
+    reading: Reading,
 }
 
 /// A transfer from the device to user space.
 #[pin_data]
 pub(super) struct Sending<B: Backend> {
-    report: Arc<Report>,
+    status: Arc<Status>,
+    device: vfio::Reference,
     #[pin]
-    transfer: Mutex<Transfer<(Saver<Error>, B::Source)>>,
+    transfer: Mutex<Transfer<Output<B>>>,
+    #[pin]
+    readiness_changed: PollCondVar,
 }
 
 impl<B: Backend> Sending<B> {
-    pub(super) fn new(source: B::Source, report: Arc<Report>) -> Result<Arc<Self>> {
+    pub(super) fn new(
+        begin: Begin,
+        source: B::Source,
+        device: vfio::Reference,
+        status: Arc<Status>,
+    ) -> Result<Arc<Self>> {
+        let output = Output::<B> {
+            saver: Saver::new(begin),
+            source,
+            begin,
+            reading: Reading::Open,
+        };
+        status.progressed(Role::Output, output.saver.progress());
         Arc::pin_init(
             pin_init!(Self {
-                report,
-                transfer <- new_mutex!(Transfer::Active((Saver::new(), source)), "vifa_sending"),
+                status,
+                device,
+                transfer <- new_mutex!(Transfer::Active(output), "vifa_sending"),
+                readiness_changed <- new_poll_condvar!("vifa_sending"),
             }),
             GFP_KERNEL,
         )
     }
 
+    /// The device has stopped: what is left of the stream may be read.
+    pub(super) fn stopped(&self) {
+        if let Transfer::Active(output) = &mut *self.transfer.lock() {
+            output.saver.stopped();
+            output.begin = Begin::Stopped;
+            output.reading = Reading::Open;
+        }
+        self.readiness_changed.notify_all();
+    }
+
     /// Ends the transfer, and frees what it held.
     pub(super) fn end(&self) {
         *self.transfer.lock() = Transfer::Ended;
+        self.readiness_changed.notify_all();
     }
 
     fn fail(&self, error: SaveError<Error>) -> Error {
@@ -93,29 +146,48 @@ impl<B: Backend> Sending<B> {
             SaveError::Device(error) => error,
             _ => EIO,
         };
-        self.report
+        self.status.ended(Outcome::Failed);
+        self.status
             .error(errno, format_args!("cannot be saved: {error}"))
     }
 
-    /// Puts what is ready into the resident part of `user`; returns whether the stream has ended.
-    fn put(&self, user: &mut UserWriter<'_>) -> Result<bool> {
+    /// Puts what is ready into the resident part of `user`.
+    fn put(&self, user: &mut UserWriter<'_>) -> Result<Reading> {
         let mut transfer = self.transfer.lock();
-        let (saver, source) = transfer.active()?;
-        loop {
-            let piece = match saver.remaining(source) {
-                Ok([]) => return Ok(true),
-                Ok(piece) => piece,
-                Err(error) => {
-                    let error = self.fail(error);
-                    *transfer = Transfer::Failed(error);
-                    return Err(error);
+        let output = transfer.active()?;
+        let result = output.put(user);
+        self.status
+            .progressed(Role::Output, output.saver.progress());
+        match result {
+            Ok(reading) => {
+                if reading == Reading::Complete && output.reading != reading {
+                    self.status.ended(Outcome::Saved);
                 }
+                output.reading = reading;
+                Ok(reading)
+            }
+            Err(error) => {
+                let error = self.fail(error);
+                *transfer = Transfer::Failed(error);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl<B: Backend> Output<B> {
+    fn put(&mut self, user: &mut UserWriter<'_>) -> Result<Reading, SaveError<Error>> {
+        loop {
+            let piece = match self.saver.remaining(&mut self.source)? {
+                Piece::Bytes(piece) => piece,
+                Piece::Pause => return Ok(Reading::Paused),
+                Piece::End => return Ok(Reading::Complete),
             };
             let all = piece.len();
             let done = user.put(piece);
-            saver.consume(done);
+            self.saver.consume(done);
             if done < all {
-                return Ok(false);
+                return Ok(Reading::Open);
             }
         }
     }
@@ -130,33 +202,68 @@ impl<B: Backend> Stream for Sending<B> {
         self.transfer.lock().active()?;
         while !user.is_full() {
             user.fault_in()?;
-            if self.put(user)? {
-                break;
+            match self.put(user)? {
+                Reading::Open => {}
+                Reading::Paused if user.is_empty() => return Err(ENOMSG),
+                Reading::Paused | Reading::Complete => break,
             }
         }
         Ok(())
     }
 
     fn readiness(&self) -> Readiness {
-        self.transfer.lock().readiness()
+        match &*self.transfer.lock() {
+            Transfer::Active(output) => match output.reading {
+                Reading::Open | Reading::Complete => Readiness::Ready,
+                Reading::Paused => Readiness::Waiting,
+            },
+            Transfer::Failed(_) | Transfer::Ended => Readiness::Ended,
+        }
+    }
+
+    fn pre_copy(&self) -> Option<&dyn PreCopy> {
+        Some(self)
+    }
+}
+
+impl<B: Backend> PreCopy for Sending<B> {
+    fn device(&self) -> &vfio::Reference {
+        &self.device
+    }
+
+    fn info(&self) -> Result<PreCopyInfo> {
+        match &*self.transfer.lock() {
+            Transfer::Active(output) if output.begin == Begin::PreCopy => Ok(PreCopyInfo {
+                initial_bytes: output.saver.initial_bytes(),
+                dirty_bytes: 0,
+            }),
+            Transfer::Failed(error) => Err(*error),
+            Transfer::Active(_) | Transfer::Ended => Err(EINVAL),
+        }
+    }
+
+    fn readiness_changed(&self) -> &PollCondVar {
+        &self.readiness_changed
     }
 }
 
 /// A transfer from user space to the device.
 #[pin_data]
 pub(super) struct Receiving<B: Backend> {
-    report: Arc<Report>,
+    status: Arc<Status>,
     #[pin]
     transfer: Mutex<Transfer<(Restorer<Error>, B::Destination)>>,
 }
 
 impl<B: Backend> Receiving<B> {
-    pub(super) fn new(destination: B::Destination, report: Arc<Report>) -> Result<Arc<Self>> {
+    pub(super) fn new(destination: B::Destination, status: Arc<Status>) -> Result<Arc<Self>> {
+        let restorer = Restorer::new();
+        status.progressed(Role::Receiver, restorer.progress());
         Arc::pin_init(
             pin_init!(Self {
-                report,
+                status,
                 transfer <- new_mutex!(
-                    Transfer::Active((Restorer::new(), destination)),
+                    Transfer::Active((restorer, destination)),
                     "vifa_receiving"
                 ),
             }),
@@ -177,9 +284,13 @@ impl<B: Backend> Receiving<B> {
     pub(super) fn finish(&self) -> Result {
         let mut transfer = self.transfer.lock();
         match core::mem::replace(&mut *transfer, Transfer::Ended) {
-            Transfer::Active((restorer, mut destination)) => restorer
-                .finish(&mut destination)
-                .map_err(|error| self.refuse(error)),
+            Transfer::Active((restorer, mut destination)) => {
+                restorer
+                    .finish(&mut destination)
+                    .map_err(|error| self.refuse(error))?;
+                self.status.ended(Outcome::Restored);
+                Ok(())
+            }
             Transfer::Failed(error) => Err(error),
             Transfer::Ended => Err(ENODEV),
         }
@@ -191,8 +302,9 @@ impl<B: Backend> Receiving<B> {
             Class::OutOfMemory => ENOMEM,
             Class::Device(error) => error,
         };
-        self.report
-            .error(errno, format_args!("cannot be restored: {error}"))
+        self.status.ended(Outcome::Failed);
+        self.status
+            .refusal(errno, format_args!("cannot be restored: {error}"))
     }
 
     /// Takes the resident part of `user`.
@@ -200,6 +312,7 @@ impl<B: Backend> Receiving<B> {
         let mut transfer = self.transfer.lock();
         let (restorer, destination) = transfer.active()?;
         let result = Self::fill(restorer, destination, user);
+        self.status.progressed(Role::Receiver, restorer.progress());
         result.map_err(|error| {
             let error = self.refuse(error);
             *transfer = Transfer::Failed(error);
@@ -243,6 +356,9 @@ impl<B: Backend> Stream for Receiving<B> {
     }
 
     fn readiness(&self) -> Readiness {
-        self.transfer.lock().readiness()
+        match &*self.transfer.lock() {
+            Transfer::Active(_) => Readiness::Ready,
+            Transfer::Failed(_) | Transfer::Ended => Readiness::Ended,
+        }
     }
 }

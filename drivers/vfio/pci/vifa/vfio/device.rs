@@ -15,10 +15,14 @@ use super::{
 use crate::bindings;
 use core::{
     ops::Deref,
-    pin::Pin, //
+    pin::Pin,
+    ptr::NonNull, //
 };
 use kernel::{
-    device::CoreInternal,
+    device::{
+        self,
+        CoreInternal, //
+    },
     error::{
         from_err_ptr,
         from_result,
@@ -29,6 +33,7 @@ use kernel::{
     pci,
     prelude::*,
     str::as_char_ptr_in_const_context,
+    sync::aref::ARef,
     types::Opaque, //
 };
 
@@ -43,6 +48,29 @@ use kernel::{
 pub(crate) struct Device<T: Driver> {
     core: Opaque<bindings::vfio_pci_core_device>,
     data: Opaque<T>,
+}
+
+/// A reference to a device that does not keep it registered.
+///
+/// # Invariants
+///
+/// The pointer is to the `struct vfio_device` whose `device` member the reference counts, and is
+/// valid for as long: the VFIO core frees the allocation with the last such reference.
+pub(crate) struct Reference {
+    vfio_device: NonNull<bindings::vfio_device>,
+    _count: ARef<device::Device>,
+}
+
+// SAFETY: The pointer is only passed to the VFIO core, which takes it from any task.
+unsafe impl Send for Reference {}
+
+// SAFETY: As above.
+unsafe impl Sync for Reference {}
+
+impl Reference {
+    pub(super) fn as_raw(&self) -> *mut bindings::vfio_device {
+        self.vfio_device.as_ptr()
+    }
 }
 
 /// A device that is being opened: enabled, and not yet given to its user.
@@ -99,6 +127,18 @@ impl<T: Driver> Device<T> {
     pub(crate) fn data(&self) -> Pin<&T> {
         // SAFETY: `data` is initialised and pinned by the type invariant.
         unsafe { Pin::new_unchecked(&*self.data.get()) }
+    }
+
+    /// Returns a reference that outlives the registration.
+    pub(crate) fn reference(&self) -> Reference {
+        let vfio_device = self.vfio_device();
+        // INVARIANT: The reference counts `device` of this very device.
+        Reference {
+            // SAFETY: `self` is a registered `struct vfio_device` by its type invariant.
+            vfio_device: unsafe { NonNull::new_unchecked(vfio_device) },
+            // SAFETY: As above; its `device` was initialised with it.
+            _count: unsafe { device::Device::get_device(&raw mut (*vfio_device).device) },
+        }
     }
 
     pub(super) fn vfio_device(&self) -> *mut bindings::vfio_device {

@@ -14,6 +14,7 @@
 //!
 //! C header: [`include/linux/anon_inodes.h`](srctree/include/linux/anon_inodes.h)
 
+use super::device::Reference;
 use crate::bindings;
 use core::{
     marker::PhantomData,
@@ -21,16 +22,25 @@ use core::{
 };
 use kernel::{
     current,
-    error::from_err_ptr,
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
     ffi,
     fs::File,
     prelude::*,
     sync::{
         aref::ARef,
+        poll::{
+            PollCondVar,
+            PollTable, //
+        },
         Arc,
         ArcBorrow, //
     },
-    types::ForeignOwnable, //
+    transmute::AsBytes,
+    types::ForeignOwnable,
+    uaccess::UserSlice, //
 };
 
 /// Bytes that are faulted in at a time.
@@ -50,8 +60,35 @@ pub(crate) enum Direction {
 pub(crate) enum Readiness {
     /// It would.
     Ready,
+    /// It would not yet.
+    Waiting,
     /// It would fail: the transfer has ended.
     Ended,
+}
+
+/// What is left to read of a device that runs: `struct vfio_precopy_info`.
+#[derive(Clone, Copy)]
+pub(crate) struct PreCopyInfo {
+    /// Bytes that were there from the beginning.
+    pub(crate) initial_bytes: u64,
+    /// Bytes that the device has changed since.
+    pub(crate) dirty_bytes: u64,
+}
+
+/// The pre-copy side of a stream, for `VFIO_MIG_GET_PRECOPY_INFO` and `poll(2)`.
+pub(crate) trait PreCopy {
+    /// The device that is read.
+    fn device(&self) -> &Reference;
+
+    /// Returns what is left to read.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` where the device is in no PRE_COPY state.
+    fn info(&self) -> Result<PreCopyInfo>;
+
+    /// What is notified when [`Stream::readiness`] changes.
+    fn readiness_changed(&self) -> &PollCondVar;
 }
 
 /// What stands behind a migration file.
@@ -66,6 +103,10 @@ pub(crate) trait Stream: Send + Sync + 'static {
     const DIRECTION: Direction;
 
     /// `read(2)`: puts the next bytes into `user` until it is full or the stream ends.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMSG` where nothing is there as long as the device runs; or the stream is broken.
     fn read(&self, _user: &mut UserWriter<'_>) -> Result {
         Err(EBADF)
     }
@@ -76,8 +117,13 @@ pub(crate) trait Stream: Send + Sync + 'static {
         Err(EBADF)
     }
 
-    /// `poll(2)`. Nothing is waited for: a call blocks only while the device works.
+    /// `poll(2)`. A call itself blocks only while the device works.
     fn readiness(&self) -> Readiness;
+
+    /// The pre-copy side; `None` for a stream without.
+    fn pre_copy(&self) -> Option<&dyn PreCopy> {
+        None
+    }
 }
 
 /// Opens a file on `stream`.
@@ -119,6 +165,9 @@ impl<S: Stream> Operations<S> {
         read: Some(Self::read),
         write: Some(Self::write),
         poll: Some(Self::poll),
+        unlocked_ioctl: Some(Self::ioctl),
+        #[cfg(CONFIG_COMPAT)]
+        compat_ioctl: Some(kernel::bindings::compat_ptr_ioctl),
         release: Some(Self::release),
         ..pin_init::zeroed()
     };
@@ -177,13 +226,40 @@ impl<S: Stream> Operations<S> {
 
     extern "C" fn poll(
         file: *mut kernel::bindings::file,
-        _table: *mut kernel::bindings::poll_table_struct,
+        table: *mut kernel::bindings::poll_table_struct,
     ) -> kernel::bindings::__poll_t {
         // SAFETY: The VFS calls back with an open file of this table.
-        match (unsafe { Self::stream(file) }.readiness(), S::DIRECTION) {
+        let stream = unsafe { Self::stream(file) };
+        if let Some(pre_copy) = stream.pre_copy() {
+            // SAFETY: The VFS passes null or a table that is valid for the call.
+            let table = unsafe { PollTable::from_raw(table) };
+            // SAFETY: `file` is open for the call; its position is not used.
+            let file = unsafe { File::from_raw_file(file) };
+            table.register_wait(file, pre_copy.readiness_changed());
+        }
+        // Behind the registration, so that no change is missed.
+        match (stream.readiness(), S::DIRECTION) {
             (Readiness::Ready, Direction::Read) => bindings::POLLIN | bindings::POLLRDNORM,
             (Readiness::Ready, Direction::Write) => bindings::POLLOUT | bindings::POLLWRNORM,
+            (Readiness::Waiting, _) => 0,
             (Readiness::Ended, _) => bindings::POLLERR | bindings::POLLHUP,
+        }
+    }
+
+    extern "C" fn ioctl(
+        file: *mut kernel::bindings::file,
+        command: ffi::c_uint,
+        argument: ffi::c_ulong,
+    ) -> ffi::c_long {
+        // SAFETY: The VFS calls back with an open file of this table.
+        let stream = unsafe { Self::stream(file) };
+        let result = match stream.pre_copy() {
+            Some(pre_copy) => pre_copy_info(pre_copy, command, argument),
+            None => Err(ENOTTY),
+        };
+        match result {
+            Ok(()) => 0,
+            Err(error) => error.to_errno() as ffi::c_long,
         }
     }
 
@@ -195,6 +271,30 @@ impl<S: Stream> Operations<S> {
         drop(unsafe { Arc::<S>::from_foreign((*file).private_data) });
         0
     }
+}
+
+/// `VFIO_MIG_GET_PRECOPY_INFO`; `ENOTTY` for any other command.
+fn pre_copy_info(pre_copy: &dyn PreCopy, command: ffi::c_uint, argument: ffi::c_ulong) -> Result {
+    let mut answer = bindings::vfio_precopy_info::default();
+    // SAFETY: The reference keeps the device's memory; `answer` is valid for a write.
+    to_result(unsafe {
+        bindings::rust_helper_vfio_check_precopy_ioctl(
+            pre_copy.device().as_raw(),
+            command,
+            argument,
+            &mut answer,
+        )
+    })?;
+    let PreCopyInfo {
+        initial_bytes,
+        dirty_bytes,
+    } = pre_copy.info()?;
+    answer.initial_bytes = initial_bytes;
+    answer.dirty_bytes = dirty_bytes;
+    let user = UserPtr::from_addr(argument);
+    UserSlice::new(user, size_of_val(&answer))
+        .writer()
+        .write_slice(answer.as_bytes())
 }
 
 /// A buffer of user space: what is done, what is resident, what is left.
@@ -282,6 +382,11 @@ impl UserWriter<'_> {
     /// Returns whether the buffer is full.
     pub(crate) fn is_full(&self) -> bool {
         self.0.left() == 0
+    }
+
+    /// Returns whether nothing has been put there yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.done == 0
     }
 
     /// Makes the next part of the buffer resident. Sleeps; not to be called under a lock that

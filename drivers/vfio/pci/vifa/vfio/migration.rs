@@ -25,21 +25,26 @@ use kernel::{
 /// Number of a state, as `enum vfio_device_mig_state` has it. User space may ask for any number.
 pub(crate) type StateNumber = bindings::vfio_device_mig_state;
 
-/// The parts of the migration protocol that a device supports.
+/// The parts of the migration protocol that a device supports: `VFIO_MIGRATION_*`.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Support {
-    /// Stop and copy: `VFIO_MIGRATION_STOP_COPY`.
-    StopCopy,
-    /// Stop and copy with the P2P state: `VFIO_MIGRATION_STOP_COPY | VFIO_MIGRATION_P2P`.
-    StopCopyP2p,
-}
+pub(crate) struct Support(u32);
 
 impl Support {
+    /// Stop and copy, which is the least.
+    pub(crate) const STOP_COPY: Self = Self(bindings::VFIO_MIGRATION_STOP_COPY);
+
+    /// And the states without peer-to-peer DMA.
+    pub(crate) const fn and_p2p(self) -> Self {
+        Self(self.0 | bindings::VFIO_MIGRATION_P2P)
+    }
+
+    /// And the states in which a device that runs is read.
+    pub(crate) const fn and_pre_copy(self) -> Self {
+        Self(self.0 | bindings::VFIO_MIGRATION_PRE_COPY)
+    }
+
     pub(super) fn flags(self) -> u32 {
-        match self {
-            Self::StopCopy => bindings::VFIO_MIGRATION_STOP_COPY,
-            Self::StopCopyP2p => bindings::VFIO_MIGRATION_STOP_COPY | bindings::VFIO_MIGRATION_P2P,
-        }
+        self.0
     }
 }
 

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Limits on how often something is said.
+//!
+//! C header: [`include/linux/ratelimit.h`](srctree/include/linux/ratelimit.h)
+
+use kernel::{
+    prelude::*,
+    time::{
+        msecs_to_jiffies,
+        Msecs, //
+    },
+    types::Opaque, //
+};
+
+/// Lets so many things through in so much time.
+///
+/// # Invariants
+///
+/// The state is initialised.
+#[pin_data]
+pub(crate) struct RateLimit {
+    #[pin]
+    state: Opaque<kernel::bindings::ratelimit_state>,
+}
+
+// SAFETY: The C side has a lock of its own.
+unsafe impl Send for RateLimit {}
+
+// SAFETY: As above.
+unsafe impl Sync for RateLimit {}
+
+impl RateLimit {
+    /// Lets `burst` things through in each `interval` milliseconds.
+    pub(crate) fn new(interval: Msecs, burst: u16) -> impl PinInit<Self> {
+        let interval = i32::try_from(msecs_to_jiffies(interval)).unwrap_or(i32::MAX);
+        // INVARIANT: The function initialises the state.
+        pin_init!(Self {
+            state <- Opaque::ffi_init(move |state| {
+                // SAFETY: The initialiser's memory is valid for a write.
+                unsafe {
+                    super::rust_helper_ratelimit_state_init(state, interval, burst.into());
+                }
+            }),
+        })
+    }
+
+    /// Returns whether one more may be let through. The C side counts those that may not, and
+    /// says in the log how many there were, and that they were of `name`.
+    pub(crate) fn allows(&self, name: &CStr) -> bool {
+        // SAFETY: The state is initialised by the type invariant; `name` is valid for the call.
+        unsafe { kernel::bindings::___ratelimit(self.state.get(), name.as_char_ptr()) != 0 }
+    }
+}

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a migration tells of itself, to the kernel log, to trace events, and to whoever reads the
+//! migration region.
+//!
+//! The state machine and the transfers note here what changes. Whoever reads sees one moment, and
+//! waits for no device: what is behind the lock is only copied.
+
+use crate::{
+    bindings::{
+        rate_limit::RateLimit,
+        trace,
+        VIFA_REGION_TEXT,
+        VIFA_ROLE_OUTPUT,
+        VIFA_ROLE_RECEIVER, //
+    },
+    layer::{
+        identity::Identity,
+        interface::{
+            Interfaces,
+            Plane, //
+        },
+        progress::Progress,
+        state::DeviceState, //
+    },
+    seam::Shown, //
+};
+use core::fmt::{
+    self,
+    Write, //
+};
+use kernel::{
+    new_mutex,
+    pci,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        Mutex, //
+    }, //
+};
+
+/// An error and what it was about; the text is cut where it does not fit, and padded with zeroes.
+#[derive(Clone, Copy)]
+pub(super) struct LastError {
+    /// `None`: there was none since the device was opened.
+    pub(super) error: Option<Error>,
+    pub(super) text: [u8; VIFA_REGION_TEXT as usize],
+}
+
+impl LastError {
+    const NONE: Self = Self {
+        error: None,
+        text: [0; VIFA_REGION_TEXT as usize],
+    };
+}
+
+/// Writes text into a buffer of fixed size, up to the last character that fits.
+struct Text<'a> {
+    rest: &'a mut [u8],
+}
+
+impl Write for Text<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        // The last byte stays zero.
+        let mut length = text.len().min(self.rest.len().saturating_sub(1));
+        while !text.is_char_boundary(length) {
+            length -= 1;
+        }
+        let (to, rest) = core::mem::take(&mut self.rest).split_at_mut(length);
+        to.copy_from_slice(&text.as_bytes()[..length]);
+        self.rest = rest;
+        if length == text.len() {
+            Ok(())
+        } else {
+            Err(fmt::Error)
+        }
+    }
+}
+
+/// What a device is in a transfer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Role {
+    /// The output party.
+    // CAST: The uAPI header has the roles in a byte.
+    Output = VIFA_ROLE_OUTPUT as u8,
+    /// The receiver.
+    Receiver = VIFA_ROLE_RECEIVER as u8,
+}
+
+/// How a transfer ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The stream was read to its end.
+    Saved,
+    /// The device took the stream.
+    Restored,
+    /// Neither.
+    Failed,
+}
+
+/// Transfers that ended.
+#[derive(Clone, Copy)]
+pub(super) struct Counters {
+    pub(super) saved: u64,
+    pub(super) restored: u64,
+    pub(super) failed: u64,
+}
+
+/// One moment of a migration.
+#[derive(Clone, Copy)]
+pub(super) struct Moment {
+    /// Number of changes before.
+    pub(super) generation: u64,
+    pub(super) state: DeviceState,
+    pub(super) last: LastError,
+    /// The present transfer, or the last one since the device was opened.
+    pub(super) transfer: Option<(Role, Progress)>,
+    pub(super) counters: Counters,
+}
+
+/// The status of one device's migration.
+#[pin_data]
+pub(super) struct Status {
+    device: ARef<pci::Device>,
+    identity: Identity,
+    interfaces: Interfaces,
+    /// For what user space can cause as often as it likes.
+    #[pin]
+    refusals: RateLimit,
+    #[pin]
+    moment: Mutex<Moment>,
+}
+
+impl Status {
+    pub(super) fn new(
+        device: ARef<pci::Device>,
+        identity: Identity,
+        interfaces: Interfaces,
+    ) -> impl PinInit<Self> {
+        pin_init!(Self {
+            device,
+            identity,
+            interfaces,
+            refusals <- RateLimit::new(5000, 10),
+            moment <- new_mutex!(
+                Moment {
+                    generation: 0,
+                    state: DeviceState::Running,
+                    last: LastError::NONE,
+                    transfer: None,
+                    counters: Counters {
+                        saved: 0,
+                        restored: 0,
+                        failed: 0,
+                    },
+                },
+                "vifa_status"
+            ),
+        })
+    }
+
+    /// What the device is.
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The device's interfaces.
+    pub(super) fn interfaces(&self) -> Interfaces {
+        self.interfaces
+    }
+
+    /// Returns the present moment.
+    pub(super) fn moment(&self) -> Moment {
+        *self.moment.lock()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Moment)) {
+        let mut moment = self.moment.lock();
+        change(&mut moment);
+        moment.generation += 1;
+    }
+
+    /// The device was opened: forgets its former user's transfers and errors.
+    pub(super) fn opened(&self) {
+        self.change(|moment| {
+            moment.last = LastError::NONE;
+            moment.transfer = None;
+        });
+    }
+
+    /// The device is in another state.
+    pub(super) fn entered(&self, state: DeviceState) {
+        self.change(|moment| moment.state = state);
+    }
+
+    /// A transfer got on, in which the device has this role.
+    pub(super) fn progressed(&self, role: Role, progress: &Progress) {
+        let before = self.moment().transfer;
+        self.change(|moment| moment.transfer = Some((role, *progress)));
+
+        let known = before.is_some_and(|(_, before)| before.relations.is_some());
+        if let (false, Some(relations)) = (known, progress.relations) {
+            for plane in [Plane::Control, Plane::Data] {
+                let relation = relations.plane(plane);
+                trace::vifa_relation(
+                    self.device.as_ref(),
+                    role as u8,
+                    plane as u8,
+                    relation.output.as_raw(),
+                    relation.receiver.map_or(0, |receiver| receiver.as_raw()),
+                );
+            }
+        }
+    }
+
+    /// A transfer ended.
+    pub(super) fn ended(&self, outcome: Outcome) {
+        self.change(|moment| {
+            let counters = &mut moment.counters;
+            *match outcome {
+                Outcome::Saved => &mut counters.saved,
+                Outcome::Restored => &mut counters.restored,
+                Outcome::Failed => &mut counters.failed,
+            } += 1;
+        });
+    }
+
+    /// Takes note of `error` of the device, which was about `text`, and returns it.
+    pub(super) fn error(&self, error: Error, text: impl fmt::Display) -> Error {
+        dev_err!(self.device, "{}\n", Shown(&text));
+        self.keep(error, text)
+    }
+
+    /// As [`Self::error`], for what user space can cause: the log tells of some only.
+    pub(super) fn refusal(&self, error: Error, text: impl fmt::Display) -> Error {
+        if self.refusals.allows(c"vifa-vfio-pci") {
+            return self.error(error, text);
+        }
+        self.keep(error, text)
+    }
+
+    fn keep(&self, error: Error, text: impl fmt::Display) -> Error {
+        let mut last = LastError {
+            error: Some(error),
+            ..LastError::NONE
+        };
+        // What does not fit is cut.
+        let _ = write!(
+            Text {
+                rest: &mut last.text
+            },
+            "{text}"
+        );
+        self.change(|moment| moment.last = last);
+        error
+    }
+}
