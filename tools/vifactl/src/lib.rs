@@ -11,32 +11,36 @@
 //! The rules of the stream, of identities and of states are the driver's own: its [`layer`] is
 //! compiled into this crate, over a [`seam`] of user space's.
 
+pub mod decode;
 pub mod exit;
 pub mod function;
 pub mod host;
 pub mod output;
+pub mod save_set;
 
 mod bind;
 mod check;
 mod cli;
 mod completions;
-mod decode;
 mod device;
 mod guide;
 mod headers;
 mod identity;
 mod interface;
+mod interrupt;
 mod list;
 mod man;
+mod pci_configuration;
 mod progress;
 mod region;
 mod restore;
 mod save;
-mod save_set;
 mod seam;
 mod show;
 mod state;
+mod stream_file;
 mod sys;
+mod verdict;
 mod watch;
 
 #[path = "../../../drivers/vfio/pci/vifa"]

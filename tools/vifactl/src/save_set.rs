@@ -1,3 +1,307 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Save sets: a file with a device's stream and a manifest.
+//! Save sets: a file with a device's stream and a manifest that says where it comes from.
+//!
+//! `struct vifa_save_set_header` of the uAPI header begins the file; [`manifest`] is what follows
+//! it, and `Documentation/vifa/save-set.rst` the specification of both. The kernel knows nothing of
+//! them: it makes and takes the stream alone.
+
+mod manifest;
+mod timestamp;
+
+pub(crate) use manifest::{Driver, Host, Interfaces, Manifest, Stream, VirtualFunction};
+pub(crate) use timestamp::timestamp;
+
+use crate::{
+    decode::{
+        damage::{Damage, Found},
+        structure::{Fields, SAVE_SET_HEADER},
+    },
+    headers as uapi,
+    layer::stream::Checksum,
+};
+use std::{
+    fmt,
+    io::{self, Read},
+};
+
+/// Bytes of the header.
+pub(crate) const HEADER_LENGTH: usize = SAVE_SET_HEADER.length;
+
+/// Bytes of the header that its CRC covers.
+const HEADER_COVERED: usize = HEADER_LENGTH - size_of::<u32>();
+
+/// The first bytes of every save set.
+pub(crate) fn magic() -> &'static [u8] {
+    magic_of(uapi::VIFA_SAVE_SET_MAGIC)
+}
+
+/// The characters of a magic constant of the header, without the final NUL.
+pub(crate) fn magic_of(constant: &'static [u8]) -> &'static [u8] {
+    constant.strip_suffix(b"\0").unwrap_or(constant)
+}
+
+/// The start of a save set: everything but the stream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SaveSet {
+    /// What the manifest says.
+    pub(crate) manifest: Manifest,
+    /// Where in the file the stream begins, in bytes.
+    pub(crate) stream_offset: u64,
+    /// Bytes of the stream.
+    pub(crate) stream_length: u64,
+}
+
+/// Why a save set could not be read.
+#[derive(Debug)]
+pub enum ReadError {
+    /// The file could not be read.
+    Input(io::Error),
+    /// It is no sound save set.
+    Damaged(Damage),
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Input(error) => error.fmt(f),
+            Self::Damaged(damage) => damage.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {}
+
+impl From<io::Error> for ReadError {
+    fn from(error: io::Error) -> Self {
+        Self::Input(error)
+    }
+}
+
+impl From<Damage> for ReadError {
+    fn from(damage: Damage) -> Self {
+        Self::Damaged(damage)
+    }
+}
+
+/// The header of a save set, with the bytes that it stands in.
+#[derive(Clone, Debug)]
+pub(crate) struct Header {
+    bytes: Vec<u8>,
+}
+
+impl Header {
+    /// Takes the header from the start of `input`, sound or not; short if the input is.
+    pub(crate) fn read(input: impl Read) -> io::Result<Self> {
+        let mut bytes = Vec::with_capacity(HEADER_LENGTH);
+
+        input.take(HEADER_LENGTH as u64).read_to_end(&mut bytes)?;
+        Ok(Self { bytes })
+    }
+
+    /// The fields; `None` if the input ended before the last.
+    pub(crate) fn fields(&self) -> Option<Fields<'_>> {
+        Fields::at(&SAVE_SET_HEADER, &self.bytes)
+    }
+
+    /// Checks the header.
+    ///
+    /// # Errors
+    ///
+    /// The first field that is wrong.
+    pub(crate) fn validate(&self) -> Result<(), Damage> {
+        const PART: &str = "save set header";
+        let Some(fields) = self.fields() else {
+            return Err(Damage::of_part(
+                self.bytes.len() as u64,
+                PART,
+                "the file ends here",
+            ));
+        };
+        let check = |holds: bool, field: &str, expected: String| {
+            holds.then_some(()).ok_or_else(|| {
+                Damage::of_field(
+                    SAVE_SET_HEADER.offset_of(field).unwrap_or(0),
+                    PART,
+                    field,
+                    expected,
+                    Found::Number(fields.integer(field)),
+                )
+            })
+        };
+
+        if !self.bytes.starts_with(magic()) {
+            let found = self.bytes.get(..magic().len()).unwrap_or_default();
+
+            return Err(Damage::of_field(
+                0,
+                PART,
+                "magic",
+                format_args!("{:?}", String::from_utf8_lossy(magic())),
+                Found::Text(String::from_utf8_lossy(found).into_owned()),
+            ));
+        }
+        let crc = Checksum::of(self.bytes.get(..HEADER_COVERED).unwrap_or_default());
+        check(
+            fields.integer("header_crc") == u64::from(crc),
+            "header_crc",
+            format!("{crc:#x}"),
+        )?;
+        check(
+            fields.integer("major") == u64::from(uapi::VIFA_SAVE_SET_MAJOR),
+            "major",
+            format!("{}", uapi::VIFA_SAVE_SET_MAJOR),
+        )?;
+        check(
+            (1..=u64::from(uapi::VIFA_MANIFEST_MAX)).contains(&self.manifest_length()),
+            "manifest_length",
+            format!("1 to {:#x}", uapi::VIFA_MANIFEST_MAX),
+        )?;
+        check(
+            self.end().is_some(),
+            "stream_length",
+            "a length that a file can have".to_owned(),
+        )
+    }
+
+    fn integer(&self, field: &str) -> u64 {
+        self.fields().map_or(0, |fields| fields.integer(field))
+    }
+
+    /// Bytes of the manifest.
+    fn manifest_length(&self) -> u64 {
+        self.integer("manifest_length")
+    }
+
+    /// Bytes of the stream.
+    pub(crate) fn stream_length(&self) -> u64 {
+        self.integer("stream_length")
+    }
+
+    /// Where the stream begins in the file.
+    fn stream_offset(&self) -> u64 {
+        (HEADER_LENGTH as u64).saturating_add(self.manifest_length())
+    }
+
+    /// Where the file ends; `None` if no file is so long.
+    fn end(&self) -> Option<u64> {
+        self.stream_offset()
+            .checked_add(self.stream_length())
+            .filter(|&end| i64::try_from(end).is_ok())
+    }
+
+    /// Takes the manifest from `input`, which stands behind the header. The header is sound.
+    ///
+    /// # Errors
+    ///
+    /// The input failed, or the manifest is damaged.
+    pub(crate) fn read_manifest(&self, input: impl Read) -> Result<SaveSet, ReadError> {
+        const PART: &str = "manifest";
+        let start = HEADER_LENGTH as u64;
+        let length = self.manifest_length();
+        let mut bytes = Vec::new();
+
+        input.take(length).read_to_end(&mut bytes)?;
+        if (bytes.len() as u64) < length {
+            let end = start.saturating_add(bytes.len() as u64);
+
+            return Err(Damage::of_part(end, PART, "the file ends here").into());
+        }
+        let crc = Checksum::of(&bytes);
+        if self.integer("manifest_crc") != u64::from(crc) {
+            return Err(Damage::of_field(
+                SAVE_SET_HEADER.offset_of("manifest_crc").unwrap_or(0),
+                "save set header",
+                "manifest_crc",
+                format_args!("{crc:#x}"),
+                Found::Number(self.integer("manifest_crc")),
+            )
+            .into());
+        }
+        let manifest = Manifest::parse(&bytes, start)?;
+        if manifest.stream.bytes != self.stream_length() {
+            return Err(Damage::of_field(
+                start,
+                PART,
+                "stream.bytes",
+                format_args!("{:#x}, as the header has it", self.stream_length()),
+                Found::Number(manifest.stream.bytes),
+            )
+            .into());
+        }
+        Ok(SaveSet {
+            manifest,
+            stream_offset: self.stream_offset(),
+            stream_length: self.stream_length(),
+        })
+    }
+
+    /// Checks that a file of `length` bytes can begin with this header.
+    ///
+    /// # Errors
+    ///
+    /// It is shorter or longer.
+    pub(crate) fn validate_length(&self, length: u64) -> Result<(), Damage> {
+        let start = self.stream_offset();
+
+        if self.end() == Some(length) {
+            return Ok(());
+        }
+        Err(Damage::of_field(
+            SAVE_SET_HEADER.offset_of("stream_length").unwrap_or(0),
+            "save set header",
+            "stream_length",
+            match length.checked_sub(start) {
+                Some(left) => format!("{left:#x}, which the file holds behind the manifest"),
+                None => "less than the file holds".to_owned(),
+            },
+            Found::Number(self.stream_length()),
+        ))
+    }
+
+    /// Makes the header of a save set with this manifest and a stream of `stream_length` bytes.
+    pub(crate) fn encode(manifest: &[u8], stream_length: u64) -> Vec<u8> {
+        let mut bytes = magic().to_vec();
+
+        // CAST: Both are small, and the writer bounds the manifest.
+        bytes.extend((uapi::VIFA_SAVE_SET_MAJOR as u16).to_le_bytes());
+        bytes.extend((uapi::VIFA_SAVE_SET_MINOR as u16).to_le_bytes());
+        bytes.extend((manifest.len() as u32).to_le_bytes());
+        bytes.extend(stream_length.to_le_bytes());
+        bytes.extend(Checksum::of(manifest).to_le_bytes());
+        bytes.extend(Checksum::of(&bytes).to_le_bytes());
+        bytes
+    }
+}
+
+impl SaveSet {
+    /// Takes the start of a save set from `input`, which then stands before the stream. Allocates no
+    /// more than a few times `VIFA_MANIFEST_MAX`.
+    ///
+    /// # Errors
+    ///
+    /// The input failed, or what it holds is damaged.
+    pub fn read(mut input: impl Read) -> Result<Self, ReadError> {
+        let header = Header::read(&mut input)?;
+
+        header.validate()?;
+        header.read_manifest(input)
+    }
+
+    /// As [`Self::read`], from the bytes of a whole file; returns the stream, too.
+    ///
+    /// # Errors
+    ///
+    /// It is damaged, or not as long as its header says. The stream is not looked at.
+    pub fn parse(file: &[u8]) -> Result<(Self, &[u8]), ReadError> {
+        let mut rest = file;
+        let header = Header::read(&mut rest)?;
+
+        header.validate()?;
+        header.validate_length(file.len() as u64)?;
+        Ok((header.read_manifest(&mut rest)?, rest))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where in the file stands what the driver's layer refuses.
+//!
+//! The layer says which section it refuses, and which field of it; [`structure`](super::structure)
+//! says where that field stands.
+
+use super::{
+    damage::{Damage, Found},
+    section::Kind,
+    structure::{
+        Structure, ADDRESS_RANGE, ADDRESS_RECORD, DATA_RUN, IDENTITY, RECORD, RELATION, RESOURCES,
+        SECTION_HEADER, STREAM_END, STREAM_HEADER,
+    },
+};
+use crate::{
+    layer::{
+        check::Violation,
+        restore::{Place, RestoreError},
+    },
+    verdict::Refusal,
+};
+use std::fmt::Display;
+
+/// The part of a stream that was being read.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Part {
+    StreamHeader,
+    /// A section that begins at this offset of the file.
+    Section {
+        offset: u64,
+        sequence: u64,
+        kind: Kind,
+    },
+    /// What follows the end section.
+    Behind,
+}
+
+/// Returns where in the file the structure's field stands, if it has it.
+fn field_at(structure: &Structure, start: u64, field: &str) -> Option<u64> {
+    Some(start.saturating_add(structure.offset_of(field)?))
+}
+
+/// The offset of the element `index` of an array at `start`.
+fn element_at(structure: &Structure, start: u64, index: u64) -> u64 {
+    start.saturating_add(index.saturating_mul(structure.length as u64))
+}
+
+fn damage(offset: u64, part: impl Display, violation: &Violation) -> Damage {
+    Damage::of_field(
+        offset,
+        part,
+        violation.field,
+        violation.expected,
+        Found::Number(violation.found),
+    )
+}
+
+/// Returns where a field of a section's payload stands, if it is one.
+fn payload_field_at(kind: Kind, start: u64, field: &str) -> Option<u64> {
+    let structure = match kind {
+        Kind::Identity => &IDENTITY,
+        Kind::Relations => {
+            let (index, field) = field.strip_prefix("relation[")?.split_once("].")?;
+            let start = element_at(&RELATION, start, index.parse().ok()?);
+
+            return field_at(&RELATION, start, field);
+        }
+        Kind::Address => &ADDRESS_RECORD,
+        Kind::Data => &DATA_RUN,
+        Kind::Control => &RESOURCES,
+        Kind::End => &STREAM_END,
+        Kind::Unknown => return None,
+    };
+
+    field_at(structure, start, field)
+}
+
+/// Says what `refusal` is about in a stream that begins at `start` of its file and of which `part`
+/// was being read, up to `end`.
+pub(super) fn locate(refusal: &Refusal, start: u64, part: &Part, end: u64) -> Damage {
+    let (section, kind, sequence) = match *part {
+        Part::StreamHeader => (start, Kind::Unknown, None),
+        Part::Section {
+            offset,
+            kind,
+            sequence,
+        } => (offset, kind, Some(sequence)),
+        Part::Behind => (end, Kind::Unknown, None),
+    };
+    let payload = section.saturating_add(SECTION_HEADER.length as u64);
+    let damage = match refusal {
+        RestoreError::Malformed(place, violation) => {
+            let (at, known) = match *place {
+                Place::StreamHeader => (start, field_at(&STREAM_HEADER, start, violation.field)),
+                Place::SectionHeader(_) => {
+                    (section, field_at(&SECTION_HEADER, section, violation.field))
+                }
+                Place::Payload(..) => (
+                    payload,
+                    payload_field_at(kind, payload, violation.field)
+                        .or_else(|| field_at(&SECTION_HEADER, section, violation.field)),
+                ),
+                Place::Range(_, index) => {
+                    let ranges = payload.saturating_add(ADDRESS_RECORD.length as u64);
+                    let range = element_at(&ADDRESS_RANGE, ranges, index.into());
+
+                    (range, field_at(&ADDRESS_RANGE, range, violation.field))
+                }
+                Place::Record(_, offset) => {
+                    let record = payload
+                        .saturating_add(RESOURCES.length as u64)
+                        .saturating_add(offset as u64);
+
+                    (record, field_at(&RECORD, record, violation.field))
+                }
+                Place::Behind => (end, None),
+            };
+
+            damage(known.unwrap_or(at), place, violation)
+        }
+        RestoreError::Excess => Damage::of_part(
+            end.saturating_sub(1),
+            Place::Behind,
+            "nothing may follow the end section",
+        ),
+        RestoreError::Incomplete(place) => {
+            Damage::of_part(end, place, "the stream is incomplete: it ends here")
+        }
+        RestoreError::Incompatible(_)
+        | RestoreError::Buffer
+        | RestoreError::OutOfMemory
+        | RestoreError::Device(_) => Damage::of_part(section, "stream", refusal),
+    };
+
+    damage.in_section(sequence)
+}

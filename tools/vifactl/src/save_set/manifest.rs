@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The manifest of a save set: what was saved, where it comes from, and when.
+
+use super::timestamp::is_timestamp;
+use crate::{
+    decode::damage::{Damage, Found},
+    function::Address,
+    identity::Identity,
+    interface::Interface,
+    layer::{identity, interface::Plane},
+    verdict::interfaces_of,
+};
+use serde::{Deserialize, Serialize};
+
+/// Version of the manifest: one with another major version is refused, a minor version adds only.
+const MAJOR: u16 = 1;
+const MINOR: u16 = 0;
+
+/// The name that damage in a manifest is reported under.
+const PART: &str = "manifest";
+
+/// A version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Version {
+    /// Those of different major versions do not understand one another.
+    pub(crate) major: u16,
+    /// A minor version adds only.
+    pub(crate) minor: u16,
+}
+
+/// The machine that a save set was made on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Host {
+    /// Its name, as uname(2) tells it.
+    pub(crate) name: String,
+    /// Release of its kernel.
+    pub(crate) kernel: String,
+}
+
+/// The driver that made the stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Driver {
+    /// Its name.
+    pub(crate) name: String,
+    /// Version of the module, where it states one.
+    pub(crate) version: Option<String>,
+}
+
+/// The virtual function that was saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VirtualFunction {
+    /// Its address.
+    pub(crate) address: Address,
+    /// Which of the physical function's it is, from 0.
+    pub(crate) index: u32,
+}
+
+/// The ids of its interfaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Interfaces {
+    /// Of the control plane.
+    pub(crate) control: u64,
+    /// Of the data plane.
+    pub(crate) data: u64,
+}
+
+/// The stream that stands behind the manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stream {
+    /// Bytes.
+    pub(crate) bytes: u64,
+    /// CRC-32C of all of them.
+    pub(crate) crc32c: u32,
+}
+
+/// What a save set says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    /// Version of the manifest.
+    pub(crate) manifest: Version,
+    /// When the device was saved: RFC 3339, UTC, to the second.
+    pub(crate) saved: String,
+    /// Where.
+    pub(crate) host: Host,
+    /// By which driver.
+    pub(crate) driver: Driver,
+    /// The physical function that the virtual one belongs to.
+    pub(crate) physical_function: Address,
+    /// The virtual function.
+    pub(crate) virtual_function: VirtualFunction,
+    /// Its interfaces.
+    pub(crate) interfaces: Interfaces,
+    /// What it is.
+    pub(crate) configuration: Identity,
+    /// Its state.
+    pub(crate) stream: Stream,
+}
+
+impl Interfaces {
+    /// The interfaces of the function at `address`.
+    pub(crate) fn of(address: Address) -> Self {
+        let interfaces = interfaces_of(address);
+
+        Self {
+            control: interfaces.plane(Plane::Control).as_raw(),
+            data: interfaces.plane(Plane::Data).as_raw(),
+        }
+    }
+}
+
+impl Manifest {
+    /// The version that this command writes.
+    pub(crate) const VERSION: Version = Version {
+        major: MAJOR,
+        minor: MINOR,
+    };
+
+    /// Reads a manifest, which begins at `offset` of its file.
+    ///
+    /// # Errors
+    ///
+    /// It is no manifest, or says what cannot be.
+    pub(super) fn parse(json: &[u8], offset: u64) -> Result<Self, Damage> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            manifest: Version,
+        }
+
+        // The version first: another major version may lay out everything else in its own way.
+        let version = serde_json::from_slice(json)
+            .map(|Versioned { manifest }| manifest)
+            .map_err(|error| syntax(json, offset, &error))?;
+        if version.major != MAJOR {
+            return Err(Damage::of_field(
+                offset,
+                PART,
+                "manifest.major",
+                MAJOR,
+                Found::Number(version.major.into()),
+            ));
+        }
+        let manifest: Self =
+            serde_json::from_slice(json).map_err(|error| syntax(json, offset, &error))?;
+        manifest.validate(offset)?;
+        Ok(manifest)
+    }
+
+    /// Checks what the manifest says, without the stream.
+    fn validate(&self, offset: u64) -> Result<(), Damage> {
+        let expected = Interfaces::of(self.virtual_function.address);
+
+        if !is_timestamp(&self.saved) {
+            return Err(Damage::of_field(
+                offset,
+                PART,
+                "saved",
+                "a time as in 2026-11-22T18:40:05Z",
+                Found::Text(self.saved.clone()),
+            ));
+        }
+        for (field, expected, found) in [
+            (
+                "interfaces.control",
+                expected.control,
+                self.interfaces.control,
+            ),
+            ("interfaces.data", expected.data, self.interfaces.data),
+        ] {
+            if expected != found {
+                return Err(Damage::of_field(
+                    offset,
+                    PART,
+                    field,
+                    format_args!("{expected:#x}, which is {}", Interface(expected)),
+                    Found::Number(found),
+                ));
+            }
+        }
+        identity::Identity::try_from(&self.configuration)
+            .map(drop)
+            .map_err(|violation| {
+                Damage::of_field(
+                    offset,
+                    PART,
+                    format!("configuration.{}", violation.field),
+                    violation.expected,
+                    Found::Number(violation.found),
+                )
+            })
+    }
+
+    /// Checks that a source that is as `identity` says and whose control interface is `interface`
+    /// is the one that the manifest speaks of. The manifest begins at `offset` of its file.
+    ///
+    /// # Errors
+    ///
+    /// The first field that differs.
+    pub(crate) fn validate_source(
+        &self,
+        identity: &identity::Identity,
+        interface: u64,
+        offset: u64,
+    ) -> Result<(), Damage> {
+        if self.interfaces.control != interface {
+            return Err(Damage::of_field(
+                offset,
+                PART,
+                "interfaces.control",
+                format_args!("{interface:#x}, as the stream has it"),
+                Found::Number(self.interfaces.control),
+            ));
+        }
+        let own = identity::Identity::try_from(&self.configuration);
+        let differing = match &own {
+            Ok(own) if own == identity => return Ok(()),
+            // Whatever a field's rule, here it has to be equal.
+            Ok(own) => identity
+                .mismatches(own)
+                .chain(own.mismatches(identity))
+                .map(|mismatch| mismatch.field)
+                .next(),
+            Err(violation) => Some(violation.field),
+        };
+
+        Err(Damage::of_part(
+            offset,
+            PART,
+            format_args!(
+                "configuration.{} is not what the stream has",
+                differing.unwrap_or_default()
+            ),
+        ))
+    }
+
+    /// Checks that the stream behind the manifest, which begins at `offset` of its file, has this
+    /// CRC.
+    ///
+    /// # Errors
+    ///
+    /// It has another.
+    pub(crate) fn validate_crc(&self, crc: u32, offset: u64) -> Result<(), Damage> {
+        if self.stream.crc32c == crc {
+            return Ok(());
+        }
+        Err(Damage::of_field(
+            offset,
+            PART,
+            "stream.crc32c",
+            format_args!("{crc:#x}, which the stream has"),
+            Found::Number(self.stream.crc32c.into()),
+        ))
+    }
+}
+
+/// What is wrong with the text of a manifest.
+fn syntax(json: &[u8], start: u64, error: &serde_json::Error) -> Damage {
+    let lines = json.split_inclusive(|&byte| byte == b'\n');
+    let before: usize = lines
+        .take(error.line().saturating_sub(1))
+        .map(<[u8]>::len)
+        .sum();
+    let offset = before
+        .saturating_add(error.column().saturating_sub(1))
+        .min(json.len());
+
+    Damage::of_part(start.saturating_add(offset as u64), PART, error)
+}
