@@ -15,8 +15,8 @@ const HEADERS: [&str; 4] = [
 
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../../..")
-        .canonicalize()
+        .ancestors()
+        .find(|directory| directory.join(HEADERS[0]).is_file())
         .expect("the crate stands inside its repository");
     let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR");
     let all = Path::new(&out).join("all.h");

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{bail, Context, Result};
 
 use crate::{
-    fault::RegisterFile,
+    fault::{Capability, RegisterFile},
     hw,
     sysfs::{Module, PciFunction},
 };
@@ -50,15 +50,27 @@ impl Bed {
 
     /// Finds the physical function and changes nothing.
     pub fn find(settings: &Settings) -> Result<Self> {
-        let functions = PciFunction::find(hw::VIFA_REFERENCE_VENDOR, hw::VIFA_REFERENCE_PF_DEVICE)?;
-        let pf = functions
-            .into_iter()
-            .next()
-            .context("there is no VIFA reference device")?;
-        Ok(Self {
-            pf,
-            settings: settings.clone(),
-        })
+        Self::find_with(settings, hw::VIFA_HW_FEATURE_P2P)
+            .context("there is no VIFA reference device")
+    }
+
+    /// A bed on another reference device, whose VFs have no P2P-quiesced run state.
+    pub fn without_p2p(&self) -> Result<Self> {
+        let bed = Self::find_with(&self.settings, 0)
+            .context("there is no VIFA reference device with p2p=off")?;
+        bed.restore()?;
+        Ok(bed)
+    }
+
+    /// Finds the first reference device that has the feature P2P just as `p2p` says.
+    fn find_with(settings: &Settings, p2p: u32) -> Result<Self> {
+        for pf in PciFunction::find(hw::VIFA_REFERENCE_VENDOR, hw::VIFA_REFERENCE_PF_DEVICE)? {
+            if Capability::of(&pf)?.features & hw::VIFA_HW_FEATURE_P2P == p2p {
+                let settings = settings.clone();
+                return Ok(Self { pf, settings });
+            }
+        }
+        bail!("no physical function is such a device")
     }
 
     /// Makes the bed anew where a test changed it.

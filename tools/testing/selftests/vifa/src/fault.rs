@@ -71,6 +71,30 @@ pub enum Fault {
     NoInterrupt,
 }
 
+/// What the VIFA capability of a physical function says.
+pub struct Capability {
+    /// `VIFA_HW_FEATURE_*`
+    pub features: u32,
+    location: u32,
+    frames: u32,
+    timeout: Duration,
+}
+
+impl Capability {
+    /// Reads the capability of `pf`.
+    pub fn of(pf: &PciFunction) -> Result<Self> {
+        let config = fs::read(pf.attribute("config")).context("configuration space of the PF")?;
+        let capability = find_capability(&config)?;
+        let register = |offset: u32| read32(&config, capability + offset as usize);
+        Ok(Self {
+            features: register(hw::VIFA_DVSEC_FEATURES)?,
+            location: register(hw::VIFA_DVSEC_LOCATION)?,
+            frames: register(hw::VIFA_DVSEC_FRAMES)?,
+            timeout: Duration::from_millis(register(hw::VIFA_DVSEC_TIMEOUT)?.into()),
+        })
+    }
+}
+
 /// The register file of a physical function.
 pub struct RegisterFile {
     registers: Mapping,
@@ -88,12 +112,8 @@ fn read32(config: &[u8], offset: usize) -> Result<u32> {
 impl RegisterFile {
     /// Maps the register file of `pf`, whose driver goes on using it.
     pub fn map(pf: &PciFunction) -> Result<Self> {
-        let config = fs::read(pf.attribute("config")).context("configuration space of the PF")?;
-        let capability = find_capability(&config)?;
-        let location = read32(&config, capability + hw::VIFA_DVSEC_LOCATION as usize)?;
-        let milliseconds = read32(&config, capability + hw::VIFA_DVSEC_TIMEOUT as usize)?;
-        let frames = read32(&config, capability + hw::VIFA_DVSEC_FRAMES as usize)?;
-        let bar = location & hw::VIFA_DVSEC_LOCATION_BAR;
+        let capability = Capability::of(pf)?;
+        let bar = capability.location & hw::VIFA_DVSEC_LOCATION_BAR;
         let path = pf.attribute(&format!("resource{bar}"));
         let file = OpenOptions::new()
             .read(true)
@@ -102,13 +122,13 @@ impl RegisterFile {
             .with_context(|| path.display().to_string())?;
         let registers = Mapping::of_file(
             file,
-            u64::from(location & hw::VIFA_DVSEC_LOCATION_OFFSET),
-            (frames * hw::VIFA_HW_FRAME_SIZE) as usize,
+            u64::from(capability.location & hw::VIFA_DVSEC_LOCATION_OFFSET),
+            (capability.frames * hw::VIFA_HW_FRAME_SIZE) as usize,
         )
         .with_context(|| format!("mmap of {}", path.display()))?;
         Ok(Self {
             registers,
-            timeout: Duration::from_millis(milliseconds.into()),
+            timeout: capability.timeout,
         })
     }
 
@@ -166,6 +186,16 @@ impl RegisterFile {
             bail!("the device does not take the fault {fault:?}");
         }
         Ok(Armed { file: self, slot })
+    }
+
+    /// Counts the commands `opcode` of the VF `vf`: a fault that changes nothing.
+    pub fn count(&self, vf: u32, opcode: Opcode) -> Result<Armed<'_>> {
+        self.arm(
+            vf,
+            opcode,
+            Fault::Delay(Duration::ZERO),
+            hw::VIFA_FAULT_ALWAYS,
+        )
     }
 
     fn slot(&self, slot: u32, register: u32) -> u32 {

@@ -58,13 +58,18 @@ impl KernelLog {
         }
     }
 
+    /// How many messages so far hold all of `words`.
+    pub fn count(&mut self, words: &[&str]) -> Result<usize> {
+        self.collect()?;
+        let holds = |message: &&String| words.iter().all(|word| message.contains(word));
+        Ok(self.messages.iter().filter(holds).count())
+    }
+
     /// Waits for a message that holds all of `words`.
     pub fn expect(&mut self, words: &[&str]) -> Result<()> {
         let deadline = Instant::now() + TIMEOUT;
         loop {
-            self.collect()?;
-            let found = |message: &String| words.iter().all(|word| message.contains(word));
-            if self.messages.iter().any(found) {
+            if self.count(words)? > 0 {
                 return Ok(());
             }
             if Instant::now() > deadline {

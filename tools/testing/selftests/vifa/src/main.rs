@@ -1,33 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests of the VIFA driver against the reference device, through VFIO's user API.
-//!
-//! Runs as root on the SR-IOV host. Each test stands for one claim and runs in a process of its own
-//! with a deadline; the results come as TAP. `Documentation/vifa/testing.rst` tells how to run them.
-
-mod bed;
-mod engine;
-mod expect;
-mod fault;
-mod hw;
-mod kmsg;
-mod ktap;
-mod migration;
-mod process;
-mod stream;
-mod sys;
-mod sysfs;
-mod tests;
-mod vfio;
+//! Runs the tests: as root on the SR-IOV host, each in a process of its own with a deadline. The
+//! results come as TAP. `Documentation/vifa/testing.rst` tells how to run them.
 
 use std::{io, path::PathBuf, process::ExitCode, time::Instant};
 
 use anyhow::{ensure, Result};
 use clap::Parser;
-
-use bed::{Bed, Settings};
-use ktap::Report;
-use process::run_with_deadline;
+use vifa_selftests::{
+    bed::{Bed, Settings},
+    ktap::Report,
+    process::run_with_deadline,
+    sys, tests,
+};
 
 /// Tests the VIFA driver against the reference device.
 #[derive(Parser)]

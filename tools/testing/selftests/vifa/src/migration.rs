@@ -10,12 +10,12 @@ use std::{
 
 use anyhow::{anyhow, bail, Context, Result};
 use vfio_bindings::bindings::vfio::{
-    self, vfio_device_feature_mig_data_size, vfio_device_feature_mig_state,
+    self, vfio_device_feature_mig_data_size, vfio_device_feature_mig_state, vfio_precopy_info,
 };
 
 use crate::{
     expect, sys,
-    vfio::{Device, Feature, Operation},
+    vfio::{request, Device, Feature, Operation},
 };
 
 /// `enum vfio_device_mig_state`
@@ -45,14 +45,21 @@ impl State {
         Self::PreCopyP2p,
     ];
 
-    /// Those that a device can be brought to that has STOP_COPY and P2P.
-    pub const SUPPORTED: [Self; 5] = [
+    /// Those that a device can be brought to that has STOP_COPY, P2P and PRE_COPY.
+    pub const SUPPORTED: [Self; 7] = [
         Self::Stop,
         Self::Running,
         Self::StopCopy,
         Self::Resuming,
         Self::RunningP2p,
+        Self::PreCopy,
+        Self::PreCopyP2p,
     ];
+
+    /// Whether this is one of the "saving group" of states, which share a session.
+    pub fn is_saving(self) -> bool {
+        matches!(self, Self::StopCopy | Self::PreCopy | Self::PreCopyP2p)
+    }
 
     /// The state's name in the header.
     pub fn name(self) -> &'static str {
@@ -135,6 +142,32 @@ impl Session {
                 got => stream.extend_from_slice(&buffer[..got]),
             }
         }
+    }
+
+    /// Reads to the temporary end of the stream, as there is one in PRE_COPY, in pieces of
+    /// `segments`.
+    pub fn read_to_pause(&self, segments: Segments) -> io::Result<Vec<u8>> {
+        let mut stream = Vec::new();
+        loop {
+            match self.read(segments.length()) {
+                Ok(bytes) if bytes.is_empty() => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(bytes) => stream.extend(bytes),
+                Err(error) if error.raw_os_error() == Some(libc::ENOMSG) => return Ok(stream),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// What `VFIO_MIG_GET_PRECOPY_INFO` answers to `flags`, which are the kernel's to set.
+    pub fn precopy_info(&self, flags: u32) -> io::Result<vfio_precopy_info> {
+        let mut info = vfio_precopy_info {
+            argsz: size_of::<vfio_precopy_info>() as u32,
+            flags,
+            initial_bytes: u64::MAX,
+            dirty_bytes: u64::MAX,
+        };
+        sys::ioctl(self, &request::MIG_GET_PRECOPY_INFO, &mut info)?;
+        Ok(info)
     }
 
     /// One write of `bytes`; returns how many were taken.

@@ -48,8 +48,14 @@ plain!(
     crate::hw::vifa_section_header,
     crate::hw::vifa_stream_end,
     crate::hw::vifa_identity,
+    crate::hw::vifa_relation,
+    crate::hw::vifa_address_record,
+    crate::hw::vifa_address_range,
     crate::hw::vifa_data_run,
+    crate::hw::vifa_resources,
+    crate::hw::vifa_record,
     crate::hw::vifa_region,
+    crate::hw::vifa_save_set_header,
 );
 
 /// Memory that somebody else may change at any time: a device's registers, or memory for its DMA.
@@ -151,6 +157,27 @@ impl Mapping {
             )
         };
         usize::try_from(taken).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// Does `request` on `file` with the argument at `offset`.
+    ///
+    /// # Panics
+    ///
+    /// If the argument would reach outside the mapping or not be aligned.
+    pub fn ioctl<T>(
+        &self,
+        file: impl AsFd,
+        request: &Request<T>,
+        offset: usize,
+    ) -> io::Result<c_int> {
+        // SAFETY: the kernel accesses a `T` in the mapping, or meets the end of what is accessible.
+        result(unsafe {
+            libc::ioctl(
+                file.as_fd().as_raw_fd(),
+                request.number,
+                self.pointer::<T>(offset),
+            )
+        })
     }
 
     /// A pointer to a `T` at `offset`.
@@ -353,6 +380,21 @@ pub fn remove_module(name: &CStr) -> io::Result<()> {
     // SAFETY: the name is a terminated string.
     let value = unsafe { libc::syscall(libc::SYS_delete_module, name.as_ptr(), libc::O_NONBLOCK) };
     result(value as c_int).map(drop)
+}
+
+/// Mounts the file system of the type `kind` on the directory `target`.
+pub fn mount(kind: &CStr, target: &CStr) -> io::Result<()> {
+    // SAFETY: all are terminated strings, and there are no options.
+    result(unsafe {
+        libc::mount(
+            kind.as_ptr(),
+            target.as_ptr(),
+            kind.as_ptr(),
+            0,
+            ptr::null(),
+        )
+    })
+    .map(drop)
 }
 
 /// Which side of a fork this is.

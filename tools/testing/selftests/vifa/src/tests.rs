@@ -2,14 +2,19 @@
 
 //! The tests. Each module is one subject; a test is named after the subject and its claim.
 
+mod address;
 mod binding;
 mod close;
+mod compatibility;
 mod device;
 mod fault;
 mod feature;
 mod fixture;
 mod parallel;
+mod pre_copy;
 mod region;
+mod relation;
+mod resources;
 mod restore;
 mod save;
 mod state;
@@ -72,7 +77,12 @@ pub fn all() -> Vec<Test> {
         state::tests(),
         save::tests(),
         restore::tests(),
+        relation::tests(),
+        address::tests(),
+        resources::tests(),
+        compatibility::tests(),
         transfer::tests(),
+        pre_copy::tests(),
         region::tests(),
         close::tests(),
         parallel::tests(),

@@ -5,7 +5,7 @@
 mod address_space;
 mod device;
 mod feature;
-mod request;
+pub mod request;
 
 pub use address_space::{AddressSpace, DmaMemory};
 pub use device::{Device, Interrupt};

@@ -42,6 +42,7 @@ pub fn tests() -> Vec<Test> {
     }
     tests.extend(claims!("close":
         many_sessions_leave_no_memory_behind,
+        many_sessions_of_a_running_device_leave_no_memory_behind,
         many_refused_streams_leave_no_memory_behind,
         ended_sessions_hold_no_buffers,
     ));
@@ -155,6 +156,16 @@ fn many_sessions_leave_no_memory_behind(bed: &Bed) -> Result<()> {
         device.change_state(State::Stop)
     })?;
     expect::same_bytes("stream after many sessions", &device.save()?, &stream)?;
+    guest.recover()
+}
+
+fn many_sessions_of_a_running_device_leave_no_memory_behind(bed: &Bed) -> Result<()> {
+    let (mut guest, _) = Guest::saved(bed, 0)?;
+    let device = &guest.vf.device;
+    costs_no_memory(200, || {
+        device.start(State::PreCopy)?.read(100)?;
+        device.change_state(State::Running)
+    })?;
     guest.recover()
 }
 

@@ -18,10 +18,11 @@ use crate::{
 
 pub fn tests() -> Vec<Test> {
     claims!("feature":
-        migration_is_stop_copy_and_p2p,
+        migration_is_stop_copy_p2p_and_pre_copy,
+        migration_of_a_device_without_p2p_is_stop_copy_and_pre_copy,
         probes_tell_which_operations_there_are,
         dma_logging_is_not_offered,
-        precopy_is_not_offered,
+        precopy_information_can_be_had_in_version_2,
         short_arguments_are_refused,
         unknown_flags_are_refused,
         get_with_set_and_neither_are_refused,
@@ -39,16 +40,26 @@ fn open(bed: &Bed) -> Result<Device> {
     Device::open(&bed.vf(0)?, &AddressSpace::iommufd()?)
 }
 
-fn migration_is_stop_copy_and_p2p(bed: &Bed) -> Result<()> {
+fn migration_is(bed: &Bed, flags: u32) -> Result<()> {
     let migration = open(bed)?.feature(Feature::new(
         Operation::Get,
         MIGRATION,
         vfio_device_feature_migration::default(),
     ))?;
-    expect::equal(
-        "flags of MIGRATION",
-        migration.flags,
-        u64::from(vfio::VFIO_MIGRATION_STOP_COPY | vfio::VFIO_MIGRATION_P2P),
+    expect::equal("flags of MIGRATION", migration.flags, flags.into())
+}
+
+fn migration_is_stop_copy_p2p_and_pre_copy(bed: &Bed) -> Result<()> {
+    migration_is(
+        bed,
+        vfio::VFIO_MIGRATION_STOP_COPY | vfio::VFIO_MIGRATION_P2P | vfio::VFIO_MIGRATION_PRE_COPY,
+    )
+}
+
+fn migration_of_a_device_without_p2p_is_stop_copy_and_pre_copy(bed: &Bed) -> Result<()> {
+    migration_is(
+        &bed.without_p2p()?,
+        vfio::VFIO_MIGRATION_STOP_COPY | vfio::VFIO_MIGRATION_PRE_COPY,
     )
 }
 
@@ -103,15 +114,20 @@ fn dma_logging_is_not_offered(bed: &Bed) -> Result<()> {
     Ok(())
 }
 
-fn precopy_is_not_offered(bed: &Bed) -> Result<()> {
-    expect::refused(
-        "MIG_PRECOPY_INFOv2",
-        open(bed)?.probe(
-            Operation::ProbeSet,
-            vfio::VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2,
-        ),
-        &[libc::EINVAL],
-    )
+fn precopy_information_can_be_had_in_version_2(bed: &Bed) -> Result<()> {
+    const INFO: u32 = vfio::VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2;
+    let device = open(bed)?;
+    device.probe(Operation::ProbeSet, INFO)?;
+    for operation in [Operation::ProbeGet, Operation::Get] {
+        expect::refused(
+            &format!("{operation:?}"),
+            device.probe(operation, INFO),
+            &[libc::EINVAL],
+        )?;
+    }
+    device.feature(Feature::new(Operation::Set, INFO, ()))?;
+    device.feature(Feature::new(Operation::Set, INFO, ()))?;
+    Ok(())
 }
 
 /// Asks for `feature` with `argsz` and `flags` as they are given.

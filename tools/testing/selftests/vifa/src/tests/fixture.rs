@@ -13,6 +13,9 @@ use crate::{
     fault::{self, Fault, RegisterFile},
     hw,
     migration::{Segments, State},
+    region,
+    stream::Stream,
+    sysfs::PciFunction,
     vfio::{AddressSpace, DmaMemory},
 };
 
@@ -37,6 +40,13 @@ pub fn filled(pattern: u64, length: u64) -> Vec<u8> {
     (0..length / 8)
         .flat_map(|word| pattern.wrapping_add(word).to_le_bytes())
         .collect()
+}
+
+/// The ids of `function`'s control interface and data interface.
+pub fn interfaces(function: &PciFunction) -> Result<[u64; 2]> {
+    let (domain, bus, devfn) = function.address()?;
+    let place = (u64::from(domain) << 32) | (u64::from(bus) << 16) | (u64::from(devfn) << 8);
+    Ok([hw::VIFA_PLANE_CONTROL, hw::VIFA_PLANE_DATA].map(|plane| place | u64::from(plane)))
 }
 
 impl Guest {
@@ -155,6 +165,43 @@ impl Guest {
         )?;
         self.engine.enable(&self.vf).context("after a reset")?;
         self.work(0x1234_5678_9abc_def0).context("after a reset")
+    }
+
+    /// The VF refuses `stream`, at the write or when RESUMING ends; a reset makes it run again.
+    /// Returns the text of the error.
+    pub fn refuses(&self, what: &str, stream: &[u8]) -> Result<String> {
+        let device = &self.vf.device;
+        let result = device.try_load(stream, Segments::Whole)?;
+        expect::refused(what, result, &[libc::EINVAL])?;
+        let state = device.state()?;
+        expect::claim(
+            &format!("{what}: RESUMING or ERROR rather than {}", state.name()),
+            matches!(state, State::Resuming | State::Error),
+        )?;
+        let text = region::error_text(&region::read(device)?)?.to_owned();
+        self.vf.reset()?;
+        expect::equal("state after a reset", device.state()?, State::Running)?;
+        Ok(text)
+    }
+
+    /// The VF refuses all `streams` and works afterwards.
+    pub fn refuses_each<S: AsRef<[u8]>>(
+        &mut self,
+        streams: impl IntoIterator<Item = (String, S)>,
+    ) -> Result<()> {
+        for (what, stream) in streams {
+            self.refuses(&what, stream.as_ref())?;
+        }
+        self.recover()
+    }
+
+    /// The VF refuses `stream`, whose error names `field`.
+    pub fn refuses_naming(&self, field: &str, what: &str, stream: &Stream) -> Result<()> {
+        let text = self.refuses(what, &stream.seal())?;
+        expect::claim(
+            &format!("{what}: an error that names {field}, not {text:?}"),
+            text.contains(field),
+        )
     }
 
     /// A VF that saved a state, and the stream of it; in STOP.

@@ -2,8 +2,6 @@
 
 //! Writing a device's state: what is taken, and what is refused.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result};
 
 use super::{
@@ -14,12 +12,12 @@ use super::{
 use crate::{
     bed::Bed,
     expect,
-    fault::{Armed, Fault, RegisterFile, LOAD},
+    fault::{RegisterFile, LOAD},
     hw,
     migration::{Segments, State},
     process::all_at_once,
     stream::{Section, Stream},
-    sys::{bytes_of, value_of, Mapping, Plain},
+    sys::Mapping,
 };
 
 pub fn tests() -> Vec<Test> {
@@ -36,14 +34,13 @@ pub fn tests() -> Vec<Test> {
         stream_extended_by_a_byte_is_refused,
         foreign_streams_are_refused,
         other_major_version_is_refused,
+        later_minor_version_is_taken,
         unknown_mandatory_section_is_refused,
-        unknown_optional_section_is_skipped,
+        unknown_optional_sections_are_skipped,
+        unknown_optional_section_within_a_part_is_refused,
         missing_repeated_and_misplaced_sections_are_refused,
         section_of_another_interface_is_refused,
-        incompatible_identity_is_refused,
-        local_memory_run_out_of_place_is_refused,
-        malformed_control_record_is_refused,
-        control_record_that_the_device_refuses_is_refused,
+        section_of_the_other_plane_is_refused,
         wrong_totals_are_refused,
         exchanged_section_is_refused,
         refused_stream_never_loads_the_control_plane,
@@ -74,31 +71,6 @@ fn same_in_pieces(bed: &Bed, segments: Segments) -> Result<()> {
     session.write_all(&stream, segments).context("write")?;
     device.change_state(State::Stop)?;
     expect::same_bytes("stream of what was loaded", &device.save()?, &stream)
-}
-
-/// The VF refuses `stream`, at the write or when RESUMING ends; a reset makes it run again.
-fn refuses(guest: &Guest, what: &str, stream: &[u8]) -> Result<()> {
-    let device = &guest.vf.device;
-    let result = device.try_load(stream, Segments::Whole)?;
-    expect::refused(what, result, &[libc::EINVAL])?;
-    let state = device.state()?;
-    expect::claim(
-        &format!("{what}: RESUMING or ERROR rather than {}", state.name()),
-        matches!(state, State::Resuming | State::Error),
-    )?;
-    guest.vf.reset()?;
-    expect::equal("state after a reset", device.state()?, State::Running)
-}
-
-/// The VF refuses all `streams` and works afterwards.
-fn refuses_each<S: AsRef<[u8]>>(
-    guest: &mut Guest,
-    streams: impl IntoIterator<Item = (String, S)>,
-) -> Result<()> {
-    for (what, stream) in streams {
-        refuses(guest, &what, stream.as_ref())?;
-    }
-    guest.recover()
 }
 
 fn session_cannot_be_read(bed: &Bed) -> Result<()> {
@@ -188,7 +160,7 @@ fn write_from_a_bad_address_changes_nothing(bed: &Bed) -> Result<()> {
 
 fn empty_stream_is_refused(bed: &Bed) -> Result<()> {
     let mut guest = Guest::new(bed, 0)?;
-    refuses(&guest, "empty stream", &[])?;
+    guest.refuses("empty stream", &[])?;
     guest.recover()
 }
 
@@ -199,7 +171,7 @@ fn stream_truncated_at_each_section_border_is_refused(bed: &Bed) -> Result<()> {
     let cuts = borders
         .into_iter()
         .map(|at| (format!("stream cut at {at}"), &stream[..at]));
-    refuses_each(&mut guest, cuts)
+    guest.refuses_each(cuts)
 }
 
 fn stream_truncated_at_odd_places_is_refused(bed: &Bed) -> Result<()> {
@@ -217,13 +189,13 @@ fn stream_truncated_at_odd_places_is_refused(bed: &Bed) -> Result<()> {
         length - 1,
     ];
     let cuts = places.map(|at| (format!("stream cut at {at}"), &stream[..at]));
-    refuses_each(&mut guest, cuts)
+    guest.refuses_each(cuts)
 }
 
 fn stream_extended_by_a_byte_is_refused(bed: &Bed) -> Result<()> {
     let (mut guest, mut stream) = Guest::saved(bed, 0)?;
     stream.push(0);
-    refuses(&guest, "stream and a byte", &stream)?;
+    guest.refuses("stream and a byte", &stream)?;
     stream.pop();
     let device = &guest.vf.device;
     let session = device.start(State::Resuming)?;
@@ -249,7 +221,7 @@ fn foreign_streams_are_refused(bed: &Bed) -> Result<()> {
         ("random bytes".to_owned(), noise),
         ("text".to_owned(), b"#!/bin/sh\necho hello\n".repeat(200)),
     ];
-    refuses_each(&mut guest, streams)
+    guest.refuses_each(streams)
 }
 
 fn other_major_version_is_refused(bed: &Bed) -> Result<()> {
@@ -262,7 +234,16 @@ fn other_major_version_is_refused(bed: &Bed) -> Result<()> {
             stream.seal(),
         )
     });
-    refuses_each(&mut guest, streams)
+    guest.refuses_each(streams)
+}
+
+fn later_minor_version_is_taken(bed: &Bed) -> Result<()> {
+    let (guest, bytes) = Guest::saved(bed, 0)?;
+    let mut stream = Stream::parse(&bytes)?;
+    stream.header.minor += 7;
+    let device = &guest.vf.device;
+    device.load(&stream.seal())?;
+    expect::same_bytes("stream of what was loaded", &device.save()?, &bytes)
 }
 
 fn any_flipped_bit_is_refused(bed: &Bed) -> Result<()> {
@@ -289,7 +270,7 @@ fn any_flipped_bit_is_refused(bed: &Bed) -> Result<()> {
             let mut flipped = stream.clone();
             flipped[*at] ^= 1 << (at % 8);
             let what = format!("bit {} of byte {at} flipped", at % 8);
-            refuses(guest, &what, &flipped)?;
+            guest.refuses(&what, &flipped)?;
         }
         guest.recover()
     };
@@ -311,28 +292,6 @@ fn unknown_section(like: &Section, flags: u32, payload: &[u8]) -> Section {
     section
 }
 
-/// Puts `section` into `stream` at `index`, and counts it in the totals.
-fn insert(stream: &mut Stream, index: usize, section: Section) -> Result<()> {
-    stream.sections.insert(index, section);
-    let sections = stream.sections.len() as u64 - 1;
-    edit(
-        stream,
-        hw::VIFA_SECTION_END,
-        |end: &mut hw::vifa_stream_end| {
-            end.sections = sections;
-        },
-    )
-}
-
-/// Changes the structure at the start of the first section of the type `kind`.
-fn edit<T: Plain>(stream: &mut Stream, kind: u32, change: impl FnOnce(&mut T)) -> Result<()> {
-    let payload = stream.payload(kind)?;
-    let mut value = value_of(payload).context("a payload that is too short")?;
-    change(&mut value);
-    payload[..size_of::<T>()].copy_from_slice(bytes_of(&value));
-    Ok(())
-}
-
 fn unknown_mandatory_section_is_refused(bed: &Bed) -> Result<()> {
     let (mut guest, bytes) = Guest::saved(bed, 0)?;
     let stream = Stream::parse(&bytes)?;
@@ -340,26 +299,49 @@ fn unknown_mandatory_section_is_refused(bed: &Bed) -> Result<()> {
     for index in 0..stream.sections.len() {
         let mut stream = stream.clone();
         let section = unknown_section(&stream.sections[0], hw::VIFA_SECTION_MANDATORY, b"unknown");
-        insert(&mut stream, index, section)?;
+        stream.insert(index, section)?;
         streams.push((format!("unknown mandatory section {index}"), stream.seal()));
     }
-    refuses_each(&mut guest, streams)
+    guest.refuses_each(streams)
 }
 
-fn unknown_optional_section_is_skipped(bed: &Bed) -> Result<()> {
+fn unknown_optional_sections_are_skipped(bed: &Bed) -> Result<()> {
     let (guest, bytes) = Guest::saved(bed, 0)?;
     let mut stream = Stream::parse(&bytes)?;
     let like = stream.sections[0].clone();
-    for (index, payload) in [
-        (1, &[0x5a; 5000][..]),
-        (2, &[]),
-        (stream.sections.len() + 1, b"x"),
+    for (behind, payload) in [
+        (hw::VIFA_SECTION_IDENTITY, &[0x5a; 5000][..]),
+        (hw::VIFA_SECTION_RELATIONS, &[]),
+        (hw::VIFA_SECTION_CONTROL, b"x"),
     ] {
-        insert(&mut stream, index, unknown_section(&like, 0, payload))?;
+        let index = stream.position(behind)? + 1;
+        stream.insert(index, unknown_section(&like, 0, payload))?;
     }
+    let before_control = stream.position(hw::VIFA_SECTION_CONTROL)?;
+    stream.insert(
+        before_control,
+        unknown_section(&like, 0, b"between the planes"),
+    )?;
     let device = &guest.vf.device;
     device.load(&stream.seal())?;
     expect::same_bytes("stream of what was loaded", &device.save()?, &bytes)
+}
+
+fn unknown_optional_section_within_a_part_is_refused(bed: &Bed) -> Result<()> {
+    let (mut guest, bytes) = Guest::saved(bed, 0)?;
+    let stream = Stream::parse(&bytes)?;
+    let address = stream.position(hw::VIFA_SECTION_ADDRESS)?;
+    let mut streams = Vec::new();
+    for (what, index) in [("before", address + 1), ("between", address + 2)] {
+        let mut stream = stream.clone();
+        let section = unknown_section(&stream.sections[0], 0, b"optional");
+        stream.insert(index, section)?;
+        streams.push((
+            format!("optional section {what} the data of a part"),
+            stream.seal(),
+        ));
+    }
+    guest.refuses_each(streams)
 }
 
 fn missing_repeated_and_misplaced_sections_are_refused(bed: &Bed) -> Result<()> {
@@ -368,11 +350,11 @@ fn missing_repeated_and_misplaced_sections_are_refused(bed: &Bed) -> Result<()> 
     let mut streams = Vec::new();
     for index in 0..stream.sections.len() {
         let mut missing = stream.clone();
-        missing.sections.remove(index);
+        missing.remove(index)?;
         streams.push((format!("stream without section {index}"), missing.seal()));
         let mut repeated = stream.clone();
         let again = repeated.sections[index].clone();
-        repeated.sections.insert(index, again);
+        repeated.insert(index, again)?;
         streams.push((
             format!("stream with section {index} twice"),
             repeated.seal(),
@@ -380,156 +362,39 @@ fn missing_repeated_and_misplaced_sections_are_refused(bed: &Bed) -> Result<()> 
     }
     for index in 1..stream.sections.len() {
         let mut swapped = stream.clone();
-        swapped.sections.swap(index - 1, index);
+        swapped.swap(index - 1, index)?;
         streams.push((
             format!("stream with sections {} and {index} swapped", index - 1),
             swapped.seal(),
         ));
     }
-    refuses_each(&mut guest, streams)
+    guest.refuses_each(streams)
 }
 
-fn section_of_another_interface_is_refused(bed: &Bed) -> Result<()> {
+/// The VF refuses the saved stream with the bits `flipped` of a section's interface, whichever
+/// section that is.
+fn refuses_interface(bed: &Bed, flipped: u64) -> Result<()> {
     let (mut guest, bytes) = Guest::saved(bed, 0)?;
     let stream = Stream::parse(&bytes)?;
     let mut streams = Vec::new();
-    for index in 1..stream.sections.len() {
+    for index in 0..stream.sections.len() {
         let mut stream = stream.clone();
         let interface = &mut stream.sections[index].header.interface;
-        *interface ^= 0x100;
+        *interface ^= flipped;
         streams.push((
             format!("section {index} of the interface {interface:#x}"),
             stream.seal(),
         ));
     }
-    refuses_each(&mut guest, streams)
+    guest.refuses_each(streams)
 }
 
-fn incompatible_identity_is_refused(bed: &Bed) -> Result<()> {
-    type Change = fn(&mut hw::vifa_identity);
-    const CHANGES: [(&str, Change); 13] = [
-        ("vendor", |identity| identity.vendor ^= 1),
-        ("device", |identity| identity.device ^= 1),
-        ("subsystem_vendor", |identity| {
-            identity.subsystem_vendor ^= 1
-        }),
-        ("subsystem", |identity| identity.subsystem ^= 1),
-        ("revision_id", |identity| identity.revision_id ^= 1),
-        ("vifa_revision", |identity| identity.vifa_revision += 1),
-        ("features", |identity| identity.features |= 0x8000_0000),
-        ("bar_size[0]", |identity| identity.bar_size[0] *= 2),
-        ("interrupt_vectors", |identity| {
-            identity.interrupt_vectors += 1
-        }),
-        ("queues", |identity| identity.queues += 1),
-        ("granule", |identity| identity.granule ^= 0x3000),
-        ("local_memory", |identity| identity.local_memory *= 2),
-        ("record_version[1]", |identity| {
-            identity.record_version[1] += 1
-        }),
-    ];
-    let (mut guest, bytes) = Guest::saved(bed, 0)?;
-    for (field, change) in CHANGES {
-        let mut stream = Stream::parse(&bytes)?;
-        edit(&mut stream, hw::VIFA_SECTION_IDENTITY, change)?;
-        let mut log = crate::kmsg::KernelLog::from_now()?;
-        refuses(
-            &guest,
-            &format!("identity with another {field}"),
-            &stream.seal(),
-        )?;
-        log.expect(&[&bed.vf(0)?.to_string(), field])?;
-    }
-    guest.recover()
+fn section_of_another_interface_is_refused(bed: &Bed) -> Result<()> {
+    refuses_interface(bed, 0x100)
 }
 
-fn local_memory_run_out_of_place_is_refused(bed: &Bed) -> Result<()> {
-    let (mut guest, bytes) = Guest::saved(bed, 0)?;
-    let local = guest.vf.local_memory();
-    let mut streams = Vec::new();
-    for (what, offset) in [
-        ("behind the end", local),
-        ("at an odd place", 8),
-        ("at the end of the numbers", u64::MAX - 4095),
-        ("behind the next", local / 2 + (1 << 20)),
-        ("at the next", local / 2),
-    ] {
-        let mut stream = Stream::parse(&bytes)?;
-        edit(
-            &mut stream,
-            hw::VIFA_SECTION_DATA,
-            |run: &mut hw::vifa_data_run| {
-                run.offset = offset;
-            },
-        )?;
-        streams.push((format!("run {what}"), stream.seal()));
-    }
-    let mut short = Stream::parse(&bytes)?;
-    let payload = short.payload(hw::VIFA_SECTION_DATA)?;
-    payload.truncate(payload.len() - 8);
-    streams.push((
-        "run that is no multiple of the granule".to_owned(),
-        short.seal(),
-    ));
-    refuses_each(&mut guest, streams)
-}
-
-fn malformed_control_record_is_refused(bed: &Bed) -> Result<()> {
-    type Change = fn(&mut hw::vifa_hw_record);
-    const CHANGES: [(&str, Change); 6] = [
-        ("a type that is none", |record| record.type_ = 0xffff),
-        ("a type that this device does not know", |record| {
-            record.type_ = 15
-        }),
-        ("version 0", |record| record.version = 0),
-        ("a version that is too high", |record| {
-            record.version = 0x7fff
-        }),
-        ("a length that is too great", |record| {
-            record.length = 0x7fff_ffff
-        }),
-        ("a reserved field that is not 0", |record| {
-            record.reserved = 1
-        }),
-    ];
-    let (mut guest, bytes) = Guest::saved(bed, 0)?;
-    let mut streams = Vec::new();
-    for (what, change) in CHANGES {
-        let mut stream = Stream::parse(&bytes)?;
-        edit(&mut stream, hw::VIFA_SECTION_CONTROL, change)?;
-        streams.push((format!("record with {what}"), stream.seal()));
-    }
-    let mut cut = Stream::parse(&bytes)?;
-    let payload = cut.payload(hw::VIFA_SECTION_CONTROL)?;
-    payload.truncate(payload.len() - 8);
-    let length = payload.len() as u64;
-    edit(
-        &mut cut,
-        hw::VIFA_SECTION_END,
-        |end: &mut hw::vifa_stream_end| {
-            end.control_bytes = length;
-        },
-    )?;
-    streams.push(("last record cut".to_owned(), cut.seal()));
-    let registers = RegisterFile::map(&bed.pf)?;
-    let loads = count_loads(&registers)?;
-    refuses_each(&mut guest, streams)?;
-    expect::equal("LOAD commands", loads.fired(), 0)
-}
-
-/// What only the device can know to be wrong, it refuses itself.
-fn control_record_that_the_device_refuses_is_refused(bed: &Bed) -> Result<()> {
-    let (mut guest, bytes) = Guest::saved(bed, 0)?;
-    let mut stream = Stream::parse(&bytes)?;
-    let payload = stream.payload(hw::VIFA_SECTION_CONTROL)?;
-    let content = size_of::<hw::vifa_hw_record>();
-    // The first record is the configuration, whose first word is the control register.
-    payload[content..content + 4].fill(0xff);
-    let registers = RegisterFile::map(&bed.pf)?;
-    let loads = count_loads(&registers)?;
-    refuses(&guest, "control register of ones", &stream.seal())?;
-    expect::equal("LOAD commands", loads.fired(), 1)?;
-    guest.recover()
+fn section_of_the_other_plane_is_refused(bed: &Bed) -> Result<()> {
+    refuses_interface(bed, u64::from(hw::VIFA_PLANE_CONTROL ^ hw::VIFA_PLANE_DATA))
 }
 
 fn wrong_totals_are_refused(bed: &Bed) -> Result<()> {
@@ -544,10 +409,10 @@ fn wrong_totals_are_refused(bed: &Bed) -> Result<()> {
     let mut streams = Vec::new();
     for (what, change) in CHANGES {
         let mut stream = Stream::parse(&bytes)?;
-        edit(&mut stream, hw::VIFA_SECTION_END, change)?;
+        stream.edit(hw::VIFA_SECTION_END, change)?;
         streams.push((format!("totals with wrong {what}"), stream.seal()));
     }
-    refuses_each(&mut guest, streams)
+    guest.refuses_each(streams)
 }
 
 /// A section that is right by itself, but not of this stream: the end section's CRC tells.
@@ -572,22 +437,17 @@ fn exchanged_section_is_refused(bed: &Bed) -> Result<()> {
             stream.seal_parts(),
         ));
     }
-    refuses_each(&mut guest, streams)
-}
-
-/// A fault that changes nothing, but counts.
-fn count_loads(registers: &RegisterFile) -> Result<Armed<'_>> {
-    registers.arm(0, LOAD, Fault::Delay(Duration::ZERO), 1000)
+    guest.refuses_each(streams)
 }
 
 fn refused_stream_never_loads_the_control_plane(bed: &Bed) -> Result<()> {
     let (guest, stream) = Guest::saved(bed, 0)?;
     let registers = RegisterFile::map(&bed.pf)?;
-    let loads = count_loads(&registers)?;
+    let loads = registers.count(0, LOAD)?;
     let mut flipped = stream.clone();
     *flipped.last_mut().context("a stream")? ^= 1;
-    refuses(&guest, "stream with a flipped bit", &flipped)?;
-    refuses(&guest, "stream that was cut", &stream[..stream.len() - 1])?;
+    guest.refuses("stream with a flipped bit", &flipped)?;
+    guest.refuses("stream that was cut", &stream[..stream.len() - 1])?;
     expect::equal("LOAD commands after refusals", loads.fired(), 0)?;
     guest.vf.device.load(&stream)?;
     expect::equal("LOAD commands after a load", loads.fired(), 1)

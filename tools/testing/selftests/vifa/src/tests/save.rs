@@ -4,14 +4,18 @@
 
 use anyhow::{Context, Result};
 
-use super::{claims, fixture::Guest, Test};
+use super::{
+    claims,
+    fixture::{interfaces, Guest},
+    Test,
+};
 use crate::{
     bed::Bed,
     engine::Command,
     expect, hw,
     migration::{Segments, State},
-    stream::Stream,
-    sys::{value_of, Mapping},
+    stream::{Section, Stream},
+    sys::Mapping,
 };
 
 pub fn tests() -> Vec<Test> {
@@ -19,7 +23,6 @@ pub fn tests() -> Vec<Test> {
         stream_is_sound,
         equal_states_give_equal_streams,
         scratch_registers_change_the_control_section_alone,
-        data_sections_are_what_is_mapped,
         discarded_local_memory_is_not_in_the_stream,
         end_of_stream_stays,
         read_of_nothing_takes_nothing,
@@ -30,7 +33,6 @@ pub fn tests() -> Vec<Test> {
         session_cannot_be_written,
         session_has_no_position,
         session_shows_that_it_can_be_read,
-        session_has_no_precopy_information,
         closed_session_does_not_bind_the_device,
     );
     tests.extend(Segments::TRIED.map(|segments| {
@@ -75,48 +77,47 @@ fn stream_is_sound(bed: &Bed) -> Result<()> {
     )?;
     expect::same_bytes("stream, sealed anew", &bytes, &stream.seal())?;
 
-    let (domain, bus, devfn) = bed.vf(0)?.address()?;
-    let function = (u64::from(domain) << 32) | (u64::from(bus) << 16) | (u64::from(devfn) << 8);
+    let [control, data] = interfaces(&bed.vf(0)?)?;
     for section in &stream.sections {
-        let plane = match section.kind() {
-            hw::VIFA_SECTION_DATA => hw::VIFA_PLANE_DATA,
-            _ => hw::VIFA_PLANE_CONTROL,
+        let interface = match section.kind() {
+            hw::VIFA_SECTION_ADDRESS | hw::VIFA_SECTION_DATA => data,
+            _ => control,
         };
         expect::equal(
             &format!("interface of section {}", section.header.sequence),
             section.header.interface,
-            function | u64::from(plane),
+            interface,
         )?;
     }
 
-    let kinds: Vec<u32> = stream
-        .sections
-        .iter()
-        .map(|section| section.kind())
-        .collect();
-    let mut expected = vec![hw::VIFA_SECTION_IDENTITY];
-    expected.resize(kinds.len() - 2, hw::VIFA_SECTION_DATA);
-    expected.extend([hw::VIFA_SECTION_CONTROL, hw::VIFA_SECTION_END]);
-    expect::equal("types of the sections", &kinds, &expected)?;
+    let kinds: Vec<u32> = stream.sections.iter().map(Section::kind).collect();
+    expect::equal(
+        "types of the sections",
+        &kinds,
+        &vec![
+            hw::VIFA_SECTION_IDENTITY,
+            hw::VIFA_SECTION_RELATIONS,
+            hw::VIFA_SECTION_ADDRESS,
+            hw::VIFA_SECTION_DATA,
+            hw::VIFA_SECTION_DATA,
+            hw::VIFA_SECTION_CONTROL,
+            hw::VIFA_SECTION_END,
+        ],
+    )?;
 
-    let data: usize = stream
-        .of_kind(hw::VIFA_SECTION_DATA)
-        .map(|section| section.payload.len() - size_of::<hw::vifa_data_run>())
-        .sum();
-    let control = stream.of_kind(hw::VIFA_SECTION_CONTROL).next();
-    let control = control.map_or(0, |section| section.payload.len());
-    let last = stream.sections.last().context("sections")?;
-    let end: hw::vifa_stream_end = value_of(&last.payload).context("end section")?;
+    let data: u64 = stream.runs()?.iter().map(|(_, length)| length).sum();
+    let resources: hw::vifa_resources = stream.value(hw::VIFA_SECTION_CONTROL)?;
+    let end: hw::vifa_stream_end = stream.value(hw::VIFA_SECTION_END)?;
     expect::equal(
         "sections in the totals",
         end.sections,
         kinds.len() as u64 - 1,
     )?;
-    expect::equal("data bytes in the totals", end.data_bytes, data as u64)?;
+    expect::equal("data bytes in the totals", end.data_bytes, data)?;
     expect::equal(
         "control bytes in the totals",
         end.control_bytes,
-        control as u64,
+        resources.length.into(),
     )
 }
 
@@ -151,36 +152,6 @@ fn scratch_registers_change_the_control_section_alone(bed: &Bed) -> Result<()> {
     Ok(())
 }
 
-/// Offset and length of the data runs in `stream`.
-fn runs(stream: &Stream) -> Result<Vec<(u64, u64)>> {
-    stream
-        .of_kind(hw::VIFA_SECTION_DATA)
-        .map(|section| {
-            let run: hw::vifa_data_run = value_of(&section.payload).context("data run")?;
-            let length = section.payload.len() - size_of::<hw::vifa_data_run>();
-            Ok((run.offset, length as u64))
-        })
-        .collect()
-}
-
-fn granule(stream: &mut Stream) -> Result<u64> {
-    let identity: hw::vifa_identity =
-        value_of(stream.payload(hw::VIFA_SECTION_IDENTITY)?).context("identity")?;
-    Ok(identity.granule.into())
-}
-
-fn data_sections_are_what_is_mapped(bed: &Bed) -> Result<()> {
-    let guest = furnished(bed)?;
-    let middle = guest.vf.local_memory() / 2;
-    let mut stream = Stream::parse(&guest.vf.device.save()?)?;
-    let granule = granule(&mut stream)?;
-    expect::equal(
-        "data runs",
-        runs(&stream)?,
-        vec![(0, granule), (middle, granule)],
-    )
-}
-
 fn discarded_local_memory_is_not_in_the_stream(bed: &Bed) -> Result<()> {
     let mut guest = furnished(bed)?;
     let middle = guest.vf.local_memory() / 2;
@@ -188,9 +159,9 @@ fn discarded_local_memory_is_not_in_the_stream(bed: &Bed) -> Result<()> {
         local: 0,
         length: middle,
     })?;
-    let mut stream = Stream::parse(&guest.vf.device.save()?)?;
-    let granule = granule(&mut stream)?;
-    expect::equal("data runs", runs(&stream)?, vec![(middle, granule)])
+    let stream = Stream::parse(&guest.vf.device.save()?)?;
+    let granule = u64::from(stream.identity()?.granule);
+    expect::equal("data runs", stream.runs()?, vec![(middle, granule)])
 }
 
 fn end_of_stream_stays(bed: &Bed) -> Result<()> {
@@ -296,15 +267,6 @@ fn session_shows_that_it_can_be_read(bed: &Bed) -> Result<()> {
         "poll after the session to show an error",
         session.poll()? & libc::POLLERR != 0,
     )
-}
-
-fn session_has_no_precopy_information(bed: &Bed) -> Result<()> {
-    let guest = furnished(bed)?;
-    let session = guest.vf.device.start(State::StopCopy)?;
-    // SAFETY: without PRE_COPY nobody serves VFIO_MIG_GET_PRECOPY_INFO; an address of 0 would at
-    // worst be answered by EFAULT.
-    let result = unsafe { crate::sys::ioctl_value(&session, 0x3b79, 0) };
-    expect::refused("VFIO_MIG_GET_PRECOPY_INFO", result, &[libc::ENOTTY])
 }
 
 fn closed_session_does_not_bind_the_device(bed: &Bed) -> Result<()> {

@@ -3,7 +3,7 @@
 //! The state machine of VFIO migration v2: every ordered pair of states, and numbers that are none.
 //!
 //! What is expected is computed here from the words of `include/uapi/linux/vfio.h`, for a device
-//! with STOP_COPY and P2P, and not taken from the kernel's table.
+//! with STOP_COPY and PRE_COPY, with P2P and without, and not taken from the kernel's table.
 
 use std::{collections::VecDeque, io};
 
@@ -39,45 +39,109 @@ const fn arc_with_session(from: State, to: State) -> Arc {
     }
 }
 
-/// The arcs of a device with STOP_COPY and P2P.
-const ARCS: [Arc; 8] = [
-    arc(State::Running, State::RunningP2p),
-    arc(State::RunningP2p, State::Running),
-    arc(State::RunningP2p, State::Stop),
-    arc(State::Stop, State::RunningP2p),
+/// What of the protocol a device has besides STOP_COPY and PRE_COPY.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    WithP2p,
+    WithoutP2p,
+}
+
+/// The arcs of every device.
+const ARCS: [Arc; 6] = [
     arc_with_session(State::Stop, State::StopCopy),
     arc(State::StopCopy, State::Stop),
     arc_with_session(State::Stop, State::Resuming),
     arc(State::Resuming, State::Stop),
+    arc_with_session(State::Running, State::PreCopy),
+    arc(State::PreCopy, State::Running),
 ];
 
-/// The "saving group" of states.
-fn is_saving(state: State) -> bool {
-    matches!(state, State::StopCopy | State::PreCopy | State::PreCopyP2p)
-}
+/// The further arcs of a device with P2P.
+const ARCS_WITH_P2P: [Arc; 9] = [
+    arc(State::Running, State::RunningP2p),
+    arc(State::RunningP2p, State::Running),
+    arc(State::RunningP2p, State::Stop),
+    arc(State::Stop, State::RunningP2p),
+    arc_with_session(State::RunningP2p, State::PreCopyP2p),
+    arc(State::PreCopyP2p, State::RunningP2p),
+    arc(State::PreCopy, State::PreCopyP2p),
+    arc(State::PreCopyP2p, State::PreCopy),
+    arc(State::PreCopyP2p, State::StopCopy),
+];
 
-/// The shortest path from `from` to `to` on which no saving state is an interior one; `None`: there
-/// is none. Empty where both are the same.
-fn path(from: State, to: State) -> Option<Vec<&'static Arc>> {
-    let mut paths = VecDeque::from([(from, Vec::new())]);
-    let mut seen = vec![from];
-    while let Some((at, arcs)) = paths.pop_front() {
-        if at == to {
-            return Some(arcs);
+/// The further arcs of a device without P2P.
+const ARCS_WITHOUT_P2P: [Arc; 3] = [
+    arc(State::Running, State::Stop),
+    arc(State::Stop, State::Running),
+    arc(State::PreCopy, State::StopCopy),
+];
+
+impl Protocol {
+    fn arcs(self) -> impl Iterator<Item = &'static Arc> {
+        let further: &[Arc] = match self {
+            Self::WithP2p => &ARCS_WITH_P2P,
+            Self::WithoutP2p => &ARCS_WITHOUT_P2P,
+        };
+        ARCS.iter().chain(further)
+    }
+
+    /// Whether a device can be brought to `state`.
+    fn has(self, state: State) -> bool {
+        State::SUPPORTED.contains(&state) && self.arcs().any(|arc| arc.to == state)
+    }
+
+    /// The states that a test can begin in.
+    fn starts(self) -> impl Iterator<Item = State> {
+        let states = State::SUPPORTED.into_iter();
+        [State::Error]
+            .into_iter()
+            .chain(states.filter(move |state| self.has(*state)))
+    }
+
+    /// The shortest path from `from` to `to`; `None`: there is none. Empty where both are the same.
+    ///
+    /// A state of the saving group is an interior one only where the whole path is in the group,
+    /// whose states share a session.
+    fn path(self, from: State, to: State) -> Option<Vec<&'static Arc>> {
+        if from == State::StopCopy && matches!(to, State::PreCopy | State::PreCopyP2p) {
+            // "These arcs are not permitted and return error if requested."
+            return None;
         }
-        if is_saving(at) && at != from {
-            continue;
-        }
-        for arc in ARCS.iter().filter(|arc| arc.from == at) {
-            if !seen.contains(&arc.to) {
-                seen.push(arc.to);
-                let mut longer = arcs.clone();
-                longer.push(arc);
-                paths.push_back((arc.to, longer));
+        let within_group = from.is_saving() && to.is_saving();
+        let mut paths = VecDeque::from([(from, Vec::new())]);
+        let mut seen = vec![from];
+        while let Some((at, arcs)) = paths.pop_front() {
+            if at == to {
+                return Some(arcs);
+            }
+            if at.is_saving() && at != from && !within_group {
+                continue;
+            }
+            for arc in self.arcs().filter(|arc| arc.from == at) {
+                if !seen.contains(&arc.to) {
+                    seen.push(arc.to);
+                    let mut longer = arcs.clone();
+                    longer.push(arc);
+                    paths.push_back((arc.to, longer));
+                }
             }
         }
+        None
     }
-    None
+
+    fn expected(self, from: State, to: State) -> Expected {
+        if from == State::Error || !self.has(to) {
+            // "ERROR cannot be specified as a device state"; only a reset leaves it. "The optional
+            // states cannot be used with SET_STATE if the device does not support them."
+            return Expected::Refused;
+        }
+        match self.path(from, to) {
+            Some(arcs) => Expected::Reached {
+                session: arcs.last().is_some_and(|arc| arc.begins_session),
+            },
+            None => Expected::Refused,
+        }
+    }
 }
 
 /// What the specification says of a request.
@@ -89,30 +153,16 @@ enum Expected {
     Refused,
 }
 
-fn expected(from: State, to: State) -> Expected {
-    if from == State::Error || to == State::Error {
-        // "ERROR cannot be specified as a device state"; only a reset leaves it.
-        return Expected::Refused;
-    }
-    match path(from, to) {
-        Some(arcs) => Expected::Reached {
-            session: arcs.last().is_some_and(|arc| arc.begins_session),
-        },
-        None => Expected::Refused,
-    }
-}
-
 /// Numbers that are no state.
 const NO_STATES: [u32; 5] = [8, 9, 255, 0x7fff_ffff, 0xffff_ffff];
 
 pub fn tests() -> Vec<Test> {
-    let starts = [State::Error].into_iter().chain(State::SUPPORTED);
     let mut tests = Vec::new();
-    for from in starts {
+    for from in Protocol::WithP2p.starts() {
         for to in State::ALL {
             tests.push(Test::new(
                 format!("state.{}_to_{}", from.name(), to.name()),
-                move |bed| try_pair(bed, from, to),
+                move |bed| try_pair(bed, Protocol::WithP2p, from, to),
             ));
         }
         tests.push(Test::new(
@@ -120,11 +170,25 @@ pub fn tests() -> Vec<Test> {
             move |bed| try_numbers(bed, from),
         ));
     }
+    for from in Protocol::WithoutP2p.starts() {
+        tests.push(Test::new(
+            format!("state.{}_to_each_without_P2P", from.name()),
+            move |bed| {
+                let bed = bed.without_p2p()?;
+                State::ALL.into_iter().try_for_each(|to| {
+                    try_pair(&bed, Protocol::WithoutP2p, from, to)
+                        .with_context(|| format!("to {}", to.name()))
+                })
+            },
+        ));
+    }
     for to in [
         State::Stop,
         State::Running,
         State::StopCopy,
         State::RunningP2p,
+        State::PreCopy,
+        State::PreCopyP2p,
     ] {
         tests.push(Test::new(
             format!("state.RESUMING_without_a_stream_to_{}", to.name()),
@@ -151,19 +215,19 @@ fn guest_in(bed: &Bed, state: State) -> Result<(Guest, Option<Session>)> {
             session.write_all(&stream, Segments::Whole)?;
             Some(session)
         }
-        State::StopCopy => Some(device.start(state)?),
+        state if state.is_saving() => Some(device.start(state)?),
         _ => device.enter(state)?,
     };
     expect::equal("state at the start", guest.vf.device.state()?, state)?;
     Ok((guest, session))
 }
 
-fn try_pair(bed: &Bed, from: State, to: State) -> Result<()> {
+fn try_pair(bed: &Bed, protocol: Protocol, from: State, to: State) -> Result<()> {
     let (mut guest, session) =
         guest_in(bed, from).with_context(|| format!("way to {}", from.name()))?;
     let device = &guest.vf.device;
     let result = device.request_state(to as u32);
-    match expected(from, to) {
+    match protocol.expected(from, to) {
         Expected::Reached { session: expected } => {
             let new = match result {
                 Ok(new) => new,
@@ -189,7 +253,8 @@ fn refusal(from: State) -> &'static [i32] {
     }
 }
 
-/// The session of the state `from` lives on only where the state is the same; a new one works.
+/// The session of the state `from` lives on only where the state is the same, or another of the
+/// saving group; a new one works.
 fn sessions_are_right(
     from: State,
     to: State,
@@ -203,8 +268,8 @@ fn sessions_are_right(
         }
     };
     if let Some(old) = old {
-        match from == to {
-            true => use_it(&old, from).context("session of the same state")?,
+        match from == to || (from.is_saving() && to.is_saving()) {
+            true => use_it(&old, from).context("session that goes on")?,
             false => expect::refused("session that ended", use_it(&old, from), &[libc::ENODEV])?,
         }
     }
@@ -243,25 +308,73 @@ fn try_incomplete(bed: &Bed, to: State) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn names(from: State, to: State) -> Option<Vec<&'static str>> {
-        Some(path(from, to)?.iter().map(|arc| arc.to.name()).collect())
+    fn names(protocol: Protocol, from: State, to: State) -> Option<Vec<&'static str>> {
+        let path = protocol.path(from, to)?;
+        Some(path.iter().map(|arc| arc.to.name()).collect())
     }
 
     #[test]
-    fn the_header_s_combinations_come_out() {
-        assert_eq!(
-            names(State::Resuming, State::Running),
-            Some(vec!["STOP", "RUNNING_P2P", "RUNNING"])
-        );
-        assert_eq!(
-            names(State::Running, State::StopCopy),
-            Some(vec!["RUNNING_P2P", "STOP", "STOP_COPY"])
-        );
-        assert_eq!(
-            names(State::StopCopy, State::Resuming),
-            Some(vec!["STOP", "RESUMING"])
-        );
-        assert_eq!(names(State::Running, State::PreCopy), None);
-        assert_eq!(names(State::Stop, State::Stop), Some(vec![]));
+    fn the_combinations_of_a_device_with_p2p_come_out() {
+        let names = |from, to| names(Protocol::WithP2p, from, to);
+        for (from, to, expected) in [
+            (
+                State::Resuming,
+                State::Running,
+                &["STOP", "RUNNING_P2P", "RUNNING"][..],
+            ),
+            (
+                State::Running,
+                State::StopCopy,
+                &["RUNNING_P2P", "STOP", "STOP_COPY"],
+            ),
+            (State::StopCopy, State::Resuming, &["STOP", "RESUMING"]),
+            (
+                State::PreCopy,
+                State::StopCopy,
+                &["PRE_COPY_P2P", "STOP_COPY"],
+            ),
+            (
+                State::PreCopy,
+                State::RunningP2p,
+                &["RUNNING", "RUNNING_P2P"],
+            ),
+            (
+                State::PreCopyP2p,
+                State::Resuming,
+                &["RUNNING_P2P", "STOP", "RESUMING"],
+            ),
+            (
+                State::Running,
+                State::PreCopyP2p,
+                &["RUNNING_P2P", "PRE_COPY_P2P"],
+            ),
+            (
+                State::Stop,
+                State::PreCopy,
+                &["RUNNING_P2P", "RUNNING", "PRE_COPY"],
+            ),
+            (State::Stop, State::Stop, &[]),
+        ] {
+            assert_eq!(names(from, to).as_deref(), Some(expected));
+        }
+        assert_eq!(names(State::StopCopy, State::PreCopy), None);
+    }
+
+    #[test]
+    fn the_combinations_of_a_device_without_p2p_come_out() {
+        let names = |from, to| names(Protocol::WithoutP2p, from, to);
+        for (from, to, expected) in [
+            (State::Running, State::StopCopy, &["STOP", "STOP_COPY"][..]),
+            (State::PreCopy, State::StopCopy, &["STOP_COPY"]),
+            (State::PreCopy, State::Stop, &["RUNNING", "STOP"]),
+            (
+                State::Resuming,
+                State::PreCopy,
+                &["STOP", "RUNNING", "PRE_COPY"],
+            ),
+        ] {
+            assert_eq!(names(from, to).as_deref(), Some(expected));
+        }
+        assert!(!Protocol::WithoutP2p.has(State::PreCopyP2p));
     }
 }

@@ -8,7 +8,8 @@ use std::ffi::c_ulong;
 use iommufd_bindings::iommufd::{iommu_ioas_alloc, iommu_ioas_map, iommu_ioas_unmap};
 use vfio_bindings::bindings::vfio::{
     vfio_device_attach_iommufd_pt, vfio_device_bind_iommufd, vfio_device_info,
-    vfio_iommu_type1_dma_map, vfio_iommu_type1_dma_unmap, vfio_irq_info, vfio_region_info,
+    vfio_iommu_type1_dma_map, vfio_iommu_type1_dma_unmap, vfio_irq_info, vfio_precopy_info,
+    vfio_region_info,
 };
 
 use crate::sys::{Argument, Request};
@@ -31,7 +32,8 @@ macro_rules! sized_by {
 }
 
 sized_by!(argsz: vfio_device_info, vfio_region_info, vfio_irq_info, vfio_device_bind_iommufd,
-    vfio_device_attach_iommufd_pt, vfio_iommu_type1_dma_map, vfio_iommu_type1_dma_unmap);
+    vfio_device_attach_iommufd_pt, vfio_iommu_type1_dma_map, vfio_iommu_type1_dma_unmap,
+    vfio_precopy_info);
 sized_by!(size: iommu_ioas_alloc, iommu_ioas_map, iommu_ioas_unmap);
 
 macro_rules! requests {
@@ -64,6 +66,8 @@ requests! {
     IOMMU_MAP_DMA: vfio_iommu_type1_dma_map = 113;
     /// `VFIO_IOMMU_UNMAP_DMA`
     IOMMU_UNMAP_DMA: vfio_iommu_type1_dma_unmap = 114;
+    /// `VFIO_MIG_GET_PRECOPY_INFO`
+    MIG_GET_PRECOPY_INFO: vfio_precopy_info = 121;
     /// `IOMMU_IOAS_ALLOC`
     IOAS_ALLOC: iommu_ioas_alloc = 0x81;
     /// `IOMMU_IOAS_MAP`

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of the VIFA driver against the reference device, through VFIO's user API.
+//!
+//! Each test of [`tests`] stands for one claim. What they stand on, from VFIO's ioctls to the guest's
+//! side of the reference device, is public for other programs that drive the same devices.
+
+pub mod bed;
+pub mod engine;
+pub mod expect;
+pub mod fault;
+pub mod hw;
+pub mod kmsg;
+pub mod ktap;
+pub mod migration;
+pub mod process;
+pub mod region;
+pub mod stream;
+pub mod sys;
+pub mod sysfs;
+pub mod tests;
+pub mod tracefs;
+pub mod vfio;
