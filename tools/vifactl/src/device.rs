@@ -39,6 +39,9 @@ pub(crate) const REGION_MAX: u64 = 0x1_0000;
 /// The driver of virtual functions.
 pub(crate) const VF_DRIVER: &str = "vifa-vfio-pci";
 
+/// The driver of physical functions.
+pub(crate) const PF_DRIVER: &str = "vifa-vfio-pci-pf";
+
 /// Who has a device open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Hold {
@@ -82,19 +85,26 @@ impl Device {
             Some(driver) => bail!("{address} is bound to the driver {driver}, not to {VF_DRIVER}"),
             None => bail!("{address} is bound to no driver (vifactl bind {address})"),
         }
-        let (hold, opened) = match Holder::of(address, host) {
-            Some(holder) => {
-                let opened = open::duplicate(&function, &holder)?;
-
-                (Hold::Process(holder), opened)
-            }
-            None => (Hold::Own, open::open(&function, host)?),
-        };
-
+        if let Some(holder) = Holder::of(address, host) {
+            return Self::share(address, holder);
+        }
         Ok(Self {
             address,
-            hold,
-            opened,
+            hold: Hold::Own,
+            opened: open::open(&function, host)?,
+        })
+    }
+
+    /// Shares the virtual function at `address` with `holder`.
+    ///
+    /// # Errors
+    ///
+    /// The holder has gone, or the user may not trace it.
+    pub(crate) fn share(address: Address, holder: Holder) -> Result<Self> {
+        Ok(Self {
+            address,
+            opened: open::duplicate(address, &holder)?,
+            hold: Hold::Process(holder),
         })
     }
 

@@ -94,22 +94,27 @@ const FEATURES: [(u32, &str); 3] = [
     (headers::VIFA_FEATURE_LOCAL_MEMORY, "LOCAL_MEMORY"),
 ];
 
-impl Identity {
-    /// The names of its features; a number for bits without a name.
-    pub(crate) fn features(&self) -> Vec<String> {
-        let mut names = Vec::new();
-        let mut rest = self.features;
+/// The names of the `features`; a number for bits without a name.
+pub(crate) fn feature_names(features: u32) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut rest = features;
 
-        for (bit, name) in FEATURES {
-            if rest & bit != 0 {
-                names.push(name.to_owned());
-                rest &= !bit;
-            }
+    for (bit, name) in FEATURES {
+        if rest & bit != 0 {
+            names.push(name.to_owned());
+            rest &= !bit;
         }
-        if rest != 0 {
-            names.push(format!("{rest:#x}"));
-        }
-        names
+    }
+    if rest != 0 {
+        names.push(format!("{rest:#x}"));
+    }
+    names
+}
+
+impl Identity {
+    /// The names of its features.
+    pub(crate) fn features(&self) -> Vec<String> {
+        feature_names(self.features)
     }
 }
 

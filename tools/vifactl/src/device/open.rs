@@ -23,7 +23,12 @@ use super::{
     holder::Holder,
     request::{self, Descriptor},
 };
-use crate::{exit::Exit, function::Function, host::Host, sys};
+use crate::{
+    exit::Exit,
+    function::{Address, Function},
+    host::Host,
+    sys,
+};
 
 /// How long the kernel may answer that the device is busy with a reset.
 const RESET: Duration = Duration::from_secs(2);
@@ -34,10 +39,10 @@ pub(super) struct Opened {
     pub(super) _keep: Vec<File>,
 }
 
-/// Duplicates the descriptor of whoever holds `function`.
-pub(super) fn duplicate(function: &Function, holder: &Holder) -> Result<Opened> {
+/// Duplicates `holder`'s descriptor of the function at `address`.
+pub(super) fn duplicate(address: Address, holder: &Holder) -> Result<Opened> {
     let device = sys::duplicate_descriptor(holder.pid, holder.descriptor)
-        .with_context(|| format!("{function}: its descriptor could not be had from {holder}"))?;
+        .with_context(|| format!("{address}: its descriptor could not be had from {holder}"))?;
 
     Ok(Opened {
         device: device.into(),

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: GPL-2.0
+
+use super::*;
+use proptest::prelude::*;
+use std::mem::offset_of;
+
+const LENGTH: usize = size_of::<vifa_region>();
+
+/// A region that a driver could show.
+fn sound() -> Vec<u8> {
+    let mut bytes = vec![0; LENGTH];
+    let mut put = |offset: usize, value: &[u8]| {
+        bytes[offset..offset + value.len()].copy_from_slice(value);
+    };
+
+    put(0, b"VIFAREGN");
+    put(offset_of!(vifa_region, major), &1_u16.to_le_bytes());
+    put(
+        offset_of!(vifa_region, size),
+        &(LENGTH as u32).to_le_bytes(),
+    );
+    put(offset_of!(vifa_region, state), &2_u32.to_le_bytes());
+    bytes
+}
+
+fn with(change: impl FnOnce(&mut [u8])) -> Result<Region, Violation> {
+    let mut bytes = sound();
+
+    change(&mut bytes);
+    Region::decode(&bytes)
+}
+
+fn refused(change: impl FnOnce(&mut [u8])) -> &'static str {
+    with(change).unwrap_err().field
+}
+
+#[test]
+fn each_field_is_read_where_the_header_has_it() {
+    let region = with(|bytes| {
+        let mut value = 1_u64;
+        let mut number = |offset: usize| {
+            bytes[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
+            value += 1;
+        };
+
+        number(offset_of!(vifa_region, generation));
+        number(offset_of!(vifa_region, stream_bytes));
+        number(offset_of!(vifa_region, sections));
+        number(offset_of!(vifa_region, record_bytes));
+        number(offset_of!(vifa_region, local_ranges));
+        number(offset_of!(vifa_region, local_bytes));
+        number(offset_of!(vifa_region, data_bytes));
+        number(offset_of!(vifa_region, guest_ranges));
+        number(offset_of!(vifa_region, guest_bytes));
+        number(offset_of!(vifa_region, saved));
+        number(offset_of!(vifa_region, restored));
+        number(offset_of!(vifa_region, failed));
+        bytes[offset_of!(vifa_region, records) + 4 * 2] = 7;
+        bytes[offset_of!(vifa_region, identity.queues)] = 9;
+    })
+    .unwrap();
+
+    assert_eq!(region.generation, 1);
+    assert_eq!(
+        region.transfer,
+        Transfer {
+            stream_bytes: 2,
+            sections: 3
+        }
+    );
+    assert_eq!(region.records.bytes, 4);
+    assert_eq!(
+        region.records.types,
+        [RecordType {
+            kind: 2,
+            name: Some("queue"),
+            count: 7
+        }]
+    );
+    assert_eq!(
+        region.addresses,
+        Addresses {
+            local_ranges: 5,
+            local_bytes: 6,
+            data_bytes: 7,
+            guest_ranges: 8,
+            guest_bytes: 9,
+        }
+    );
+    assert_eq!(
+        region.counters,
+        Counters {
+            saved: 10,
+            restored: 11,
+            failed: 12
+        }
+    );
+    assert!(region
+        .identity
+        .to_string()
+        .contains("queues             9\n"));
+}
+
+#[test]
+fn a_relation_is_shown_where_it_has_a_role() {
+    let place = offset_of!(vifa_region, relations) + size_of::<vifa_region_relation>();
+    let region = with(|bytes| {
+        bytes[place..place + 8].copy_from_slice(&0x1_0902_u64.to_le_bytes());
+        bytes[place + offset_of!(vifa_region_relation, plane)] = 2;
+        bytes[place + offset_of!(vifa_region_relation, role)] = 1;
+    })
+    .unwrap();
+
+    assert_eq!(
+        region.relations,
+        [Relation {
+            plane: Plane::Data,
+            role: Role::Output,
+            output: Interface(0x1_0902),
+            receiver: None,
+        }]
+    );
+}
+
+#[test]
+fn the_last_error_ends_with_its_first_nul_and_has_no_control_characters() {
+    let region = with(|bytes| {
+        let text = offset_of!(vifa_region, error_text);
+
+        bytes[offset_of!(vifa_region, error)] = 22;
+        bytes[text..text + 8].copy_from_slice(b"a\x1bb\0cdef");
+    })
+    .unwrap();
+
+    assert_eq!(
+        region.last_error,
+        Some(LastError {
+            errno: 22,
+            text: "a\u{fffd}b".to_owned()
+        })
+    );
+}
+
+#[test]
+fn what_is_no_region_is_refused_by_field() {
+    assert_eq!(Region::decode(&sound()[1..]).unwrap_err().field, "length");
+    assert_eq!(refused(|bytes| bytes[0] = 0), "magic");
+    assert_eq!(
+        refused(|bytes| bytes[offset_of!(vifa_region, major)] = 2),
+        "major"
+    );
+    assert_eq!(
+        refused(|bytes| bytes[offset_of!(vifa_region, size)] -= 1),
+        "size"
+    );
+    assert_eq!(
+        refused(|bytes| bytes[offset_of!(vifa_region, state)] = 8),
+        "state"
+    );
+    assert_eq!(
+        refused(|bytes| bytes
+            [offset_of!(vifa_region, relations) + offset_of!(vifa_region_relation, role)] =
+            3),
+        "role"
+    );
+    assert_eq!(
+        refused(|bytes| bytes
+            [offset_of!(vifa_region, relations) + offset_of!(vifa_region_relation, role)] =
+            1),
+        "plane"
+    );
+}
+
+#[test]
+fn what_a_later_minor_version_added_is_left_alone() {
+    let mut bytes = sound();
+
+    bytes[offset_of!(vifa_region, minor)] = 1;
+    bytes[offset_of!(vifa_region, size)] += 8;
+    bytes.extend([0xff; 8]);
+    assert_eq!(
+        Region::decode(&bytes).unwrap().version,
+        Version { major: 1, minor: 1 }
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..2 * LENGTH)) {
+        let _ = Region::decode(&bytes);
+    }
+
+    #[test]
+    fn no_change_of_a_region_makes_it_panic(
+        changes in prop::collection::vec((0..LENGTH, any::<u8>()), 1..16),
+    ) {
+        let shown = with(|bytes| {
+            for (offset, value) in changes {
+                bytes[offset] = value;
+            }
+        });
+
+        if let Ok(region) = shown {
+            let _ = region.to_string();
+            prop_assert!(serde_json::to_string(&region).is_ok());
+        }
+    }
+}
