@@ -2,7 +2,11 @@
 
 //! The command line.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -12,7 +16,7 @@ use crate::{
     exit::{Exit, EXIT_CODES},
     host::Host,
     list, man,
-    output::Output,
+    output::{Output, ReaderGone},
     restore, save, show, watch,
 };
 
@@ -89,7 +93,11 @@ pub fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => Exit::Done.into(),
         Err(error) => {
-            eprintln!("vifactl: {error:#}");
+            // As with other commands whose output is cut off: no message.
+            if !error.is::<ReaderGone>() {
+                // Where this cannot be told, there is nobody to tell that either.
+                let _ = writeln!(io::stderr(), "vifactl: {error:#}");
+            }
             Exit::of(&error).into()
         }
     }

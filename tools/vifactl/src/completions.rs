@@ -1,10 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 
-use anyhow::{bail, Result};
+//! `vifactl completions`: what a shell needs to complete the command line, made from the command
+//! line itself.
 
+use anyhow::Result;
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use crate::{cli::Cli, output};
+
+/// Print a script that completes the command line in a shell
 #[derive(clap::Args)]
-pub(crate) struct Arguments {}
+pub(crate) struct Arguments {
+    /// The shell
+    shell: Shell,
+}
 
-pub(crate) fn run(_arguments: &Arguments) -> Result<()> {
-    bail!("not written yet")
+/// Prints the script.
+///
+/// # Errors
+///
+/// It cannot be written.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let mut script = Vec::new();
+
+    clap_complete::generate(arguments.shell, &mut Cli::command(), "vifactl", &mut script);
+    output::print_bytes(&script)
 }

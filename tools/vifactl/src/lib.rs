@@ -45,7 +45,11 @@ mod watch;
 
 #[path = "../../../drivers/vfio/pci/vifa"]
 mod driver {
-    #[allow(dead_code, reason = "a part of the layer is the driver's alone")]
+    #[allow(
+        dead_code,
+        unused_imports,
+        reason = "a part of the layer is the driver's alone"
+    )]
     pub(crate) mod layer;
 }
 

@@ -1,10 +1,51 @@
 // SPDX-License-Identifier: GPL-2.0
 
-use anyhow::{bail, Result};
+//! `vifactl man`: the manual pages, made from the command line itself.
 
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context, Result};
+use clap::CommandFactory;
+use clap_mangen::Man;
+
+use crate::{cli::Cli, output};
+
+/// Print the manual page, or write those of all commands to a directory
 #[derive(clap::Args)]
-pub(crate) struct Arguments {}
+pub(crate) struct Arguments {
+    /// Where to write vifactl.1, vifactl-list.1 and so on
+    #[arg(long, value_name = "DIRECTORY")]
+    directory: Option<PathBuf>,
+}
 
-pub(crate) fn run(_arguments: &Arguments) -> Result<()> {
-    bail!("not written yet")
+/// The page of `command`.
+fn page(command: &clap::Command) -> Result<Vec<u8>> {
+    let mut page = Vec::new();
+
+    Man::new(command.clone()).manual("VIFA").render(&mut page)?;
+    Ok(page)
+}
+
+/// Prints or writes the pages.
+///
+/// # Errors
+///
+/// They cannot be written.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let mut command = Cli::command().disable_help_subcommand(true);
+
+    // Gives each command its whole name and what all have in common.
+    command.build();
+    let Some(directory) = &arguments.directory else {
+        return output::print_bytes(&page(&command)?);
+    };
+    let commands = command.get_subcommands().filter(|of| !of.is_hide_set());
+
+    for command in std::iter::once(&command).chain(commands) {
+        let name = command.get_display_name().unwrap_or(command.get_name());
+        let path = directory.join(format!("{name}.1"));
+
+        fs::write(&path, page(command)?).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
 }

@@ -7,7 +7,7 @@ use std::{
     io::{self, Write},
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 /// How results are printed.
@@ -26,31 +26,64 @@ impl Output {
     ///
     /// It cannot be written.
     pub fn print<T: Serialize + fmt::Display>(self, result: &T) -> Result<()> {
-        let mut out = io::stdout().lock();
-
         match self {
-            Self::Text => write!(out, "{result}")?,
+            Self::Text => print_bytes(result.to_string().as_bytes()),
             Self::Json => {
-                serde_json::to_writer_pretty(&mut out, result)?;
-                writeln!(out)?;
+                print_bytes(format!("{}\n", serde_json::to_string_pretty(result)?).as_bytes())
             }
         }
-        Ok(out.flush()?)
     }
 
-    /// Prints `result` to standard output as one of many: as text, or as one line of JSON.
+    /// Prints `result` to standard output as one of many: as a line of text, or of JSON.
     ///
     /// # Errors
     ///
     /// It cannot be written.
     pub fn print_line<T: Serialize + fmt::Display>(self, result: &T) -> Result<()> {
-        let mut out = io::stdout().lock();
+        let line = match self {
+            Self::Text => result.to_string(),
+            Self::Json => serde_json::to_string(result)?,
+        };
 
+        print_bytes(format!("{line}\n").as_bytes())
+    }
+
+    /// Prints what stands above lines of text.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written.
+    pub fn print_head(self, head: &str) -> Result<()> {
         match self {
-            Self::Text => writeln!(out, "{result}")?,
-            Self::Json => writeln!(out, "{}", serde_json::to_string(result)?)?,
+            Self::Text => print_bytes(format!("{head}\n").as_bytes()),
+            Self::Json => Ok(()),
         }
-        Ok(out.flush()?)
+    }
+}
+
+/// Whoever read standard output has closed it.
+#[derive(Debug)]
+pub struct ReaderGone;
+
+impl fmt::Display for ReaderGone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nobody reads the output any more")
+    }
+}
+
+impl std::error::Error for ReaderGone {}
+
+/// Prints `bytes` to standard output as they are.
+///
+/// # Errors
+///
+/// They cannot be written; [`ReaderGone`] where nobody reads them.
+pub fn print_bytes(bytes: &[u8]) -> Result<()> {
+    let mut out = io::stdout().lock();
+
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ReaderGone.into()),
+        result => result.context("standard output"),
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::{fmt, fs, io::Read};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 
 use crate::{

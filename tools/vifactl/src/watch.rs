@@ -1,12 +1,185 @@
 // SPDX-License-Identifier: GPL-2.0
 
-use anyhow::{bail, Result};
+//! `vifactl watch`: a VIFA interface while it is migrated.
+//!
+//! The device is never opened for this: what debugfs tells is shown, or what the open file of the
+//! process does that has the device open.
 
-use crate::cli::Context;
+use std::{
+    fmt, thread,
+    time::{Duration, Instant},
+};
 
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::{
+    cli::Context,
+    device::Holder,
+    exit::Exit,
+    function::{Address, Function},
+    region::{self, Region},
+    state::State,
+};
+
+/// Show the state of a VIFA interface and what moves, until the device goes
 #[derive(clap::Args)]
-pub(crate) struct Arguments {}
+pub(crate) struct Arguments {
+    /// The virtual function, as in 0000:01:00.1
+    function: Address,
+    /// Seconds from one line to the next, from 0.01
+    #[arg(long, short, default_value = "1", value_name = "SECONDS", value_parser = interval)]
+    interval: Duration,
+    /// Lines to show before the end
+    #[arg(long, short, value_name = "LINES")]
+    count: Option<u64>,
+}
 
-pub(crate) fn run(_arguments: &Arguments, _context: &Context) -> Result<()> {
-    bail!("not written yet")
+/// Reads an interval.
+fn interval(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
+
+    if !(0.01..=86400.0).contains(&seconds) {
+        return Err("from 0.01 to 86400 seconds".to_owned());
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+/// What is shown of one moment.
+#[derive(Serialize)]
+struct Line {
+    function: Address,
+    /// Seconds since the first line.
+    seconds: f64,
+    state: State,
+    /// Bytes of the stream so far.
+    stream_bytes: u64,
+    /// Of the stream since the line before.
+    bytes_per_second: Option<u64>,
+    sections: u64,
+    /// Bytes of local memory, moved so far.
+    data_bytes: u64,
+    /// Bytes of local memory that are known to have to move.
+    local_bytes: u64,
+    /// The last error, in words.
+    error: Option<String>,
+}
+
+/// What stands above the lines.
+const HEAD: &str =
+    "   SECONDS  STATE           STREAM BYTES     BYTES/S  SECTIONS      DATA BYTES  OF";
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rate = self
+            .bytes_per_second
+            .map_or("-".to_owned(), |rate| rate.to_string());
+
+        write!(
+            f,
+            "{:>10.2}  {:12}  {:>14}  {rate:>10}  {:>8}  {:>14}  {}",
+            self.seconds,
+            self.state,
+            self.stream_bytes,
+            self.sections,
+            self.data_bytes,
+            self.local_bytes
+        )?;
+        match &self.error {
+            Some(error) => write!(f, "  {error}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What was shown before.
+struct Before {
+    at: Instant,
+    stream_bytes: u64,
+}
+
+impl Line {
+    /// What is shown of `region` at the moment `at`.
+    fn new(
+        function: Address,
+        region: &Region,
+        began: Instant,
+        at: Instant,
+        before: Option<&Before>,
+    ) -> Self {
+        let stream_bytes = region.transfer.stream_bytes;
+        let rate = |before: &Before| {
+            let seconds = at.duration_since(before.at).as_secs_f64();
+            // A new transfer begins at 0.
+            let moved = stream_bytes
+                .checked_sub(before.stream_bytes)
+                .unwrap_or(stream_bytes);
+
+            // CAST: Saturates where it is infinite.
+            (moved as f64 / seconds) as u64
+        };
+
+        Self {
+            function,
+            seconds: at.duration_since(began).as_secs_f64(),
+            state: region.state,
+            stream_bytes,
+            bytes_per_second: before.map(rate),
+            sections: region.transfer.sections,
+            data_bytes: region.addresses.data_bytes,
+            local_bytes: region.addresses.local_bytes,
+            error: region.last_error.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+/// Watches.
+///
+/// # Errors
+///
+/// The device is not there at first, tells nothing, or what it tells is no region.
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
+    let address = arguments.function;
+    let host = &context.host;
+    let began = Instant::now();
+    let mut before = None;
+    let mut left = arguments.count;
+
+    Function::find(address, host)?;
+    while left != Some(0) {
+        let holder = Holder::of(address, host);
+        let found = region::peek(address, host, holder.as_ref());
+        let region = match (found, &before) {
+            (Ok(Some((region, _))), _) => region,
+            (Ok(None), None) => {
+                return Err(Exit::Failed
+                    .because(format!(
+                        "{address} cannot be watched: debugfs does not show it to this user, \
+                         and nobody has it open"
+                    ))
+                    .into())
+            }
+            // The device has gone, or the process has that shared it.
+            (Ok(None), Some(_)) => return Ok(()),
+            (Err(_), Some(_)) if Function::find(address, host).is_err() => return Ok(()),
+            (Err(error), _) => return Err(error),
+        };
+        let at = Instant::now();
+
+        if before.is_none() {
+            context.output.print_head(HEAD)?;
+        }
+        context
+            .output
+            .print_line(&Line::new(address, &region, began, at, before.as_ref()))?;
+        before = Some(Before {
+            at,
+            stream_bytes: region.transfer.stream_bytes,
+        });
+        left = left.map(|left| left - 1);
+        if left != Some(0) {
+            thread::sleep(arguments.interval);
+        }
+    }
+    Ok(())
 }
