@@ -7,10 +7,20 @@
 //! QEMU that has another virtual function. The workload in the guest verifies every byte that the
 //! device moves, and that each command completes exactly once.
 
+mod compatibility;
 mod console;
+mod demo;
+mod devices;
+#[path = "../../selftests/vifa/src/hw.rs"]
+mod hw;
+mod identity;
+mod kernel_log;
 mod migration;
 mod processor;
 mod qmp;
+mod region;
+mod register_file;
+mod rounds;
 mod sriov;
 mod style;
 mod tap;
@@ -20,15 +30,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{anyhow, ensure, Context, Result};
 use clap::{Args, Parser, Subcommand};
 
-use crate::migration::{Guest, Outcome, Plan};
+use crate::migration::Plan;
 use crate::sriov::Host;
-use crate::style::{mebibytes, seconds, Clock};
-use crate::tap::Tap;
 use crate::vmm::Machine;
 
 /// Migrate a virtual machine with a VIFA interface and check that nothing was lost.
@@ -51,6 +59,21 @@ enum Action {
         /// How often to migrate.
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
+    },
+    /// Migrate between devices that differ in one field each; the results are TAP. Every device of
+    /// this machine takes part.
+    Compatibility {
+        /// The fields of struct vifa_identity to go through, as in "vendor,bar_size[0]"; all of
+        /// them by default.
+        #[arg(long, value_delimiter = ',', value_name = "FIELDS")]
+        fields: Vec<String>,
+    },
+    /// List the devices that this machine needs for the tests of compatibility, beside a reference
+    /// device with no property but fault-injection: arguments of QEMU's option -device.
+    Devices {
+        /// As for the tests.
+        #[arg(long, value_delimiter = ',', value_name = "FIELDS")]
+        fields: Vec<String>,
     },
 }
 
@@ -129,10 +152,15 @@ impl Options {
         }
     }
 
-    fn host(&self) -> Result<Host> {
+    fn check_root(&self) -> Result<()> {
         // SAFETY: The call has no arguments and cannot fail.
         let root = unsafe { libc::geteuid() } == 0;
         ensure!(root, "virtual functions take root to make");
+        Ok(())
+    }
+
+    fn host(&self) -> Result<Host> {
+        self.check_root()?;
         Host::prepare(self.module.as_deref(), self.device.as_deref(), 2)
     }
 }
@@ -162,8 +190,10 @@ impl Drop for Scratch {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
-        Action::Demo => demo(&arguments.options),
-        Action::Test { rounds } => test(&arguments.options, rounds),
+        Action::Demo => demo::run(&arguments.options),
+        Action::Test { rounds } => rounds::run(&arguments.options, rounds),
+        Action::Compatibility { fields } => compatibility::run(&arguments.options, &fields),
+        Action::Devices { fields } => list_devices(&fields),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -175,46 +205,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn demo(options: &Options) -> Result<bool> {
-    let machine = options.machine()?;
-    let plan = options.plan();
-    let scratch = Scratch::new()?;
-    let clock = Clock::start();
-
-    let (host, version) = prepare(options, &machine)?;
-    let [source, destination] = &host.virtuals[..] else {
-        unreachable!("two virtual functions were asked for");
-    };
-    clock.tell(&version);
-    clock.tell(&format!("virtual functions {source} and {destination}"));
-    clock.tell(&format!("source:      QEMU starts, its guest has {source}"));
-    let mut guest = Guest::start(&machine, source, scratch.path())?;
-    clock.tell(&format!(
-        "destination: QEMU starts with {destination} and waits"
-    ));
-    let vmm = guest.destination(destination)?;
-    guest.boot()?;
-    clock.tell("source:      the guest is up, its workload runs");
-    let outcome = guest.migrate(vmm, &plan, &mut |text| clock.tell(text))?;
-    let workload = guest.finish()?;
-    clock.tell("destination: the workload has ended, everything is verified");
-    guest.quit()?;
-
-    println!("{}", report(&outcome));
-    println!(
-        "  in all           {} operations, {} verified, longest gap {} ms of the guest's time",
-        workload.operations,
-        mebibytes(workload.bytes),
-        workload.longest_gap_ms
-    );
-    println!(
-        "  commands         {} submitted, {} completed, {} verified",
-        workload.submitted, workload.completed, workload.operations
-    );
-    println!(
-        "  errors           {}, lost interrupts {}",
-        workload.errors, workload.lost_interrupts
-    );
+fn list_devices(fields: &[String]) -> Result<bool> {
+    for argument in devices::arguments(&devices::select(fields)?) {
+        println!("{argument}");
+    }
     Ok(true)
 }
 
@@ -229,78 +223,4 @@ fn prepare(options: &Options, machine: &Machine) -> Result<(Host, String)> {
             .map_err(|_| anyhow!("asking for QEMU's version"))??;
         Ok((host, version))
     })
-}
-
-/// What a migration came to, for people.
-fn report(outcome: &Outcome) -> String {
-    format!(
-        "
-  source states    {}
-  dest. states     {}
-  device state     {} bytes
-  memory           {}
-  total time       {}
-  downtime         {}
-  silence          {} between two reports of the workload
-  before           {} operations, {} verified
-  during           {} operations, {} verified
-  after            {} operations, {} verified",
-        outcome.source_states.join(" -> "),
-        outcome.destination_states.join(" -> "),
-        outcome.device_bytes,
-        mebibytes(outcome.memory_bytes),
-        seconds(outcome.total),
-        seconds(outcome.downtime),
-        seconds(outcome.silence),
-        outcome.before.operations,
-        mebibytes(outcome.before.bytes),
-        outcome.during.operations,
-        mebibytes(outcome.during.bytes),
-        outcome.after.operations,
-        mebibytes(outcome.after.bytes),
-    )
-}
-
-fn test(options: &Options, rounds: u32) -> Result<bool> {
-    // Beside the rounds: the guest's start, the workload's end, and a test of the workload.
-    let mut tap = Tap::plan(rounds + 3);
-    let begin = Instant::now();
-    let result = run_rounds(options, rounds, &mut tap);
-    if let Err(error) = &result {
-        tap.fail(&format!("{error:#}"));
-    }
-    tap.note(&format!("{} in all", seconds(begin.elapsed())));
-    Ok(tap.finish())
-}
-
-fn run_rounds(options: &Options, rounds: u32, tap: &mut Tap) -> Result<()> {
-    let machine = options.machine()?;
-    let plan = options.plan();
-    let scratch = Scratch::new()?;
-    let (host, version) = prepare(options, &machine)?;
-    tap.note(&version);
-
-    let mut guest = Guest::start(&machine, &host.virtuals[0], scratch.path())?;
-    guest.boot()?;
-    tap.pass(&format!("guest runs with {}", guest.function()));
-    for round in 1..=rounds {
-        let from = guest.function().clone();
-        let to = &host.virtuals[round as usize % host.virtuals.len()];
-        let vmm = guest.destination(to)?;
-        let outcome = guest.migrate(vmm, &plan, &mut |_| ())?;
-        tap.pass(&format!("round {round}: {from} to {to}"));
-        tap.note(report(&outcome).trim());
-    }
-    let workload = guest.finish()?;
-    tap.pass("every command completed once, every byte is right");
-    tap.note(&format!(
-        "{} operations, {} verified, {} interrupts, longest gap {} ms of the guest's time",
-        workload.operations,
-        mebibytes(workload.bytes),
-        workload.interrupts,
-        workload.longest_gap_ms
-    ));
-    guest.tamper()?;
-    tap.pass("the workload notices a single wrong bit");
-    guest.quit()
 }

@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! One virtual machine, and its moves from one QEMU and virtual function to another.
+//!
+//! A machine moves over a connection, to a QEMU that waits for it, or by way of a file. The
+//! connection is used in both directions, and QEMU is told to stop the source only once the
+//! destination has agreed to take what it was sent of the devices (`switchover-ack`). So whatever
+//! the destination's driver refuses of the devices' first words, it refuses of a running machine.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +19,7 @@ use serde_json::json;
 use crate::console::{Console, Report, Workload};
 use crate::qmp::Event;
 use crate::sriov::Function;
+use crate::style::{mebibytes, seconds};
 use crate::vmm::{Machine, Vmm};
 
 /// How long the guest may take to boot and to bind its driver.
@@ -29,6 +36,10 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// How much of the console an error shows.
 const CONSOLE_LINES: usize = 20;
+
+/// The states of a device that has a P2P-quiesced run state, where it leaves and where it arrives.
+const SOURCE_STATES: [&str; 4] = ["pre-copy", "pre-copy-p2p", "stop-copy", "stop"];
+const DESTINATION_STATES: [&str; 3] = ["resuming", "running-p2p", "running"];
 
 /// How a machine is moved.
 #[derive(Clone, Copy, Debug)]
@@ -79,12 +90,75 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Checks that the device went through the states of a migration that begins while it runs.
+    pub fn check_states(&self) -> Result<()> {
+        for (side, states, expected) in [
+            ("source", &self.source_states, SOURCE_STATES.as_slice()),
+            (
+                "destination",
+                &self.destination_states,
+                DESTINATION_STATES.as_slice(),
+            ),
+        ] {
+            ensure!(
+                states == expected,
+                "the {side}'s device went through {states:?}, not {expected:?}"
+            );
+        }
+        Ok(())
+    }
+
     /// Whether the device runs in the destination, which is the last thing that happens.
     fn has_arrived(&self) -> bool {
         self.destination_states
             .last()
             .is_some_and(|state| state == "running")
     }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "  source states    {}
+  dest. states     {}
+  device state     {} bytes
+  memory           {}
+  total time       {}
+  downtime         {}
+  silence          {} between two reports of the workload
+  before           {} operations, {} verified
+  during           {} operations, {} verified
+  after            {} operations, {} verified",
+            self.source_states.join(" -> "),
+            self.destination_states.join(" -> "),
+            self.device_bytes,
+            mebibytes(self.memory_bytes),
+            seconds(self.total),
+            seconds(self.downtime),
+            seconds(self.silence),
+            self.before.operations,
+            mebibytes(self.before.bytes),
+            self.during.operations,
+            mebibytes(self.during.bytes),
+            self.after.operations,
+            mebibytes(self.after.bytes),
+        )
+    }
+}
+
+/// What became of a machine that a destination refused to take.
+#[derive(Clone, Debug, Default)]
+pub struct Refusal {
+    /// The states of the device that the source QEMU went through.
+    pub source_states: Vec<String>,
+    /// From the order to migrate to its failure.
+    pub took: Duration,
+    /// What the destination's QEMU says.
+    pub reason: String,
+    /// What the workload did from the order to migrate until its failure was known.
+    pub during: Phase,
+    pub after: Phase,
 }
 
 /// Part of the answer to `query-migrate`.
@@ -178,32 +252,146 @@ impl Guest {
         tell: &mut dyn FnMut(&str),
     ) -> Result<Outcome> {
         let mut outcome = Outcome::default();
-        let moved = self.transfer(&mut destination, plan, &mut outcome, tell);
+        let sent = self.send_to(&mut destination, plan, &mut outcome, tell);
         let errors = destination.errors();
-        moved
-            .and_then(|start| self.arrive(destination, start, plan, &mut outcome, tell))
-            .map_err(|error| {
-                self.explain(error)
-                    .context(format!("destination: {errors}"))
-            })?;
+        sent.and_then(|start| {
+            let left = self.switch_to(destination, &start, &mut outcome, tell)?;
+            self.go_on(left, plan, &mut outcome, tell)
+        })
+        .map_err(|error| {
+            self.explain(error)
+                .context(format!("destination: {errors}"))
+        })?;
         Ok(outcome)
     }
 
-    /// Sends the machine to `destination`; what the workload had done when that began.
-    fn transfer(
+    /// Moves the machine to `destination` by way of the file at `path`: nothing of the machine runs
+    /// between the two.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::migrate`].
+    pub fn migrate_by_file(
         &mut self,
-        destination: &mut Vmm,
+        destination: Vmm,
+        path: &Path,
+        plan: &Plan,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<Outcome> {
+        let mut outcome = Outcome::default();
+        self.pass_through(destination, path, plan, &mut outcome, tell)
+            .map_err(|error| self.explain(error))?;
+        Ok(outcome)
+    }
+
+    fn pass_through(
+        &mut self,
+        destination: Vmm,
+        path: &Path,
+        plan: &Plan,
+        outcome: &mut Outcome,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<()> {
+        let uri = format!("file:{}", path.display());
+        let start = self.begin(&uri, Route::File, plan, outcome, tell)?;
+        self.send(plan, outcome, tell, |_, _| Ok(true))?;
+        let left = self.switch_to(destination, &start, outcome, tell)?;
+
+        tell("destination: reads the file");
+        set_capabilities(&mut self.vmm, Route::File)?;
+        let incoming = json!({ "uri": uri });
+        self.vmm.qmp()?.execute("migrate-incoming", incoming)?;
+        self.until("the file is not taken", MIGRATION_TIMEOUT, |guest| {
+            watch(
+                &mut guest.vmm,
+                "destination:",
+                &mut outcome.destination_states,
+                tell,
+            )?;
+            Ok(outcome.has_arrived().then_some(()))
+        })?;
+        self.go_on(left, plan, outcome, tell)
+    }
+
+    /// Has `destination` refuse the machine, which goes on where it is.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::migrate`]; and when `destination` takes the machine, or the machine stops for
+    /// any time.
+    pub fn be_refused(&mut self, destination: &mut Vmm, plan: &Plan) -> Result<Refusal> {
+        self.offer_to(destination, plan).map_err(|error| {
+            let errors = destination.errors();
+            self.explain(error)
+                .context(format!("destination: {errors}"))
+        })
+    }
+
+    fn offer_to(&mut self, destination: &mut Vmm, plan: &Plan) -> Result<Refusal> {
+        let mut refusal = Refusal::default();
+        let uri = listen(destination)?;
+        let begin = Instant::now();
+        let start = self.begin(
+            &uri,
+            Route::Connection,
+            plan,
+            &mut Outcome::default(),
+            &mut |_| (),
+        )?;
+        self.until("nobody refuses the machine", MIGRATION_TIMEOUT, |guest| {
+            for (_, event) in guest.vmm.qmp()?.take_events()? {
+                match event {
+                    Event::VfioMigration { state } => refusal.source_states.push(state),
+                    Event::Stop => bail!("the machine was stopped before it was refused"),
+                    event => notice(event, "source:     ", &mut |_| ())?,
+                }
+            }
+            match query(&mut guest.vmm)?.status.as_str() {
+                "failed" => Ok(Some(())),
+                "completed" => bail!("the destination took the machine"),
+                _ => Ok(None),
+            }
+        })?;
+        refusal.took = begin.elapsed();
+
+        let running = self.vmm.qmp()?.execute("query-status", json!({}))?;
+        ensure!(
+            running["status"] == "running",
+            "the refused machine is not running, but {}",
+            running["status"]
+        );
+        refusal.reason = query(destination)?
+            .error_desc
+            .context("the destination's QEMU does not say why it failed")?;
+        self.console.read()?;
+        let left = self.workload();
+        refusal.during = Phase::between(&start, &left);
+        refusal.after = self.work("after the refusal", &left, plan.operations)?;
+        for (_, event) in self.vmm.qmp()?.take_events()? {
+            match event {
+                Event::VfioMigration { state } => refusal.source_states.push(state),
+                Event::Stop => bail!("the machine was stopped after it was refused"),
+                event => notice(event, "source:     ", &mut |_| ())?,
+            }
+        }
+        Ok(refusal)
+    }
+
+    /// Begins to send the machine to `uri`; what the workload had done when that began.
+    fn begin(
+        &mut self,
+        uri: &str,
+        route: Route,
         plan: &Plan,
         outcome: &mut Outcome,
         tell: &mut dyn FnMut(&str),
     ) -> Result<Workload> {
-        let port = listen(destination)?;
         let booted = self.workload();
         outcome.before = self.work("before the migration", &booted, plan.operations)?;
 
+        self.vmm.qmp()?.take_events()?;
+        set_capabilities(&mut self.vmm, route)?;
         let source = self.vmm.qmp()?;
-        source.take_events()?;
-        source.execute("migrate-set-capabilities", events_on())?;
         source.execute(
             "migrate-set-parameters",
             json!({ "max-bandwidth": plan.bandwidth, "downtime-limit": 300 }),
@@ -211,50 +399,44 @@ impl Guest {
         self.console.read()?;
         let start = self.workload();
         tell("the migration starts");
-        let begin = Instant::now();
-        self.vmm
-            .qmp()?
-            .execute("migrate", json!({ "uri": format!("tcp:127.0.0.1:{port}") }))?;
+        self.vmm.qmp()?.execute("migrate", json!({ "uri": uri }))?;
+        Ok(start)
+    }
 
+    /// Waits until everything is sent and `arrived` as well.
+    fn send(
+        &mut self,
+        plan: &Plan,
+        outcome: &mut Outcome,
+        tell: &mut dyn FnMut(&str),
+        mut arrived: impl FnMut(&mut Outcome, &mut dyn FnMut(&str)) -> Result<bool>,
+    ) -> Result<()> {
+        let begin = Instant::now();
         let mut live = true;
         self.until("the migration has not ended", MIGRATION_TIMEOUT, |guest| {
-            for (_, event) in guest.vmm.qmp()?.take_events()? {
-                match event {
-                    Event::VfioMigration { state } => {
-                        tell(&format!("source:      device is {state}"));
-                        outcome.source_states.push(state);
-                    }
-                    event => notice(event, "source:     ", tell)?,
-                }
-            }
-            for (_, event) in destination.qmp()?.take_events()? {
-                match event {
-                    Event::VfioMigration { state } => {
-                        tell(&format!("destination: device is {state}"));
-                        outcome.destination_states.push(state);
-                    }
-                    event => notice(event, "destination:", tell)?,
-                }
-            }
+            watch(
+                &mut guest.vmm,
+                "source:     ",
+                &mut outcome.source_states,
+                tell,
+            )?;
             let status = query(&mut guest.vmm)?;
-            match status.status.as_str() {
-                "completed" if outcome.has_arrived() => {
-                    outcome.device_bytes = status.vfio.transferred;
-                    outcome.memory_bytes = status.ram.transferred;
-                    outcome.total = Duration::from_millis(status.total_time);
-                    outcome.downtime = Duration::from_millis(status.downtime);
-                    return Ok(Some(()));
-                }
-                "failed" | "cancelled" => bail!(
+            if matches!(status.status.as_str(), "failed" | "cancelled") {
+                bail!(
                     "the migration {}: {}",
                     status.status,
                     status
                         .error_desc
                         .as_deref()
                         .unwrap_or("QEMU does not say why")
-                ),
-                // When the source fails, the destination ends as well, which explains less.
-                _ => destination.alive()?,
+                );
+            }
+            if arrived(outcome, tell)? && status.status == "completed" {
+                outcome.device_bytes = status.vfio.transferred;
+                outcome.memory_bytes = status.ram.transferred;
+                outcome.total = Duration::from_millis(status.total_time);
+                outcome.downtime = Duration::from_millis(status.downtime);
+                return Ok(Some(()));
             }
             // Without a log of what the device writes, all memory counts as written all the
             // time: once everything was sent, the rest has to follow while the machine stands.
@@ -266,37 +448,67 @@ impl Guest {
                 )?;
             }
             Ok(None)
+        })
+    }
+
+    /// Sends the machine to `destination`; what the workload had done when that began.
+    fn send_to(
+        &mut self,
+        destination: &mut Vmm,
+        plan: &Plan,
+        outcome: &mut Outcome,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<Workload> {
+        let uri = listen(destination)?;
+        let start = self.begin(&uri, Route::Connection, plan, outcome, tell)?;
+        self.send(plan, outcome, tell, |outcome, tell| {
+            let states = &mut outcome.destination_states;
+            watch(destination, "destination:", states, tell)?;
+            if let Some(error) = query(destination)?.error_desc {
+                bail!("the destination refuses the machine: {error}");
+            }
+            Ok(outcome.has_arrived())
         })?;
         Ok(start)
     }
 
-    /// Goes on with the machine in `destination`, and waits until its workload has.
-    fn arrive(
+    /// Ends the QEMU that the machine has left, and follows it to `destination`; how many reports
+    /// of the workload came from where it was.
+    fn switch_to(
         &mut self,
         mut destination: Vmm,
-        start: Workload,
-        plan: &Plan,
+        start: &Workload,
         outcome: &mut Outcome,
         tell: &mut dyn FnMut(&str),
-    ) -> Result<()> {
+    ) -> Result<usize> {
         let output = destination.take_output()?;
         std::mem::replace(&mut self.vmm, destination).quit()?;
         tell("source:      QEMU has ended");
         self.console.follow(output)?;
-        let left = self.workload();
-        let heard = self.console.reports().len();
-        outcome.during = Phase::between(&start, &left);
+        outcome.during = Phase::between(start, &self.workload());
         ensure!(
             outcome.during.operations > 0,
             "the workload did nothing while the migration was under way"
         );
+        Ok(self.console.reports().len())
+    }
+
+    /// Waits until the workload goes on in the QEMU that the machine has come to, of whose reports
+    /// that with the number `first` is the first.
+    fn go_on(
+        &mut self,
+        first: usize,
+        plan: &Plan,
+        outcome: &mut Outcome,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<()> {
         self.until(
             "the workload says nothing after the migration",
             PROGRESS_TIMEOUT,
-            |guest| Ok(guest.console.reports().get(heard).map(|_| ())),
+            |guest| Ok(guest.console.reports().get(first).map(|_| ())),
         )?;
-        if let [.., (last, _), (first, _)] = &self.console.reports()[..=heard] {
-            outcome.silence = *first - *last;
+        if let [.., (last, _), (next, _)] = &self.console.reports()[..=first] {
+            outcome.silence = *next - *last;
         }
         let arrived = self.workload();
         tell("destination: the workload goes on");
@@ -407,21 +619,64 @@ impl Guest {
     }
 }
 
-fn events_on() -> serde_json::Value {
-    json!({ "capabilities": [{ "capability": "events", "state": true }] })
+/// How a machine goes from one QEMU to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    Connection,
+    /// One way, and at leisure.
+    File,
 }
 
-/// Makes `destination` wait for a machine; the TCP port where it does.
+/// Readies `vmm`, which may have had part in a migration by another route.
+fn set_capabilities(vmm: &mut Vmm, route: Route) -> Result<()> {
+    let answers = route == Route::Connection;
+    let capabilities = [
+        ("events", true),
+        ("return-path", answers),
+        ("switchover-ack", answers),
+    ]
+    .map(|(capability, state)| json!({ "capability": capability, "state": state }));
+    vmm.qmp()?.execute(
+        "migrate-set-capabilities",
+        json!({ "capabilities": capabilities }),
+    )?;
+    Ok(())
+}
+
+/// Makes `destination` wait for a machine, and stay to be asked where it refuses it; the URI where
+/// it waits.
 fn listen(destination: &mut Vmm) -> Result<String> {
-    let qmp = destination.qmp()?;
-    qmp.execute("migrate-set-capabilities", events_on())?;
-    qmp.execute("migrate-incoming", json!({ "uri": "tcp:127.0.0.1:0" }))?;
+    set_capabilities(destination, Route::Connection)?;
+    destination.qmp()?.execute(
+        "migrate-incoming",
+        json!({ "uri": "tcp:127.0.0.1:0", "exit-on-error": false }),
+    )?;
     let mut status = query(destination)?;
     let address = status
         .socket_address
         .pop()
         .context("the destination's QEMU does not say where it listens")?;
-    Ok(address.port)
+    Ok(format!("tcp:127.0.0.1:{}", address.port))
+}
+
+/// Takes in what `vmm` has reported: the states of its device, which are added to `states`, and what
+/// is worth telling.
+fn watch(
+    vmm: &mut Vmm,
+    side: &str,
+    states: &mut Vec<String>,
+    tell: &mut dyn FnMut(&str),
+) -> Result<()> {
+    for (_, event) in vmm.qmp()?.take_events()? {
+        match event {
+            Event::VfioMigration { state } => {
+                tell(&format!("{side} device is {state}"));
+                states.push(state);
+            }
+            event => notice(event, side, tell)?,
+        }
+    }
+    Ok(())
 }
 
 fn query(vmm: &mut Vmm) -> Result<Status> {

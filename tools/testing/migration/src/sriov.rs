@@ -9,8 +9,9 @@ use std::process::Command;
 
 use anyhow::{bail, ensure, Context, Result};
 
-/// PCI ids of the reference device's physical function.
-const PHYSICAL_FUNCTION: (&str, &str) = ("0x1234", "0x5650");
+use crate::register_file::Location;
+
+const PCI: &str = "/sys/bus/pci";
 
 /// The names that the module's two PCI drivers have.
 const PHYSICAL_DRIVER: &str = "vifa-vfio-pci-pf";
@@ -27,26 +28,58 @@ impl fmt::Display for Function {
 }
 
 impl Function {
+    /// The function whose directory in sysfs this is.
+    #[cfg(test)]
+    pub fn at(path: &str) -> Self {
+        Self(PathBuf::from(path))
+    }
+
     /// Its address, as in `0000:01:00.1`.
     pub fn address(&self) -> String {
         name_of(&self.0)
     }
 
+    /// The path of one of its files in sysfs.
+    pub fn attribute(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
     fn read(&self, attribute: &str) -> Result<String> {
-        let path = self.0.join(attribute);
+        let path = self.attribute(attribute);
         fs::read_to_string(&path)
             .map(|text| text.trim().to_owned())
             .with_context(|| format!("reading {}", path.display()))
     }
 
     fn write(&self, attribute: &str, value: &str) -> Result<()> {
-        write(&self.0.join(attribute), value)
+        write(&self.attribute(attribute), value)
     }
 
     fn driver(&self) -> Option<String> {
         fs::read_link(self.0.join("driver"))
             .ok()
             .map(|link| name_of(&link))
+    }
+
+    /// Binds `driver`, whatever the function's ids are, unless it is bound already.
+    fn bind(&self, driver: &str) -> Result<()> {
+        if self.driver().is_none() {
+            self.write("driver_override", driver)?;
+            write(&Path::new(PCI).join("drivers_probe"), &self.address())?;
+        }
+        match self.driver() {
+            Some(bound) if bound == driver => Ok(()),
+            bound => bail!(
+                "the function {self} is bound to {}, not to {driver}; the kernel's log says why",
+                bound.as_deref().unwrap_or("no driver")
+            ),
+        }
+    }
+
+    /// Has the driver of a virtual function probe it anew.
+    pub fn rebind(&self) -> Result<()> {
+        self.write("driver/unbind", &self.address())?;
+        self.bind(VIRTUAL_DRIVER)
     }
 }
 
@@ -62,8 +95,7 @@ fn write(path: &Path, value: &str) -> Result<()> {
 
 /// The host's side of an SR-IOV device, with virtual functions that are ours.
 pub struct Host {
-    pci: PathBuf,
-    physical: Function,
+    pub physical: Function,
     /// The virtual functions, bound to the driver.
     pub virtuals: Vec<Function>,
 }
@@ -72,28 +104,30 @@ impl Host {
     /// Loads `module` unless the driver is there, and makes `count` virtual functions of the
     /// physical function at `address`, or of the only one there is.
     pub fn prepare(module: Option<&Path>, address: Option<&str>, count: usize) -> Result<Self> {
-        let pci = PathBuf::from("/sys/bus/pci");
-        if !pci.join("drivers").join(VIRTUAL_DRIVER).exists() {
-            load(module)?;
-        }
-        let physical = find(&pci.join("devices"), address)?;
-        match physical.driver().as_deref() {
-            Some(PHYSICAL_DRIVER) => (),
-            driver => bail!(
-                "the physical function {physical} is bound to {}, not to {PHYSICAL_DRIVER}",
-                driver.unwrap_or("no driver")
-            ),
-        }
-        let mut host = Self {
-            pci,
-            physical,
-            virtuals: Vec::new(),
-        };
+        load(module)?;
+        let mut host = Self::new(find(&devices(), address)?)?;
         host.make(count)?;
         Ok(host)
     }
 
-    fn make(&mut self, count: usize) -> Result<()> {
+    /// The sides of all devices of this machine, in the order of their addresses, without virtual
+    /// functions.
+    pub fn all(module: Option<&Path>) -> Result<Vec<Self>> {
+        load(module)?;
+        find_all(&devices())?.into_iter().map(Self::new).collect()
+    }
+
+    fn new(physical: Function) -> Result<Self> {
+        physical.bind(PHYSICAL_DRIVER)?;
+        Ok(Self {
+            physical,
+            virtuals: Vec::new(),
+        })
+    }
+
+    /// Makes `count` virtual functions in place of those that there are.
+    pub fn make(&mut self, count: usize) -> Result<()> {
+        self.virtuals.clear();
         let total: usize = self.physical.read("sriov_totalvfs")?.parse()?;
         ensure!(
             count <= total,
@@ -107,18 +141,8 @@ impl Host {
             let target =
                 fs::canonicalize(&link).with_context(|| format!("following {}", link.display()))?;
             let function = Function(target);
-            function.write("driver_override", VIRTUAL_DRIVER)?;
-            if function.driver().is_none() {
-                write(&self.pci.join("drivers_probe"), &function.address())?;
-            }
-            match function.driver().as_deref() {
-                Some(VIRTUAL_DRIVER) => self.virtuals.push(function),
-                driver => bail!(
-                    "the virtual function {function} is bound to {}, not to {VIRTUAL_DRIVER}; \
-                     the kernel's log says why",
-                    driver.unwrap_or("no driver")
-                ),
-            }
+            function.bind(VIRTUAL_DRIVER)?;
+            self.virtuals.push(function);
         }
         Ok(())
     }
@@ -132,7 +156,15 @@ impl Drop for Host {
     }
 }
 
+fn devices() -> PathBuf {
+    Path::new(PCI).join("devices")
+}
+
+/// Loads `module` unless the driver is there.
 fn load(module: Option<&Path>) -> Result<()> {
+    if Path::new(PCI).join("drivers").join(VIRTUAL_DRIVER).exists() {
+        return Ok(());
+    }
     let mut command = match module {
         Some(module) => {
             // What the module needs is found by its name alone.
@@ -169,19 +201,32 @@ fn find(devices: &Path, address: Option<&str>) -> Result<Function> {
         ensure!(path.exists(), "there is no PCI function {address}");
         return Ok(Function(path));
     }
+    let mut found = find_all(devices)?;
+    ensure!(
+        found.len() == 1,
+        "this machine has several devices: choose one with --device"
+    );
+    Ok(found.remove(0))
+}
+
+/// Every function among `devices` that has the VIFA capability, whatever its ids.
+fn find_all(devices: &Path) -> Result<Vec<Function>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(devices).with_context(|| format!("{}", devices.display()))? {
         let function = Function(entry?.path());
-        let ids = (function.read("vendor")?, function.read("device")?);
-        if (ids.0.as_str(), ids.1.as_str()) == PHYSICAL_FUNCTION {
+        let path = function.attribute("config");
+        let config = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        if Location::find(&config).is_some() {
             found.push(function);
         }
     }
-    match found.len() {
-        0 => bail!("this machine has no reference device: run it under QEMU with -device vifa-pf"),
-        1 => Ok(found.remove(0)),
-        _ => bail!("this machine has several reference devices: choose one with --device"),
-    }
+    ensure!(
+        !found.is_empty(),
+        "this machine has no device with the VIFA capability: run it under QEMU with \
+         -device vifa-pf"
+    );
+    found.sort_by_key(Function::address);
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -192,13 +237,20 @@ mod tests {
     struct Devices(PathBuf);
 
     impl Devices {
-        fn new(test: &str, functions: &[(&str, &str, &str)]) -> Self {
+        /// Functions with their addresses, and whether they have the VIFA capability.
+        fn new(test: &str, functions: &[(&str, bool)]) -> Self {
             let path =
                 std::env::temp_dir().join(format!("vifa-migrate-{}-{test}", std::process::id()));
-            for (address, vendor, device) in functions {
+            for (address, capable) in functions {
+                let mut config = vec![0; 4096];
+                if *capable {
+                    let header = [0x0001_0023u32, 0x01c1_1234, 0x0001_5649];
+                    for (word, value) in config[0x100..].chunks_exact_mut(4).zip(header) {
+                        word.copy_from_slice(&value.to_le_bytes());
+                    }
+                }
                 fs::create_dir_all(path.join(address)).unwrap();
-                fs::write(path.join(address).join("vendor"), format!("{vendor}\n")).unwrap();
-                fs::write(path.join(address).join("device"), format!("{device}\n")).unwrap();
+                fs::write(path.join(address).join("config"), config).unwrap();
             }
             Self(path)
         }
@@ -210,19 +262,20 @@ mod tests {
         }
     }
 
-    const BRIDGE: (&str, &str, &str) = ("0000:00:00.0", "0x8086", "0x29c0");
+    const BRIDGE: (&str, bool) = ("0000:00:00.0", false);
 
     #[test]
     fn finds_the_only_device() {
-        let devices = Devices::new("only", &[BRIDGE, ("0000:01:00.0", "0x1234", "0x5650")]);
+        let devices = Devices::new("only", &[BRIDGE, ("0000:01:00.0", true)]);
         let function = find(&devices.0, None).unwrap();
         assert_eq!(function.address(), "0000:01:00.0");
     }
 
     #[test]
     fn says_that_there_is_none() {
-        let devices = Devices::new("none", &[BRIDGE, ("0000:01:00.1", "0x1234", "0x5656")]);
+        let devices = Devices::new("none", &[BRIDGE, ("0000:01:00.1", false)]);
         assert!(find(&devices.0, None).is_err());
+        assert!(find_all(&devices.0).is_err());
         assert!(find(&devices.0, Some("0000:09:00.0")).is_err());
     }
 
@@ -230,13 +283,14 @@ mod tests {
     fn does_not_choose_among_several() {
         let devices = Devices::new(
             "several",
-            &[
-                ("0000:01:00.0", "0x1234", "0x5650"),
-                ("0000:02:00.0", "0x1234", "0x5650"),
-            ],
+            &[("0000:02:00.0", true), BRIDGE, ("0000:01:00.0", true)],
         );
         assert!(find(&devices.0, None).is_err());
         let function = find(&devices.0, Some("0000:02:00.0")).unwrap();
         assert_eq!(function.address(), "0000:02:00.0");
+
+        let all = find_all(&devices.0).unwrap();
+        let addresses: Vec<_> = all.iter().map(Function::address).collect();
+        assert_eq!(addresses, ["0000:01:00.0", "0000:02:00.0"]);
     }
 }

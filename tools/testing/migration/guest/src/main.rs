@@ -26,6 +26,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const MODULE: &str = "/vifa_reference.ko";
+const DRIVER: &str = "vifa_reference";
+/// PCI class of the device: processing accelerator.
+const CLASS: &str = "0x120000";
+const DEVICES: &str = "/sys/bus/pci/devices";
+const PROBE: &str = "/sys/bus/pci/drivers_probe";
 const DEBUGFS: &str = "/sys/kernel/debug";
 const WORKLOADS: &str = "/sys/kernel/debug/vifa_reference";
 
@@ -60,6 +65,7 @@ fn run() -> Result<(), String> {
     mount("sysfs", "/sys")?;
     mount("debugfs", DEBUGFS)?;
     load(MODULE)?;
+    bind_foreign()?;
     let workload = find_workload()?;
     say(r#"{"event":"ready"}"#);
 
@@ -183,6 +189,25 @@ fn load(module: &str) -> Result<(), String> {
     } else {
         Err(format!("loading {module}: {}", io::Error::last_os_error()))
     }
+}
+
+/// Binds the driver to devices that are alike in all but their ids, by which it does not know them.
+fn bind_foreign() -> Result<(), String> {
+    let devices = fs::read_dir(DEVICES).map_err(|error| format!("{DEVICES}: {error}"))?;
+    for path in devices.map_while(Result::ok).map(|entry| entry.path()) {
+        let class = fs::read_to_string(path.join("class")).unwrap_or_default();
+        if class.trim() != CLASS || path.join("driver").exists() {
+            continue;
+        }
+        let address = path.file_name().unwrap_or_default().to_string_lossy();
+        for (file, text) in [
+            (path.join("driver_override"), DRIVER),
+            (PathBuf::from(PROBE), &*address),
+        ] {
+            fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// The debugfs directory of the first device that the driver is bound to.
