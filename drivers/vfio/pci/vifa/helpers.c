@@ -25,6 +25,11 @@ void rust_helper_pci_disable_sriov_on_remove(struct pci_dev *dev)
 		pci_unlock_rescan_remove();
 }
 
+bool rust_helper_crc32c_is_optimized(void)
+{
+	return crc32_optimizations() & CRC32C_OPTIMIZATION;
+}
+
 int rust_helper_pci_domain_nr(struct pci_bus *bus)
 {
 	return pci_domain_nr(bus);

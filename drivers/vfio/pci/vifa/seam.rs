@@ -5,8 +5,10 @@
 //!
 //! The layer's own documentation states the contract; the host tests have a twin of this module.
 
-pub(crate) use crate::bindings::checksum::crc32c;
-
+use crate::{
+    bindings::checksum as library,
+    checksum, //
+};
 use core::ops::{
     Deref,
     DerefMut, //
@@ -15,6 +17,15 @@ use kernel::{
     fmt,
     prelude::*, //
 };
+
+/// Feeds `bytes` into a CRC-32C whose register holds `seed`, and returns the register.
+pub(crate) fn crc32c(seed: u32, bytes: &[u8]) -> u32 {
+    if bytes.len() < checksum::FOLD_MIN || library::is_optimized() {
+        library::crc32c(seed, bytes)
+    } else {
+        checksum::crc32c(seed, bytes, library::crc32c)
+    }
+}
 
 /// There was no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,5 +70,32 @@ pub(crate) struct Shown<T>(pub(crate) T);
 impl<T: core::fmt::Display> fmt::Display for Shown<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+#[kunit_tests(vifa_checksum)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folding_gives_what_the_library_gives() -> Result {
+        const SIZE: usize = 2 * checksum::FOLD_MIN;
+
+        let mut random = 1_u32;
+        let mut bytes = KVec::with_capacity(SIZE, GFP_KERNEL)?;
+        for _ in 0..SIZE {
+            // Numerical Recipes' generator.
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            bytes.push((random >> 24) as u8, GFP_KERNEL)?;
+        }
+        for length in (checksum::FOLD_MIN..SIZE).step_by(61) {
+            let part = &bytes[length % 8..length];
+            let seed = length as u32;
+            assert_eq!(
+                checksum::crc32c(seed, part, library::crc32c),
+                library::crc32c(seed, part)
+            );
+        }
+        Ok(())
     }
 }

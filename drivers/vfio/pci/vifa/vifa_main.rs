@@ -12,6 +12,7 @@
 
 mod backend;
 mod bindings;
+mod checksum;
 mod layer;
 mod migration;
 mod seam;

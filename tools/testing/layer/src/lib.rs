@@ -14,6 +14,7 @@ mod tests;
 
 #[path = "../../../../drivers/vfio/pci/vifa"]
 mod driver {
+    pub(crate) mod checksum;
     pub(crate) mod layer;
 }
 

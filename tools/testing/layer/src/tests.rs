@@ -5,6 +5,7 @@
 //! [`encoder`] and [`decoder`] are a second implementation of the stream. They were written from
 //! `Documentation/vifa/stream.rst` and share nothing with the layer.
 
+mod checksum;
 mod decoder;
 mod encoder;
 mod golden;

@@ -12,6 +12,7 @@
 #include <linux/vifa_reference.h>
 #include <uapi/linux/vifa.h>
 
+bool rust_helper_crc32c_is_optimized(void);
 void rust_helper_pci_disable_sriov_on_remove(struct pci_dev *dev);
 int rust_helper_pci_domain_nr(struct pci_bus *bus);
 struct pci_dev *rust_helper_pci_physfn(struct pci_dev *dev);

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Folding changes no CRC.
+
+use crate::{
+    driver::checksum::{crc32c, FOLD_MIN},
+    seam,
+};
+use proptest::prelude::*;
+
+proptest! {
+    #[test]
+    fn folding_equals_taking_each_byte(
+        seed: u32,
+        bytes in prop::collection::vec(any::<u8>(), 0..3 * FOLD_MIN),
+    ) {
+        prop_assert_eq!(crc32c(seed, &bytes, seam::crc32c), seam::crc32c(seed, &bytes));
+    }
+}
+
+/// The boundaries: nothing to fold, one word, whole laps, and whatever remains of a word.
+#[test]
+fn folding_works_at_each_length() {
+    let bytes: Vec<u8> = (0..3 * FOLD_MIN).map(|at| (at * at >> 4) as u8).collect();
+
+    for length in 0..bytes.len() {
+        let part = &bytes[bytes.len() - length..];
+        assert_eq!(
+            crc32c(!0, part, seam::crc32c),
+            seam::crc32c(!0, part),
+            "{length} bytes"
+        );
+    }
+}
+
+#[test]
+fn folding_leaves_the_library_a_fixed_part() {
+    let given = std::cell::Cell::new(0);
+    let library = |seed, bytes: &[u8]| {
+        given.set(given.get() + bytes.len());
+        seam::crc32c(seed, bytes)
+    };
+
+    crc32c(0, &vec![1; 1 << 20], library);
+    assert_eq!(given.get(), 209 * 8);
+}
