@@ -58,7 +58,7 @@ pub(crate) fn check() -> io::Result<()> {
 /// # Errors
 ///
 /// Those of `input` and of [`check`].
-pub(crate) fn read(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn read(input: &mut (impl Read + ?Sized), buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         check()?;
         match input.read(buffer) {

@@ -9,7 +9,7 @@
 mod manifest;
 mod timestamp;
 
-pub(crate) use manifest::{Driver, Host, Interfaces, Manifest, Stream, VirtualFunction};
+pub(crate) use manifest::{Driver, Host, Interfaces, Manifest, Stream, Version, VirtualFunction};
 pub(crate) use timestamp::timestamp;
 
 use crate::{

@@ -109,6 +109,8 @@ pub(crate) struct Source {
     pub(crate) identity: Identity,
     /// Its control interface.
     pub(crate) interface: u64,
+    /// The control interface that the stream is addressed to; 0: to whoever takes it.
+    pub(crate) receiver: u64,
 }
 
 /// What became of a walk.
@@ -453,7 +455,15 @@ impl<'a> Walk<'a> {
                 self.source = identity_of(&payload).map(|identity| Source {
                     identity,
                     interface: fields.integer("interface"),
+                    receiver: 0,
                 });
+            }
+            if let (Payload::Relations(relations), Some(source)) =
+                (section.payload, &mut self.source)
+            {
+                source.receiver = array(&RELATION, relations)
+                    .next()
+                    .map_or(0, |control| control.integer("receiver"));
             }
         }
         result.map(|()| section.kind())

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where a virtual function is: on which host, of which physical function.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+
+use crate::{
+    function::{Address, Function},
+    host::Host,
+    save_set,
+};
+
+/// A virtual function and its surroundings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) address: Address,
+    pub(crate) host: save_set::Host,
+    pub(crate) physical_function: Address,
+    /// Which of the physical function's it is, from 0.
+    pub(crate) index: u32,
+}
+
+impl Place {
+    /// The place of the virtual function at `address`.
+    ///
+    /// # Errors
+    ///
+    /// There is no such function, it is no virtual one, or the host does not tell its name.
+    pub(crate) fn of(address: Address, host: &Host) -> Result<Self> {
+        let physical_function = Function::find(address, host)?
+            .physical_function()
+            .with_context(|| format!("{address} is no virtual function"))?;
+        let index = Function::find(physical_function, host)?
+            .virtual_functions()
+            .into_iter()
+            .position(|function| function == address)
+            .with_context(|| {
+                format!("{physical_function} does not know its virtual function {address}")
+            })?;
+        let read = |name: &str| {
+            let path = host.processes().join("sys/kernel").join(name);
+
+            fs::read_to_string(&path)
+                .map(|text| text.trim_end().to_owned())
+                .with_context(|| path.display().to_string())
+        };
+
+        Ok(Self {
+            address,
+            host: save_set::Host {
+                name: read("hostname")?,
+                kernel: read("osrelease")?,
+            },
+            physical_function,
+            index: u32::try_from(index)?,
+        })
+    }
+}

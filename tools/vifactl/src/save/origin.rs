@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where a save set comes from, as its manifest says.
+
+use std::{fs, time::SystemTime};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    decode::walk::Source,
+    function::{Address, Function},
+    host::Host,
+    place::Place,
+    save_set::{timestamp, Driver, Interfaces, Manifest, Stream, VirtualFunction},
+};
+
+/// A virtual function, its place and its driver.
+#[derive(Debug)]
+pub(super) struct Origin {
+    pub(super) place: Place,
+    pub(super) driver: Driver,
+}
+
+impl Origin {
+    /// What there is to tell of the virtual function at `address`.
+    ///
+    /// # Errors
+    ///
+    /// It is none, or the host does not tell.
+    pub(super) fn of(address: Address, host: &Host) -> Result<Self> {
+        let name = Function::find(address, host)?
+            .driver()
+            .with_context(|| format!("{address} is bound to no driver"))?;
+        // Not every module states one.
+        let version = host.pci_drivers().join(&name).join("module/version");
+        let version = fs::read_to_string(version).ok();
+
+        Ok(Self {
+            place: Place::of(address, host)?,
+            driver: Driver {
+                name,
+                version: version.map(|version| version.trim_end().to_owned()),
+            },
+        })
+    }
+
+    /// The manifest of a set that was made at `time`, of this `stream` from this `source`.
+    pub(super) fn manifest(&self, time: SystemTime, source: &Source, stream: Stream) -> Manifest {
+        Manifest {
+            manifest: Manifest::VERSION,
+            saved: timestamp(time),
+            host: self.place.host.clone(),
+            driver: self.driver.clone(),
+            physical_function: self.place.physical_function,
+            virtual_function: VirtualFunction {
+                address: self.place.address,
+                index: self.place.index,
+            },
+            interfaces: Interfaces::of(self.place.address),
+            configuration: (&source.identity).into(),
+            stream,
+        }
+    }
+}
