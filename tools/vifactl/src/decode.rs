@@ -89,7 +89,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
 }
 
 /// Decodes `input` to its end and shows it; returns what is wrong with it.
-fn decode(input: impl Read, show: &mut dyn Show) -> Result<Option<Damage>, WalkError> {
+fn decode(input: impl Read, show: &mut impl Show) -> Result<Option<Damage>, WalkError> {
     let mut input = BufReader::with_capacity(BUFFER, input);
     let mut start = Vec::new();
 
@@ -109,7 +109,7 @@ fn decode(input: impl Read, show: &mut dyn Show) -> Result<Option<Damage>, WalkE
     Ok(outcome.damage)
 }
 
-fn decode_save_set(input: &mut dyn Read, show: &mut dyn Show) -> Result<Outcome, WalkError> {
+fn decode_save_set(input: &mut dyn Read, show: &mut impl Show) -> Result<Outcome, WalkError> {
     let header = Header::read(&mut *input).map_err(WalkError::Input)?;
     let read = header
         .validate()
