@@ -8,6 +8,9 @@ use std::{
     ops::{Deref, DerefMut},
 };
 
+/// What new bytes are copied from: an interpreter copies many bytes as fast as it sets one.
+static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
+
 /// A buffer of bytes that grows fallibly.
 #[derive(Debug)]
 pub(crate) struct Bytes(Vec<u8>);
@@ -24,7 +27,12 @@ impl Bytes {
     /// Sets the length to `length`; bytes that are new are zero.
     pub(crate) fn resize_zeroed(&mut self, length: usize) -> Result<(), OutOfMemory> {
         self.reserve(length)?;
-        self.0.resize(length, 0);
+        self.0.truncate(length);
+        while self.0.len() < length {
+            let missing = ZEROES.len().min(length - self.0.len());
+
+            self.0.extend_from_slice(&ZEROES[..missing]);
+        }
         Ok(())
     }
 

@@ -5,8 +5,10 @@
 //! [`encoder`] and [`decoder`] are a second implementation of the stream. They were written from
 //! `Documentation/vifa/stream.rst` and share nothing with the layer.
 
+mod addresses;
 mod checksum;
 mod decoder;
+mod documented;
 mod encoder;
 mod golden;
 mod headers;

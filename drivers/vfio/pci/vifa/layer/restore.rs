@@ -85,7 +85,8 @@ pub(crate) trait Destination {
     /// Writes the first `length` bytes of the buffer to local memory from `offset` on.
     ///
     /// Both are multiples of the granule; `length` is at most
-    /// [`DATA_RUN_MAX`](super::stream::DATA_RUN_MAX).
+    /// [`DATA_RUN_MAX`](super::stream::DATA_RUN_MAX). May return before the device has the bytes; an
+    /// error is then returned by a later call, at the latest by [`Self::write_control`].
     fn write_local(&mut self, offset: u64, length: usize) -> Result<(), Self::Error>;
 
     /// Replaces the control plane by these records.

@@ -79,6 +79,12 @@ pub(crate) trait Source {
     /// Both are multiples of the granule; `length` is at most [`DATA_RUN_MAX`].
     fn read_local(&mut self, offset: u64, length: usize) -> Result<(), Self::Error>;
 
+    /// Takes a hint: unless something fails, the next call of [`Self::read_local`] will have these
+    /// arguments. The device may begin with it now.
+    ///
+    /// What [`Self::piece`] returns stays as it is.
+    fn prefetch_local(&mut self, _offset: u64, _length: usize) {}
+
     /// Returns what the last of [`Self::read_control`] and [`Self::read_local`] put into the
     /// buffer, to its full length.
     fn piece(&self) -> &[u8];
@@ -484,6 +490,9 @@ impl<E: Copy> Saver<E> {
         .map_err(SaveError::Piece)?;
 
         part.advance();
+        if let Some(next) = part.run() {
+            source.prefetch_local(next.start, next.length as usize);
+        }
         self.stage = Stage::Data(part);
         self.loaded.count_data(run.length);
         self.body = Body::Source;

@@ -17,6 +17,16 @@ use super::{
         Mismatch,
         Rule, //
     },
+    interface::{
+        Function,
+        Interfaces,
+        Plane, //
+    },
+    progress::Progress,
+    relation::{
+        Relation,
+        Relations, //
+    },
     restore::{
         Class,
         RestoreError,
@@ -24,6 +34,7 @@ use super::{
     },
     save::{
         Begin,
+        Piece,
         SaveError,
         Saver, //
     },
@@ -32,18 +43,25 @@ use super::{
         Step, //
     },
     stream::{
+        AddressEntry,
+        AddressHeader,
         Checksum,
         DataRun,
         End,
         IdentityPayload,
         Record,
+        ResourcesHeader,
         HEADER_LENGTH,
         SECTION_HEADER_LENGTH, //
     },
 };
-use crate::seam::OutOfMemory;
+use crate::seam::{
+    Bytes,
+    OutOfMemory, //
+};
 use device::{
     Device,
+    FUNCTION,
     IDENTITY, //
 };
 
@@ -119,6 +137,21 @@ macro_rules! suite {
             }
 
             #[test]
+            fn pause() -> Result<(), Failure> {
+                tests::pause()
+            }
+
+            #[test]
+            fn established() -> Result<(), Failure> {
+                tests::established()
+            }
+
+            #[test]
+            fn accounts() -> Result<(), Failure> {
+                tests::accounts()
+            }
+
+            #[test]
             fn mismatch() -> Result<(), Failure> {
                 tests::mismatch()
             }
@@ -151,6 +184,13 @@ pub(crate) use suite;
 /// Reads and writes as much at once as there is.
 const WHOLE: &[usize] = &[usize::MAX];
 
+/// Where a destination stands.
+const ELSEWHERE: Function = Function {
+    domain: 1,
+    bus: 3,
+    devfn: 2,
+};
+
 /// Returns a device with a run of two granules, a hole, and another granule at the end.
 fn filled() -> Result<Device, OutOfMemory> {
     let mut device = Device::new(IDENTITY)?;
@@ -179,7 +219,11 @@ pub(crate) fn lengths() -> Result<(), Failure> {
     ensure!(HEADER_LENGTH == 16);
     ensure!(SECTION_HEADER_LENGTH == 32);
     ensure!(IdentityPayload::LENGTH == 120);
+    ensure!(Relations::LENGTH == 48);
+    ensure!(AddressHeader::LENGTH == 16);
+    ensure!(AddressEntry::LENGTH == 24);
     ensure!(DataRun::LENGTH == 8);
+    ensure!(ResourcesHeader::LENGTH == 16);
     ensure!(Record::LENGTH == 16);
     ensure!(End::LENGTH == 32);
     Ok(())
@@ -223,6 +267,120 @@ pub(crate) fn round_trip() -> Result<(), Failure> {
         destination.restore(&stream, &[segment])?;
         ensure!(destination.has_state_of(&source));
     }
+    Ok(())
+}
+
+/// While the device runs, a stream says what the device is and whom it sends to, and no more; the
+/// rest follows, and all of it is what a stopped device gives at once.
+pub(crate) fn pause() -> Result<(), Failure> {
+    let mut source = filled()?;
+    let mut saver = Saver::new(Begin::PreCopy);
+    let mut stream = Bytes::with_capacity(0)?;
+
+    ensure!(saver.initial_bytes() == 248);
+    ensure!(saver.remaining(&mut source)? != Piece::Pause);
+    saver.consume(16);
+    ensure!(saver.initial_bytes() == 232);
+
+    let mut saver = Saver::new(Begin::PreCopy);
+    source.read(&mut saver, &[5], &mut stream)?;
+    ensure!(stream.len() == 248);
+    ensure!(saver.initial_bytes() == 0);
+    ensure!(saver.remaining(&mut source)? == Piece::Pause);
+    ensure!(saver.progress().sections == 2);
+    ensure!(saver.progress().data_bytes == 0);
+
+    saver.stopped();
+    source.read(&mut saver, WHOLE, &mut stream)?;
+    ensure!(saver.remaining(&mut source)? == Piece::End);
+    ensure!(stream[..] == source.save(WHOLE)?[..]);
+
+    let mut saver = Saver::new(Begin::PreCopy);
+    saver.stopped();
+    let mut stopped = Bytes::with_capacity(0)?;
+    source.read(&mut saver, WHOLE, &mut stopped)?;
+    ensure!(stream[..] == stopped[..]);
+    Ok(())
+}
+
+/// Both parties have the same relationships, from the source's interfaces to the destination's; the
+/// source does not know the receivers.
+pub(crate) fn established() -> Result<(), Failure> {
+    let mut source = filled()?;
+    let mut saver = Saver::new(Begin::PreCopy);
+    let mut stream = Bytes::with_capacity(0)?;
+    let mut restorer = Restorer::new();
+    let mut destination = Device::new(IDENTITY)?;
+    destination.function = ELSEWHERE;
+
+    ensure!(saver.progress().relations.is_none());
+    source.read(&mut saver, WHOLE, &mut stream)?;
+    let before = stream.get(..stream.len() - 1).unwrap_or_default();
+    let last = stream
+        .last_chunk::<1>()
+        .map_or(&[][..], <[u8; 1]>::as_slice);
+    destination.write(&mut restorer, WHOLE, before)?;
+    ensure!(restorer.progress().relations.is_none());
+    destination.write(&mut restorer, WHOLE, last)?;
+
+    for plane in [Plane::Control, Plane::Data] {
+        let output = Interfaces::of(FUNCTION).plane(plane);
+        let receiver = Interfaces::of(ELSEWHERE).plane(plane);
+        let offered = Relation {
+            plane,
+            output,
+            receiver: None,
+        };
+        let accepted = Relation {
+            receiver: Some(receiver),
+            ..offered
+        };
+
+        let relations = saver.progress().relations;
+        ensure!(relations.is_some_and(|relations| *relations.plane(plane) == offered));
+        let relations = restorer.progress().relations;
+        ensure!(relations.is_some_and(|relations| *relations.plane(plane) == accepted));
+    }
+    Ok(())
+}
+
+/// Both parties count what was transferred, and nothing before it was.
+pub(crate) fn accounts() -> Result<(), Failure> {
+    let mut source = filled()?;
+    let mut saver = Saver::new(Begin::Stopped);
+    let mut restorer = Restorer::new();
+    let mut destination = Device::new(IDENTITY)?;
+
+    while let Piece::Bytes(piece) = saver.remaining(&mut source)? {
+        let mut byte = [0];
+        byte.copy_from_slice(piece.get(..1).unwrap_or_default());
+        saver.consume(1);
+        destination.write(&mut restorer, WHOLE, &byte)?;
+
+        let relations = restorer.progress().relations;
+        ensure!(relations.is_none() || saver.progress().relations.is_some());
+        let sent = Progress {
+            relations,
+            ..*saver.progress()
+        };
+        ensure!(*restorer.progress() == sent);
+    }
+
+    let Progress {
+        sections,
+        records,
+        addresses,
+        data_bytes,
+        ..
+    } = *restorer.progress();
+    ensure!(sections == 7);
+    ensure!(records.count == [0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    ensure!(records.bytes == 48);
+    ensure!(addresses.local_ranges == 2);
+    ensure!(addresses.local_bytes == 0x3000);
+    ensure!(addresses.guest_ranges == 0);
+    ensure!(addresses.guest_bytes == 0);
+    ensure!(data_bytes == 0x3000);
     Ok(())
 }
 

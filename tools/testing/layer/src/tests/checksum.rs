@@ -21,7 +21,7 @@ proptest! {
 /// The boundaries: nothing to fold, one word, whole laps, and whatever remains of a word.
 #[test]
 fn folding_works_at_each_length() {
-    let bytes: Vec<u8> = (0..3 * FOLD_MIN).map(|at| (at * at >> 4) as u8).collect();
+    let bytes: Vec<u8> = (0..3 * FOLD_MIN).map(|at| ((at * at) >> 4) as u8).collect();
 
     for length in 0..bytes.len() {
         let part = &bytes[bytes.len() - length..];

@@ -4,15 +4,29 @@
 
 use super::encoder::crc;
 use crate::{
-    layer::{identity::Identity, tests::device::Device},
+    layer::{
+        identity::Identity,
+        restore::Destination,
+        tests::device::{Device, IDENTITY},
+    },
     seam::OutOfMemory,
 };
 
 /// What a destination has after a stream.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct State {
+    /// Sections, all of them.
+    pub(crate) sections: u64,
+    /// The output parties, control plane first.
+    pub(crate) outputs: Vec<u64>,
+    /// Ranges of local memory: how many, and how many bytes.
+    pub(crate) local: (u64, u64),
+    /// Ranges of guest memory: how many, and how many bytes.
+    pub(crate) guest: (u64, u64),
     /// Runs of local memory with their offsets.
     pub(crate) runs: Vec<(u64, Vec<u8>)>,
+    /// How many records of each type.
+    pub(crate) count: [u32; 16],
     /// The records.
     pub(crate) control: Vec<u8>,
 }
@@ -20,15 +34,31 @@ pub(crate) struct State {
 impl State {
     /// Makes a device of this state.
     pub(crate) fn device(&self, identity: Identity) -> Result<Device, OutOfMemory> {
-        use crate::layer::restore::Destination;
-
         let mut device = Device::new(identity)?;
+
         for (offset, bytes) in &self.runs {
             device.buffer()[..bytes.len()].copy_from_slice(bytes);
             device.write_local(*offset, bytes.len())?;
         }
         device.write_control(&self.control)?;
         Ok(device)
+    }
+}
+
+/// The destination, as far as the stream has to know it.
+#[derive(Clone, Copy)]
+pub(crate) struct Own {
+    pub(crate) identity: Identity,
+    pub(crate) control_interface: u64,
+}
+
+impl Own {
+    /// The tests' device, standing where `control_interface` says.
+    pub(crate) fn at(control_interface: u64) -> Self {
+        Self {
+            identity: IDENTITY,
+            control_interface,
+        }
     }
 }
 
@@ -58,31 +88,45 @@ fn require(condition: bool, what: &str) -> Result<(), String> {
     condition.then_some(()).ok_or(what.to_string())
 }
 
-/// Returns what `stream` makes of a destination that is as `own` says.
-pub(crate) fn decode(stream: &[u8], own: &Identity) -> Result<State, String> {
-    let mut input = Input(stream);
+/// A section whose header and checksums are right.
+struct Section<'a> {
+    kind: u64,
+    mandatory: bool,
+    interface: u64,
+    payload: &'a [u8],
+}
 
-    let header = input.bytes(16)?;
-    let mut fields = Input(header);
-    require(fields.bytes(8)? == b"VIFASTRM", "magic")?;
-    require(fields.integer(2)? == 0, "major")?;
-    fields.integer(2)?;
-    require(fields.integer(4)? == u64::from(crc(&header[..12])), "crc")?;
+/// Reads sections one after another.
+struct Reader<'a> {
+    input: Input<'a>,
+    /// All headers without their CRCs.
+    headers: Vec<u8>,
+    /// How many of these bytes are from before the last header.
+    before: usize,
+    sections: u64,
+}
 
-    let mut headers = header[..12].to_vec();
-    let mut sections = 0;
-    let mut function = None;
-    let mut granule = 0;
-    let mut local_memory = 0;
-    let mut next_offset = 0;
-    let mut data_bytes = 0;
-    let mut state = State {
-        runs: Vec::new(),
-        control: Vec::new(),
-    };
+impl<'a> Reader<'a> {
+    /// Reads the stream header.
+    fn new(stream: &'a [u8]) -> Result<Self, String> {
+        let mut input = Input(stream);
+        let header = input.bytes(16)?;
+        let mut fields = Input(header);
 
-    loop {
-        let header = input.bytes(32)?;
+        require(fields.bytes(8)? == b"VIFASTRM", "magic")?;
+        require(fields.integer(2)? == 1, "major")?;
+        fields.integer(2)?;
+        require(fields.integer(4)? == u64::from(crc(&header[..12])), "crc")?;
+        Ok(Self {
+            input,
+            headers: header[..12].to_vec(),
+            before: 12,
+            sections: 0,
+        })
+    }
+
+    fn section(&mut self) -> Result<Section<'a>, String> {
+        let header = self.input.bytes(32)?;
         let mut fields = Input(header);
         let kind = fields.integer(2)?;
         let flags = fields.integer(2)?;
@@ -93,95 +137,149 @@ pub(crate) fn decode(stream: &[u8], own: &Identity) -> Result<State, String> {
         let header_crc = fields.integer(4)?;
 
         require(header_crc == u64::from(crc(&header[..28])), "header_crc")?;
-        require(length <= 0x10_0008, "length")?;
-        let payload = input.bytes(length as usize)?;
-        require(payload_crc == u64::from(crc(payload)), "payload_crc")?;
-        require(sequence == sections, "sequence")?;
+        require(sequence == self.sections, "sequence")?;
         require(flags <= 1, "flags")?;
-        let mandatory = flags == 1;
+        require(length <= 0x10_0010, "length")?;
+        let payload = self.input.bytes(length as usize)?;
+        require(payload_crc == u64::from(crc(payload)), "payload_crc")?;
+        self.before = self.headers.len();
+        self.headers.extend(&header[..28]);
+        self.sections += 1;
+        Ok(Section {
+            kind,
+            mandatory: flags == 1,
+            interface,
+            payload,
+        })
+    }
 
-        let Some(function) = function else {
-            require(kind == 1 && mandatory, "identity first")?;
-            require(interface & 0xff00_00ff == 1, "control interface")?;
-            (granule, local_memory) = identity(payload, own)?;
-            function = Some(interface & !0xff);
-            headers.extend(&header[..28]);
-            sections += 1;
-            continue;
-        };
-        match kind {
-            1 => return Err("second identity".into()),
-            2 => {
-                require(mandatory, "flags")?;
-                require(interface == function | 2, "interface")?;
-                require(state.control.is_empty(), "data behind control")?;
-                let mut payload = Input(payload);
-                let offset = payload.integer(8)?;
-                let bytes = payload.0;
-                let length = bytes.len() as u64;
-                require(local_memory != 0, "local memory")?;
-                require(offset % granule == 0, "offset")?;
-                require(offset >= next_offset, "order")?;
-                require(length % granule == 0 && length != 0, "run")?;
-                require(length <= local_memory, "length of run")?;
-                require(offset <= local_memory - length, "end of run")?;
-                next_offset = offset + length;
-                data_bytes += length;
-                state.runs.push((offset, bytes.to_vec()));
-            }
-            3 => {
-                require(mandatory, "flags")?;
-                require(interface == function | 1, "interface")?;
-                require(state.control.is_empty(), "second control")?;
-                require(length <= own.control_plane_max.into(), "control plane")?;
-                records(payload, own)?;
-                state.control = payload.to_vec();
-            }
-            4 => {
-                require(mandatory, "flags")?;
-                require(interface == function | 1, "interface")?;
-                require(!state.control.is_empty(), "end before control")?;
-                require(length == 32, "length")?;
-                let mut payload = Input(payload);
-                require(payload.integer(8)? == sections, "sections")?;
-                require(payload.integer(8)? == data_bytes, "data_bytes")?;
-                let control_bytes = state.control.len() as u64;
-                require(payload.integer(8)? == control_bytes, "control_bytes")?;
-                require(payload.integer(4)? == crc(&headers).into(), "headers_crc")?;
-                require(payload.integer(4)? == 0, "reserved")?;
-                require(input.0.is_empty(), "excess")?;
-                return Ok(state);
-            }
-            _ => {
-                require(!mandatory, "unknown mandatory section")?;
-                require(
-                    [function | 1, function | 2].contains(&interface),
-                    "interface",
-                )?;
-            }
-        }
-        headers.extend(&header[..28]);
-        sections += 1;
+    /// Reads a mandatory section of this type from this interface.
+    fn expect(&mut self, kind: u64, interface: u64) -> Result<&'a [u8], String> {
+        let section = self.section()?;
+
+        require(section.kind == kind, "type")?;
+        require(section.mandatory, "flags")?;
+        require(section.interface == interface, "interface")?;
+        Ok(section.payload)
     }
 }
 
-/// Checks an identity and returns granule and local memory.
-fn identity(payload: &[u8], own: &Identity) -> Result<(u64, u64), String> {
+/// What `identity` reads of the source.
+struct Source {
+    granule: u64,
+    local_memory: u64,
+}
+
+/// The order of the ranges in one kind of memory.
+#[derive(Default)]
+struct Order {
+    round: Option<u64>,
+    /// Where the last range ends.
+    end: Option<u64>,
+}
+
+/// Returns what `stream` makes of a destination.
+pub(crate) fn decode(stream: &[u8], own: &Own) -> Result<State, String> {
+    let mut reader = Reader::new(stream)?;
+    let mut state = State::default();
+
+    let first = reader.section()?;
+    require(first.kind == 1 && first.mandatory, "identity first")?;
+    let control = first.interface;
+    require(control & 0xff00_00ff == 1, "control interface")?;
+    let data = control + 1;
+    let source = identity(first.payload, &own.identity)?;
+
+    relations(reader.expect(2, control)?, [control, data], own)?;
+    state.outputs = vec![control, data];
+
+    let mut local = Order::default();
+    let mut guest = Order::default();
+    loop {
+        let section = reader.section()?;
+
+        match section.kind {
+            3 => {
+                require(section.mandatory, "flags")?;
+                require(section.interface == data, "interface")?;
+                let mut payload = Input(section.payload);
+                let space = payload.integer(4)?;
+                match space {
+                    1 => {
+                        let ranges = part(payload, &mut local, &source, Some(reader.sections))?;
+                        for (start, length) in ranges {
+                            state.local.0 += 1;
+                            state.local.1 += length;
+                            runs(&mut reader, data, start, length, &mut state.runs)?;
+                        }
+                    }
+                    2 => {
+                        for (_, length) in part(payload, &mut guest, &source, None)? {
+                            state.guest.0 += 1;
+                            state.guest.1 += length;
+                        }
+                    }
+                    _ => return Err("space".into()),
+                }
+            }
+            5 => {
+                require(section.mandatory, "flags")?;
+                require(section.interface == control, "interface")?;
+                let (count, records) = resources(section.payload, &own.identity)?;
+                state.count = count;
+                state.control = records.to_vec();
+                break;
+            }
+            1 | 2 | 4 | 6 => return Err("order".into()),
+            _ => unknown(&section, control)?,
+        }
+    }
+    loop {
+        let section = reader.section()?;
+
+        match section.kind {
+            1..=5 => return Err("order behind control".into()),
+            6 => {
+                require(section.mandatory, "flags")?;
+                require(section.interface == control, "interface")?;
+                end(section.payload, &reader, &state)?;
+                require(reader.input.0.is_empty(), "excess")?;
+                state.sections = reader.sections;
+                return Ok(state);
+            }
+            _ => unknown(&section, control)?,
+        }
+    }
+}
+
+fn unknown(section: &Section<'_>, control: u64) -> Result<(), String> {
+    require(!section.mandatory, "unknown mandatory section")?;
+    require(
+        [control, control + 1].contains(&section.interface),
+        "interface",
+    )
+}
+
+/// Checks an identity.
+fn identity(payload: &[u8], own: &Identity) -> Result<Source, String> {
     let mut fields = Input(payload);
 
     require(payload.len() == 120, "length")?;
-    require(fields.integer(2)? == own.vendor.into(), "vendor")?;
-    require(fields.integer(2)? == own.device.into(), "device")?;
+    require(fields.integer(2)? == u64::from(own.vendor), "vendor")?;
+    require(fields.integer(2)? == u64::from(own.device), "device")?;
     require(
-        fields.integer(2)? == own.subsystem_vendor.into(),
+        fields.integer(2)? == u64::from(own.subsystem_vendor),
         "subsystem_vendor",
     )?;
-    require(fields.integer(2)? == own.subsystem.into(), "subsystem")?;
-    require(fields.integer(1)? == own.revision_id.into(), "revision_id")?;
+    require(fields.integer(2)? == u64::from(own.subsystem), "subsystem")?;
+    require(
+        fields.integer(1)? == u64::from(own.revision_id),
+        "revision_id",
+    )?;
     require(fields.integer(1)? == 0, "reserved0")?;
     let revision = fields.integer(2)?;
     require(
-        revision >= 1 && revision <= own.vifa_revision.into(),
+        revision >= 1 && revision <= u64::from(own.vifa_revision),
         "vifa_revision",
     )?;
     let features = fields.integer(4)?;
@@ -190,12 +288,12 @@ fn identity(payload: &[u8], own: &Identity) -> Result<(u64, u64), String> {
         require(fields.integer(8)? == size, "bar_size")?;
     }
     require(
-        fields.integer(2)? == own.interrupt_vectors.into(),
+        fields.integer(2)? == u64::from(own.interrupt_vectors),
         "interrupt_vectors",
     )?;
-    require(fields.integer(2)? <= own.queues.into(), "queues")?;
+    require(fields.integer(2)? <= u64::from(own.queues), "queues")?;
     let granule = fields.integer(4)?;
-    require(granule == own.granule.into(), "granule")?;
+    require(granule == u64::from(own.granule), "granule")?;
     let local_memory = fields.integer(8)?;
     require(local_memory <= own.local_memory, "local_memory")?;
     if local_memory != 0 {
@@ -204,20 +302,134 @@ fn identity(payload: &[u8], own: &Identity) -> Result<(u64, u64), String> {
     }
     let control_plane_max = fields.integer(4)?;
     require(
-        control_plane_max >= 1 && control_plane_max <= own.control_plane_max.into(),
+        control_plane_max >= 1 && control_plane_max <= u64::from(own.control_plane_max),
         "control_plane_max",
     )?;
     require(fields.integer(4)? == 0, "reserved1")?;
     for version in own.record_version {
-        require(fields.integer(2)? <= version.into(), "record_version")?;
+        require(fields.integer(2)? <= u64::from(version), "record_version")?;
     }
-    Ok((granule, local_memory))
+    Ok(Source {
+        granule,
+        local_memory,
+    })
 }
 
-/// Checks a table of records.
-fn records(table: &[u8], own: &Identity) -> Result<(), String> {
+/// Checks the relations.
+fn relations(payload: &[u8], outputs: [u64; 2], own: &Own) -> Result<(), String> {
+    let receivers = [own.control_interface, own.control_interface + 1];
+    let mut fields = Input(payload);
+
+    for (plane, (output, receiver)) in (1..).zip(outputs.into_iter().zip(receivers)) {
+        require(fields.integer(1)? == plane, "plane")?;
+        require(fields.bytes(7)? == [0; 7], "reserved")?;
+        require(fields.integer(8)? == output, "output")?;
+        let found = fields.integer(8)?;
+        require(found != output, "names itself")?;
+        require(found == 0 || found == receiver, "receiver")?;
+    }
+    require(fields.0.is_empty(), "length")
+}
+
+/// Checks a part of the address record file from its second field on, and returns its ranges.
+/// `sequence` is that of the section behind it, if its ranges have data.
+fn part(
+    mut payload: Input<'_>,
+    order: &mut Order,
+    source: &Source,
+    mut sequence: Option<u64>,
+) -> Result<Vec<(u64, u64)>, String> {
+    let round = payload.integer(4)?;
+    let granule = payload.integer(4)?;
+    let count = payload.integer(4)?;
+    let mut ranges = Vec::new();
+
+    if sequence.is_some() {
+        require(granule == source.granule, "granule")?;
+        require(
+            match order.round {
+                None => round == 0,
+                Some(last) => round == last || round == last + 1,
+            },
+            "round",
+        )?;
+        if order.round != Some(round) {
+            order.end = None;
+        }
+        order.round = Some(round);
+    } else {
+        require(granule >= 0x1000 && granule.count_ones() == 1, "page")?;
+        require(round == 0, "round of guest memory")?;
+    }
+    require((1..=1024).contains(&count), "count")?;
+    require(payload.0.len() as u64 == 24 * count, "length")?;
+    for _ in 0..count {
+        let start = payload.integer(8)?;
+        let length = payload.integer(8)?;
+
+        require(start % granule == 0, "start")?;
+        require(length % granule == 0 && length != 0, "length of range")?;
+        let end = start.checked_add(length).ok_or("end of memory")?;
+        require(order.end.is_none_or(|last| start > last), "order of ranges")?;
+        order.end = Some(end);
+        match &mut sequence {
+            Some(sequence) => {
+                require(end <= source.local_memory, "end of local memory")?;
+                require(payload.integer(8)? == *sequence, "sequence of range")?;
+                *sequence += length.div_ceil(0x10_0000);
+            }
+            None => require(payload.integer(8)? == 0, "sequence of guest memory")?,
+        }
+        ranges.push((start, length));
+    }
+    Ok(ranges)
+}
+
+/// Reads the data sections of a range.
+fn runs(
+    reader: &mut Reader<'_>,
+    interface: u64,
+    start: u64,
+    length: u64,
+    runs: &mut Vec<(u64, Vec<u8>)>,
+) -> Result<(), String> {
+    let end = start + length;
+    let mut next = start;
+
+    while next < end {
+        let mut payload = Input(reader.expect(4, interface)?);
+
+        require(payload.integer(8)? == next, "offset")?;
+        let expected = (end - next).min(0x10_0000);
+        require(payload.0.len() as u64 == expected, "length of run")?;
+        runs.push((next, payload.0.to_vec()));
+        next += expected;
+    }
+    Ok(())
+}
+
+/// Checks a resource abstraction structure and returns what is in it: how many records of each
+/// type, and the records.
+fn resources<'a>(payload: &'a [u8], own: &Identity) -> Result<([u32; 16], &'a [u8]), String> {
+    let mut fields = Input(payload);
+
+    require(fields.integer(2)? == 1, "version")?;
+    require(fields.integer(2)? == 2, "run_state")?;
+    let number = fields.integer(4)?;
+    let length = fields.integer(4)?;
+    require(fields.integer(4)? == 0, "reserved")?;
+    require(length == fields.0.len() as u64, "length of records")?;
+    require(length <= u64::from(own.control_plane_max), "control plane")?;
+    let count = records(fields.0, own)?;
+    require(u64::from(count.iter().sum::<u32>()) == number, "records")?;
+    Ok((count, fields.0))
+}
+
+/// Checks a table of records and returns how many there are of each type.
+fn records(table: &[u8], own: &Identity) -> Result<[u32; 16], String> {
     let mut table = Input(table);
     let mut next_index = [0; 16];
+    let mut count = [0; 16];
 
     loop {
         let kind = table.integer(2)? as usize;
@@ -227,16 +439,40 @@ fn records(table: &[u8], own: &Identity) -> Result<(), String> {
         require(table.integer(4)? == 0, "reserved")?;
         require(kind < 16, "type")?;
         require(
-            version >= 1 && version <= own.record_version[kind].into(),
+            version >= 1 && version <= u64::from(own.record_version[kind]),
             "version",
         )?;
-        require(index >= next_index[kind], "index")?;
+        require(index >= next_index[kind], "order of index")?;
+        match kind {
+            1 => require(index == 0, "index of configuration")?,
+            2 => require(index < u64::from(own.queues), "index of queue")?,
+            3 => require(index < u64::from(own.interrupt_vectors), "index of vector")?,
+            _ => {}
+        }
         next_index[kind] = index + 1;
+        count[kind] += 1;
         table.bytes(length)?;
         let padding = table.bytes((8 - length % 8) % 8)?;
         require(padding.iter().all(|&byte| byte == 0), "padding")?;
         if table.0.is_empty() {
-            return Ok(());
+            return Ok(count);
         }
     }
+}
+
+/// Checks the totals.
+fn end(payload: &[u8], reader: &Reader<'_>, state: &State) -> Result<(), String> {
+    let data_bytes: usize = state.runs.iter().map(|(_, bytes)| bytes.len()).sum();
+    let mut fields = Input(payload);
+
+    require(payload.len() == 32, "length")?;
+    require(fields.integer(8)? == reader.sections - 1, "sections")?;
+    require(fields.integer(8)? == data_bytes as u64, "data_bytes")?;
+    require(
+        fields.integer(8)? == state.control.len() as u64,
+        "control_bytes",
+    )?;
+    let headers = &reader.headers[..reader.before];
+    require(fields.integer(4)? == u64::from(crc(headers)), "headers_crc")?;
+    require(fields.integer(4)? == 0, "reserved")
 }

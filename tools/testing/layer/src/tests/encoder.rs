@@ -19,9 +19,13 @@ pub(crate) fn crc(bytes: &[u8]) -> u32 {
     register ^ u32::MAX
 }
 
-/// The interfaces of 0000:02:02.1.
+/// The interfaces of 0000:02:02.1, the source.
 pub(crate) const CONTROL_INTERFACE: u64 = 0x21101;
 pub(crate) const DATA_INTERFACE: u64 = 0x21102;
+
+/// The interfaces of 0001:03:00.2, a destination.
+pub(crate) const RECEIVING_CONTROL_INTERFACE: u64 = 0x1_0003_0201;
+pub(crate) const RECEIVING_DATA_INTERFACE: u64 = 0x1_0003_0202;
 
 /// A section before it is sealed.
 #[derive(Clone, Debug)]
@@ -37,12 +41,12 @@ pub(crate) struct Section {
 }
 
 impl Section {
-    /// A mandatory section of a type that version 0.1 knows.
+    /// A mandatory section of a type that version 1.0 knows.
     pub(crate) fn new(kind: u16, payload: Vec<u8>) -> Self {
         Self {
             kind,
             flags: 1,
-            interface: if kind == 2 {
+            interface: if [3, 4].contains(&kind) {
                 DATA_INTERFACE
             } else {
                 CONTROL_INTERFACE
@@ -53,9 +57,32 @@ impl Section {
         }
     }
 
+    /// The identity of the tests' devices.
+    pub(crate) fn identity() -> Self {
+        Self::new(1, identity())
+    }
+
+    /// The relations of the tests' source, with these receivers.
+    pub(crate) fn relations(control: u64, data: u64) -> Self {
+        let relations = [
+            relation(1, CONTROL_INTERFACE, control),
+            relation(2, DATA_INTERFACE, data),
+        ];
+
+        Self::new(2, relations.concat())
+    }
+
     /// A run of local memory.
     pub(crate) fn data(offset: u64, bytes: &[u8]) -> Self {
-        Self::new(2, [&offset.to_le_bytes(), bytes].concat())
+        Self::new(4, [&offset.to_le_bytes(), bytes].concat())
+    }
+
+    /// The resource abstraction structure with these records.
+    pub(crate) fn control(records: &[Vec<u8>]) -> Self {
+        let bytes = records.concat();
+        let header = resources(records.len() as u32, bytes.len() as u32);
+
+        Self::new(5, [header, bytes].concat())
     }
 
     /// An optional section of an unknown type.
@@ -86,14 +113,32 @@ pub(crate) struct Totals {
 }
 
 impl Stream {
-    /// A stream of version 0.1 with these sections.
+    /// A stream of version 1.0 with these sections.
     pub(crate) fn new(sections: Vec<Section>) -> Self {
         Self {
             magic: *b"VIFASTRM",
-            major: 0,
-            minor: 1,
+            major: 1,
+            minor: 0,
             sections,
         }
+    }
+
+    /// Appends a part of local memory: its address section, and the data of its ranges, which are
+    /// given as offset and bytes.
+    pub(crate) fn push_part(&mut self, round: u32, ranges: &[(u64, Vec<u8>)]) {
+        let mut sequence = self.sections.len() as u64 + 1;
+        let mut entries = Vec::new();
+        let mut data = Vec::new();
+
+        for (start, bytes) in ranges {
+            entries.push(range(*start, bytes.len() as u64, sequence));
+            let runs = (*start..).step_by(0x10_0000).zip(bytes.chunks(0x10_0000));
+            data.extend(runs.map(|(offset, bytes)| Section::data(offset, bytes)));
+            sequence = (self.sections.len() + 1 + data.len()) as u64;
+        }
+        self.sections
+            .push(Section::new(3, address(1, round, 0x1000, &entries)));
+        self.sections.extend(data);
     }
 
     /// Returns the stream with an end section whose totals are true.
@@ -112,8 +157,8 @@ impl Stream {
         };
         let mut totals = Totals {
             sections: self.sections.len() as u64,
-            data_bytes: sum(2, 8),
-            control_bytes: sum(3, 0),
+            data_bytes: sum(4, 8),
+            control_bytes: sum(5, 16),
             headers_crc: crc(&headers),
             reserved: 0,
         };
@@ -127,7 +172,7 @@ impl Stream {
         end.extend(totals.reserved.to_le_bytes());
         push(
             &mut stream,
-            &Section::new(4, end),
+            &Section::new(6, end),
             self.sections.len() as u64,
         );
         stream
@@ -206,17 +251,69 @@ pub(crate) fn record(kind: u16, version: u16, index: u32, content: &[u8]) -> Vec
     record
 }
 
-/// A sound stream: two runs of local memory, two records.
-pub(crate) fn sound() -> Stream {
-    let control = [
+/// A transfer relationship.
+pub(crate) fn relation(plane: u8, output: u64, receiver: u64) -> Vec<u8> {
+    let mut relation = vec![plane, 0, 0, 0, 0, 0, 0, 0];
+
+    relation.extend(output.to_le_bytes());
+    relation.extend(receiver.to_le_bytes());
+    relation
+}
+
+/// A part of the address record file, with a true count.
+pub(crate) fn address(space: u32, round: u32, granule: u32, ranges: &[Vec<u8>]) -> Vec<u8> {
+    let mut part = Vec::new();
+
+    for field in [space, round, granule, ranges.len() as u32] {
+        part.extend(field.to_le_bytes());
+    }
+    part.extend(ranges.concat());
+    part
+}
+
+/// A range of the address record file.
+pub(crate) fn range(start: u64, length: u64, sequence: u64) -> Vec<u8> {
+    [start, length, sequence]
+        .into_iter()
+        .flat_map(u64::to_le_bytes)
+        .collect()
+}
+
+/// What stands before the records.
+pub(crate) fn resources(records: u32, length: u32) -> Vec<u8> {
+    let mut header = Vec::new();
+
+    header.extend(1u16.to_le_bytes());
+    header.extend(2u16.to_le_bytes());
+    for field in [records, length, 0] {
+        header.extend(field.to_le_bytes());
+    }
+    header
+}
+
+/// The records of the tests' devices.
+pub(crate) fn records() -> Vec<Vec<u8>> {
+    vec![
         record(1, 1, 0, &[0xc0, 0xff, 0xee, 0x11]),
         record(4, 2, 3, &[1, 2, 3, 4, 5, 6, 7, 8]),
-    ];
+    ]
+}
 
-    Stream::new(vec![
-        Section::new(1, identity()),
-        Section::data(0x1000, &[0xa5; 0x2000]),
-        Section::data(0xf000, &[0x5a; 0x1000]),
-        Section::new(3, control.concat()),
-    ])
+/// The head of a stream of the tests' source.
+pub(crate) fn head() -> Stream {
+    Stream::new(vec![Section::identity(), Section::relations(0, 0)])
+}
+
+/// A sound stream: a part with two ranges of local memory, and two records.
+///
+/// Its sections: 0 identity, 1 relations, 2 address, 3 and 4 data, 5 control, 6 end.
+pub(crate) fn sound() -> Stream {
+    let mut stream = head();
+
+    stream.push_part(
+        0,
+        &[(0x1000, vec![0xa5; 0x2000]), (0xf000, vec![0x5a; 0x1000])],
+    );
+    stream.sections.push(Section::control(&records()));
+    stream
 }

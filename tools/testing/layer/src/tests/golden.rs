@@ -2,46 +2,122 @@
 
 //! Recorded streams load, and what is saved today is what was saved when they were recorded.
 //!
-//! `VIFA_RECORD=1 cargo test` records them anew. Streams of a released version stay as they are.
+//! `VIFA_RECORD=1 cargo test` records streams that are not there yet. One that is there stays as it
+//! is: it is a stream of a released version.
 
 use super::{
-    decoder::decode,
-    encoder::{sound, Section},
+    decoder::{decode, Own},
+    encoder::{
+        address, head, range, records, Section, Stream, CONTROL_INTERFACE, DATA_INTERFACE,
+        RECEIVING_CONTROL_INTERFACE, RECEIVING_DATA_INTERFACE,
+    },
 };
 use crate::layer::{
     identity::Identity,
-    tests::device::{Device, IDENTITY},
+    interface::Function,
+    restore::Destination,
+    tests::device::{Device, CONTROL, IDENTITY},
 };
-use std::{env, fs, path::Path};
+use std::{env, fs, io::ErrorKind, path::Path};
 
-/// Reads a recorded stream, after it was recorded anew as `stream` if that is asked for.
+/// Reads a recorded stream. Where there is none and that is asked for, records `stream`.
 fn recorded(name: &str, stream: &[u8]) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("golden")
         .join(name);
 
-    if env::var_os("VIFA_RECORD").is_some() {
-        fs::write(&path, stream).unwrap();
+    match fs::read(&path) {
+        Err(error)
+            if error.kind() == ErrorKind::NotFound && env::var_os("VIFA_RECORD").is_some() =>
+        {
+            fs::write(&path, stream).unwrap();
+            stream.to_vec()
+        }
+        golden => golden.unwrap(),
     }
-    fs::read(&path).unwrap()
 }
 
-/// A device that was saved gives the recorded stream, and that makes such a device of another.
-fn check(name: &str, mut source: Device) {
-    let saved = source.save(&[usize::MAX]).unwrap();
-    let golden = recorded(name, &saved);
-    let mut destination = Device::new(source.identity).unwrap();
+/// What a stream is to make of a destination that has something else.
+struct Expected {
+    identity: Identity,
+    /// Where the destination stands.
+    function: Function,
+    control_interface: u64,
+    /// Offsets and bytes of what is mapped.
+    local: Vec<(u64, Vec<u8>)>,
+    sections: u64,
+    local_ranges: u64,
+    guest_ranges: u64,
+}
 
-    assert!(saved[..] == golden[..]);
-    destination.fill(5);
-    destination.control.fill(0);
-    destination.restore(&golden, &[usize::MAX]).unwrap();
-    assert!(destination.has_state_of(&source));
-    let decoded = decode(&golden, &source.identity).unwrap();
-    assert!(decoded
-        .device(source.identity)
-        .unwrap()
-        .has_state_of(&source));
+impl Default for Expected {
+    fn default() -> Self {
+        Self {
+            identity: IDENTITY,
+            function: Function {
+                domain: 0,
+                bus: 2,
+                devfn: 0x11,
+            },
+            control_interface: CONTROL_INTERFACE,
+            local: vec![],
+            sections: 0,
+            local_ranges: 0,
+            guest_ranges: 0,
+        }
+    }
+}
+
+impl Expected {
+    fn device(&self) -> Device {
+        let mut device = Device::new(self.identity).unwrap();
+
+        for (offset, bytes) in &self.local {
+            for (start, run) in (*offset..).step_by(0x10_0000).zip(bytes.chunks(0x10_0000)) {
+                device.buffer()[..run.len()].copy_from_slice(run);
+                device.write_local(start, run.len()).unwrap();
+            }
+        }
+        device.write_control(&CONTROL).unwrap();
+        device
+    }
+
+    /// Asserts that the recorded stream makes this of a device, and that the decoder says so, too.
+    fn check(&self, name: &str, today: &[u8]) {
+        let golden = recorded(name, today);
+        let device = self.device();
+        let mut destination = Device::new(self.identity).unwrap();
+
+        assert!(today == golden, "{name} is not what is sent today");
+        destination.function = self.function;
+        destination.fill(5);
+        destination.control.fill(0);
+        let progress = destination.restore(&golden, &[usize::MAX]).unwrap();
+        assert!(destination.has_state_of(&device));
+        assert_eq!(progress.sections, self.sections);
+        assert_eq!(progress.addresses.local_ranges, self.local_ranges);
+        assert_eq!(progress.addresses.guest_ranges, self.guest_ranges);
+        assert_eq!(progress.stream_bytes, golden.len() as u64);
+
+        let own = Own {
+            identity: self.identity,
+            control_interface: self.control_interface,
+        };
+        let decoded = decode(&golden, &own).unwrap();
+        assert!(decoded.device(self.identity).unwrap().has_state_of(&device));
+        assert_eq!(decoded.sections, self.sections);
+        assert_eq!(decoded.local.0, self.local_ranges);
+        assert_eq!(decoded.guest.0, self.guest_ranges);
+    }
+}
+
+/// What [`Device::fill`] fills a granule with.
+fn pattern(granule: usize) -> (u64, Vec<u8>) {
+    let start = granule * 0x1000;
+    let bytes =
+        (start..start + 0x1000).map(|position| (position ^ (position >> 8) ^ granule) as u8);
+
+    (start as u64, bytes.collect())
 }
 
 #[test]
@@ -51,7 +127,13 @@ fn sparse() {
     for granule in [3, 4, 15] {
         source.fill(granule);
     }
-    check("0.1-sparse.stream", source);
+    Expected {
+        local: [3, 4, 15].map(pattern).to_vec(),
+        sections: 7,
+        local_ranges: 2,
+        ..Expected::default()
+    }
+    .check("1.0-sparse.stream", &source.save(&[usize::MAX]).unwrap());
 }
 
 #[test]
@@ -62,22 +144,146 @@ fn no_local_memory() {
         local_memory: 0,
         ..IDENTITY
     };
+    let mut source = Device::new(identity).unwrap();
 
-    check("0.1-no-local-memory.stream", Device::new(identity).unwrap());
+    Expected {
+        identity,
+        sections: 4,
+        ..Expected::default()
+    }
+    .check(
+        "1.0-no-local-memory.stream",
+        &source.save(&[usize::MAX]).unwrap(),
+    );
+}
+
+/// Several parts, and a range whose data takes two sections.
+#[test]
+fn parts() {
+    let local_memory = 0x20_0000u64;
+    let identity = Identity {
+        local_memory,
+        ..IDENTITY
+    };
+    let mut stream = head();
+    let long = (0..0x10_2000u32).map(|position| (position >> 12) as u8);
+    let first = [(0, vec![1; 0x1000]), (0x2000, long.collect())];
+    let second = [(0x10_5000, vec![2; 0x2000])];
+    let third = [(0x10_8000, vec![3; 0x1000]), (0x1f_f000, vec![4; 0x1000])];
+
+    stream.sections[0].payload[72..80].copy_from_slice(&local_memory.to_le_bytes());
+    for part in [&first[..], &second, &third] {
+        stream.push_part(0, part);
+    }
+    stream.sections.push(Section::control(&records()));
+    Expected {
+        identity,
+        local: [&first[..], &second, &third].concat(),
+        sections: 13,
+        local_ranges: 5,
+        ..Expected::default()
+    }
+    .check("1.0-parts.stream", &stream.sealed());
+}
+
+/// What changed after it was sent is sent again.
+#[test]
+fn rounds() {
+    let rounds = [
+        vec![(0x1000, vec![1; 0x3000]), (0x8000, vec![2; 0x1000])],
+        vec![(0x2000, vec![3; 0x1000]), (0x9000, vec![4; 0x1000])],
+        vec![(0x2000, vec![5; 0x1000])],
+    ];
+    let mut stream = head();
+
+    for (round, ranges) in (0..).zip(&rounds) {
+        stream.push_part(round, ranges);
+    }
+    stream.sections.push(Section::control(&records()));
+    Expected {
+        local: rounds.concat(),
+        sections: 12,
+        local_ranges: 5,
+        ..Expected::default()
+    }
+    .check("1.0-rounds.stream", &stream.sealed());
+}
+
+#[test]
+fn addressed() {
+    let mut stream = Stream::new(vec![
+        Section::identity(),
+        Section::relations(RECEIVING_CONTROL_INTERFACE, RECEIVING_DATA_INTERFACE),
+    ]);
+
+    stream.push_part(0, &[(0x4000, vec![7; 0x1000])]);
+    stream.sections.push(Section::control(&records()));
+    Expected {
+        function: Function {
+            domain: 1,
+            bus: 3,
+            devfn: 2,
+        },
+        control_interface: RECEIVING_CONTROL_INTERFACE,
+        local: vec![(0x4000, vec![7; 0x1000])],
+        sections: 6,
+        local_ranges: 1,
+        ..Expected::default()
+    }
+    .check("1.0-addressed.stream", &stream.sealed());
+}
+
+/// Guest memory that was tracked, between parts of local memory.
+#[test]
+fn guest_memory() {
+    let mut stream = head();
+    let guest = |granule, ranges: &[Vec<u8>]| Section::new(3, address(2, 0, granule, ranges));
+
+    stream.sections.push(guest(
+        0x1000,
+        &[range(0, 0x8_0000, 0), range(0x10_0000, 0x4000_0000, 0)],
+    ));
+    stream.push_part(0, &[(0x4000, vec![8; 0x1000])]);
+    stream
+        .sections
+        .push(guest(0x20_0000, &[range(0x1_0000_0000, 0x4000_0000, 0)]));
+    stream.push_part(0, &[(0x6000, vec![9; 0x1000])]);
+    stream.sections.push(Section::control(&records()));
+    Expected {
+        local: vec![(0x4000, vec![8; 0x1000]), (0x6000, vec![9; 0x1000])],
+        sections: 10,
+        local_ranges: 2,
+        guest_ranges: 3,
+        ..Expected::default()
+    }
+    .check("1.0-guest-memory.stream", &stream.sealed());
 }
 
 /// What a later minor version may send.
 #[test]
 fn optional_sections() {
-    let mut later = sound();
-    later.minor = 7;
-    later.sections.insert(1, Section::optional(vec![1, 2, 3]));
-    later.sections.insert(3, Section::optional(vec![]));
-    later.sections.push(Section::optional(vec![9; 5000]));
+    let optional = |interface, payload| Section {
+        interface,
+        ..Section::optional(payload)
+    };
+    let mut later = head();
 
-    let golden = recorded("0.7-optional-sections.stream", &later.sealed());
-    let mut destination = Device::new(IDENTITY).unwrap();
-    destination.restore(&golden, &[1000]).unwrap();
-    let decoded = decode(&sound().sealed(), &IDENTITY).unwrap();
-    assert!(destination.has_state_of(&decoded.device(IDENTITY).unwrap()));
+    later.minor = 7;
+    later
+        .sections
+        .push(optional(CONTROL_INTERFACE, vec![9; 5000]));
+    later.push_part(
+        0,
+        &[(0x1000, vec![0xa5; 0x2000]), (0xf000, vec![0x5a; 0x1000])],
+    );
+    later.sections.push(optional(DATA_INTERFACE, vec![]));
+    later.sections.push(Section::control(&records()));
+    later.sections.push(optional(DATA_INTERFACE, vec![1, 2, 3]));
+    Expected {
+        local: vec![(0x1000, vec![0xa5; 0x2000]), (0xf000, vec![0x5a; 0x1000])],
+        sections: 10,
+        local_ranges: 2,
+        ..Expected::default()
+    }
+    .check("1.7-optional-sections.stream", &later.sealed());
 }

@@ -3,14 +3,16 @@
 //! The layer's constants and layouts are those of the C headers.
 
 #[allow(non_camel_case_types, dead_code, unreachable_pub)]
-mod c {
+pub(super) mod c {
     include!(concat!(env!("OUT_DIR"), "/headers.rs"));
 }
 
 use crate::layer::{
+    address::{self, Space},
     identity::{self, Identity},
     interface::{Function, Interfaces, Plane},
     records,
+    relation::Relations,
     state::DeviceState,
     stream::{self, Kind},
 };
@@ -47,9 +49,15 @@ fn constants() {
     assert_eq!(stream::DATA_RUN_MAX, c::VIFA_DATA_RUN_MAX as usize);
     assert_eq!(
         c::VIFA_SECTION_LENGTH_MAX as usize,
-        c::VIFA_DATA_RUN_MAX as usize + size_of::<c::vifa_data_run>(),
+        c::VIFA_CONTROL_PLANE_MAX as usize + size_of::<c::vifa_resources>(),
+    );
+    assert!(
+        c::VIFA_SECTION_LENGTH_MAX as usize
+            >= c::VIFA_DATA_RUN_MAX as usize + size_of::<c::vifa_data_run>()
     );
     assert_eq!(Kind::Identity as u32, c::VIFA_SECTION_IDENTITY);
+    assert_eq!(Kind::Relations as u32, c::VIFA_SECTION_RELATIONS);
+    assert_eq!(Kind::Address as u32, c::VIFA_SECTION_ADDRESS);
     assert_eq!(Kind::Data as u32, c::VIFA_SECTION_DATA);
     assert_eq!(Kind::Control as u32, c::VIFA_SECTION_CONTROL);
     assert_eq!(Kind::End as u32, c::VIFA_SECTION_END);
@@ -67,6 +75,30 @@ fn constants() {
     assert_eq!(identity::FEATURE_DIRTY_LOG, c::VIFA_FEATURE_DIRTY_LOG);
     assert_eq!(identity::FEATURE_LOCAL_MEMORY, c::VIFA_FEATURE_LOCAL_MEMORY);
     assert_eq!(records::ALIGN, c::VIFA_RECORD_ALIGN as usize);
+    assert_eq!(u32::from(records::VERSION), c::VIFA_RESOURCES_VERSION);
+    assert_eq!(
+        u32::from(records::RUN_STATE_STOPPED),
+        c::VIFA_RESOURCES_STOPPED,
+    );
+    assert_eq!(
+        u32::from(records::CONFIGURATION),
+        c::VIFA_RESOURCE_CONFIGURATION,
+    );
+    assert_eq!(u32::from(records::QUEUE), c::VIFA_RESOURCE_QUEUE);
+    assert_eq!(u32::from(records::INTERRUPT), c::VIFA_RESOURCE_INTERRUPT);
+
+    assert_eq!(Space::Local as u32, c::VIFA_SPACE_LOCAL);
+    assert_eq!(Space::Guest as u32, c::VIFA_SPACE_GUEST);
+    assert_eq!(address::RANGES_MAX, c::VIFA_ADDRESS_RANGES_MAX);
+    assert_eq!(
+        address::LENGTH_MAX,
+        size_of::<c::vifa_address_record>()
+            + c::VIFA_ADDRESS_RANGES_MAX as usize * size_of::<c::vifa_address_range>(),
+    );
+    assert_eq!(
+        Relations::LENGTH,
+        c::VIFA_RELATIONS as usize * size_of::<c::vifa_relation>(),
+    );
 }
 
 #[test]
@@ -81,6 +113,12 @@ fn the_stream_has_the_hardware_interfaces_terms() {
         c::VIFA_FEATURE_LOCAL_MEMORY,
         c::VIFA_HW_FEATURE_LOCAL_MEMORY,
     );
+
+    assert_eq!(c::VIFA_RESOURCE_CONFIGURATION, c::VIFA_RECORD_CONFIGURATION);
+    assert_eq!(c::VIFA_RESOURCE_QUEUE, c::VIFA_RECORD_QUEUE);
+    assert_eq!(c::VIFA_RESOURCE_INTERRUPT, c::VIFA_RECORD_INTERRUPT);
+    assert_eq!(c::VIFA_RESOURCE_PRIVATE, c::VIFA_RECORD_PRIVATE);
+    assert_eq!(c::VIFA_RESOURCES_STOPPED, c::VIFA_RUN_STATE_STOPPED);
 
     assert_eq!(size_of::<c::vifa_record>(), size_of::<c::vifa_hw_record>(),);
     macro_rules! assert_same_offset {
@@ -259,6 +297,101 @@ fn identity_payload() {
         };
     }
     assert_identity!(vifa_identity, vifa_hw_identity);
+}
+
+#[test]
+fn relation() {
+    let relation = stream::RelationPayload {
+        plane: 0x01,
+        reserved: [0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08],
+        output: 0x090a_0b0c_0d0e_0f10,
+        receiver: 0x1112_1314_1516_1718,
+    };
+    let bytes = relation.encode();
+
+    assert_eq!(stream::RelationPayload::decode(&bytes), Ok(relation));
+    assert_eq!(size_of::<c::vifa_relation>(), bytes.len());
+    assert_eq!(
+        bytes[offset_of!(c::vifa_relation, reserved)..][..7],
+        relation.reserved,
+    );
+    assert_fields!(
+        bytes,
+        vifa_relation {
+            plane: relation.plane,
+            output: relation.output,
+            receiver: relation.receiver,
+        }
+    );
+}
+
+#[test]
+fn address_record() {
+    let header = stream::AddressHeader {
+        space: 0x0102_0304,
+        round: 0x0506_0708,
+        granule: 0x090a_0b0c,
+        count: 0x0d0e_0f10,
+    };
+    let bytes = header.encode();
+
+    assert_eq!(stream::AddressHeader::decode(&bytes), Ok(header));
+    assert_eq!(size_of::<c::vifa_address_record>(), bytes.len());
+    assert_fields!(
+        bytes,
+        vifa_address_record {
+            space: header.space,
+            round: header.round,
+            granule: header.granule,
+            count: header.count,
+        }
+    );
+}
+
+#[test]
+fn address_range() {
+    let entry = stream::AddressEntry {
+        start: 0x0102_0304_0506_0708,
+        length: 0x090a_0b0c_0d0e_0f10,
+        sequence: 0x1112_1314_1516_1718,
+    };
+    let bytes = entry.encode();
+
+    assert_eq!(stream::AddressEntry::decode(&bytes), Ok(entry));
+    assert_eq!(size_of::<c::vifa_address_range>(), bytes.len());
+    assert_fields!(
+        bytes,
+        vifa_address_range {
+            start: entry.start,
+            length: entry.length,
+            sequence: entry.sequence,
+        }
+    );
+}
+
+#[test]
+fn resources() {
+    let header = stream::ResourcesHeader {
+        version: 0x0102,
+        run_state: 0x0304,
+        records: 0x0506_0708,
+        length: 0x090a_0b0c,
+        reserved: 0x0d0e_0f10,
+    };
+    let bytes = header.encode();
+
+    assert_eq!(stream::ResourcesHeader::decode(&bytes), Ok(header));
+    assert_eq!(size_of::<c::vifa_resources>(), bytes.len());
+    assert_fields!(
+        bytes,
+        vifa_resources {
+            version: header.version,
+            run_state: header.run_state,
+            records: header.records,
+            length: header.length,
+            reserved: header.reserved,
+        }
+    );
 }
 
 #[test]

@@ -3,8 +3,8 @@
 //! What a device says and cannot be true stops the save, and the error says what it was.
 
 use crate::layer::{
+    address::Range,
     identity::Identity,
-    save::Range,
     tests::device::{Device, IDENTITY},
 };
 
@@ -154,5 +154,12 @@ fn pieces() {
     assert_not_saved(
         newer,
         "control plane: record at byte 0x18: version: expected at most 0x1, found 0x2",
+    );
+
+    let mut elsewhere = Device::new(IDENTITY).unwrap();
+    elsewhere.control[4] = 1;
+    assert_not_saved(
+        elsewhere,
+        "control plane: record at byte 0x0: index: expected less than 0x1, found 0x1",
     );
 }

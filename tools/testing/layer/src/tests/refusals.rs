@@ -3,11 +3,15 @@
 //! Each rule of the stream, broken alone: the refusal says which, where, and how.
 
 use super::{
-    decoder::decode,
-    encoder::{crc, identity, record, sound, Section, Stream, CONTROL_INTERFACE, DATA_INTERFACE},
+    decoder::{decode, Own},
+    encoder::{
+        address, crc, head, range, record, records, relation, resources, sound, Section, Stream,
+        CONTROL_INTERFACE, DATA_INTERFACE, RECEIVING_CONTROL_INTERFACE, RECEIVING_DATA_INTERFACE,
+    },
 };
 use crate::{
     layer::{
+        interface::Function,
         restore::Class,
         tests::device::{Device, IDENTITY},
     },
@@ -23,8 +27,19 @@ fn assert_refused(stream: &[u8], message: &str) {
     let error = destination.restore(stream, &[usize::MAX]).unwrap_err();
 
     assert_eq!(error.to_string(), message);
-    assert!(decode(stream, &IDENTITY).is_err());
+    assert!(decode(stream, &Own::at(CONTROL_INTERFACE)).is_err());
     assert!(destination.control[..] == untouched.control[..]);
+}
+
+/// Asserts that a stream is accepted, by the decoder as well, and to the same effect.
+#[track_caller]
+fn assert_accepted(stream: &[u8]) {
+    let mut destination = Device::new(IDENTITY).unwrap();
+    let state = decode(stream, &Own::at(CONTROL_INTERFACE)).unwrap();
+
+    destination.fill(0);
+    destination.restore(stream, &[usize::MAX]).unwrap();
+    assert!(destination.has_state_of(&state.device(IDENTITY).unwrap()));
 }
 
 /// Asserts that the sound stream is refused with this message after `change`.
@@ -47,24 +62,47 @@ fn assert_identity_refused(offset: usize, bytes: &[u8], message: &str) {
     );
 }
 
-/// Asserts that this control plane is refused with this message.
+/// Asserts that these relations are refused with this message.
 #[track_caller]
-fn assert_control_refused(control: &[Vec<u8>], message: &str) {
+fn assert_relations_refused(relations: [Vec<u8>; 2], message: &str) {
     assert_change_refused(
-        |stream| stream.sections[3] = Section::new(3, control.concat()),
+        |stream| stream.sections[1] = Section::new(2, relations.concat()),
+        message,
+    );
+}
+
+/// Asserts that a stream is refused with this message whose sections behind the relations are what
+/// `compose` makes them.
+#[track_caller]
+fn assert_composed_refused(compose: impl FnOnce(&mut Stream), message: &str) {
+    let mut stream = head();
+
+    compose(&mut stream);
+    stream.sections.push(Section::control(&records()));
+    assert_refused(&stream.sealed(), message);
+}
+
+/// Asserts that this part is refused with this message, as section 2.
+#[track_caller]
+fn assert_part_refused(part: Vec<u8>, message: &str) {
+    assert_composed_refused(
+        |stream| stream.sections.push(Section::new(3, part)),
+        message,
+    );
+}
+
+/// Asserts that these records are refused with this message.
+#[track_caller]
+fn assert_control_refused(records: &[Vec<u8>], message: &str) {
+    assert_change_refused(
+        |stream| stream.sections[5] = Section::control(records),
         message,
     );
 }
 
 #[test]
 fn the_sound_stream_is_accepted() {
-    let mut destination = Device::new(IDENTITY).unwrap();
-    let stream = sound().sealed();
-    let state = decode(&stream, &IDENTITY).unwrap();
-
-    destination.fill(0);
-    destination.restore(&stream, &[usize::MAX]).unwrap();
-    assert!(destination.has_state_of(&state.device(IDENTITY).unwrap()));
+    assert_accepted(&sound().sealed());
 }
 
 #[test]
@@ -74,14 +112,14 @@ fn stream_header() {
         "stream header: magic: expected 0x4d52545341464956, found 0x4e52545341464956",
     );
     assert_change_refused(
-        |stream| stream.major = 1,
-        "stream header: major: expected 0x0, found 0x1",
+        |stream| stream.major = 2,
+        "stream header: major: expected 0x1, found 0x2",
     );
     let mut stream = sound().sealed();
     stream[12] ^= 1;
     assert_refused(
         &stream,
-        "stream header: crc: expected 0x3b8fd431, found 0x3b8fd430",
+        "stream header: crc: expected 0xf568e6fe, found 0xf568e6ff",
     );
 }
 
@@ -107,9 +145,9 @@ fn section_header() {
         |stream| {
             stream
                 .sections
-                .insert(1, Section::optional(vec![0; 0x10_0009]))
+                .insert(2, Section::optional(vec![0; 0x10_0011]))
         },
-        "header of section 1: length: expected at most 0x100008, found 0x100009",
+        "header of section 2: length: expected at most 0x100010, found 0x100011",
     );
 }
 
@@ -122,8 +160,10 @@ fn payload_crc() {
 
     for (at, place) in [
         (0, "section 0 (identity)"),
-        (1, "section 1 (data)"),
-        (3, "section 3 (control)"),
+        (1, "section 1 (relations)"),
+        (2, "section 2 (address)"),
+        (3, "section 3 (data)"),
+        (5, "section 5 (control)"),
     ] {
         let mut stream = sound();
         let crc = crc(&stream.sections[at].payload);
@@ -136,21 +176,21 @@ fn payload_crc() {
     assert_change_refused(
         |stream| {
             let section = Section::optional(vec![1]);
-            stream.sections.insert(1, with_crc_of_nothing(section));
+            stream.sections.insert(2, with_crc_of_nothing(section));
         },
-        "section 1 (unknown, optional): payload_crc: expected 0xa016d052, found 0x0",
+        "section 2 (unknown, optional): payload_crc: expected 0xa016d052, found 0x0",
     );
     assert_change_refused(
         |stream| {
             stream.sections.insert(
-                1,
+                2,
                 Section {
                     payload_crc: Some(1),
                     ..Section::optional(vec![])
                 },
             )
         },
-        "section 1 (unknown, optional): payload_crc: expected 0x0, found 0x1",
+        "section 2 (unknown, optional): payload_crc: expected 0x0, found 0x1",
     );
 
     let mut stream = sound().sealed();
@@ -161,7 +201,7 @@ fn payload_crc() {
     stream[end + 28..][..4].copy_from_slice(&header_crc.to_le_bytes());
     assert_refused(
         &stream,
-        &format!("section 4 (end): payload_crc: expected {expected:#x}, found 0x0"),
+        &format!("section 6 (end): payload_crc: expected {expected:#x}, found 0x0"),
     );
 }
 
@@ -178,37 +218,50 @@ fn order() {
         "header of section 0: type: expected 0x1, found 0x700",
     );
     assert_change_refused(
-        |stream| stream.sections.insert(1, Section::new(1, identity())),
-        "header of section 1: type: expected at least 0x2, found 0x1",
+        |stream| {
+            stream.sections.remove(1);
+        },
+        "header of section 1: type: expected 0x2, found 0x3",
     );
     assert_change_refused(
-        |stream| stream.sections.swap(2, 3),
-        "header of section 3: type: expected at least 0x4, found 0x2",
+        |stream| stream.sections.insert(1, Section::optional(vec![])),
+        "header of section 1: type: expected 0x2, found 0x700",
     );
-    assert_change_refused(
-        |stream| stream.sections.push(stream.sections[3].clone()),
-        "header of section 4: type: expected at least 0x4, found 0x3",
-    );
+    for kind in [1, 2] {
+        assert_change_refused(
+            |stream| stream.sections.insert(2, stream.sections[kind - 1].clone()),
+            &format!("header of section 2: type: expected 0x3 or 0x5, found {kind:#x}"),
+        );
+    }
     assert_change_refused(
         |stream| {
-            stream.sections.remove(3);
+            stream.sections.remove(5);
         },
-        "header of section 3: type: expected at most 0x3, found 0x4",
+        "header of section 5: type: expected 0x3 or 0x5, found 0x6",
+    );
+    assert_change_refused(
+        |stream| stream.sections.push(stream.sections[5].clone()),
+        "header of section 6: type: expected 0x6, found 0x5",
+    );
+    assert_change_refused(
+        |stream| stream.push_part(0, &[(0xd000, vec![0; 0x1000])]),
+        "header of section 6: type: expected 0x6, found 0x3",
     );
     assert_change_refused(
         |stream| {
             stream.sections.insert(
-                1,
+                2,
                 Section {
                     flags: 1,
                     ..Section::optional(vec![])
                 },
             )
         },
-        "header of section 1: type: expected a known value, found 0x700",
+        "header of section 2: type: expected a known value, found 0x700",
     );
 }
 
+/// A section comes from the source's interface of its type's plane.
 #[test]
 fn planes() {
     assert_change_refused(
@@ -219,30 +272,143 @@ fn planes() {
         |stream| stream.sections[0].interface |= 1 << 24,
         "header of section 0: interface: expected no bits but 0xffffffff00ffffff, found 0x1021100",
     );
-    assert_change_refused(
-        |stream| stream.sections[1].interface = CONTROL_INTERFACE,
-        "header of section 1: interface: expected 0x21102, found 0x21101",
-    );
-    assert_change_refused(
-        |stream| stream.sections[3].interface = DATA_INTERFACE,
-        "header of section 3: interface: expected 0x21101, found 0x21102",
-    );
-    assert_change_refused(
-        |stream| stream.sections[2].interface ^= 0x100,
-        "header of section 2: interface: expected 0x21102, found 0x21002",
-    );
+    for section in [1, 5] {
+        assert_change_refused(
+            |stream| stream.sections[section].interface = DATA_INTERFACE,
+            &format!("header of section {section}: interface: expected 0x21101, found 0x21102"),
+        );
+    }
+    for section in [2, 3] {
+        assert_change_refused(
+            |stream| stream.sections[section].interface = CONTROL_INTERFACE,
+            &format!("header of section {section}: interface: expected 0x21102, found 0x21101"),
+        );
+        assert_change_refused(
+            |stream| stream.sections[section].interface ^= 0x100,
+            &format!("header of section {section}: interface: expected 0x21102, found 0x21002"),
+        );
+    }
     assert_change_refused(
         |stream| {
             stream.sections.insert(
-                1,
+                2,
                 Section {
                     interface: 0x21103,
                     ..Section::optional(vec![])
                 },
             )
         },
-        "header of section 1: interface: expected 0x21101, found 0x21103",
+        "header of section 2: interface: expected 0x21101 or 0x21102, found 0x21103",
     );
+}
+
+#[test]
+fn relations() {
+    let control = || relation(1, CONTROL_INTERFACE, 0);
+    let data = || relation(2, DATA_INTERFACE, 0);
+    let with_reserved = |mut relation: Vec<u8>| {
+        relation[7] = 1;
+        relation
+    };
+
+    for (relations, message) in [
+        (
+            [data(), control()],
+            "relation[0].plane: expected 0x1, found 0x2",
+        ),
+        (
+            [control(), control()],
+            "relation[1].plane: expected 0x2, found 0x1",
+        ),
+        (
+            [control(), relation(3, DATA_INTERFACE, 0)],
+            "relation[1].plane: expected 0x2, found 0x3",
+        ),
+        (
+            [with_reserved(control()), data()],
+            "relation[0].reserved: expected 0x0, found 0x1000000000000",
+        ),
+        (
+            [control(), with_reserved(data())],
+            "relation[1].reserved: expected 0x0, found 0x1000000000000",
+        ),
+        // The other plane's interface, which repeats it; another function's; none.
+        (
+            [relation(1, DATA_INTERFACE, 0), data()],
+            "relation[0].output: expected 0x21101, found 0x21102",
+        ),
+        (
+            [control(), relation(2, CONTROL_INTERFACE, 0)],
+            "relation[1].output: expected 0x21102, found 0x21101",
+        ),
+        (
+            [relation(1, 0x21001, 0), data()],
+            "relation[0].output: expected 0x21101, found 0x21001",
+        ),
+        (
+            [control(), relation(2, 0, 0)],
+            "relation[1].output: expected 0x21102, found 0x0",
+        ),
+        // A relation that names itself, even where the destination is the source.
+        (
+            [relation(1, CONTROL_INTERFACE, CONTROL_INTERFACE), data()],
+            "relation[0].receiver: expected anything but 0x21101, found 0x21101",
+        ),
+        (
+            [control(), relation(2, DATA_INTERFACE, DATA_INTERFACE)],
+            "relation[1].receiver: expected anything but 0x21102, found 0x21102",
+        ),
+        (
+            [
+                relation(1, CONTROL_INTERFACE, RECEIVING_CONTROL_INTERFACE),
+                data(),
+            ],
+            "relation[0].receiver: expected 0x0 or 0x21101, found 0x100030201",
+        ),
+    ] {
+        assert_relations_refused(relations, &format!("section 1 (relations): {message}"));
+    }
+    assert_change_refused(
+        |stream| stream.sections[1].payload.push(0),
+        "header of section 1: length: expected 0x30, found 0x31",
+    );
+}
+
+/// A stream that is addressed to one function is taken by no other.
+#[test]
+fn receivers() {
+    let restore = |control, data| {
+        let mut stream = sound();
+        let mut destination = Device::new(IDENTITY).unwrap();
+
+        stream.sections[1] = Section::relations(control, data);
+        destination.function = Function {
+            domain: 1,
+            bus: 3,
+            devfn: 2,
+        };
+        let own = Own::at(RECEIVING_CONTROL_INTERFACE);
+        let stream = stream.sealed();
+        let restored = destination.restore(&stream, &[usize::MAX]);
+        assert_eq!(restored.is_ok(), decode(&stream, &own).is_ok());
+        restored.map(|_| ()).map_err(|error| error.to_string())
+    };
+    let (control, data) = (RECEIVING_CONTROL_INTERFACE, RECEIVING_DATA_INTERFACE);
+    let refused = |relation, found| {
+        let own = if relation == 0 { control } else { data };
+        Err(format!(
+            "section 1 (relations): relation[{relation}].receiver: \
+             expected 0x0 or {own:#x}, found {found:#x}"
+        ))
+    };
+
+    for (control, data) in [(0, 0), (control, data), (control, 0), (0, data)] {
+        assert_eq!(restore(control, data), Ok(()));
+    }
+    assert_eq!(restore(control ^ 0x100, data), refused(0, control ^ 0x100));
+    assert_eq!(restore(data, data), refused(0, data));
+    assert_eq!(restore(control, control), refused(1, control));
+    assert_eq!(restore(data, control), refused(0, data));
 }
 
 #[test]
@@ -300,7 +466,7 @@ fn identities_that_fit_though_they_differ() {
         let mut destination = Device::new(IDENTITY).unwrap();
 
         destination.restore(&stream, &[usize::MAX]).unwrap();
-        assert!(decode(&stream, &IDENTITY).is_ok());
+        assert!(decode(&stream, &Own::at(CONTROL_INTERFACE)).is_ok());
     }
 }
 
@@ -343,84 +509,380 @@ fn identities_that_cannot_be_true() {
 }
 
 #[test]
+fn parts() {
+    let ranges = [range(0x1000, 0x1000, 3)];
+    let part = |space, round, granule| address(space, round, granule, &ranges);
+
+    for space in [0, 3, u32::MAX] {
+        assert_part_refused(
+            part(space, 0, 0x1000),
+            &format!("section 2 (address): space: expected a known value, found {space:#x}"),
+        );
+    }
+    assert_part_refused(
+        part(1, 1, 0x1000),
+        "section 2 (address): round: expected 0x0, found 0x1",
+    );
+    assert_part_refused(
+        part(1, 0, 0x2000),
+        "section 2 (address): granule: expected 0x1000, found 0x2000",
+    );
+    assert_part_refused(
+        part(2, 1, 0x1000),
+        "section 2 (address): round: expected 0x0, found 0x1",
+    );
+    assert_part_refused(
+        part(2, 0, 0x3000),
+        "section 2 (address): granule: expected a power of two, found 0x3000",
+    );
+    assert_part_refused(
+        part(2, 0, 0x800),
+        "section 2 (address): granule: expected at least 0x1000, found 0x800",
+    );
+    for (count, ranges, message) in [
+        (0, 1, "count: expected at least 0x1, found 0x0"),
+        (1025, 1, "count: expected at most 0x400, found 0x401"),
+        (2, 1, "length: expected 0x40, found 0x28"),
+        (1, 2, "length: expected 0x28, found 0x40"),
+    ] {
+        let mut part = address(1, 0, 0x1000, &vec![range(0x1000, 0x1000, 3); ranges]);
+        part[12..16].copy_from_slice(&(count as u32).to_le_bytes());
+        assert_part_refused(part, &format!("section 2 (address): {message}"));
+    }
+    assert_part_refused(
+        address(1, 0, 0x1000, &[]),
+        "header of section 2: length: expected at least 0x28, found 0x10",
+    );
+    let ranges: Vec<_> = (0..1025)
+        .map(|number| range(number << 13, 0x1000, 0))
+        .collect();
+    assert_part_refused(
+        address(2, 0, 0x1000, &ranges),
+        "header of section 2: length: expected at most 0x6010, found 0x6028",
+    );
+    let mut stream = head();
+    stream
+        .sections
+        .push(Section::new(3, address(2, 0, 0x1000, &ranges[..1024])));
+    stream.sections.push(Section::control(&records()));
+    assert_accepted(&stream.sealed());
+}
+
+#[test]
+fn ranges_of_local_memory() {
+    let refused = |ranges: &[(u64, u64, u64)], message| {
+        let ranges: Vec<_> = ranges
+            .iter()
+            .map(|&(start, length, sequence)| range(start, length, sequence))
+            .collect();
+        let message = format!("section 2 (address), range {message}");
+        assert_part_refused(address(1, 0, 0x1000, &ranges), &message);
+    };
+    let first = (0x1000, 0x2000, 3);
+
+    refused(
+        &[(0x1800, 0x1000, 3)],
+        "0: start: expected a multiple of 0x1000, found 0x1800",
+    );
+    refused(
+        &[(0x1000, 0x1800, 3)],
+        "0: length: expected a multiple of 0x1000, found 0x1800",
+    );
+    refused(
+        &[(0x1000, 0, 3)],
+        "0: length: expected at least 0x1000, found 0x0",
+    );
+    // They touch, overlap, repeat, and descend.
+    refused(
+        &[first, (0x3000, 0x1000, 4)],
+        "1: start: expected more than 0x3000, found 0x3000",
+    );
+    refused(
+        &[first, (0x2000, 0x2000, 4)],
+        "1: start: expected more than 0x3000, found 0x2000",
+    );
+    refused(
+        &[first, first],
+        "1: start: expected more than 0x3000, found 0x1000",
+    );
+    refused(
+        &[first, (0, 0x1000, 4)],
+        "1: start: expected more than 0x3000, found 0x0",
+    );
+    // They leave the memory.
+    refused(
+        &[(0x1_0000, 0x1000, 3)],
+        "0: length: expected at most 0x0, found 0x1000",
+    );
+    refused(
+        &[(0x1_1000, 0x1000, 3)],
+        "0: start: expected at most 0x10000, found 0x11000",
+    );
+    refused(
+        &[first, (0xf000, 0x2000, 4)],
+        "1: length: expected at most 0x1000, found 0x2000",
+    );
+    refused(
+        &[(u64::MAX - 0xfff, 0x1000, 3)],
+        "0: start: expected at most 0x10000, found 0xfffffffffffff000",
+    );
+    refused(
+        &[(0x1000, u64::MAX - 0xfff, 3)],
+        "0: length: expected at most 0xf000, found 0xfffffffffffff000",
+    );
+    // Their data is elsewhere.
+    refused(
+        &[(0x1000, 0x1000, 2)],
+        "0: sequence: expected 0x3, found 0x2",
+    );
+    refused(
+        &[(0x1000, 0x1000, 0)],
+        "0: sequence: expected 0x3, found 0x0",
+    );
+    refused(
+        &[first, (0x4000, 0x1000, 5)],
+        "1: sequence: expected 0x4, found 0x5",
+    );
+}
+
+/// Only a source with local memory has ranges of it.
+#[test]
+fn no_local_memory() {
+    for (granule, message) in [
+        (0x1000u32, "length: expected at most 0x0, found 0x1000"),
+        (0, "start: expected a multiple of 0x0, found 0x0"),
+    ] {
+        let mut identity = IDENTITY;
+        let mut stream = head();
+
+        identity.granule = granule;
+        stream.sections[0].payload[68..72].copy_from_slice(&granule.to_le_bytes());
+        stream.sections[0].payload[72..80].fill(0);
+        let ranges = [range(0, 0x1000, 3)];
+        stream
+            .sections
+            .push(Section::new(3, address(1, 0, granule, &ranges)));
+        let mut destination = Device::new(IDENTITY).unwrap();
+        destination.identity = identity;
+        let error = destination
+            .restore(&stream.sealed(), &[usize::MAX])
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("section 2 (address), range 0: {message}")
+        );
+    }
+}
+
+#[test]
+fn ranges_of_guest_memory() {
+    let refused = |ranges: &[(u64, u64, u64)], message| {
+        let ranges: Vec<_> = ranges
+            .iter()
+            .map(|&(start, length, sequence)| range(start, length, sequence))
+            .collect();
+        let message = format!("section 2 (address), range {message}");
+        assert_part_refused(address(2, 0, 0x2000, &ranges), &message);
+    };
+    let first = (1 << 40, 0x2000, 0);
+
+    refused(
+        &[(0x1000, 0x2000, 0)],
+        "0: start: expected a multiple of 0x2000, found 0x1000",
+    );
+    refused(
+        &[(0, 0x1000, 0)],
+        "0: length: expected a multiple of 0x2000, found 0x1000",
+    );
+    refused(
+        &[(0, 0, 0)],
+        "0: length: expected at least 0x2000, found 0x0",
+    );
+    refused(
+        &[first, ((1 << 40) + 0x2000, 0x2000, 0)],
+        "1: start: expected more than 0x10000002000, found 0x10000002000",
+    );
+    refused(
+        &[first, (0, 0x2000, 0)],
+        "1: start: expected more than 0x10000002000, found 0x0",
+    );
+    refused(
+        &[(u64::MAX - 0x1fff, 0x2000, 0)],
+        "0: length: expected at most 0x1fff, found 0x2000",
+    );
+    refused(&[(0, 0x2000, 3)], "0: sequence: expected 0x0, found 0x3");
+    refused(
+        &[first, (1 << 41, 0x2000, 4)],
+        "1: sequence: expected 0x0, found 0x4",
+    );
+}
+
+/// Parts of a round ascend, rounds follow one another, and guest memory is apart from both.
+#[test]
+fn order_of_parts() {
+    let at = |start: u64| [(start, vec![0; 0x1000])];
+    let guest = |granule, start| {
+        Section::new(
+            3,
+            address(2, 0, granule, &[range(start, granule.into(), 0)]),
+        )
+    };
+
+    for (start, expected) in [
+        (0x1000, "found 0x1000"),
+        (0x5000, "found 0x5000"),
+        (0x6000, "found 0x6000"),
+    ] {
+        assert_composed_refused(
+            |stream| {
+                stream.push_part(0, &at(0x5000));
+                stream.push_part(0, &at(start));
+            },
+            &format!("section 4 (address), range 0: start: expected more than 0x6000, {expected}"),
+        );
+    }
+    assert_composed_refused(
+        |stream| {
+            stream.push_part(0, &at(0x5000));
+            stream.push_part(2, &at(0x7000));
+        },
+        "section 4 (address): round: expected at most 0x1, found 0x2",
+    );
+    assert_composed_refused(
+        |stream| {
+            stream.push_part(0, &at(0x5000));
+            stream.push_part(1, &at(0x5000));
+            stream.push_part(0, &at(0x7000));
+        },
+        "section 6 (address): round: expected at least 0x1, found 0x0",
+    );
+    assert_composed_refused(
+        |stream| {
+            stream.push_part(0, &at(0x5000));
+            stream.push_part(1, &at(0x5000));
+            stream.sections.push(guest(0x1000, 0x5000));
+            stream.push_part(1, &at(0x4000));
+        },
+        "section 7 (address), range 0: start: expected more than 0x6000, found 0x4000",
+    );
+    for (granule, start) in [(0x1000, 0x1_0000), (0x2000, 0x1_2000), (0x2000, 0)] {
+        assert_composed_refused(
+            |stream| {
+                stream.sections.push(guest(0x2000, 0x1_0000));
+                stream.push_part(0, &at(0x5000));
+                stream.sections.push(guest(granule, start));
+            },
+            &format!(
+                "section 5 (address), range 0: start: expected more than 0x12000, found {start:#x}"
+            ),
+        );
+    }
+
+    let mut stream = head();
+    stream.push_part(0, &at(0x5000));
+    stream.sections.push(guest(0x2000, 0));
+    stream.push_part(0, &at(0x7000));
+    stream.sections.push(guest(0x1_0000, 0x1_0000));
+    stream.push_part(1, &at(0));
+    stream.push_part(2, &at(0));
+    stream.sections.push(Section::control(&records()));
+    assert_accepted(&stream.sealed());
+}
+
+/// Data sections are those that the part before them lists.
+#[test]
 fn runs() {
     let data = Section::data;
 
-    assert_change_refused(
-        |stream| stream.sections[2] = data(0x3800, &[0; 0x1000]),
-        "section 2 (data): offset: expected a multiple of 0x1000, found 0x3800",
+    assert_composed_refused(
+        |stream| stream.sections.push(data(0x1000, &[0; 0x1000])),
+        "header of section 2: type: expected 0x3 or 0x5, found 0x4",
     );
     assert_change_refused(
-        |stream| stream.sections[2] = data(0x2000, &[0; 0x1000]),
-        "section 2 (data): offset: expected at least 0x3000, found 0x2000",
+        |stream| stream.sections.insert(5, data(0xd000, &[0; 0x1000])),
+        "header of section 5: type: expected 0x3 or 0x5, found 0x4",
     );
     assert_change_refused(
-        |stream| stream.sections.swap(1, 2),
-        "section 2 (data): offset: expected at least 0x10000, found 0x1000",
+        |stream| {
+            stream.sections.remove(4);
+        },
+        "header of section 4: type: expected 0x4, found 0x5",
     );
     assert_change_refused(
-        |stream| stream.sections[2] = data(0xf000, &[0; 0x2000]),
-        "section 2 (data): offset: expected at most 0xe000, found 0xf000",
+        |stream| stream.sections.truncate(3),
+        "header of section 3: type: expected 0x4, found 0x6",
     );
+    for section in [Section::optional(vec![]), sound().sections[2].clone()] {
+        assert_change_refused(
+            |stream| stream.sections.insert(4, section.clone()),
+            &format!(
+                "header of section 4: type: expected 0x4, found {:#x}",
+                section.kind
+            ),
+        );
+    }
     assert_change_refused(
-        |stream| stream.sections[2] = data(u64::MAX - 0xfff, &[0; 0x1000]),
-        "section 2 (data): offset: expected at most 0xf000, found 0xfffffffffffff000",
+        |stream| stream.sections.swap(3, 4),
+        "header of section 3: length: expected 0x2008, found 0x1008",
     );
+    for length in [0, 0x1000, 0x1fff, 0x2001, 0x3000] {
+        assert_change_refused(
+            |stream| stream.sections[3] = data(0x1000, &vec![0; length]),
+            &format!(
+                "header of section 3: length: expected 0x2008, found {:#x}",
+                length + 8
+            ),
+        );
+    }
+    for offset in [0, 0x1001, 0x2000, u64::MAX] {
+        assert_change_refused(
+            |stream| stream.sections[3] = data(offset, &[0; 0x2000]),
+            &format!("section 3 (data): offset: expected 0x1000, found {offset:#x}"),
+        );
+    }
     assert_change_refused(
-        |stream| stream.sections[1] = data(0, &[0; 0x1_1000]),
-        "section 1 (data): length: expected at most 0x10000, found 0x11000",
-    );
-    assert_change_refused(
-        |stream| stream.sections[2] = data(0x3000, &[0; 0x1800]),
-        "header of section 2: length: expected a multiple of 0x1000, found 0x1800",
-    );
-    assert_change_refused(
-        |stream| stream.sections[2] = data(0x3000, &[]),
-        "header of section 2: length: expected at least 0x1000, found 0x0",
-    );
-    assert_change_refused(
-        |stream| stream.sections[2] = Section::new(2, vec![0; 7]),
-        "header of section 2: length: expected at least 0x1000, found 0x0",
+        |stream| stream.sections[3].flags = 0,
+        "header of section 3: flags: expected 0x1, found 0x0",
     );
 }
 
 #[test]
-fn records() {
+fn records_of_the_control_plane() {
     assert_control_refused(
         &[],
-        "header of section 3: length: expected at least 0x10, found 0x0",
+        "header of section 5: length: expected at least 0x20, found 0x10",
     );
     assert_control_refused(
         &[record(1, 1, 0, &[0; 0xff8])],
-        "header of section 3: length: expected at most 0x1000, found 0x1008",
+        "header of section 5: length: expected at most 0x1010, found 0x1018",
     );
     assert_control_refused(
         &[record(5, 1, 0, &[])],
-        "control plane: record at byte 0x0: type: expected a known value, found 0x5",
+        "section 5 (control), record at byte 0x0: type: expected a known value, found 0x5",
     );
     assert_control_refused(
         &[record(16, 1, 0, &[])],
-        "control plane: record at byte 0x0: type: expected a known value, found 0x10",
+        "section 5 (control), record at byte 0x0: type: expected a known value, found 0x10",
     );
     assert_control_refused(
         &[record(1, 0, 0, &[])],
-        "control plane: record at byte 0x0: version: expected at least 0x1, found 0x0",
+        "section 5 (control), record at byte 0x0: version: expected at least 0x1, found 0x0",
     );
     assert_control_refused(
         &[record(1, 1, 0, &[]), record(4, 3, 0, &[])],
-        "control plane: record at byte 0x10: version: expected at most 0x2, found 0x3",
+        "section 5 (control), record at byte 0x10: version: expected at most 0x2, found 0x3",
     );
     assert_control_refused(
         &[
-            record(2, 1, 1, &[]),
+            record(4, 1, 1, &[]),
             record(3, 1, 0, &[]),
-            record(2, 1, 1, &[]),
+            record(4, 1, 1, &[]),
         ],
-        "control plane: record at byte 0x20: index: expected at least 0x2, found 0x1",
+        "section 5 (control), record at byte 0x20: index: expected at least 0x2, found 0x1",
     );
     assert_control_refused(
-        &[record(2, 1, u32::MAX, &[]), record(2, 1, 0, &[])],
-        "control plane: record at byte 0x10: index: expected at least 0x100000000, found 0x0",
+        &[record(4, 1, u32::MAX, &[]), record(4, 1, 0, &[])],
+        "section 5 (control), record at byte 0x10: index: expected at least 0x100000000, found 0x0",
     );
     let changed = |offset: usize| {
         let mut record = record(1, 1, 0, &[1, 2, 3]);
@@ -429,31 +891,85 @@ fn records() {
     };
     assert_control_refused(
         &[changed(12)],
-        "control plane: record at byte 0x0: reserved: expected 0x0, found 0x40",
+        "section 5 (control), record at byte 0x0: reserved: expected 0x0, found 0x40",
     );
     assert_control_refused(
         &[changed(8)],
-        "control plane: record at byte 0x0: length: expected at most 0x8, found 0x40",
+        "section 5 (control), record at byte 0x0: length: expected at most 0x8, found 0x40",
     );
     assert_control_refused(
         &[changed(11)],
-        "control plane: record at byte 0x0: length: expected at most 0x8, found 0x40000003",
+        "section 5 (control), record at byte 0x0: length: expected at most 0x8, found 0x40000003",
     );
     assert_control_refused(
         &[changed(19)],
-        "control plane: record at byte 0x0: padding: expected 0x0, found 0x40",
+        "section 5 (control), record at byte 0x0: padding: expected 0x0, found 0x40",
     );
     assert_control_refused(
-        &[changed(0)[..20].to_vec()],
-        "control plane: record at byte 0x0: type: expected a known value, found 0x40",
+        &[changed(0)],
+        "section 5 (control), record at byte 0x0: type: expected a known value, found 0x40",
     );
     assert_control_refused(
         &[record(1, 1, 0, &[1, 2, 3])[..19].to_vec()],
-        "control plane: record at byte 0x0: length: expected at most 0x3, found 0x3",
+        "section 5 (control), record at byte 0x0: length: expected at most 0x3, found 0x3",
     );
     assert_control_refused(
         &[record(1, 1, 0, &[]), vec![0; 15]],
-        "control plane: record at byte 0x10: length: expected at least 0x10, found 0xf",
+        "section 5 (control), record at byte 0x10: length: expected at least 0x10, found 0xf",
+    );
+}
+
+/// A record belongs to something that the destination has.
+#[test]
+fn associations() {
+    let at = "section 5 (control), record at byte 0x0: index";
+
+    for (kind, index) in [(1, 1), (1, u32::MAX), (2, 1), (3, 1), (3, 0x8000_0000)] {
+        assert_control_refused(
+            &[record(kind, 1, index, &[])],
+            &format!("{at}: expected less than 0x1, found {index:#x}"),
+        );
+    }
+    for record in [
+        record(1, 1, 0, &[]),
+        record(2, 1, 0, &[]),
+        record(3, 1, 0, &[]),
+        record(4, 1, u32::MAX, &[]),
+    ] {
+        let mut stream = sound();
+        stream.sections[5] = Section::control(&[record]);
+        assert_accepted(&stream.sealed());
+    }
+}
+
+/// What stands before the records is true.
+#[test]
+fn resource_abstraction_structure() {
+    let refused = |header: Vec<u8>, message| {
+        assert_change_refused(
+            |stream| stream.sections[5].payload[..16].copy_from_slice(&header),
+            &format!("section 5 (control): {message}"),
+        );
+    };
+    let changed = |offset: usize, value| {
+        let mut header = resources(2, 48);
+        header[offset] = value;
+        header
+    };
+
+    refused(changed(0, 0), "version: expected 0x1, found 0x0");
+    refused(changed(0, 2), "version: expected 0x1, found 0x2");
+    refused(changed(2, 0), "run_state: expected 0x2, found 0x0");
+    refused(changed(2, 1), "run_state: expected 0x2, found 0x1");
+    refused(changed(15, 1), "reserved: expected 0x0, found 0x1000000");
+    refused(resources(1, 48), "records: expected 0x2, found 0x1");
+    refused(resources(3, 48), "records: expected 0x2, found 0x3");
+    refused(resources(0, 48), "records: expected 0x2, found 0x0");
+    refused(resources(2, 40), "length: expected 0x30, found 0x28");
+    refused(resources(2, 64), "length: expected 0x30, found 0x40");
+    refused(
+        resources(2, u32::MAX),
+        "length: expected 0x30, found 0xffffffff",
     );
 }
 
@@ -463,7 +979,7 @@ fn totals() {
         (
             "sections",
             sound().sealed_with(|totals| totals.sections += 1),
-            "expected 0x4, found 0x5",
+            "expected 0x6, found 0x7",
         ),
         (
             "data_bytes",
@@ -481,7 +997,7 @@ fn totals() {
             "expected 0x0, found 0x9",
         ),
     ] {
-        assert_refused(&stream, &format!("section 4 (end): {name}: {found}"));
+        assert_refused(&stream, &format!("section 6 (end): {name}: {found}"));
     }
 }
 
@@ -489,7 +1005,7 @@ fn totals() {
 #[test]
 fn spliced() {
     let mut other = sound();
-    other.sections[2] = Section::data(0xf000, &[0xff; 0x1000]);
+    other.sections[4] = Section::data(0xf000, &[0xff; 0x1000]);
     let stream = sound().sealed();
     let other = other.sealed();
     let cut = sound().without_end().0.len();
@@ -499,8 +1015,8 @@ fn spliced() {
     let error = destination.restore(&spliced, &[usize::MAX]).unwrap_err();
     assert!(error
         .to_string()
-        .starts_with("section 4 (end): headers_crc: expected"));
-    assert!(decode(&spliced, &IDENTITY).is_err());
+        .starts_with("section 6 (end): headers_crc: expected"));
+    assert!(decode(&spliced, &Own::at(CONTROL_INTERFACE)).is_err());
 }
 
 #[test]
@@ -514,7 +1030,7 @@ fn ends() {
     );
     assert_refused(
         &stream[..stream.len() - 1],
-        "the stream is incomplete: it ends in section 4 (end)",
+        "the stream is incomplete: it ends in section 6 (end)",
     );
     assert_refused(
         &[&stream[..], &[0]].concat(),
@@ -528,10 +1044,13 @@ fn ends() {
 
 #[test]
 fn every_flipped_bit() {
+    let guest = address(2, 0, 0x1000, &[range(0x1000, 0x1000, 0)]);
     let mut stream = Stream::new(vec![
-        Section::new(1, identity()),
+        Section::identity(),
+        Section::relations(0, 0),
+        Section::new(3, guest),
         Section::optional(vec![1, 2, 3]),
-        Section::new(3, record(1, 1, 0, &[1, 2, 3])),
+        Section::control(&[record(1, 1, 0, &[1, 2, 3])]),
         Section::optional(vec![]),
     ])
     .sealed();
@@ -546,17 +1065,69 @@ fn every_flipped_bit() {
     }
 }
 
+/// Memory is bounded: a part of the address record file, and the destination's own control plane.
 #[test]
 fn without_memory() {
+    const PART: usize = 16 + 1024 * 24;
     let mut destination = Device::new(IDENTITY).unwrap();
-    let stream = sound().sealed();
+    let mut composed = head();
+    for round in 0..9 {
+        composed.push_part(round, &[(0x1000, vec![1; 0x1000])]);
+    }
+    composed.sections.push(Section::control(&records()));
+    let stream = composed.sealed();
+    let first_part = 248 + 32;
     let control = stream.len() - 64 - 48;
 
-    let error = with_allowance(47, || destination.restore(&stream, &[usize::MAX])).unwrap_err();
-    assert_eq!(error.class(), Class::<OutOfMemory>::OutOfMemory);
-    assert_eq!(error.to_string(), "no memory for the control plane");
-    // The header of the control section alone wants the memory.
-    let error = with_allowance(47, || destination.restore(&stream[..control], &[1])).unwrap_err();
-    assert_eq!(error.class(), Class::OutOfMemory);
-    with_allowance(48, || destination.restore(&stream, &[usize::MAX])).unwrap();
+    let mut restore = |allowance, length| {
+        with_allowance(allowance, || {
+            destination.restore(&stream[..length], &[usize::MAX])
+        })
+        .map(|_| ())
+    };
+    for (allowance, length) in [
+        // The headers of the first address section and of the control section ask for the memory.
+        (PART - 1, first_part),
+        (PART + 47, control),
+        (PART + 47, stream.len()),
+    ] {
+        let error = restore(allowance, length).unwrap_err();
+        assert_eq!(error.class(), Class::<OutOfMemory>::OutOfMemory);
+        assert_eq!(error.to_string(), "no memory for what the stream holds");
+    }
+    assert_eq!(
+        restore(0, first_part - 1).unwrap_err().class(),
+        Class::Invalid
+    );
+    assert_eq!(
+        restore(PART, control - 17).unwrap_err().class(),
+        Class::Invalid
+    );
+    assert_eq!(restore(PART + 48, stream.len()), Ok(()));
+}
+
+/// A destination's local memory stays until there is something in its place.
+#[test]
+fn memory_is_unmapped_late() {
+    let stream = sound().sealed();
+    let part = 248 + 32 + 16 + 48;
+    let mut destination = Device::new(IDENTITY).unwrap();
+    let mut is_clear_after = |stream: &[u8]| {
+        destination.fill(7);
+        destination.restore(stream, &[usize::MAX]).unwrap_err();
+        destination.is_clear()
+    };
+
+    assert!(!is_clear_after(&stream[..part - 1]));
+    assert!(is_clear_after(&stream[..part]));
+
+    let mut malformed = sound();
+    malformed.sections[2].payload[16] = 1;
+    assert!(!is_clear_after(&malformed.sealed()));
+
+    let mut empty = head();
+    empty.sections.push(Section::control(&records()));
+    let empty = empty.sealed();
+    assert!(!is_clear_after(&empty[..empty.len() - 65]));
+    assert!(is_clear_after(&empty[..empty.len() - 64]));
 }

@@ -13,6 +13,7 @@ use super::super::{
         Function,
         Interfaces, //
     },
+    progress::Progress,
     restore::{
         Destination,
         RestoreError,
@@ -88,8 +89,13 @@ pub(crate) struct Device {
     pub(crate) control: Bytes,
     /// What it says is mapped, if that is not the truth.
     pub(crate) lie: Option<Range>,
+    /// Whether it names each granule of mapped memory by itself.
+    pub(crate) granule_by_granule: bool,
     /// Bytes that it leaves out of what it is asked for.
     pub(crate) missing: usize,
+    /// Runs that were read without having been announced, and runs that had been.
+    pub(crate) reads: [usize; 2],
+    announced: Option<(u64, usize)>,
     local: Bytes,
     /// A byte for each granule: 1 where it is mapped.
     mapped: Bytes,
@@ -112,7 +118,10 @@ impl Device {
             function: FUNCTION,
             control,
             lie: None,
+            granule_by_granule: false,
             missing: 0,
+            reads: [0; 2],
+            announced: None,
             local: zeroed(local)?,
             mapped: zeroed(granules.unwrap_or_default())?,
             buffer: zeroed(DATA_RUN_MAX)?,
@@ -186,12 +195,27 @@ impl Device {
     }
 
     /// Restores the device; writes the stream in pieces of as many bytes as `segments` say in turn.
+    /// Returns what the receiver has at the end.
     pub(crate) fn restore(
         &mut self,
         stream: &[u8],
         segments: &[usize],
-    ) -> Result<(), RestoreError<OutOfMemory>> {
+    ) -> Result<Progress, RestoreError<OutOfMemory>> {
         let mut restorer = Restorer::new();
+
+        self.write(&mut restorer, segments, stream)?;
+        let progress = *restorer.progress();
+        restorer.finish(self)?;
+        Ok(progress)
+    }
+
+    /// Gives `stream` to `restorer`, in pieces of as many bytes as `segments` say in turn.
+    pub(crate) fn write(
+        &mut self,
+        restorer: &mut Restorer<OutOfMemory>,
+        segments: &[usize],
+        stream: &[u8],
+    ) -> Result<(), RestoreError<OutOfMemory>> {
         let mut rest = stream;
 
         for &segment in segments.iter().cycle() {
@@ -206,7 +230,7 @@ impl Device {
             restorer.filled(self, length)?;
             rest = rest.get(length..).unwrap_or_default();
         }
-        restorer.finish(self)
+        Ok(())
     }
 }
 
@@ -238,6 +262,7 @@ impl Source for Device {
             return Ok(None);
         };
         let more = behind.take_while(|&&mapped| mapped != 0).count();
+        let more = if self.granule_by_granule { 0 } else { more };
 
         Ok(Some(Range {
             start: from + skipped as u64 * granule,
@@ -251,7 +276,16 @@ impl Source for Device {
             self.local.get(offset as usize..).unwrap_or_default(),
         );
         self.piece = length;
+        match self.announced.take() {
+            None => self.reads[0] += 1,
+            Some(announced) if announced == (offset, length) => self.reads[1] += 1,
+            Some(_) => return Err(OutOfMemory),
+        }
         Ok(())
+    }
+
+    fn prefetch_local(&mut self, offset: u64, length: usize) {
+        self.announced = Some((offset, length));
     }
 
     fn piece(&self) -> &[u8] {

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How the address record file is divided into parts, and ranges into runs.
+
+use super::{
+    decoder::{decode, Own},
+    encoder::CONTROL_INTERFACE,
+};
+use crate::layer::{
+    address::Range,
+    identity::Identity,
+    restore::Destination,
+    save::{Begin, Piece, SaveError, Saver},
+    tests::device::{Device, IDENTITY},
+};
+
+/// A device with this many granules of local memory, of which those are mapped that `is_mapped`
+/// says.
+fn device(granules: usize, is_mapped: impl Fn(usize) -> bool) -> Device {
+    let mut device = Device::new(Identity {
+        local_memory: granules as u64 * 0x1000,
+        ..IDENTITY
+    })
+    .unwrap();
+
+    for granule in (0..granules).filter(|&granule| is_mapped(granule)) {
+        device.fill(granule);
+    }
+    device
+}
+
+/// Types and payload lengths of the sections of a stream.
+fn sections(stream: &[u8]) -> Vec<(u16, u32)> {
+    let mut rest = &stream[16..];
+    let mut sections = Vec::new();
+
+    while !rest.is_empty() {
+        let kind = u16::from_le_bytes([rest[0], rest[1]]);
+        let length = u32::from_le_bytes(rest[4..8].try_into().unwrap());
+        sections.push((kind, length));
+        rest = &rest[32 + length as usize..];
+    }
+    sections
+}
+
+/// Asserts that a device like `source` has the state of `source` after `stream`, and that the
+/// decoder has the same.
+fn assert_restores(source: &Device, stream: &[u8]) {
+    let mut destination = Device::new(source.identity).unwrap();
+    let own = Own {
+        identity: source.identity,
+        control_interface: CONTROL_INTERFACE,
+    };
+
+    destination.restore(stream, &[usize::MAX]).unwrap();
+    assert!(destination.has_state_of(source));
+    let decoded = decode(stream, &own).unwrap();
+    assert!(decoded
+        .device(source.identity)
+        .unwrap()
+        .has_state_of(source));
+}
+
+/// A part has up to 1024 ranges; the data of each part follows it.
+#[test]
+fn parts() {
+    for (ranges, parts) in [
+        (1, vec![1]),
+        (1023, vec![1023]),
+        (1024, vec![1024]),
+        (1025, vec![1024, 1]),
+        (2049, vec![1024, 1024, 1]),
+    ] {
+        let mut source = device(2 * ranges, |granule| granule % 2 == 1);
+        let stream = source.save(&[usize::MAX]).unwrap();
+
+        let mut expected = vec![(1, 120), (2, 48)];
+        for part in &parts {
+            expected.push((3, 16 + 24 * *part as u32));
+            expected.extend(vec![(4, 8 + 0x1000); *part]);
+        }
+        expected.extend([(5, 16 + 48), (6, 32)]);
+        assert_eq!(sections(&stream), expected);
+        assert_restores(&source, &stream);
+        // All reads but the first of each part were announced.
+        assert_eq!(source.reads, [parts.len(), ranges - parts.len()]);
+    }
+}
+
+/// A range takes as many data sections as it needs, each as long as it can be.
+#[test]
+fn runs() {
+    for (granules, runs) in [
+        (255, vec![0xf_f000]),
+        (256, vec![0x10_0000]),
+        (257, vec![0x10_0000, 0x1000]),
+        (512, vec![0x10_0000, 0x10_0000]),
+        (513, vec![0x10_0000, 0x10_0000, 0x1000]),
+    ] {
+        let last = 0x1000;
+        let mut source = device(600, |granule| granule < granules || granule == 599);
+        let stream = source.save(&[usize::MAX]).unwrap();
+
+        let mut expected = vec![(1, 120), (2, 48), (3, 16 + 2 * 24)];
+        expected.extend(runs.iter().chain([&last]).map(|run| (4, 8 + run)));
+        expected.extend([(5, 16 + 48), (6, 32)]);
+        assert_eq!(sections(&stream), expected);
+        assert_restores(&source, &stream);
+        assert_eq!(source.reads, [1, runs.len()]);
+    }
+}
+
+/// Runs that a device names one by one, though they are adjacent, are one range.
+#[test]
+fn adjacent_runs_are_one_range() {
+    let mut source = device(16, |granule| granule != 3);
+    let expected = source.save(&[usize::MAX]).unwrap();
+
+    source.granule_by_granule = true;
+    assert!(source.save(&[usize::MAX]).unwrap()[..] == expected[..]);
+    assert_eq!(sections(&expected)[2], (3, 16 + 2 * 24));
+}
+
+/// The estimate is never exceeded, and reached by what it is made for: every other granule mapped
+/// and the longest control plane.
+#[test]
+fn estimate() {
+    for granules in [1, 2, 3, 255, 256, 257, 600, 2047, 2048, 2049, 2050, 2051] {
+        for is_mapped in [
+            (|_| true) as fn(usize) -> bool,
+            |_| false,
+            |granule| granule % 2 == 0,
+            |granule| granule % 2 == 1,
+            |granule| granule % 300 != 7,
+            |granule| granule % 300 == 7,
+        ] {
+            let mut source = device(granules, is_mapped);
+            let mapped = (0..granules).filter(|&granule| is_mapped(granule)).count();
+            let mut longest = vec![4, 0, 1, 0, 0, 0, 0, 0, 0xf0, 0xf, 0, 0, 0, 0, 0, 0];
+            longest.resize(0x1000, 0);
+            source.write_control(&longest).unwrap();
+
+            let stream = source.save(&[usize::MAX]).unwrap();
+            let estimate = Saver::<crate::seam::OutOfMemory>::estimate(
+                &source.identity,
+                mapped as u64 * 0x1000,
+            );
+            assert!(stream.len() as u64 <= estimate);
+            if is_mapped(0) != is_mapped(1) && (2..512).contains(&granules) {
+                assert_eq!(stream.len() as u64, estimate);
+            }
+        }
+    }
+}
+
+/// While it runs, a device is asked for nothing but what it is.
+#[test]
+fn a_running_device_is_left_alone() {
+    let mut source = device(4, |granule| granule == 1);
+    let mut saver = Saver::new(Begin::PreCopy);
+    let mut stream = crate::seam::Bytes::with_capacity(0).unwrap();
+
+    // What it would say cannot be true.
+    source.lie = Some(Range {
+        start: 0,
+        length: 1,
+    });
+    source.missing = 1;
+    source.read(&mut saver, &[usize::MAX], &mut stream).unwrap();
+    assert_eq!(saver.remaining(&mut source), Ok(Piece::Pause));
+    assert_eq!(saver.remaining(&mut source), Ok(Piece::Pause));
+    assert_eq!(source.reads, [0, 0]);
+    saver.stopped();
+    assert!(matches!(
+        saver.remaining(&mut source),
+        Err(SaveError::Mapped(_))
+    ));
+}
