@@ -6,12 +6,11 @@
 
 use std::{
     fmt,
-    fs::File,
     io::Read,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -30,7 +29,7 @@ use crate::{
 ///
 /// Source and destination are each a virtual function of this host, as in 0000:01:00.1, or a file:
 /// a save set, a stream, or what `vifactl show --json` printed on another host. Every field that
-/// does not fit is listed, and the exit code is 3 then.
+/// does not fit is listed, and the exit code is 3 then. `-` is a file on standard input.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Where the state comes from
@@ -163,23 +162,15 @@ impl Party {
     }
 }
 
-/// The kind of the file at `path`, and the identity that it holds.
+/// The kind of the file at `path`, and the identity that it holds. `-` is standard input.
 fn of_file(path: &Path) -> Result<(Kind, identity::Identity)> {
-    if starts_like_json(path)? {
-        let mut text = Vec::new();
-
-        File::open(path)
-            .and_then(|file| file.take(JSON_MAX).read_to_end(&mut text))
-            .with_context(|| path.display().to_string())?;
-        let exported: Exported = serde_json::from_slice(&text).map_err(|error| {
-            let what = "is not what `vifactl show --json` prints";
-
-            Exit::Damaged.because(format!("{}: {what}: {error}", path.display()))
-        })?;
-
-        return Ok((Kind::Json, checked(path, &exported.identity)?));
-    }
     let mut file = StreamFile::open(path)?;
+    let mut start = Vec::new();
+
+    file.stream()?.take(JSON_MAX).read_to_end(&mut start)?;
+    if file.save_set().is_none() && is_json(&start) {
+        return Ok((Kind::Json, exported(path, &start)?));
+    }
     let identity = file.source()?.identity;
     let kind = match file.save_set() {
         Some(_) => Kind::SaveSet,
@@ -189,23 +180,20 @@ fn of_file(path: &Path) -> Result<(Kind, identity::Identity)> {
     Ok((kind, identity))
 }
 
-/// Whether the first byte of the file at `path` that is no white space opens a JSON object.
-fn starts_like_json(path: &Path) -> Result<bool> {
-    let context = || path.display().to_string();
-    let mut start = Vec::new();
-    let file = File::open(path).with_context(context)?;
+/// Whether the first of `bytes` that is no white space opens a JSON object.
+fn is_json(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().starts_with(b"{")
+}
 
-    // Only a regular file can be read again from its start.
-    if !file.metadata().with_context(context)?.is_file() {
-        return Ok(false);
-    }
-    file.take(JSON_MAX)
-        .read_to_end(&mut start)
-        .with_context(context)?;
-    Ok(start
-        .iter()
-        .find(|byte| !byte.is_ascii_whitespace())
-        .is_some_and(|&byte| byte == b'{'))
+/// The identity in `text`, which `vifactl show --json` printed and `name` holds.
+fn exported(name: &Path, text: &[u8]) -> Result<identity::Identity> {
+    let exported: Exported = serde_json::from_slice(text).map_err(|error| {
+        let what = "is not what `vifactl show --json` prints";
+
+        Exit::Damaged.because(format!("{}: {what}: {error}", name.display()))
+    })?;
+
+    checked(name, &exported.identity)
 }
 
 /// The layer's form of `identity`, which `name` says.
@@ -247,4 +235,52 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
             fields.join(", ")
         ))
         .into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SOUND: &str = r#"{"identity": {"vendor": 4660, "device": 1, "subsystem_vendor": 0,
+        "subsystem": 0, "revision_id": 0, "vifa_revision": 1, "features": 4,
+        "bar_size": [4096, 0, 0, 0, 0, 0], "interrupt_vectors": 2, "queues": 1, "granule": 4096,
+        "local_memory": 4096, "control_plane_max": 1,
+        "record_version": [0, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]}}"#;
+
+    fn read(text: &[u8]) -> Result<identity::Identity> {
+        exported(Path::new("export"), text)
+    }
+
+    #[test]
+    fn what_an_identity_is_reads_back_from_its_json() {
+        let identity = read(SOUND.as_bytes()).unwrap();
+        let text = format!(
+            "{{\"identity\": {}}}",
+            serde_json::to_string(&Identity::from(&identity)).unwrap()
+        );
+
+        assert_eq!(read(text.as_bytes()).unwrap(), identity);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text: String) {
+            let _ = read(text.as_bytes());
+        }
+
+        #[test]
+        fn no_change_of_an_export_makes_it_panic(
+            changes in prop::collection::vec((0..SOUND.len(), any::<u8>()), 1..8),
+        ) {
+            let mut text = SOUND.as_bytes().to_vec();
+
+            for (offset, value) in changes {
+                text[offset] = value;
+            }
+            if let Err(error) = read(&text) {
+                prop_assert_eq!(Exit::of(&error), Exit::Damaged);
+            }
+        }
+    }
 }

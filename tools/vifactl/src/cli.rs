@@ -23,7 +23,7 @@ use crate::{
 /// Shows, checks, saves and restores VIFA interfaces: SR-IOV virtual functions that can be migrated
 /// live.
 #[derive(Parser)]
-#[command(name = "vifactl", version, after_help = EXIT_CODES, propagate_version = true)]
+#[command(name = "vifactl", version, after_help = exit_codes())]
 pub(crate) struct Cli {
     /// Print JSON instead of text
     #[arg(long, global = true)]
@@ -56,6 +56,13 @@ enum Command {
     Watch(watch::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
+}
+
+/// What the exit codes mean, for `--help`.
+fn exit_codes() -> String {
+    let codes = EXIT_CODES.map(|(code, meaning)| format!("\n  {code}  {meaning}"));
+
+    format!("Exit codes:{}", codes.concat())
 }
 
 /// What every sub-command is given besides its arguments.
@@ -99,6 +106,33 @@ pub fn main() -> ExitCode {
                 let _ = writeln!(io::stderr(), "vifactl: {error:#}");
             }
             Exit::of(&error).into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    proptest! {
+        #[test]
+        fn no_arguments_make_the_parser_panic(
+            command in prop::sample::select(vec!["list", "bind", "show", "check", "watch", "man"]),
+            arguments in prop::collection::vec(".*", 0..4),
+        ) {
+            let line = ["vifactl", command].into_iter();
+            let line = line.chain(arguments.iter().map(String::as_str));
+
+            if let Err(error) = Cli::try_parse_from(line) {
+                prop_assert!([0, 2].contains(&error.exit_code()));
+            }
         }
     }
 }

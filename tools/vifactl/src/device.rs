@@ -14,8 +14,7 @@ use std::{fs::File, io, os::unix::fs::FileExt};
 
 use anyhow::{bail, Context, Result};
 use vfio_bindings::bindings::vfio::{
-    self, vfio_device_feature_mig_data_size, vfio_device_feature_mig_state,
-    vfio_device_feature_migration, vfio_device_info, vfio_precopy_info,
+    self, vfio_device_feature_mig_data_size, vfio_device_feature_mig_state, vfio_device_info,
 };
 
 use self::{
@@ -62,15 +61,6 @@ pub(crate) struct Device {
 #[derive(Debug)]
 pub(crate) struct Session(pub(crate) File);
 
-/// What a session of PRE_COPY can still be read of, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Precopy {
-    /// Of what has to be read before the device stops.
-    pub(crate) initial_bytes: u64,
-    /// Of what has changed since.
-    pub(crate) dirty_bytes: u64,
-}
-
 impl Device {
     /// Opens the virtual function at `address`, or shares it with the process that holds it.
     ///
@@ -80,6 +70,9 @@ impl Device {
     pub(crate) fn open(address: Address, host: &Host) -> Result<Self> {
         let function = Function::find(address, host)?;
 
+        if function.physical_function().is_none() {
+            bail!("{address} is no virtual function");
+        }
         match function.driver() {
             Some(driver) if driver == VF_DRIVER => {}
             Some(driver) => bail!("{address} is bound to the driver {driver}, not to {VF_DRIVER}"),
@@ -125,21 +118,6 @@ impl Device {
             &mut feature,
         )?;
         Ok(feature.data)
-    }
-
-    /// The migration states that it has, as `VFIO_MIGRATION_*` bits.
-    ///
-    /// # Errors
-    ///
-    /// Those of `VFIO_DEVICE_FEATURE_MIGRATION`; `ENOTTY`: it cannot be migrated.
-    pub(crate) fn migration_flags(&self) -> Result<u64> {
-        let get =
-            Feature::<vfio_device_feature_migration>::get(vfio::VFIO_DEVICE_FEATURE_MIGRATION);
-
-        Ok(self
-            .feature(get)
-            .with_context(|| format!("{}: VFIO_DEVICE_FEATURE_MIGRATION", self.address))?
-            .flags)
     }
 
     /// Its migration state.
@@ -190,16 +168,6 @@ impl Device {
         let session = unsafe { sys::adopt(data_fd) };
 
         Ok(Some(Session(session.into())))
-    }
-
-    /// Brings it to `state`, which begins a session.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Self::set_state`], or no session began.
-    pub(crate) fn begin(&self, state: DeviceState) -> Result<Session> {
-        self.set_state(state)?
-            .with_context(|| format!("{}: {state:?} came without a data_fd", self.address))
     }
 
     /// How many bytes its state takes, at the most, as it estimates.
@@ -270,23 +238,3 @@ impl Device {
 
 /// The type of the migration region.
 const REGION_TYPE: u32 = vfio::VFIO_REGION_TYPE_PCI_VENDOR_TYPE | headers::VIFA_REGION_VENDOR;
-
-impl Session {
-    /// What can still be read in PRE_COPY.
-    ///
-    /// # Errors
-    ///
-    /// Those of the kernel; `EINVAL`: the device is in no PRE_COPY state.
-    pub(crate) fn precopy(&self) -> io::Result<Precopy> {
-        let mut info = vfio_precopy_info {
-            argsz: size_of::<vfio_precopy_info>() as u32,
-            ..Default::default()
-        };
-
-        sys::ioctl(&self.0, &request::MIG_GET_PRECOPY_INFO, &mut info)?;
-        Ok(Precopy {
-            initial_bytes: info.initial_bytes,
-            dirty_bytes: info.dirty_bytes,
-        })
-    }
-}

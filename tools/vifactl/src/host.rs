@@ -4,7 +4,7 @@
 //!
 //! Below `/`; tests give another root, with a tree of files that looks like these.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// A host, by its root directory.
 #[derive(Clone, Debug)]
@@ -50,10 +50,5 @@ impl Host {
     /// The device file of iommufd.
     pub fn iommufd(&self) -> PathBuf {
         self.path("dev/iommu")
-    }
-
-    /// Whether this is the machine that the command runs on.
-    pub fn is_real(&self) -> bool {
-        self.root == Path::new("/")
     }
 }

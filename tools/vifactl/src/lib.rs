@@ -50,6 +50,7 @@ mod driver {
     #[allow(
         dead_code,
         unused_imports,
+        unused_macros,
         reason = "a part of the layer is the driver's alone"
     )]
     pub(crate) mod layer;

@@ -2,13 +2,13 @@
 
 //! `vifactl man`: the manual pages, made from the command line itself.
 
-use std::{fs, path::PathBuf};
+use std::{fs, io::Write, path::PathBuf};
 
 use anyhow::{Context, Result};
 use clap::CommandFactory;
 use clap_mangen::Man;
 
-use crate::{cli::Cli, output};
+use crate::{cli::Cli, exit::EXIT_CODES, output};
 
 /// Print the manual page, or write those of all commands to a directory
 #[derive(clap::Args)]
@@ -21,8 +21,23 @@ pub(crate) struct Arguments {
 /// The page of `command`.
 fn page(command: &clap::Command) -> Result<Vec<u8>> {
     let mut page = Vec::new();
+    let source = format!("vifactl {}", env!("CARGO_PKG_VERSION"));
+    let man = Man::new(command.clone().after_help(None::<&str>))
+        .source(source)
+        .manual("VIFA");
 
-    Man::new(command.clone()).manual("VIFA").render(&mut page)?;
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    if command.has_subcommands() {
+        man.render_subcommands_section(&mut page)?;
+    }
+    writeln!(page, ".SH \"EXIT STATUS\"")?;
+    for (code, meaning) in EXIT_CODES {
+        writeln!(page, ".TP\n{code}\n{}", meaning.replace('\'', "\\(aq"))?;
+    }
     Ok(page)
 }
 

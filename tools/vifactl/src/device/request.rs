@@ -6,7 +6,7 @@
 use std::ffi::c_ulong;
 
 use vfio_bindings::bindings::vfio::{
-    self, vfio_device_bind_iommufd, vfio_device_info, vfio_precopy_info, vfio_region_info,
+    self, vfio_device_bind_iommufd, vfio_device_info, vfio_region_info,
 };
 
 use crate::sys::{Argument, NumberRequest, OpenRequest, Request};
@@ -34,8 +34,6 @@ requests! {
     DEVICE_GET_REGION_INFO: RegionInfo = 8;
     /// `VFIO_DEVICE_BIND_IOMMUFD`
     DEVICE_BIND_IOMMUFD: vfio_device_bind_iommufd = 18;
-    /// `VFIO_MIG_GET_PRECOPY_INFO`
-    MIG_GET_PRECOPY_INFO: vfio_precopy_info = 21;
 }
 
 /// `VFIO_DEVICE_FEATURE`, whatever the feature's data is.
@@ -73,11 +71,7 @@ macro_rules! sized_by_argsz {
     };
 }
 
-sized_by_argsz!(
-    vfio_device_info,
-    vfio_device_bind_iommufd,
-    vfio_precopy_info,
-);
+sized_by_argsz!(vfio_device_info, vfio_device_bind_iommufd);
 
 /// A descriptor.
 #[repr(C)]
@@ -92,7 +86,6 @@ impl Argument for Descriptor {
 /// The data of a feature.
 pub(super) trait FeatureData: Default {}
 
-impl FeatureData for vfio::vfio_device_feature_migration {}
 impl FeatureData for vfio::vfio_device_feature_mig_state {}
 impl FeatureData for vfio::vfio_device_feature_mig_data_size {}
 

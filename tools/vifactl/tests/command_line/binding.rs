@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `vifactl bind` and `vifactl unbind`
+
+use std::{fs, os::unix::fs::symlink};
+
+use crate::host::{FakeHost, OTHER_VF, PF, PF_DRIVER, VF, VF_DRIVER};
+
+/// Asserts that nothing of `vf` and of the driver has been touched.
+fn untouched(host: &FakeHost, vf: &str) {
+    assert_eq!(host.driver_override(vf), "(null)");
+    assert_eq!(host.written(VF_DRIVER, "bind"), "");
+    assert_eq!(host.written(VF_DRIVER, "unbind"), "");
+}
+
+#[test]
+fn a_vf_is_reserved_and_bound() {
+    let host = FakeHost::with_vfs();
+
+    assert_eq!(
+        host.run(&["bind", VF]).done(),
+        "0000:01:00.1: bound to vifa-vfio-pci\n"
+    );
+    assert_eq!(host.driver_override(VF), VF_DRIVER);
+    assert_eq!(host.written(VF_DRIVER, "bind"), VF);
+}
+
+#[test]
+fn a_vf_of_another_driver_is_unbound_first() {
+    let host = FakeHost::with_vfs();
+
+    host.driver("other");
+    host.bound(VF, "other");
+    let outcome = host.run(&["bind", VF, "--json"]);
+
+    outcome.done();
+    assert_eq!(outcome.json()["functions"][0]["before"], "other");
+    assert_eq!(host.written("other", "unbind"), VF);
+    assert_eq!(host.written(VF_DRIVER, "bind"), VF);
+}
+
+#[test]
+fn a_vf_that_is_bound_already_stays_so() {
+    let host = FakeHost::with_vfs();
+
+    host.bound(VF, VF_DRIVER);
+    assert_eq!(
+        host.run(&["bind", VF]).done(),
+        "0000:01:00.1: is bound to vifa-vfio-pci already\n"
+    );
+    untouched(&host, VF);
+}
+
+#[test]
+fn what_is_no_vf_is_not_bound() {
+    let host = FakeHost::with_vfs();
+
+    host.run(&["bind", PF])
+        .failed(1, "0000:01:00.0 is no virtual function");
+    host.run(&["bind", "0000:09:00.0"])
+        .failed(1, "0000:09:00.0: this host has no such PCI function");
+    untouched(&host, PF);
+}
+
+#[test]
+fn the_pf_has_to_be_bound_to_its_driver() {
+    let host = FakeHost::with_vfs();
+    let driver = host.path(&format!("sys/bus/pci/devices/{PF}/driver"));
+
+    fs::remove_file(&driver).unwrap();
+    host.run(&["bind", VF]).failed(1, "is bound to no driver");
+    symlink("../../drivers/other", &driver).unwrap();
+    host.run(&["bind", VF])
+        .failed(1, "0000:01:00.0 is bound to other, not to vifa-vfio-pci-pf");
+    untouched(&host, VF);
+}
+
+#[test]
+fn the_driver_has_to_be_there() {
+    let host = FakeHost::with_vfs();
+
+    fs::remove_dir_all(host.path(&format!("sys/bus/pci/drivers/{VF_DRIVER}"))).unwrap();
+    host.run(&["bind", VF])
+        .failed(1, "load the module vifa_vfio_pci");
+    assert_eq!(host.driver_override(VF), "(null)");
+}
+
+#[test]
+fn a_vf_that_a_process_has_open_is_busy() {
+    let host = FakeHost::with_vfs();
+
+    host.driver("vfio-pci");
+    host.bound(VF, "vfio-pci");
+    host.holder(412, "qemu-system-x86", VF);
+    host.run(&["bind", VF]).failed(
+        5,
+        "0000:01:00.1 is in use: qemu-system-x86 (pid 412) has it open",
+    );
+    untouched(&host, VF);
+}
+
+#[test]
+fn a_vf_without_an_iommu_group_is_not_bound() {
+    let host = FakeHost::with_vfs();
+
+    fs::remove_file(host.path(&format!("sys/bus/pci/devices/{VF}/iommu_group"))).unwrap();
+    host.run(&["bind", VF]).failed(1, "is in no IOMMU group");
+    untouched(&host, VF);
+}
+
+/// A host whose VF shares its IOMMU group with a function that is bound to `driver`.
+fn with_neighbour(driver: &str) -> FakeHost {
+    let host = FakeHost::with_vfs();
+
+    host.driver(driver);
+    host.function("0000:02:00.0", 6);
+    host.bound("0000:02:00.0", driver);
+    host
+}
+
+#[test]
+fn a_neighbour_with_a_driver_of_the_hosts_is_in_the_way() {
+    let host = with_neighbour("e1000e");
+
+    host.run(&["bind", VF]).failed(
+        5,
+        "0000:02:00.0 is in the same IOMMU group 6, and bound to e1000e",
+    );
+    untouched(&host, VF);
+}
+
+#[test]
+fn a_neighbour_that_is_a_bridge_is_not_in_the_way() {
+    let host = with_neighbour("pcieport");
+
+    host.run(&["bind", VF]).done();
+}
+
+#[test]
+fn a_neighbour_of_vfios_is_not_in_the_way() {
+    let host = with_neighbour("vfio-pci");
+
+    fs::create_dir_all(host.path("sys/bus/pci/devices/0000:02:00.0/vfio-dev/vfio3")).unwrap();
+    host.run(&["bind", VF]).done();
+}
+
+#[test]
+fn where_one_function_is_not_fit_none_is_changed() {
+    let host = FakeHost::with_vfs();
+
+    host.driver("vfio-pci");
+    host.bound(OTHER_VF, "vfio-pci");
+    host.holder(412, "qemu-system-x86", OTHER_VF);
+    host.run(&["bind", VF, OTHER_VF])
+        .failed(5, "0000:01:00.2 is in use");
+    untouched(&host, VF);
+}
+
+#[test]
+fn a_refusal_puts_back_reservation_and_driver() {
+    let host = FakeHost::with_vfs();
+    let bind = host.path(&format!("sys/bus/pci/drivers/{VF_DRIVER}/bind"));
+
+    host.driver("other");
+    host.attribute(VF, "driver_override", "other\n");
+    fs::remove_file(&bind).unwrap();
+    // Nobody can write to a directory.
+    fs::create_dir(&bind).unwrap();
+    host.run(&["bind", VF])
+        .failed(1, "0000:01:00.1: vifa-vfio-pci refuses it");
+    assert_eq!(host.driver_override(VF), "other");
+}
+
+#[test]
+fn a_driver_that_does_not_let_go_is_named() {
+    let host = FakeHost::with_vfs();
+
+    host.driver("other");
+    host.bound(VF, "other");
+    fs::remove_file(host.path("sys/bus/pci/drivers/other/unbind")).unwrap();
+    host.run(&["bind", VF])
+        .failed(1, "0000:01:00.1: cannot be unbound from other");
+    assert_eq!(host.driver_override(VF), "");
+    assert_eq!(host.written(VF_DRIVER, "bind"), "");
+}
+
+#[test]
+fn a_vf_is_unbound_and_its_reservation_taken_back() {
+    let host = FakeHost::with_vfs();
+
+    host.bound(VF, VF_DRIVER);
+    host.attribute(VF, "driver_override", format!("{VF_DRIVER}\n"));
+    assert_eq!(
+        host.run(&["unbind", VF]).done(),
+        "0000:01:00.1: unbound from vifa-vfio-pci\n"
+    );
+    assert_eq!(host.written(VF_DRIVER, "unbind"), VF);
+    assert_eq!(host.driver_override(VF), "");
+}
+
+#[test]
+fn a_vf_without_a_driver_loses_its_reservation_for_ours_alone() {
+    let host = FakeHost::with_vfs();
+
+    host.attribute(VF, "driver_override", format!("{VF_DRIVER}\n"));
+    host.attribute(OTHER_VF, "driver_override", "other\n");
+    host.run(&["unbind", VF, OTHER_VF]).done();
+    assert_eq!(host.driver_override(VF), "");
+    assert_eq!(host.driver_override(OTHER_VF), "other");
+}
+
+#[test]
+fn a_vf_that_is_open_is_not_unbound() {
+    let host = FakeHost::with_vfs();
+
+    host.bound(VF, VF_DRIVER);
+    host.holder(412, "qemu-system-x86", VF);
+    host.run(&["unbind", VF])
+        .failed(5, "qemu-system-x86 (pid 412)");
+    untouched(&host, VF);
+}
+
+#[test]
+fn a_function_of_another_driver_is_not_unbound() {
+    let host = FakeHost::with_vfs();
+
+    host.run(&["unbind", PF]).failed(
+        1,
+        &format!("0000:01:00.0 is bound to {PF_DRIVER}, not to {VF_DRIVER}"),
+    );
+    assert_eq!(host.written(PF_DRIVER, "unbind"), "");
+}

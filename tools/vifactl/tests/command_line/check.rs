@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `vifactl check`
+
+use crate::host::{path_text, region, FakeHost, OTHER_VF, VF, VF_DRIVER};
+use serde_json::{json, Value};
+use std::path::Path;
+
+/// A host with two equal VFs.
+fn host() -> FakeHost {
+    let host = FakeHost::with_vfs();
+
+    for vf in [VF, OTHER_VF] {
+        host.bound(vf, VF_DRIVER);
+        host.region(vf, &region());
+    }
+    host
+}
+
+/// What `vifactl show --json` prints, with these fields of the identity changed.
+fn exported(host: &FakeHost, name: &str, fields: &[(&str, Value)]) -> String {
+    let mut shown = host.run(&["show", VF, "--json"]).json();
+
+    for (field, value) in fields {
+        shown["identity"][field] = value.clone();
+    }
+    host.file(name, shown.to_string())
+}
+
+/// A stream of the tests of the layer.
+fn golden(name: &str) -> String {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testing/layer/golden");
+
+    path_text(&golden.join(name))
+}
+
+#[test]
+fn equal_devices_fit() {
+    assert_eq!(
+        host().run(&["check", VF, OTHER_VF]).done(),
+        "0000:01:00.1 (device) fits 0000:01:00.2 (device)\n"
+    );
+}
+
+#[test]
+fn what_show_printed_on_another_host_is_compared() {
+    let host = host();
+    let file = exported(&host, "export", &[]);
+
+    host.run(&["check", &file, VF]).done();
+    host.run(&["check", VF, &file]).done();
+}
+
+#[test]
+fn all_mismatches_are_listed_with_both_values() {
+    let host = host();
+    let file = exported(
+        &host,
+        "export",
+        &[("queues", json!(8)), ("vendor", json!(0x4321))],
+    );
+    let outcome = host.run(&["check", &file, VF, "--json"]);
+    let found = outcome.json();
+
+    outcome.failed(3, "does not fit 0000:01:00.1: vendor, queues");
+    assert_eq!(found["fits"], false);
+    assert_eq!(found["mismatches"][0]["field"], "vendor");
+    assert_eq!(found["mismatches"][1]["field"], "queues");
+    assert_eq!(found["mismatches"][1]["rule"], "at_least");
+    assert_eq!(found["mismatches"][1]["source"], 8);
+    assert_eq!(found["mismatches"][1]["destination"], 4);
+}
+
+#[test]
+fn a_rule_can_hold_one_way_alone() {
+    let host = host();
+    let file = exported(&host, "export", &[("queues", json!(8))]);
+
+    host.run(&["check", VF, &file]).done();
+    host.run(&["check", &file, VF]).failed(3, "queues");
+}
+
+#[test]
+fn a_stream_is_compared_by_its_identity() {
+    let stream = golden("1.0-sparse.stream");
+    let host = host();
+
+    host.run(&["check", &stream, &stream]).done();
+    assert_eq!(
+        host.run(&["check", &stream, &stream, "--json"]).json()["source"]["kind"],
+        "stream"
+    );
+    host.run(&["check", &stream, VF])
+        .failed(3, "does not fit 0000:01:00.1");
+}
+
+#[test]
+fn what_is_none_of_these_is_damaged() {
+    let host = host();
+
+    for (name, content) in [
+        ("empty", &b""[..]),
+        ("text", b"hello"),
+        ("save", b"VIFASAVE"),
+        ("stream", b"VIFASTRM\x01\0\0\0"),
+        ("zeroes", &[0; 4096]),
+    ] {
+        let file = host.file(name, content);
+
+        host.run(&["check", &file, VF]).failed(4, &file);
+    }
+}
+
+#[test]
+fn json_that_show_does_not_print_is_damaged() {
+    let host = host();
+
+    for content in [
+        "{",
+        "{}",
+        "{\"identity\": 5}",
+        "{\"identity\": {\"vendor\": -1}}",
+    ] {
+        let file = host.file("export", content);
+
+        host.run(&["check", &file, VF])
+            .failed(4, "is not what `vifactl show --json` prints");
+    }
+}
+
+#[test]
+fn json_of_what_no_device_can_be_is_damaged() {
+    let host = host();
+    let file = exported(&host, "export", &[("granule", json!(0x1800))]);
+
+    host.run(&["check", &file, VF]).failed(
+        4,
+        "identity: granule: expected a power of two, found 0x1800",
+    );
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    host()
+        .run(&["check", VF, "/nonexistent/file"])
+        .failed(1, "/nonexistent/file: No such file or directory");
+}
