@@ -214,3 +214,6 @@ pub fn to_json(
 
     Ok(decode(input, &mut json)?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,12 @@ use std::{
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
+#[cfg(test)]
+thread_local! {
+    /// The same for the test in this thread, which no other test may notice.
+    pub(crate) static IN_TEST: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
 extern "C" fn take_note(_signal: c_int) {
     INTERRUPTED.store(true, Ordering::Relaxed);
 }
@@ -47,7 +53,12 @@ pub(crate) fn catch() -> io::Result<()> {
 ///
 /// See above.
 pub(crate) fn check() -> io::Result<()> {
-    if INTERRUPTED.load(Ordering::Relaxed) {
+    #[cfg(test)]
+    let interrupted = IN_TEST.get();
+    #[cfg(not(test))]
+    let interrupted = INTERRUPTED.load(Ordering::Relaxed);
+
+    if interrupted {
         return Err(io::Error::other("stopped by a signal"));
     }
     Ok(())

@@ -105,29 +105,16 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     }
     interrupt::catch()?;
     let guide = match &arguments.guide {
-        Some(path) => Guide::read(path)?,
-        None => Guide::none(),
+        Some(path) => Some(Guide::read(path)?),
+        None => None,
     };
     let mut file = StreamFile::open(&arguments.file)?;
-    let source = file.source()?;
     let (region, _) = region::read(arguments.device, &context.host)?;
     let identity = layer::identity::Identity::try_from(&region.identity).map_err(|violation| {
         Exit::Failed.because(format!("{}: identity: {violation}", arguments.device))
     })?;
-
-    compare_identities(&file, &source, &identity)?;
-    let origin = origin_of(&file, &source)?;
-    if let Err(why) = guide.check_names(&origin) {
-        return Err(Exit::Damaged.because(format!("guide: {why}")).into());
-    }
-    compare_places(
-        &file,
-        &guide,
-        &origin,
-        &Place::of(arguments.device, &context.host)?,
-    )?;
-    let receiver = receiver(arguments, &source, &origin)?;
-    verify(&mut file, identity, arguments.device, receiver)?;
+    let place = Place::of(arguments.device, &context.host)?;
+    let receiver = check(&mut file, guide.as_ref(), identity, &place)?;
 
     let device = Device::open(arguments.device, &context.host)?;
     let holder = match device.hold() {
@@ -150,6 +137,35 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         addressed: receiver.is_some(),
         holder,
     })
+}
+
+/// Checks that the function at `place`, which is as `identity` says, can take what `file` holds.
+/// Returns whom the stream is to be addressed to; `None`: it stays as it is.
+///
+/// # Errors
+///
+/// The file is damaged, or the function is not what or where it has to be.
+fn check(
+    file: &mut StreamFile,
+    guide: Option<&Guide>,
+    identity: layer::identity::Identity,
+    place: &Place,
+) -> Result<Option<Interfaces>> {
+    let source = file.source()?;
+    let origin = origin_of(file, &source)?;
+
+    compare_identities(file, &source, &identity)?;
+    if let Some(Err(why)) = guide.map(|guide| guide.check_names(&origin)) {
+        return Err(Exit::Damaged.because(format!("the guide: {why}")).into());
+    }
+    compare_places(file, guide.unwrap_or(&Guide::none()), &origin, place)?;
+    let own = interfaces_of(place.address);
+    check_receiver(&source, own)?;
+    // A stream that names itself is refused, be it of the same place on another host.
+    let receiver = (guide.is_some() && origin.virtual_function != place.address).then_some(own);
+
+    verify(file, Judge::Function(identity, own), receiver)?;
+    Ok(receiver)
 }
 
 /// Compares what the source is with what the destination is, by the layer's rules.
@@ -225,27 +241,21 @@ fn origin_of(file: &StreamFile, source: &Source) -> Result<Origin> {
     })
 }
 
-/// The function that the stream is to be addressed to; `None`: it stays as it is.
-///
-/// # Errors
-///
-/// It is addressed to another.
-fn receiver(arguments: &Arguments, source: &Source, origin: &Origin) -> Result<Option<Interfaces>> {
-    let own = interfaces_of(arguments.device);
+/// Checks that a stream from `source` is not addressed to another than the function with the
+/// interfaces `own`.
+fn check_receiver(source: &Source, own: Interfaces) -> Result<()> {
     let control = own.plane(Plane::Control).as_raw();
 
-    if source.receiver != 0 && source.receiver != control {
-        return Err(Exit::Incompatible
-            .because(format!(
-                "the stream is addressed to {}, not to {}",
-                Interface(source.receiver),
-                Interface(control)
-            ))
-            .into());
+    if source.receiver == 0 || source.receiver == control {
+        return Ok(());
     }
-    // A stream that names itself is refused, be it of the same place on another host.
-    let addressed = arguments.guide.is_some() && origin.virtual_function != arguments.device;
-    Ok(addressed.then_some(own))
+    Err(Exit::Incompatible
+        .because(format!(
+            "the stream is addressed to {}, not to {}",
+            Interface(source.receiver),
+            Interface(control)
+        ))
+        .into())
 }
 
 /// The stream of `file` as it goes to the device.
@@ -258,18 +268,12 @@ fn stream_of(file: &mut StreamFile, receiver: Option<Interfaces>) -> Result<Box<
     })
 }
 
-/// Has the layer judge the stream of `file` as the function at `device` will, which is as `identity`
-/// says.
+/// Has the layer judge the stream of `file` as `judge`, once it is addressed to `receiver`.
 ///
 /// # Errors
 ///
 /// The file cannot be read, or is damaged.
-fn verify(
-    file: &mut StreamFile,
-    identity: layer::identity::Identity,
-    device: Address,
-    receiver: Option<Interfaces>,
-) -> Result<()> {
+fn verify(file: &mut StreamFile, judge: Judge, receiver: Option<Interfaces>) -> Result<()> {
     let name = file.name().to_owned();
     let offset = file.stream_offset();
     let progress = Progress::bytes(&format!("verify {name}"), Some(file.stream_length()));
@@ -277,7 +281,6 @@ fn verify(
         input: file.stream()?,
         progress: &progress,
     });
-    let judge = Judge::Function(identity, interfaces_of(device));
     let outcome = match receiver {
         Some(receiver) => walk(
             &mut BufReader::with_capacity(BUFFER, Readdressed::new(&mut stream, receiver)),

@@ -20,6 +20,7 @@ use crate::{
     headers as uapi,
     layer::stream::Checksum,
 };
+use serde::Serialize;
 use std::{
     fmt,
     io::{self, Read},
@@ -42,7 +43,7 @@ pub(crate) fn magic_of(constant: &'static [u8]) -> &'static [u8] {
 }
 
 /// The start of a save set: everything but the stream.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SaveSet {
     /// What the manifest says.
     pub(crate) manifest: Manifest,

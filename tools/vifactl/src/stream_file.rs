@@ -61,7 +61,12 @@ impl StreamFile {
         }
     }
 
-    fn of(mut file: File, name: String) -> Result<Self> {
+    /// As [`Self::open`], for a file that can be read from any place and is called `name`.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub(crate) fn of(mut file: File, name: String) -> Result<Self> {
         let end = file.seek(SeekFrom::End(0)).with_context(|| name.clone())?;
 
         file.rewind().with_context(|| name.clone())?;
@@ -165,7 +170,11 @@ fn read_save_set(mut file: &mut File, length: u64) -> Result<Option<SaveSet>, Re
 }
 
 /// Copies `input` to a temporary file without a name.
-fn spool(mut input: impl Read) -> io::Result<File> {
+///
+/// # Errors
+///
+/// Those of the two, or somebody asked for an end.
+pub(crate) fn spool(mut input: impl Read) -> io::Result<File> {
     let mut file = tempfile::tempfile()?;
     let mut buffer = vec![0; BUFFER];
 

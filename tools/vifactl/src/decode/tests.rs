@@ -1,0 +1,476 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Golden streams and what becomes of them.
+//!
+//! [`decoder`] is a second decoder, written from `Documentation/vifa/stream.rst` alone. What it
+//! finds in a stream has to be what is shown.
+
+use super::*;
+use crate::{
+    identity::Identity,
+    layer::{self, stream::Section},
+};
+use decoder::Own;
+use proptest::prelude::*;
+use serde_json::Value;
+use std::fs;
+
+#[allow(dead_code, reason = "not all of it is used here")]
+#[path = "../../../testing/layer/src/tests/decoder.rs"]
+mod decoder;
+#[allow(dead_code, reason = "not all of it is used here")]
+#[path = "../../../testing/layer/src/tests/encoder.rs"]
+mod encoder;
+
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../testing/layer/golden");
+
+/// A control interface of nobody.
+const ANYONE: u64 = 0x1_0004_0001;
+
+/// The golden streams with their names.
+fn golden() -> Vec<(String, Vec<u8>)> {
+    let mut streams: Vec<_> = fs::read_dir(GOLDEN)
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+
+            (
+                path.file_name().unwrap().to_str().unwrap().to_owned(),
+                fs::read(path).unwrap(),
+            )
+        })
+        .collect();
+
+    streams.sort();
+    assert!(!streams.is_empty());
+    streams
+}
+
+fn sparse() -> Vec<u8> {
+    fs::read(format!("{GOLDEN}/1.0-sparse.stream")).unwrap()
+}
+
+/// What is shown of `stream` to a program, and what is wrong with it.
+fn decoded(stream: &[u8]) -> (Value, Option<Damage>) {
+    let mut out = Vec::new();
+    let damage = to_json(stream, "stream", true, &mut out).unwrap();
+    let shown: Value = serde_json::from_slice(&out).unwrap();
+
+    assert_eq!(shown["damage"], serde_json::to_value(&damage).unwrap());
+    (shown, damage)
+}
+
+fn shown_as_text(stream: &[u8], all: bool) -> String {
+    let mut out = Vec::new();
+
+    decode(stream, &mut Table::new(&mut out, true, all)).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+/// The sections of the kind `name`.
+fn sections<'a>(shown: &'a Value, name: &str) -> Vec<&'a Value> {
+    let sections = shown["sections"].as_array().unwrap();
+
+    sections
+        .iter()
+        .filter(|section| section["name"] == name)
+        .collect()
+}
+
+fn bytes(hexadecimal: &Value) -> Vec<u8> {
+    let digits = hexadecimal.as_str().unwrap().as_bytes();
+
+    digits
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
+}
+
+/// What the second decoder has to find in a stream of which this is shown.
+fn state_of(shown: &Value, stream: &[u8]) -> decoder::State {
+    let number = |value: &Value| value.as_u64().unwrap();
+    let relations = sections(shown, "relations")[0]["relations"].as_array();
+    let mut state = decoder::State {
+        sections: sections(shown, "end").len() as u64
+            + number(&sections(shown, "end")[0]["end"]["sections"]),
+        outputs: relations
+            .unwrap()
+            .iter()
+            .map(|relation| number(&relation["output"]))
+            .collect(),
+        ..decoder::State::default()
+    };
+
+    for address in sections(shown, "address") {
+        let sum = match number(&address["address"]["space"]) {
+            1 => &mut state.local,
+            _ => &mut state.guest,
+        };
+
+        for range in address["ranges"].as_array().unwrap() {
+            sum.0 += 1;
+            sum.1 += number(&range["length"]);
+        }
+    }
+    for data in sections(shown, "data") {
+        let start = number(&data["offset"]) as usize + 32 + 8;
+        let length = number(&data["bytes"]) as usize;
+
+        state.runs.push((
+            number(&data["data"]["offset"]),
+            stream[start..start + length].to_vec(),
+        ));
+    }
+    for record in sections(shown, "control")[0]["records"].as_array().unwrap() {
+        for (field, length) in [
+            ("type", 2),
+            ("version", 2),
+            ("index", 4),
+            ("length", 4),
+            ("reserved", 4),
+        ] {
+            state
+                .control
+                .extend(&number(&record[field]).to_le_bytes()[..length]);
+        }
+        state.control.extend(bytes(&record["content"]));
+        let padded = state.control.len().next_multiple_of(8);
+        state.control.resize(padded, 0);
+        state.count[number(&record["type"]) as usize] += 1;
+    }
+    state
+}
+
+/// A destination that is as the stream says of which this is shown.
+fn own(shown: &Value) -> Own {
+    let identity: Identity =
+        serde_json::from_value(sections(shown, "identity")[0]["identity"].clone()).unwrap();
+    let receiver = &sections(shown, "relations")[0]["relations"][0]["receiver"];
+
+    Own {
+        identity: layer::identity::Identity::try_from(&identity).unwrap(),
+        control_interface: match receiver.as_u64().unwrap() {
+            0 => ANYONE,
+            receiver => receiver,
+        },
+    }
+}
+
+#[test]
+fn the_second_decoder_finds_what_is_shown_of_every_golden_stream() {
+    for (name, stream) in golden() {
+        let (shown, damage) = decoded(&stream);
+
+        assert_eq!(damage, None, "{name}");
+        assert_eq!(
+            decoder::decode(&stream, &own(&shown)),
+            Ok(state_of(&shown, &stream)),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn the_totals_are_those_of_the_sections() {
+    for (name, stream) in golden() {
+        let (shown, _) = decoded(&stream);
+        let state = state_of(&shown, &stream);
+        let totals = &shown["totals"];
+
+        assert_eq!(totals["stream_bytes"], stream.len() as u64, "{name}");
+        assert_eq!(totals["sections"], state.sections, "{name}");
+        assert_eq!(totals["local_ranges"], state.local.0, "{name}");
+        assert_eq!(totals["local_bytes"], state.local.1, "{name}");
+        assert_eq!(totals["guest_ranges"], state.guest.0, "{name}");
+        assert_eq!(totals["guest_bytes"], state.guest.1, "{name}");
+        assert_eq!(totals["record_bytes"], state.control.len() as u64, "{name}");
+        let records: Value = state.count.to_vec().into();
+        assert_eq!(totals["records"], records, "{name}");
+    }
+}
+
+/// Gives the section at `offset`, and the end section, CRCs that are right.
+fn sealed(mut stream: Vec<u8>, sections: &[usize]) -> Vec<u8> {
+    let mut headers = layer::stream::Checksum::EMPTY.and(&stream[..12]);
+    let crc = layer::stream::Checksum::of(&stream[..12]);
+
+    stream[12..16].copy_from_slice(&crc.to_le_bytes());
+    for (number, &offset) in sections.iter().enumerate() {
+        let header = Section::decode(&stream[offset..]).unwrap();
+        let payload = offset + 32..(offset + 32 + header.length as usize).min(stream.len());
+
+        if number + 1 == sections.len() {
+            let at = payload.start + 24;
+            stream[at..at + 4].copy_from_slice(&headers.value().to_le_bytes());
+        }
+        let crc = layer::stream::Checksum::of(&stream[payload]);
+        stream[offset + 24..offset + 28].copy_from_slice(&crc.to_le_bytes());
+        headers = headers.and(&stream[offset..offset + 28]);
+        let crc = layer::stream::Checksum::of(&stream[offset..offset + 28]);
+        stream[offset + 28..offset + 32].copy_from_slice(&crc.to_le_bytes());
+    }
+    stream
+}
+
+/// Where the sections of a sound stream begin.
+fn places(stream: &[u8]) -> Vec<usize> {
+    let (shown, _) = decoded(stream);
+
+    shown["sections"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|section| section["offset"].as_u64().unwrap() as usize)
+        .collect()
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_place() {
+    let stream = sparse();
+    let sections = places(&stream);
+    let [identity, relations, address, data, _, control, end] = sections[..] else {
+        panic!("{sections:?}");
+    };
+    // Where a byte changes, where the field begins that it belongs to, the field, and the section.
+    let cases = [
+        (3, 0, "magic", None),
+        (8, 8, "major", None),
+        (identity + 2, identity + 2, "flags", Some(0)),
+        (identity + 4, identity + 4, "length", Some(0)),
+        (identity + 11, identity + 8, "interface", Some(0)),
+        (identity + 16, identity + 16, "sequence", Some(0)),
+        (identity + 32 + 9, identity + 32 + 9, "reserved0", Some(0)),
+        (identity + 32 + 14, identity + 32 + 12, "features", Some(0)),
+        (
+            identity + 32 + 32,
+            identity + 32 + 32,
+            "bar_size[2]",
+            Some(0),
+        ),
+        (relations, relations, "type", Some(1)),
+        (relations + 32, relations + 32, "relation[0].plane", Some(1)),
+        (
+            relations + 32 + 24 + 9,
+            relations + 32 + 24 + 8,
+            "relation[1].output",
+            Some(1),
+        ),
+        (
+            relations + 32 + 5,
+            relations + 32 + 1,
+            "relation[0].reserved",
+            Some(1),
+        ),
+        (address + 32, address + 32, "space", Some(2)),
+        (address + 32 + 8, address + 32 + 8, "granule", Some(2)),
+        // The count of ranges is what the length is held against.
+        (address + 32 + 12, address + 4, "length", Some(2)),
+        (
+            address + 32 + 16 + 24,
+            address + 32 + 16 + 24,
+            "start",
+            Some(2),
+        ),
+        (
+            address + 32 + 16 + 8,
+            address + 32 + 16 + 8,
+            "length",
+            Some(2),
+        ),
+        (
+            address + 32 + 16 + 16,
+            address + 32 + 16 + 16,
+            "sequence",
+            Some(2),
+        ),
+        (data + 8, data + 8, "interface", Some(3)),
+        (data + 32 + 1, data + 32, "offset", Some(3)),
+        (control + 32, control + 32, "version", Some(5)),
+        (control + 32 + 2, control + 32 + 2, "run_state", Some(5)),
+        (control + 32 + 4, control + 32 + 4, "records", Some(5)),
+        (control + 32 + 8, control + 32 + 8, "length", Some(5)),
+        (
+            control + 32 + 16 + 24 + 2,
+            control + 32 + 16 + 24 + 2,
+            "version",
+            Some(5),
+        ),
+        (
+            control + 32 + 16 + 24 + 12,
+            control + 32 + 16 + 24 + 12,
+            "reserved",
+            Some(5),
+        ),
+        (end + 32, end + 32, "sections", Some(6)),
+        (end + 32 + 8, end + 32 + 8, "data_bytes", Some(6)),
+        (end + 32 + 16, end + 32 + 16, "control_bytes", Some(6)),
+        (end + 32 + 28, end + 32 + 28, "reserved", Some(6)),
+    ];
+
+    for (at, place, field, section) in cases {
+        let mut damaged = stream.clone();
+        damaged[at] ^= 0x15;
+        let (shown, damage) = decoded(&sealed(damaged, &sections));
+        let damage = damage.unwrap_or_else(|| panic!("{field} at {at:#x}"));
+
+        assert_eq!(
+            (damage.offset, damage.field.as_deref(), damage.section),
+            (place as u64, Some(field), section),
+            "{damage:?}"
+        );
+        assert!(damage.expected.is_some() && damage.found.is_some());
+        // What is before is shown all the same.
+        let before = section.map_or(0, |section| section as usize);
+        assert!(shown["sections"].as_array().unwrap().len() >= before);
+    }
+}
+
+#[test]
+fn a_wrong_crc_is_named_with_its_place() {
+    let stream = sparse();
+    let data = places(&stream)[3];
+
+    for (at, field, place) in [
+        (12, "crc", 12),
+        (data + 29, "header_crc", data + 28),
+        (data + 32 + 100, "payload_crc", data + 24),
+        (data + 32, "payload_crc", data + 24),
+    ] {
+        let mut damaged = stream.clone();
+        damaged[at] ^= 1;
+        let (_, damage) = decoded(&damaged);
+        let damage = damage.unwrap();
+
+        assert_eq!(
+            (damage.field.as_deref(), damage.offset),
+            (Some(field), place as u64)
+        );
+    }
+}
+
+#[test]
+fn of_a_cut_stream_everything_before_the_cut_is_shown() {
+    let stream = sparse();
+    let (whole, _) = decoded(&stream);
+    let whole = whole["sections"].as_array().unwrap();
+    let places = places(&stream);
+
+    for length in 0..stream.len() {
+        // Within local memory every place is like the next.
+        if length % 97 != 0 && length > places[3] + 64 && length < places[5] {
+            continue;
+        }
+        let (shown, damage) = decoded(&stream[..length]);
+        let complete = places
+            .iter()
+            .skip(1)
+            .filter(|&&place| place <= length)
+            .count();
+
+        assert_eq!(damage.unwrap().offset, length as u64);
+        if length >= 16 {
+            let shown = shown["sections"].as_array().unwrap();
+
+            assert!(shown.len() >= complete, "{length}");
+            assert_eq!(shown[..complete], whole[..complete], "{length}");
+        }
+    }
+}
+
+#[test]
+fn nothing_may_follow_a_stream() {
+    let mut stream = sparse();
+    let length = stream.len() as u64;
+
+    stream.push(0);
+    assert_eq!(decoded(&stream).1.unwrap().offset, length);
+}
+
+#[test]
+fn text_shows_every_section_and_what_is_wrong() {
+    let text = shown_as_text(&sparse(), true);
+
+    for words in [
+        "0 identity: 120 bytes from 0000:02:02.1/control",
+        "1 relations",
+        "0000:02:02.1/data -> whoever takes the stream",
+        "0x3000 to 0x5000, 8192 bytes, from section 3 on",
+        "4 data: 4104 bytes from 0000:02:02.1/data",
+        "private 3, version 2: 8 bytes",
+        "  0102030405060708",
+        "6 end",
+        "12872 bytes, 7 sections",
+    ] {
+        assert!(text.contains(words), "{words} is not in\n{text}");
+    }
+    let mut damaged = sparse();
+    damaged[0x40] ^= 1;
+    assert!(shown_as_text(&damaged, true).contains("DAMAGED at byte 0x28: section 0"));
+}
+
+#[test]
+fn text_condenses_what_is_many() {
+    let text = shown_as_text(&sparse(), false);
+
+    assert!(
+        text.contains("3-4 data: 12288 bytes of local memory"),
+        "{text}"
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_the_decoder_panic(bytes: Vec<u8>) {
+        prop_assert!(decoded(&bytes).1.is_some());
+        shown_as_text(&bytes, true);
+    }
+
+    #[test]
+    fn every_changed_bit_is_noticed(place: prop::sample::Index, bit in 0..8_u8) {
+        let mut stream = sparse();
+        let place = place.index(stream.len());
+
+        stream[place] ^= 1 << bit;
+        let (_, damage) = decoded(&stream);
+        prop_assert!(damage.is_some());
+        // The part that is wrong ends no earlier than the bit stands.
+        shown_as_text(&stream, false);
+    }
+
+    /// Sealed streams whose bytes were changed: the second decoder has the same opinion.
+    #[test]
+    fn both_decoders_judge_alike(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..3),
+    ) {
+        let stream = sparse();
+        let sections = places(&stream);
+        let own = own(&decoded(&stream).0);
+        let mut changed = stream.clone();
+        // Bytes of local memory may have any value; the rest is what matters.
+        let matter: Vec<usize> = (0..stream.len())
+            .filter(|&at| at < sections[3] + 64 || at >= sections[5])
+            .collect();
+
+        for (place, byte) in changes {
+            let at = matter[place.index(matter.len())];
+            // Lengths are where sections are found, for sealing them.
+            if !sections.iter().any(|section| (section + 4..section + 8).contains(&at)) {
+                changed[at] = byte;
+            }
+        }
+        let changed = sealed(changed, &sections);
+        let judge = Judge::Function(
+            own.identity,
+            crate::verdict::interfaces_of(
+                crate::interface::Interface(own.control_interface).parts().unwrap().0,
+            ),
+        );
+        let outcome = walk(&mut &changed[..], 0, judge, &mut walk::Nobody).unwrap();
+        prop_assert_eq!(
+            outcome.damage.is_none(),
+            decoder::decode(&changed, &own).is_ok(),
+            "{:?}",
+            outcome.damage
+        );
+    }
+}
