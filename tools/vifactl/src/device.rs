@@ -33,7 +33,7 @@ use crate::{
 pub(crate) use holder::Holder;
 
 /// Most bytes that are read of a migration region, whatever it says of its size.
-pub(crate) const REGION_MAX: u64 = 0x1_0000;
+pub(crate) const REGION_MAX: usize = 0x1_0000;
 
 /// The driver of virtual functions.
 pub(crate) const VF_DRIVER: &str = "vifa-vfio-pci";
@@ -221,7 +221,8 @@ impl Device {
             .with_context(|| format!("{}: VFIO_DEVICE_GET_REGION_INFO", self.address))?;
             if region.kind() == Some((REGION_TYPE, headers::VIFA_REGION_SUBTYPE)) {
                 let (offset, size) = region.place();
-                let mut bytes = vec![0; size.min(REGION_MAX) as usize];
+                let size = usize::try_from(size).map_or(REGION_MAX, |size| size.min(REGION_MAX));
+                let mut bytes = vec![0; size];
 
                 self.opened
                     .device

@@ -469,13 +469,11 @@ fn decode(address: Address, bytes: &[u8]) -> Result<Region> {
 /// The bytes that debugfs shows of the region of `address`; `None`: it does not, or may not.
 fn read_debugfs(address: Address, host: &Host) -> Option<Vec<u8>> {
     let path = host.debugfs().join(address.to_string()).join("region");
-    let mut bytes = Vec::new();
+    let mut bytes = vec![0; REGION_MAX];
+    // One read sees one moment; two would not.
+    let length = fs::File::open(path).ok()?.read(&mut bytes).ok()?;
 
-    fs::File::open(path)
-        .ok()?
-        .take(REGION_MAX)
-        .read_to_end(&mut bytes)
-        .ok()?;
+    bytes.truncate(length);
     Some(bytes)
 }
 
