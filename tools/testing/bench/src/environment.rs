@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where the figures come from: they mean little without.
+
+use std::{fmt, fs, process::Command, thread};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+/// What a machine is, as far as figures depend on it.
+#[derive(Debug, Serialize)]
+pub struct Environment {
+    /// The processor's name.
+    pub processor: String,
+    /// What runs the instructions: "KVM", "TCG" (QEMU's software emulation), another hypervisor's
+    /// signature, or "none".
+    pub accelerator: String,
+    /// The kernel's release and version.
+    pub kernel: String,
+    /// Processors of the machine.
+    pub cpus: usize,
+    /// When, in UTC.
+    pub date: String,
+}
+
+impl Environment {
+    /// Looks at this machine. `processor` is the processor's name, if this machine does not know.
+    pub fn look(processor: Option<String>) -> Result<Self> {
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").context("/proc/cpuinfo")?;
+        let processor = processor
+            .or_else(|| field(&cpuinfo, "model name"))
+            .unwrap_or_else(|| "unknown".into());
+        let read = |path: &str| -> Result<String> {
+            let text = fs::read_to_string(path).with_context(|| path.to_owned())?;
+            Ok(text.trim().to_owned())
+        };
+        Ok(Self {
+            processor,
+            accelerator: accelerator(),
+            kernel: format!(
+                "{} {}",
+                read("/proc/sys/kernel/osrelease")?,
+                read("/proc/sys/kernel/version")?
+            ),
+            cpus: thread::available_parallelism()
+                .context("number of processors")?
+                .get(),
+            date: date()?,
+        })
+    }
+}
+
+impl fmt::Display for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "processor    {}", self.processor)?;
+        let emulated = match self.accelerator.as_str() {
+            "TCG" => " (software emulation)",
+            _ => "",
+        };
+        writeln!(f, "accelerator  {}{emulated}", self.accelerator)?;
+        writeln!(f, "kernel       {}", self.kernel)?;
+        writeln!(f, "CPUs         {}", self.cpus)?;
+        writeln!(f, "date         {}", self.date)
+    }
+}
+
+/// The first value of `name` in /proc/cpuinfo.
+fn field(cpuinfo: &str, name: &str) -> Option<String> {
+    cpuinfo
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(key, _)| key.trim() == name)
+        .map(|(_, value)| value.trim().to_owned())
+}
+
+fn date() -> Result<String> {
+    let output = Command::new("date")
+        .args(["--utc", "+%Y-%m-%dT%H:%M:%SZ"])
+        .output()
+        .context("date")?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// The hypervisor that the processor tells of.
+#[cfg(target_arch = "x86_64")]
+fn accelerator() -> String {
+    use std::arch::x86_64::__cpuid;
+
+    const FEATURES: u32 = 1;
+    const HYPERVISOR_PRESENT: u32 = 1 << 31;
+    const HYPERVISOR: u32 = 0x4000_0000;
+
+    // SAFETY: Every x86-64 processor has the instruction.
+    let cpuid = |leaf| unsafe { __cpuid(leaf) };
+    if cpuid(FEATURES).ecx & HYPERVISOR_PRESENT == 0 {
+        return "none".into();
+    }
+    let leaf = cpuid(HYPERVISOR);
+    let signature = [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes).concat();
+    accelerator_of(&signature)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn accelerator() -> String {
+    "unknown".into()
+}
+
+/// The name for the signature in the processor's hypervisor leaf.
+#[cfg(target_arch = "x86_64")]
+fn accelerator_of(signature: &[u8]) -> String {
+    match signature {
+        b"TCGTCGTCGTCG" => "TCG".into(),
+        b"KVMKVMKVM\0\0\0" => "KVM".into(),
+        other => String::from_utf8_lossy(other)
+            .trim_end_matches('\0')
+            .to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_processor_counts() {
+        let cpuinfo = "processor\t: 0\nmodel name\t: A: b\n\nprocessor\t: 1\nmodel name\t: C\n";
+        assert_eq!(field(cpuinfo, "model name").as_deref(), Some("A: b"));
+        assert_eq!(field(cpuinfo, "model"), None);
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn hypervisors_are_told_by_their_signatures() {
+        assert_eq!(accelerator_of(b"TCGTCGTCGTCG"), "TCG");
+        assert_eq!(accelerator_of(b"KVMKVMKVM\0\0\0"), "KVM");
+        assert_eq!(accelerator_of(b"Other\0\0\0\0\0\0\0"), "Other");
+    }
+}
