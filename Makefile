@@ -11,7 +11,7 @@ endif
 export KSRC VIFA_CACHE VIFA_JOBS VIFA_UNSUPPORTED_KERNEL
 
 .DEFAULT_GOAL := module
-.PHONY: module demo shell test lint sandbox kernel qemu clean clean-cache help
+.PHONY: module demo shell test lint bench sandbox kernel qemu clean clean-cache help
 
 module: ## the driver and the guest's sample driver, for the kernel in KDIR (default: the running one)
 	@scripts/check-kdir $(KDIR)
@@ -28,6 +28,9 @@ test: ## every test: on this machine, in the kernel, on the SR-IOV host, end to 
 
 lint: ## every check of the source: rustfmt, clippy, checkpatch, shellcheck
 	@scripts/lint
+
+bench: ## save and restore against a memfd (JSON: a file for the results, ROUNDS: how many)
+	@scripts/bench $(if $(ROUNDS),--rounds "$(ROUNDS)") $(if $(JSON),--json "$(JSON)")
 
 sandbox: ## the root directory that everything is built and run in
 	@scripts/sandbox create
