@@ -162,3 +162,6 @@ impl<D: Migratable> Drop for Found<'_, D> {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod fake;

@@ -99,22 +99,31 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let target = Target::new(&arguments.file, arguments.force)?;
     let origin = Origin::of(arguments.device, &context.host)?;
     let device = open(arguments.device, context)?;
-    let name = arguments.file.display().to_string();
+    let copied = save_to(&device, target, (!arguments.to_stream).then_some(&origin))?;
 
-    if !arguments.to_stream {
+    context
+        .output
+        .print(&copied.report(arguments.device, arguments.file.display().to_string()))
+}
+
+/// Saves `device` to `target`: a set of this `origin`, or the stream alone.
+fn save_to<D: Migratable>(device: &D, target: Target, origin: Option<&Origin>) -> Result<Copied> {
+    let name = target.name();
+
+    if origin.is_some() {
         target
             .file()
             .seek(SeekFrom::Start(STREAM_OFFSET as u64))
             .with_context(|| name.clone())?;
     }
-    let (copied, back) = save_stream(&device, &mut target.file(), &name)?;
-    if !arguments.to_stream {
-        write_head(&mut target.file(), &origin, &copied).with_context(|| name.clone())?;
+    let (copied, back) = save_stream(device, &mut target.file(), &name)?;
+    if let Some(origin) = origin {
+        write_head(&mut target.file(), origin, &copied).with_context(|| name.clone())?;
     }
     target.commit()?;
     // The file holds the state, whatever became of the device behind it.
     back?;
-    context.output.print(&copied.report(arguments.device, name))
+    Ok(copied)
 }
 
 fn save_to_stdout(arguments: &Arguments, context: &Context) -> Result<()> {

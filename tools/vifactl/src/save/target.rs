@@ -64,6 +64,11 @@ impl Target {
         })
     }
 
+    /// What the file will be called.
+    pub(super) fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
     /// The file.
     pub(super) fn file(&self) -> &File {
         self.temporary.as_file()
