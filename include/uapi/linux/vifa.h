@@ -147,8 +147,8 @@ struct vifa_address_range {
 /*
  * A run of local memory: this, then the bytes. A range of the address record
  * takes as many sections as it needs: VIFA_DATA_RUN_MAX bytes in each but the
- * last. What no range of round 0 covers is not mapped on the source, and is
- * unmapped on the destination.
+ * last. What no range covers is not mapped on the source, and is unmapped on
+ * the destination.
  */
 struct vifa_data_run {
 	__le64 offset;		/* bytes, in local memory */

@@ -62,4 +62,5 @@ module! {
     license: "GPL",
 }
 
+#[cfg(CONFIG_KUNIT = "y")]
 layer::tests::suite!(kunit_tests(vifa_layer));

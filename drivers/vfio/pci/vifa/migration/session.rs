@@ -144,7 +144,11 @@ impl<B: Backend> Sending<B> {
     fn fail(&self, error: SaveError<Error>) -> Error {
         let errno = match error {
             SaveError::Device(error) => error,
-            _ => EIO,
+            SaveError::OutOfMemory => ENOMEM,
+            SaveError::Identity(_)
+            | SaveError::Mapped(_)
+            | SaveError::Piece(_)
+            | SaveError::Record(_) => EIO,
         };
         self.status.ended(Outcome::Failed);
         self.status
