@@ -52,6 +52,18 @@ fn what_show_printed_on_another_host_is_compared() {
 }
 
 #[test]
+fn what_show_prints_can_come_through_a_pipe() {
+    let host = host();
+    let shown = host.run(&["show", VF, "--json"]);
+
+    assert_eq!(
+        host.run_with_input(&["check", "-", VF], shown.done())
+            .done(),
+        "- (JSON) fits 0000:01:00.1 (device)\n"
+    );
+}
+
+#[test]
 fn all_mismatches_are_listed_with_both_values() {
     let host = host();
     let file = exported(

@@ -9,10 +9,11 @@ mod headers {
 
 use std::{
     fs,
+    io::Write,
     mem::offset_of,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use headers::{vifa_identity, vifa_region};
@@ -116,6 +117,27 @@ impl FakeHost {
         let root = self.root.path().to_str().unwrap();
 
         vifactl(&[&["--root", root], arguments].concat())
+    }
+
+    /// As [`Self::run`], with `input` on standard input.
+    pub fn run_with_input(&self, arguments: &[&str], input: &str) -> Outcome {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vifactl"))
+            .arg("--root")
+            .arg(self.root.path())
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+
+        command
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(input.as_bytes())
+            .unwrap();
+        Outcome::of(command.wait_with_output().unwrap())
     }
 
     pub fn path(&self, relative: &str) -> PathBuf {
