@@ -21,3 +21,4 @@ pub mod sysfs;
 pub mod tests;
 pub mod tracefs;
 pub mod vfio;
+pub mod vifactl;

@@ -14,7 +14,7 @@ use vfio_bindings::bindings::vfio::{
 };
 
 use crate::{
-    expect, sys,
+    expect, region, sys,
     vfio::{request, Device, Feature, Operation},
 };
 
@@ -277,11 +277,11 @@ impl Device {
 
     /// Stops the device and gives it the state in `stream`; leaves it in STOP.
     pub fn load(&self, stream: &[u8]) -> Result<()> {
-        let session = self.start(State::Resuming)?;
-        session
-            .write_all(stream, Segments::Whole)
-            .context("write of the stream")?;
-        self.change_state(State::Stop)
+        self.try_load(stream, Segments::Whole)?.or_else(|error| {
+            let region = region::read(self)?;
+            bail!("load: {error}: {}", region::error_text(&region)?)
+        })?;
+        expect::equal("state after a load", self.state()?, State::Stop)
     }
 
     /// Tries to give the device the state in `stream`: at the write, or when RESUMING ends, as

@@ -3,7 +3,8 @@
 //! The migration region, by the device's descriptor and by debugfs: what a VF tells of itself.
 
 use std::{
-    fs,
+    fs::File,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -66,5 +67,10 @@ pub fn debugfs_file(function: &PciFunction) -> PathBuf {
 /// The region of `function`, whoever uses it.
 pub fn of_function(function: &PciFunction) -> Result<vifa_region> {
     let path = debugfs_file(function);
-    decode(&fs::read(&path).with_context(|| path.display().to_string())?)
+    let mut bytes = [0; SIZE];
+    // One read: several would see several moments.
+    File::open(&path)
+        .and_then(|file| file.read_at(&mut bytes, 0))
+        .with_context(|| path.display().to_string())
+        .and_then(|length| decode(&bytes[..length]))
 }

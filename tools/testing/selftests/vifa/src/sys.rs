@@ -453,6 +453,13 @@ pub fn kill_group(child: libc::pid_t) -> io::Result<()> {
     result(unsafe { libc::kill(-child, libc::SIGKILL) }).map(drop)
 }
 
+/// Sends `signal` to `process`, a child that was not waited for.
+pub fn signal(process: u32, signal: c_int) -> io::Result<()> {
+    let process = libc::pid_t::try_from(process).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: passes no memory.
+    result(unsafe { libc::kill(process, signal) }).map(drop)
+}
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {

@@ -9,7 +9,7 @@ mod compatibility;
 mod device;
 mod fault;
 mod feature;
-mod fixture;
+pub(crate) mod fixture;
 mod parallel;
 mod pre_copy;
 mod region;
@@ -19,6 +19,7 @@ mod restore;
 mod save;
 mod state;
 mod transfer;
+mod vifactl;
 
 use std::time::Duration;
 
@@ -87,6 +88,7 @@ pub fn all() -> Vec<Test> {
         close::tests(),
         parallel::tests(),
         fault::tests(),
+        vifactl::tests(),
         binding::tests(),
     ]
     .into_iter()

@@ -151,7 +151,7 @@ fn available_memory() -> Result<u64> {
 fn many_sessions_leave_no_memory_behind(bed: &Bed) -> Result<()> {
     let (mut guest, stream) = Guest::saved(bed, 0)?;
     let device = &guest.vf.device;
-    costs_no_memory(200, || {
+    costs_no_memory(100, || {
         device.start(State::StopCopy)?.read(100)?;
         device.change_state(State::Stop)
     })?;
@@ -162,7 +162,7 @@ fn many_sessions_leave_no_memory_behind(bed: &Bed) -> Result<()> {
 fn many_sessions_of_a_running_device_leave_no_memory_behind(bed: &Bed) -> Result<()> {
     let (mut guest, _) = Guest::saved(bed, 0)?;
     let device = &guest.vf.device;
-    costs_no_memory(200, || {
+    costs_no_memory(100, || {
         device.start(State::PreCopy)?.read(100)?;
         device.change_state(State::Running)
     })?;

@@ -83,7 +83,7 @@ fn pauses(session: &Session) -> Result<()> {
 
 fn stream_begins_with_identity_and_relations(bed: &Bed) -> Result<()> {
     for state in BOTH {
-        let (_, session) = begun(bed, state)?;
+        let (_guest, session) = begun(bed, state)?;
         let stream = Stream::parse(&session.read_to_pause(Segments::Whole)?)?;
         let kinds: Vec<u32> = stream
             .sections
@@ -111,7 +111,7 @@ fn stream_comes_to_a_pause_again_and_again(bed: &Bed) -> Result<()> {
 }
 
 fn large_read_ends_at_the_pause(bed: &Bed) -> Result<()> {
-    let (_, session) = begun(bed, State::PreCopy)?;
+    let (_guest, session) = begun(bed, State::PreCopy)?;
     let bytes = session.read(1 << 20)?;
     expect::equal("bytes of a large read", bytes.len(), RELATIONS_END)?;
     pauses(&session)
@@ -163,7 +163,7 @@ fn poll_wakes_when_the_session_ends(bed: &Bed) -> Result<()> {
 
 fn information_is_exact_in_any_segmentation(bed: &Bed) -> Result<()> {
     for (state, piece) in BOTH.into_iter().cycle().zip(ODD) {
-        let (_, session) = begun(bed, state)?;
+        let (_guest, session) = begun(bed, state)?;
         let mut left = RELATIONS_END;
         loop {
             let info = session.precopy_info(0)?;
@@ -186,7 +186,7 @@ fn information_is_exact_in_any_segmentation(bed: &Bed) -> Result<()> {
 /// "Without this opt-in, the flags field of struct vfio_precopy_info is reserved": whoever does not
 /// know of it may have left anything there.
 fn information_in_version_1_leaves_the_flags_alone(bed: &Bed) -> Result<()> {
-    let (_, session) = begun(bed, State::PreCopy)?;
+    let (_guest, session) = begun(bed, State::PreCopy)?;
     let info = session.precopy_info(0x5a5a_5a5a)?;
     expect::equal("flags", info.flags, 0x5a5a_5a5a)
 }
@@ -205,13 +205,13 @@ fn information_in_version_2_has_no_flags(bed: &Bed) -> Result<()> {
     guest.work(1)?;
     expect::equal("flags at the pause", flags(&session)?, 0)?;
     drop((guest, session));
-    let (_, session) = begun(bed, State::PreCopy)?;
+    let (_guest, session) = begun(bed, State::PreCopy)?;
     let unchanged = flags(&session)?;
     expect::equal("flags after the device was closed", unchanged, u32::MAX)
 }
 
 fn information_with_short_arguments_is_refused(bed: &Bed) -> Result<()> {
-    let (_, session) = begun(bed, State::PreCopy)?;
+    let (_guest, session) = begun(bed, State::PreCopy)?;
     for argsz in [0, 8, 16, 23] {
         let mut info = vfio_precopy_info {
             argsz,
@@ -232,7 +232,7 @@ fn information_with_short_arguments_is_refused(bed: &Bed) -> Result<()> {
 
 fn information_at_a_bad_address_is_refused(bed: &Bed) -> Result<()> {
     const PAGE: usize = 4096;
-    let (_, session) = begun(bed, State::PreCopy)?;
+    let (_guest, session) = begun(bed, State::PreCopy)?;
     let memory = Mapping::anonymous(2 * PAGE)?;
     memory.forbid_from(PAGE)?;
     for offset in [PAGE, PAGE - 8, PAGE - 16] {
@@ -275,7 +275,7 @@ fn information_in_other_states_is_refused(bed: &Bed) -> Result<()> {
 }
 
 fn other_ioctls_are_unknown(bed: &Bed) -> Result<()> {
-    let (_, session) = begun(bed, State::PreCopy)?;
+    let (_guest, session) = begun(bed, State::PreCopy)?;
     // SAFETY: no request of a migration file has one of these numbers, so that nobody takes the
     // argument for an address.
     let answer = |number| unsafe { sys::ioctl_value(&session, number, 0) };
@@ -398,6 +398,7 @@ fn goes_on(bed: &Bed, state: State, before: usize) -> Result<()> {
     let mut stream = session.read(before)?;
     device.change_state(State::StopCopy)?;
     stream.extend(session.read_all(Segments::Of(4097))?);
+    device.change_state(State::Stop)?;
     let expected = device.save()?;
     expect::same_bytes("stream", &stream, &expected)?;
     device.load(&stream)?;
@@ -429,6 +430,7 @@ fn stream_is_the_same_after_moves_within_the_group(bed: &Bed) -> Result<()> {
     }
     device.change_state(State::StopCopy)?;
     stream.extend(session.read_all(Segments::Whole)?);
+    device.change_state(State::Stop)?;
     expect::same_bytes("stream", &stream, &device.save()?)
 }
 
@@ -525,6 +527,7 @@ fn refuses_and_stays(bed: &Bed, from: State, to: State) -> Result<()> {
     let mut stream = session.read_to_pause(Segments::Whole)?;
     device.change_state(State::StopCopy)?;
     stream.extend(session.read_all(Segments::Whole)?);
+    device.change_state(State::Stop)?;
     expect::same_bytes("stream", &stream, &device.save()?)?;
     guest.vf.device.change_state(State::Running)?;
     guest.work(1)

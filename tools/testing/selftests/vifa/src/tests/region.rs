@@ -25,7 +25,7 @@ use crate::{
     hw::{self, vifa_region},
     migration::{Segments, State},
     process::all_at_once,
-    region::{debugfs_file, decode, error_text, index, of_function, read},
+    region::{debugfs_file, error_text, index, of_function, read},
     stream::{Stream, RELATIONS_END},
     sys::bytes_of,
     sysfs::PciFunction,
@@ -527,11 +527,10 @@ fn file_in_debugfs_may_be_open_when_the_driver_goes(bed: &Bed) -> Result<()> {
 fn read_again_and_again(vf: &PciFunction, going_on: &AtomicBool) -> Result<()> {
     let mut whole = 0;
     while going_on.load(Ordering::Relaxed) {
-        let Ok(bytes) = fs::read(debugfs_file(vf)) else {
-            continue;
-        };
-        is_one_moment(&decode(&bytes)?)?;
-        whole += 1;
+        if let Ok(region) = of_function(vf) {
+            is_one_moment(&region)?;
+            whole += 1;
+        }
     }
     expect::claim("the file to be read now and then", whole > 0)
 }

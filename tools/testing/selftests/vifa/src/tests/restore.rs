@@ -310,7 +310,7 @@ fn unknown_optional_sections_are_skipped(bed: &Bed) -> Result<()> {
     let mut stream = Stream::parse(&bytes)?;
     let like = stream.sections[0].clone();
     for (behind, payload) in [
-        (hw::VIFA_SECTION_IDENTITY, &[0x5a; 5000][..]),
+        (hw::VIFA_SECTION_RELATIONS, &[0x5a; 5000][..]),
         (hw::VIFA_SECTION_RELATIONS, &[]),
         (hw::VIFA_SECTION_CONTROL, b"x"),
     ] {

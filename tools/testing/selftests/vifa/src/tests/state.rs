@@ -162,7 +162,10 @@ pub fn tests() -> Vec<Test> {
         for to in State::ALL {
             tests.push(Test::new(
                 format!("state.{}_to_{}", from.name(), to.name()),
-                move |bed| try_pair(bed, Protocol::WithP2p, from, to),
+                move |bed| {
+                    let mut guest = Guest::new(bed, 0)?;
+                    try_pair(bed, &mut guest, Protocol::WithP2p, from, to)
+                },
             ));
         }
         tests.push(Test::new(
@@ -175,8 +178,9 @@ pub fn tests() -> Vec<Test> {
             format!("state.{}_to_each_without_P2P", from.name()),
             move |bed| {
                 let bed = bed.without_p2p()?;
+                let mut guest = Guest::new(&bed, 0)?;
                 State::ALL.into_iter().try_for_each(|to| {
-                    try_pair(&bed, Protocol::WithoutP2p, from, to)
+                    try_pair(&bed, &mut guest, Protocol::WithoutP2p, from, to)
                         .with_context(|| format!("to {}", to.name()))
                 })
             },
@@ -198,10 +202,9 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
-/// A guest whose VF is in `state`, with the session that this state has. In RESUMING, a complete
-/// stream was written.
-fn guest_in(bed: &Bed, state: State) -> Result<(Guest, Option<Session>)> {
-    let mut guest = Guest::new(bed, 0)?;
+/// Brings the VF of `guest` to `state`; returns the session that this state has. In RESUMING, a
+/// complete stream was written.
+fn bring(bed: &Bed, guest: &mut Guest, state: State) -> Result<Option<Session>> {
     guest.furnish(1)?;
     let device = &guest.vf.device;
     let session = match state {
@@ -219,12 +222,17 @@ fn guest_in(bed: &Bed, state: State) -> Result<(Guest, Option<Session>)> {
         _ => device.enter(state)?,
     };
     expect::equal("state at the start", guest.vf.device.state()?, state)?;
-    Ok((guest, session))
+    Ok(session)
 }
 
-fn try_pair(bed: &Bed, protocol: Protocol, from: State, to: State) -> Result<()> {
-    let (mut guest, session) =
-        guest_in(bed, from).with_context(|| format!("way to {}", from.name()))?;
+fn try_pair(
+    bed: &Bed,
+    guest: &mut Guest,
+    protocol: Protocol,
+    from: State,
+    to: State,
+) -> Result<()> {
+    let session = bring(bed, guest, from).with_context(|| format!("way to {}", from.name()))?;
     let device = &guest.vf.device;
     let result = device.request_state(to as u32);
     match protocol.expected(from, to) {
@@ -280,7 +288,8 @@ fn sessions_are_right(
 }
 
 fn try_numbers(bed: &Bed, from: State) -> Result<()> {
-    let (mut guest, _session) = guest_in(bed, from)?;
+    let mut guest = Guest::new(bed, 0)?;
+    let _session = bring(bed, &mut guest, from)?;
     for number in NO_STATES {
         let result = guest.vf.device.request_state(number);
         expect::refused(&format!("SET of {number}"), result, refusal(from))?;

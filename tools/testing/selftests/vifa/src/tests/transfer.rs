@@ -55,12 +55,17 @@ fn migrate(bed: &Bed, guest: &mut Guest, index: u32) -> Result<()> {
     guest.vf.device.change_state(State::Running)
 }
 
-/// The payloads of a stream's data and control sections.
+/// The payloads of a stream's sections, but for those that are of its source or of its headers.
 fn planes(stream: &[u8]) -> Result<Vec<(u32, Vec<u8>)>> {
     let sections = Stream::parse(stream)?.sections;
     Ok(sections
         .into_iter()
-        .filter(|section| section.kind() != hw::VIFA_SECTION_END)
+        .filter(|section| {
+            !matches!(
+                section.kind(),
+                hw::VIFA_SECTION_RELATIONS | hw::VIFA_SECTION_END
+            )
+        })
         .map(|section| (section.kind(), section.payload))
         .collect())
 }

@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `vifactl restore`: the state in a file, to a device that somebody holds.
+
+use anyhow::{Context, Result};
+use serde_json::{json, Value};
+
+use super::{claims, saved_set, succeed, Directory, Guest, Test};
+use crate::{
+    bed::Bed,
+    engine::Vf,
+    expect,
+    fault::{Fault, RegisterFile, LOAD},
+    hw,
+    migration::State,
+    region,
+    stream::Stream,
+    sys::value_of,
+    sysfs::PciFunction,
+    tests::fixture::{filled, CHUNK},
+    vifactl::{run, Exit},
+};
+
+pub fn tests() -> Vec<Test> {
+    claims!("vifactl":
+        restore_to_another_vf_brings_the_whole_state,
+        restore_to_the_same_vf_needs_no_guide,
+        restore_of_a_stream_from_standard_input_is_refused_or_done_whole,
+        restore_to_another_vf_needs_a_guide,
+        restore_to_a_device_that_nobody_holds_is_refused,
+        restore_by_way_of_trial_needs_no_holder,
+        guide_addresses_the_stream,
+        guide_to_elsewhere_is_refused,
+        damaged_guides_are_refused,
+        damaged_sets_are_refused_before_the_device_is_touched,
+        set_of_a_device_that_does_not_fit_is_refused_before_the_device_is_touched,
+        restore_to_a_device_that_is_migrated_is_refused,
+        restore_to_a_device_that_fails_resets_it,
+    )
+}
+
+/// A guide from the VF 0 to the VF 1.
+fn guide(bed: &Bed, directory: &Directory) -> Result<String> {
+    guide_of(directory, &bed.vf(0)?, &bed.vf(1)?)
+}
+
+fn guide_of(directory: &Directory, from: &PciFunction, to: &PciFunction) -> Result<String> {
+    let guide = json!({
+        "guide": {"major": 1, "minor": 0},
+        "virtual_functions": {from.to_string(): to.to_string()},
+    });
+    directory.write("guide.json", guide.to_string())
+}
+
+/// Moves `guest` to the VF 1 by the save set `set`, while this process holds both.
+fn move_by_set(bed: &Bed, guest: &mut Guest, set: &str, guide: &str) -> Result<Value> {
+    let vf = bed.vf(1)?;
+    let destination = Vf::open(&vf, &guest.space)?;
+    let name = vf.to_string();
+    let restored = succeed(&["restore", "--json", set, &name, "--guide", guide])?.json()?;
+    expect::equal("state", destination.device.state()?, State::Running)?;
+    // The guest's rings and memory are the same, as it is the same guest.
+    guest.vf = destination;
+    Ok(restored)
+}
+
+fn restore_to_another_vf_brings_the_whole_state(bed: &Bed) -> Result<()> {
+    let directory = Directory::new()?;
+    let (mut guest, set) = saved_set(bed, &directory)?;
+    let scratch = |guest: &Guest| -> Vec<u32> {
+        (0..hw::VIFA_REFERENCE_SCRATCHES)
+            .map(|n| guest.vf.register(hw::VIFA_REFERENCE_SCRATCH + 4 * n))
+            .collect()
+    };
+    let before = scratch(&guest);
+    let guide = guide(bed, &directory)?;
+    move_by_set(bed, &mut guest, &set, &guide)?;
+    expect::equal("scratch registers", scratch(&guest), before)?;
+    let middle = guest.vf.local_memory() / 2;
+    for (local, seed) in [(0, 0x5e7), (middle, !0x5e7)] {
+        expect::same_bytes(
+            &format!("local memory at {local:#x}"),
+            &guest.read_local(local, 0)?,
+            &filled(seed, CHUNK),
+        )?;
+    }
+    guest.work(1).context("with the rings as they were")
+}
+
+fn restore_to_the_same_vf_needs_no_guide(bed: &Bed) -> Result<()> {
+    let directory = Directory::new()?;
+    let (mut guest, set) = saved_set(bed, &directory)?;
+    guest.write_local(0, 0xbad)?;
+    guest.recover()?;
+    let name = bed.vf(0)?.to_string();
+    for state in [State::Stop, State::RunningP2p, State::Running] {
+        guest.vf.device.change_state(state)?;
+        succeed(&["restore", &set, &name])?;
+        expect::equal("state", guest.vf.device.state()?, state)?;
+    }
+    guest.engine.enable(&guest.vf)?;
+    expect::same_bytes(
+        "local memory",
+        &guest.read_local(0, 0)?,
+        &filled(0x5e7, CHUNK),
+    )
+}
+
+/// What comes by standard input cannot be read twice, to be verified and to be restored.
+fn restore_of_a_stream_from_standard_input_is_refused_or_done_whole(bed: &Bed) -> Result<()> {
+    let guest = Guest::new(bed, 0)?;
+    let before = region::read(&guest.vf.device)?.generation;
+    // Standard input is empty here, which is no stream either way.
+    let answer = run(&["restore", "-", &bed.vf(0)?.to_string()])?;
+    answer.ends(Exit::Damaged)?;
+    let after = region::read(&guest.vf.device)?.generation;
+    expect::equal("generation", after, before)
+}
+
+/// A restore to the VF `index`, which `guest` holds, ends with `exit`, tells `words`, and does not
+/// touch the device.
+fn does_not_touch<S: AsRef<str>>(
+    guest: &Guest,
+    arguments: &[&str],
+    exit: Exit,
+    words: &[S],
+) -> Result<()> {
+    let device = &guest.vf.device;
+    let before = region::read(device)?.generation;
+    let mut all = vec!["restore"];
+    all.extend(arguments);
+    run(&all)?.ends(exit)?.tells(words)?;
+    expect::equal("generation", region::read(device)?.generation, before)
+}
+
+fn restore_to_another_vf_needs_a_guide(bed: &Bed) -> Result<()> {
+    let directory = Directory::new()?;
+    let (source, set) = saved_set(bed, &directory)?;
+    drop(source);
+    let guest = Guest::new(bed, 1)?;
+    let vf = bed.vf(1)?.to_string();
+    does_not_touch(
+        &guest,
+        &[&set, &vf],
+        Exit::Incompatible,
+        &["virtual function", "guide"],
+    )?;
+    succeed(&["restore", &set, &vf, "--guide", &guide(bed, &directory)?]).map(drop)
+}
+
+fn restore_to_a_device_that_nobody_holds_is_refused(bed: &Bed) -> Result<()> {
+    let directory = Directory::new()?;
+    let (source, set) = saved_set(bed, &directory)?;
+    drop(source);
+    let vf = bed.vf(0)?;
+    let before = region::of_function(&vf)?.generation;
+    run(&["restore", &set, &vf.to_string()])?
+        .ends(Exit::Busy)?
+        .tells(&[vf.to_string()])?;
+    let after = region::of_function(&vf)?.generation;
+    expect::equal("generation", after, before)
+}
+
+fn restore_by_way_of_trial_needs_no_holder(bed: &Bed) -> Result<()> {
+    let directory = Directory::new()?;
+    let (source, set) = saved_set(bed, &directory)?;
+    drop(source);
+    let vf = bed.vf(0)?;
+    let before = region::of_function(&vf)?.restored;
+    succeed(&["restore", "--trial", &set, &vf.to_string()])?;
+    let after = region::of_function(&vf)?.restored;
+    expect::equal("transfers restored", after, before + 1)?;
+    Guest::new(bed, 0)?.work(1)
+}
+
+fn guide_addresses_the_stream(bed: &Bed) -> Result<()> {
+    let directory = Directory::new()?;
+    let (mut guest, set) = saved_set(bed, &directory)?;
+    let guide = guide(bed, &directory)?;
+    let restored = move_by_set(bed, &mut guest, &set, &guide)?;
+    expect::equal("addressed", &restored["addressed"], &json!(true))
+}
+
+fn guide_to_elsewhere_is_refused(bed: &Bed) -> Result<()> {
+    let directory = Directory::new()?;
+    let (guest, set) = saved_set(bed, &directory)?;
+    let name = bed.vf(0)?.to_string();
+    // To the VF 1, but it is the VF 0 that is asked for.
+    let to_other = guide(bed, &directory)?;
+    does_not_touch(
+        &guest,
+        &[&set, &name, "--guide", &to_other],
+        Exit::Incompatible,
+        &[bed.vf(1)?.to_string()],
+    )?;
+    let of_stranger = guide_of(&directory, &bed.vf(1)?, &bed.vf(0)?)?;
+    does_not_touch(
+        &guest,
+        &[&set, &name, "--guide", &of_stranger],
+        Exit::Damaged,
+        &[bed.vf(1)?.to_string()],
+    )
+}
+
+fn damaged_guides_are_refused(bed: &Bed) -> Result<()> {
+    let directory = Directory::new()?;
+    let (guest, set) = saved_set(bed, &directory)?;
+    let name = bed.vf(0)?.to_string();
+    for text in [
+        "",
+        "{}",
+        "[]",
+        r#"{"guide": {"major": 2, "minor": 0}}"#,
+        r#"{"guide": {"major": 1, "minor": 0}, "unknown": 1}"#,
+        r#"{"guide": {"major": 1, "minor": 0}, "virtual_functions": {"a": "b"}}"#,
+    ] {
+        let guide = directory.write("guide.json", text)?;
+        let arguments = [&set, &name, "--guide", &guide];
+        does_not_touch(&guest, &arguments, Exit::Damaged, &[&guide]).context(text)?;
+    }
+    Ok(())
+}
+
+fn damaged_sets_are_refused_before_the_device_is_touched(bed: &Bed) -> Result<()> {
+    let directory = Directory::new()?;
+    let (guest, _) = saved_set(bed, &directory)?;
+    let name = bed.vf(0)?.to_string();
+    let set = directory.read("set")?;
+    let header: hw::vifa_save_set_header = value_of(&set).context("a header")?;
+    let manifest = size_of::<hw::vifa_save_set_header>();
+    let stream = manifest + header.manifest_length as usize;
+    let mut places: Vec<usize> = vec![0, 9, 13, 20, 24, 28, manifest, manifest + 40, stream - 1];
+    for border in Stream::parse(&set[stream..])?.borders() {
+        places.extend([border, border + 9].map(|at| stream + at));
+    }
+    places.push(set.len() - 1);
+    places.retain(|place| *place < set.len());
+    let refuses = |what: &str, bytes: &[u8]| -> Result<()> {
+        let file = directory.write("damaged", bytes)?;
+        does_not_touch(&guest, &[&file, &name], Exit::Damaged, &[&file])
+            .with_context(|| what.to_owned())
+    };
+    for place in places {
+        let mut flipped = set.clone();
+        flipped[place] ^= 1 << (place % 8);
+        refuses(&format!("bit of byte {place} flipped"), &flipped)?;
+    }
+    for length in [0, 5, manifest, stream, stream + 16, set.len() - 1] {
+        refuses(&format!("cut at {length}"), &set[..length])?;
+    }
+    refuses("a byte behind the end", &[&set[..], &[0]].concat())?;
+    let good = directory.write("good", &set)?;
+    succeed(&["restore", &good, &name]).map(drop)
+}
+
+fn set_of_a_device_that_does_not_fit_is_refused_before_the_device_is_touched(
+    bed: &Bed,
+) -> Result<()> {
+    let directory = Directory::new()?;
+    let (source, set) = saved_set(bed, &directory)?;
+    drop(source);
+    let without = bed.without_p2p()?;
+    let guest = Guest::new(&without, 0)?;
+    let vf = without.vf(0)?;
+    let guide = guide_of(&directory, &bed.vf(0)?, &vf)?;
+    does_not_touch(
+        &guest,
+        &[&set, &vf.to_string(), "--guide", &guide],
+        Exit::Incompatible,
+        &["features", "0x7", "0x6"],
+    )
+}
+
+fn restore_to_a_device_that_is_migrated_is_refused(bed: &Bed) -> Result<()> {
+    let directory = Directory::new()?;
+    let (guest, set) = saved_set(bed, &directory)?;
+    let name = bed.vf(0)?.to_string();
+    for state in [State::PreCopy, State::StopCopy, State::Resuming] {
+        let _session = guest.vf.device.enter(state)?;
+        does_not_touch(&guest, &[&set, &name], Exit::Busy, &[state.name()])?;
+        expect::equal("state", guest.vf.device.state()?, state)?;
+    }
+    Ok(())
+}
+
+fn restore_to_a_device_that_fails_resets_it(bed: &Bed) -> Result<()> {
+    let directory = Directory::new()?;
+    let (mut guest, set) = saved_set(bed, &directory)?;
+    let registers = RegisterFile::map(&bed.pf)?;
+    let status = Fault::Status(hw::VIFA_STATUS_DEVICE_FAILURE);
+    let armed = registers.arm(0, LOAD, status, 1)?;
+    run(&["restore", &set, &bed.vf(0)?.to_string()])?
+        .ends(Exit::Failed)?
+        .tells(&["reset", LOAD.name])?;
+    expect::equal("times that the fault happened", armed.fired(), 1)?;
+    drop(armed);
+    guest.works_after_a_reset()
+}

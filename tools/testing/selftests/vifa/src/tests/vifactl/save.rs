@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `vifactl save`: the state of a device that somebody holds, in a file.
+
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{bail, Context, Result};
+use serde_json::json;
+
+use super::{claims, saved_set, succeed, Directory, Guest, Test};
+use crate::{
+    bed::Bed,
+    engine::{Command, COMPLETION_TIMEOUT},
+    expect,
+    fault::{Fault, RegisterFile, LOCAL_READ, SAVE},
+    hw,
+    migration::{Segments, State},
+    region,
+    stream::Stream,
+    sys::value_of,
+    vifactl::{run, Exit, Running},
+};
+
+pub fn tests() -> Vec<Test> {
+    claims!("vifactl":
+        save_of_a_device_in_use_leaves_it_as_it_was,
+        save_finds_and_leaves_each_state,
+        save_of_a_device_that_is_migrated_is_refused,
+        save_of_a_device_in_error_is_refused,
+        save_of_a_device_that_nobody_holds_says_what_is_saved,
+        save_makes_a_set_that_is_sound,
+        save_to_a_stream_is_what_the_kernel_gives,
+        save_does_not_replace_a_file_unless_forced,
+        interrupted_save_leaves_no_file_and_a_running_device,
+        killed_save_leaves_no_file_of_that_name,
+        save_by_a_device_that_fails_leaves_no_file,
+    )
+}
+
+fn save_of_a_device_in_use_leaves_it_as_it_was(bed: &Bed) -> Result<()> {
+    let directory = Directory::new()?;
+    let mut guest = Guest::new(bed, 0)?;
+    guest.furnish(0x11)?;
+    let event = guest.vf.interrupt()?;
+    guest.vf.set_speed(1);
+    let slow = Command::Fill {
+        destination: guest.at(0),
+        length: 4096,
+        pattern: 7,
+    };
+    guest.engine.submit(&guest.vf, slow)?;
+    succeed(&["save", &bed.vf(0)?.to_string(), &directory.name("set")])?;
+    expect::equal("state", guest.vf.device.state()?, State::Running)?;
+    guest.vf.set_speed(0);
+    guest.engine.wait_for_interrupt(&guest.vf, &event)?;
+    guest.engine.verify_idle(&guest.vf)?;
+    guest.work(0x12)
+}
+
+fn save_finds_and_leaves_each_state(bed: &Bed) -> Result<()> {
+    let directory = Directory::new()?;
+    let guest = Guest::new(bed, 0)?;
+    for state in [State::Running, State::RunningP2p, State::Stop] {
+        guest.vf.device.change_state(state)?;
+        let set = directory.name(state.name());
+        let answer = succeed(&["save", "--json", &bed.vf(0)?.to_string(), &set])?.json()?;
+        expect::equal(
+            "state that it tells",
+            &answer["state"],
+            &json!(state.name()),
+        )?;
+        expect::equal("state after a save", guest.vf.device.state()?, state)?;
+    }
+    Ok(())
+}
+
+/// A save is refused with `exit`, leaves no file, and the device in `state`.
+fn is_refused(bed: &Bed, guest: &Guest, state: State, exit: Exit) -> Result<()> {
+    let directory = Directory::new()?;
+    run(&["save", &bed.vf(0)?.to_string(), &directory.name("set")])?
+        .ends(exit)?
+        .tells(&[state.name()])?;
+    expect::equal("state", guest.vf.device.state()?, state)?;
+    expect::equal("files", directory.names()?, vec![])
+}
+
+fn save_of_a_device_that_is_migrated_is_refused(bed: &Bed) -> Result<()> {
+    let guest = Guest::new(bed, 0)?;
+    for state in [State::PreCopy, State::PreCopyP2p] {
+        let session = guest.vf.device.enter(state)?;
+        is_refused(bed, &guest, state, Exit::Busy)?;
+        drop(session);
+    }
+    guest.vf.device.change_state(State::Running)?;
+    for state in [State::StopCopy, State::Resuming] {
+        let _session = guest.vf.device.start(state)?;
+        is_refused(bed, &guest, state, Exit::Busy)?;
+    }
+    Ok(())
+}
+
+fn save_of_a_device_in_error_is_refused(bed: &Bed) -> Result<()> {
+    let guest = Guest::new(bed, 0)?;
+    guest.fail(bed, 0)?;
+    is_refused(bed, &guest, State::Error, Exit::Failed)
+}
+
+fn save_of_a_device_that_nobody_holds_says_what_is_saved(bed: &Bed) -> Result<()> {
+    let directory = Directory::new()?;
+    let set = directory.name("set");
+    succeed(&["save", &bed.vf(0)?.to_string(), &set])?.tells(&["reset"])?;
+    succeed(&["decode", &set])?;
+    Guest::new(bed, 0)?.work(1)
+}
+
+fn save_makes_a_set_that_is_sound(bed: &Bed) -> Result<()> {
+    let directory = Directory::new()?;
+    let (guest, _) = saved_set(bed, &directory)?;
+    let bytes = directory.read("set")?;
+    let header: hw::vifa_save_set_header = value_of(&bytes).context("a header")?;
+    expect::equal("magic", &header.magic[..], &hw::VIFA_SAVE_SET_MAGIC[..8])?;
+    let manifest = size_of::<hw::vifa_save_set_header>();
+    let stream = manifest + header.manifest_length as usize;
+    expect::equal(
+        "length of the set",
+        bytes.len(),
+        stream + header.stream_length as usize,
+    )?;
+    expect::same_bytes("stream", &bytes[stream..], &guest.vf.device.save()?)?;
+    let manifest: serde_json::Value = serde_json::from_slice(&bytes[manifest..stream])?;
+    expect::equal(
+        "virtual function",
+        &manifest["virtual_function"],
+        &json!({"address": bed.vf(0)?.to_string(), "index": 0}),
+    )?;
+    expect::equal(
+        "local memory",
+        &manifest["identity"]["local_memory"],
+        &json!(guest.vf.local_memory()),
+    )
+}
+
+fn save_to_a_stream_is_what_the_kernel_gives(bed: &Bed) -> Result<()> {
+    let directory = Directory::new()?;
+    let mut guest = Guest::new(bed, 0)?;
+    guest.furnish(0x57)?;
+    let vf = bed.vf(0)?.to_string();
+    succeed(&["save", "--to-stream", &vf, &directory.name("stream")])?;
+    let printed = succeed(&["save", "--to-stream", &vf, "-"])?.output;
+    let expected = guest.vf.device.save()?;
+    expect::same_bytes("file", &directory.read("stream")?, &expected)?;
+    expect::same_bytes("standard output", &printed, &expected)?;
+    Stream::parse(&expected).map(drop)
+}
+
+fn save_does_not_replace_a_file_unless_forced(bed: &Bed) -> Result<()> {
+    let directory = Directory::new()?;
+    let _guest = Guest::new(bed, 0)?;
+    let vf = bed.vf(0)?.to_string();
+    let set = directory.write("set", "precious")?;
+    run(&["save", &vf, &set])?
+        .ends(Exit::Failed)?
+        .tells(&[&set])?;
+    expect::equal("file", directory.read("set")?, b"precious".to_vec())?;
+    succeed(&["save", "--force", &vf, &set])?;
+    expect::equal("files", directory.names()?, vec!["set".to_owned()])?;
+    succeed(&["decode", &set]).map(drop)
+}
+
+/// Sends `signal` to a save of the VF 0 in the middle of it, into `directory`.
+fn interrupt(bed: &Bed, directory: &Directory, signal: i32) -> Result<crate::vifactl::Answer> {
+    let registers = RegisterFile::map(&bed.pf)?;
+    let late = Fault::Delay(registers.timeout * 3 / 4);
+    let _slow = registers.arm(0, LOCAL_READ, late, 10)?;
+    let vf = bed.vf(0)?;
+    let saving = Running::start(&["save", &vf.to_string(), &directory.name("set")])?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while region::of_function(&vf)?.state != State::StopCopy as u32 {
+        if Instant::now() > deadline {
+            bail!("the save does not begin");
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    expect::equal("files of that name", directory.path("set").exists(), false)?;
+    saving.signal(signal)?;
+    saving.wait()
+}
+
+fn interrupted_save_leaves_no_file_and_a_running_device(bed: &Bed) -> Result<()> {
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let directory = Directory::new()?;
+        let mut guest = Guest::new(bed, 0)?;
+        guest.furnish(1)?;
+        interrupt(bed, &directory, signal)?.ends(Exit::Failed)?;
+        expect::equal("files", directory.names()?, vec![])?;
+        expect::equal("state", guest.vf.device.state()?, State::Running)?;
+        guest.work(2)?;
+    }
+    Ok(())
+}
+
+fn killed_save_leaves_no_file_of_that_name(bed: &Bed) -> Result<()> {
+    let directory = Directory::new()?;
+    let mut guest = Guest::new(bed, 0)?;
+    guest.furnish(1)?;
+    interrupt(bed, &directory, libc::SIGKILL)?;
+    expect::claim("no file", !directory.path("set").exists())?;
+    // Nobody could bring the device back but its holder.
+    guest.vf.device.change_state(State::Running)?;
+    guest.work(2)?;
+    for name in directory.names()? {
+        fs::remove_file(directory.path(&name))?;
+    }
+    succeed(&["save", &bed.vf(0)?.to_string(), &directory.name("set")]).map(drop)
+}
+
+fn save_by_a_device_that_fails_leaves_no_file(bed: &Bed) -> Result<()> {
+    let directory = Directory::new()?;
+    let mut guest = Guest::new(bed, 0)?;
+    guest.furnish(1)?;
+    let registers = RegisterFile::map(&bed.pf)?;
+    let status = Fault::Status(hw::VIFA_STATUS_DEVICE_FAILURE);
+    let _armed = registers.arm(0, SAVE, status, 1)?;
+    run(&["save", &bed.vf(0)?.to_string(), &directory.name("set")])?
+        .ends(Exit::Failed)?
+        .tells(&[SAVE.name])?;
+    expect::equal("files", directory.names()?, vec![])?;
+    expect::equal("state", guest.vf.device.state()?, State::Running)?;
+    guest.engine.submit(&guest.vf, Command::Nop)?;
+    guest.engine.wait(&guest.vf, COMPLETION_TIMEOUT)?;
+    guest
+        .vf
+        .device
+        .start(State::StopCopy)?
+        .read_all(Segments::Whole)?;
+    Ok(())
+}

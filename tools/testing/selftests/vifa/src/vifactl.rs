@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The administrator's command, run as a program: its arguments, exit codes and output.
+
+use std::{
+    ffi::OsStr,
+    process::{Child, Command, Output, Stdio},
+};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::{expect, sys};
+
+/// Exit codes, as the command documents them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Exit {
+    Done = 0,
+    Failed = 1,
+    Usage = 2,
+    Incompatible = 3,
+    Damaged = 4,
+    Busy = 5,
+}
+
+/// What a run of the command came to.
+#[derive(Debug)]
+pub struct Answer {
+    code: Option<i32>,
+    /// Standard output.
+    pub output: Vec<u8>,
+    /// Standard error.
+    pub errors: String,
+}
+
+impl From<Output> for Answer {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            output: output.stdout,
+            errors: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Answer {
+    /// The exit code is that of `exit`.
+    pub fn ends(self, exit: Exit) -> Result<Self> {
+        expect::equal(
+            &format!("exit code ({})", self.errors.trim_end()),
+            self.code,
+            Some(exit as i32),
+        )?;
+        Ok(self)
+    }
+
+    /// Standard error tells all of `words`.
+    pub fn tells<S: AsRef<str>>(self, words: &[S]) -> Result<Self> {
+        for word in words.iter().map(AsRef::as_ref) {
+            expect::claim(
+                &format!("a message with {word:?}, not {:?}", self.errors),
+                self.errors.contains(word),
+            )?;
+        }
+        Ok(self)
+    }
+
+    /// Standard output as text.
+    pub fn text(&self) -> Result<&str> {
+        std::str::from_utf8(&self.output).context("output that is no text")
+    }
+
+    /// Standard output as JSON.
+    pub fn json(&self) -> Result<Value> {
+        serde_json::from_slice(&self.output)
+            .with_context(|| format!("JSON: {}", String::from_utf8_lossy(&self.output)))
+    }
+}
+
+fn command<S: AsRef<OsStr>>(arguments: &[S]) -> Command {
+    let mut command = Command::new("vifactl");
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// Runs `vifactl` with `arguments` to its end.
+pub fn run<S: AsRef<OsStr>>(arguments: &[S]) -> Result<Answer> {
+    let output = command(arguments).output().context("vifactl")?;
+    Ok(output.into())
+}
+
+/// A run of the command that goes on. Killed when dropped.
+pub struct Running(Option<Child>);
+
+impl Running {
+    /// Starts `vifactl` with `arguments`.
+    pub fn start<S: AsRef<OsStr>>(arguments: &[S]) -> Result<Self> {
+        let child = command(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("vifactl")?;
+        Ok(Self(Some(child)))
+    }
+
+    /// Sends it the signal `signal`.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        let child = self.0.as_ref().context("a process that was waited for")?;
+        sys::signal(child.id(), signal).context("signal to vifactl")
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> Result<Answer> {
+        let child = self.0.take().context("a process that was waited for")?;
+        Ok(child.wait_with_output().context("end of vifactl")?.into())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
