@@ -10,6 +10,7 @@ mod checksum;
 mod decoder;
 mod documented;
 mod encoder;
+mod failures;
 mod golden;
 mod headers;
 mod lies;

@@ -225,16 +225,27 @@ impl Survey {
             return Ok(Some(range));
         }
 
-        let found = source.next_mapped(self.from).map_err(SaveError::Device)?;
-        if let Some(range) = found {
-            let identity = source.identity();
-            let from = Expectation::AtLeast(self.from);
-
-            range
-                .validate(Some(from), identity.granule.into(), identity.local_memory)
-                .map_err(SaveError::Mapped)?;
-            self.from = range.end();
+        let &Identity {
+            granule,
+            local_memory,
+            ..
+        } = source.identity();
+        if self.from >= local_memory {
+            return Ok(None);
         }
+
+        let found = source.next_mapped(self.from).map_err(SaveError::Device)?;
+        self.from = match found {
+            Some(range) => {
+                let from = Expectation::AtLeast(self.from);
+
+                range
+                    .validate(Some(from), granule.into(), local_memory)
+                    .map_err(SaveError::Mapped)?;
+                range.end()
+            }
+            None => local_memory,
+        };
         Ok(found)
     }
 
@@ -369,6 +380,9 @@ impl<E: Copy> Saver<E> {
             }
         }
 
+        self.check_body(source)
+            .inspect_err(|&error| self.failed = Some(error))?;
+
         let head = self.head.as_slice();
         let bytes = match self.position.checked_sub(head.len()) {
             None => head.get(self.position..),
@@ -379,6 +393,21 @@ impl<E: Copy> Saver<E> {
             },
         };
         Ok(Piece::Bytes(bytes.unwrap_or_default()))
+    }
+
+    /// Checks that the source still has what the piece was loaded with: as many bytes as that.
+    fn check_body<S: Source<Error = E>>(&self, source: &S) -> Result<(), SaveError<E>> {
+        let length = self.length.saturating_sub(self.head.length);
+
+        match self.body {
+            Body::Source => check(
+                "length",
+                source.piece().len() as u64,
+                Expectation::Equal(length as u64),
+            )
+            .map_err(SaveError::Piece),
+            Body::Empty | Body::Part => Ok(()),
+        }
     }
 
     /// Marks the first `length` bytes of what [`Self::remaining`] returned as read.
@@ -445,16 +474,13 @@ impl<E: Copy> Saver<E> {
 
     /// Loads a part of the address record file; the control plane, if there is no more to record.
     fn load_address<S: Source<Error = E>>(&mut self, source: &mut S) -> Result<(), SaveError<E>> {
-        let &Identity {
-            granule,
-            local_memory,
-            ..
-        } = source.identity();
-        if local_memory == 0 {
+        let identity = source.identity();
+        if identity.local_memory == 0 {
             return self.load_control(source);
         }
 
-        let mut composer = Composer::new(&mut self.buffer, granule, self.loaded.sections)?;
+        let sequence = self.loaded.sections;
+        let mut composer = Composer::new(&mut self.buffer, identity.granule, sequence)?;
         while !composer.is_full() {
             match self.survey.next(source)? {
                 Some(range) => composer.push(range)?,

@@ -91,6 +91,21 @@ fn assert_part_refused(part: Vec<u8>, message: &str) {
     );
 }
 
+/// Asserts that a part with these ranges, given as start, length and sequence number, is refused
+/// with this message, which begins with the number of the range.
+#[track_caller]
+fn assert_ranges_refused(space: u32, granule: u32, ranges: &[(u64, u64, u64)], message: &str) {
+    let ranges: Vec<_> = ranges
+        .iter()
+        .map(|&(start, length, sequence)| range(start, length, sequence))
+        .collect();
+
+    assert_part_refused(
+        address(space, 0, granule, &ranges),
+        &format!("section 2 (address), range {message}"),
+    );
+}
+
 /// Asserts that these records are refused with this message.
 #[track_caller]
 fn assert_control_refused(records: &[Vec<u8>], message: &str) {
@@ -570,14 +585,7 @@ fn parts() {
 
 #[test]
 fn ranges_of_local_memory() {
-    let refused = |ranges: &[(u64, u64, u64)], message| {
-        let ranges: Vec<_> = ranges
-            .iter()
-            .map(|&(start, length, sequence)| range(start, length, sequence))
-            .collect();
-        let message = format!("section 2 (address), range {message}");
-        assert_part_refused(address(1, 0, 0x1000, &ranges), &message);
-    };
+    let refused = |ranges: &[_], message| assert_ranges_refused(1, 0x1000, ranges, message);
     let first = (0x1000, 0x2000, 3);
 
     refused(
@@ -676,14 +684,7 @@ fn no_local_memory() {
 
 #[test]
 fn ranges_of_guest_memory() {
-    let refused = |ranges: &[(u64, u64, u64)], message| {
-        let ranges: Vec<_> = ranges
-            .iter()
-            .map(|&(start, length, sequence)| range(start, length, sequence))
-            .collect();
-        let message = format!("section 2 (address), range {message}");
-        assert_part_refused(address(2, 0, 0x2000, &ranges), &message);
-    };
+    let refused = |ranges: &[_], message| assert_ranges_refused(2, 0x2000, ranges, message);
     let first = (1 << 40, 0x2000, 0);
 
     refused(

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Whatever a device fails at, the transfer ends there with the device's error, and stays broken.
+
+use super::encoder::sound;
+use crate::{
+    layer::{
+        address::Range,
+        identity::Identity,
+        interface::Interfaces,
+        restore::{Class, Destination, RestoreError, Restorer},
+        save::{Begin, Piece, SaveError, Saver, Source},
+        tests::device::{Device, CONTROL, IDENTITY},
+    },
+    seam::{with_allowance, OutOfMemory},
+};
+
+/// A device that fails once it has done as much as it can.
+struct Failing {
+    device: Device,
+    /// How many more calls it does.
+    left: usize,
+}
+
+impl Failing {
+    fn after(left: usize) -> Self {
+        let mut device = Device::new(IDENTITY).unwrap();
+
+        for granule in [2, 9, 10] {
+            device.fill(granule);
+        }
+        Self { device, left }
+    }
+
+    fn call(&mut self) -> Result<&mut Device, usize> {
+        self.left = self.left.checked_sub(1).ok_or(0usize)?;
+        Ok(&mut self.device)
+    }
+}
+
+/// What the device in memory itself does not fail at.
+fn done<T>(result: Result<T, OutOfMemory>) -> Result<T, usize> {
+    Ok(result.unwrap())
+}
+
+impl Source for Failing {
+    type Error = usize;
+
+    fn identity(&self) -> &Identity {
+        &self.device.identity
+    }
+
+    fn interfaces(&self) -> Interfaces {
+        Source::interfaces(&self.device)
+    }
+
+    fn read_control(&mut self) -> Result<(), usize> {
+        done(self.call()?.read_control())
+    }
+
+    fn next_mapped(&mut self, from: u64) -> Result<Option<Range>, usize> {
+        done(self.call()?.next_mapped(from))
+    }
+
+    fn read_local(&mut self, offset: u64, length: usize) -> Result<(), usize> {
+        done(self.call()?.read_local(offset, length))
+    }
+
+    fn piece(&self) -> &[u8] {
+        self.device.piece()
+    }
+}
+
+impl Destination for Failing {
+    type Error = usize;
+
+    fn identity(&self) -> &Identity {
+        &self.device.identity
+    }
+
+    fn interfaces(&self) -> Interfaces {
+        Destination::interfaces(&self.device)
+    }
+
+    fn buffer(&mut self) -> &mut [u8] {
+        self.device.buffer()
+    }
+
+    fn clear_local(&mut self) -> Result<(), usize> {
+        done(self.call()?.clear_local())
+    }
+
+    fn write_local(&mut self, offset: u64, length: usize) -> Result<(), usize> {
+        done(self.call()?.write_local(offset, length))
+    }
+
+    fn write_control(&mut self, records: &[u8]) -> Result<(), usize> {
+        done(self.call()?.write_control(records))
+    }
+}
+
+/// Reads a stream to its end; returns how long it was.
+fn save<S: Source>(
+    saver: &mut Saver<S::Error>,
+    source: &mut S,
+) -> Result<usize, SaveError<S::Error>> {
+    let mut length = 0;
+
+    while let Piece::Bytes(piece) = saver.remaining(source)? {
+        let piece = piece.len();
+        length += piece;
+        saver.consume(piece);
+    }
+    Ok(length)
+}
+
+/// Two ranges are found with three calls, read with two, and the control plane with one.
+#[test]
+fn of_a_source() {
+    for left in 0..6 {
+        let mut source = Failing::after(left);
+        let mut saver = Saver::new(Begin::Stopped);
+
+        assert_eq!(save(&mut saver, &mut source), Err(SaveError::Device(0)));
+        source.left = usize::MAX;
+        assert_eq!(save(&mut saver, &mut source), Err(SaveError::Device(0)));
+    }
+    let saved = save(&mut Saver::new(Begin::Stopped), &mut Failing::after(6));
+    assert!(saved.is_ok_and(|length| length > 0x3000));
+}
+
+/// Gives all of `stream` to `restorer`.
+fn write(
+    restorer: &mut Restorer<usize>,
+    destination: &mut Failing,
+    stream: &[u8],
+) -> Result<(), RestoreError<usize>> {
+    let mut rest = stream;
+
+    while !rest.is_empty() {
+        let space = restorer.space(destination)?;
+        let length = space.len().min(rest.len());
+        space[..length].copy_from_slice(&rest[..length]);
+        restorer.filled(destination, length)?;
+        rest = &rest[length..];
+    }
+    Ok(())
+}
+
+/// Memory is cleared with one call, written with two, and the control plane with one at the end.
+#[test]
+fn of_a_destination() {
+    let stream = sound().sealed();
+
+    for left in 0..4 {
+        let mut destination = Failing::after(left);
+        let mut restorer = Restorer::new();
+        destination.device.control.fill(0);
+
+        let written = write(&mut restorer, &mut destination, &stream);
+        assert_eq!(written.is_err(), left < 3);
+        assert!(written.is_ok() || written == Err(RestoreError::Device(0)));
+        if written.is_err() {
+            destination.left = usize::MAX;
+            assert!(matches!(
+                restorer.space(&mut destination),
+                Err(RestoreError::Device(0))
+            ));
+        }
+        let error = restorer.finish(&mut destination).unwrap_err();
+        assert_eq!(error.class(), Class::Device(0));
+        assert!(destination.device.control.iter().all(|&byte| byte == 0));
+    }
+
+    let mut destination = Failing::after(4);
+    let mut restorer = Restorer::new();
+    write(&mut restorer, &mut destination, &stream).unwrap();
+    restorer.finish(&mut destination).unwrap();
+    assert!(destination.device.control[..] == CONTROL);
+}
+
+/// A device that takes back what it gave is not waited for.
+#[test]
+fn of_a_source_in_the_middle_of_a_piece() {
+    let mut source = Device::new(IDENTITY).unwrap();
+    let mut saver = Saver::new(Begin::Stopped);
+    source.fill(0);
+
+    while saver.progress().sections < 3 {
+        assert!(matches!(saver.remaining(&mut source), Ok(Piece::Bytes(_))));
+        saver.consume(1);
+    }
+    assert!(matches!(saver.remaining(&mut source), Ok(Piece::Bytes(_))));
+    saver.consume(1000);
+    source.missing = 0x1000;
+    let error = saver.remaining(&mut source).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "what the device gave: length: expected 0x1000, found 0x0",
+    );
+    source.missing = 0;
+    assert_eq!(saver.remaining(&mut source), Err(error));
+}
+
+/// A source needs memory for a part of the address record file, and only if it has local memory.
+#[test]
+fn of_memory() {
+    const PART: usize = 16 + 1024 * 24;
+    let save = |source: &mut Device, allowance| {
+        with_allowance(allowance, || save(&mut Saver::new(Begin::Stopped), source))
+    };
+    let mut source = Device::new(IDENTITY).unwrap();
+    let mut without = Device::new(Identity {
+        features: 0,
+        local_memory: 0,
+        ..IDENTITY
+    })
+    .unwrap();
+
+    for granule in [2, 9, 10] {
+        source.fill(granule);
+    }
+    let error = save(&mut source, PART - 1).unwrap_err();
+    assert_eq!(error, SaveError::OutOfMemory);
+    assert_eq!(error.to_string(), "no memory for the address record file");
+    assert!(save(&mut source, PART).is_ok());
+    assert!(save(&mut without, 0).is_ok());
+}
