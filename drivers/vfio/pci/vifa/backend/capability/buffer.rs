@@ -35,8 +35,8 @@ impl Memory {
 ///
 /// # Invariants
 ///
-/// Outside of [`super::mailbox::Mailbox::execute`], which borrows the buffer mutably, no command is
-/// in progress that was given this buffer.
+/// Outside of [`super::mailbox::Mailbox::execute`], which borrows the buffer mutably, and of
+/// [`super::mailbox::Pending`], which owns it, no command is in progress that was given this buffer.
 pub(super) struct Buffer {
     registers: Arc<RegisterFile>,
     /// `None`: forfeited.

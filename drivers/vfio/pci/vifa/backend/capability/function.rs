@@ -8,6 +8,7 @@ use super::{
     mailbox::{
         Command,
         Mailbox,
+        Pending,
         Results, //
     },
     physical,
@@ -56,8 +57,8 @@ pub(crate) struct Function {
     device: ARef<pci::Device>,
     identity: Identity,
     interfaces: Interfaces,
-    control: Pin<KBox<Mailbox>>,
-    data: Pin<KBox<Mailbox>>,
+    control: Arc<Mailbox>,
+    data: Arc<Mailbox>,
 }
 
 impl Function {
@@ -91,7 +92,7 @@ impl Function {
                 signal.clone(),
                 device.into(),
             )
-            .and_then(|mailbox| KBox::pin_init(mailbox, GFP_KERNEL))
+            .and_then(|mailbox| Arc::pin_init(mailbox, GFP_KERNEL))
         };
         // `VIFA_HW_FRAME_CONTROL()` and `VIFA_HW_FRAME_DATA()`.
         let control = mailbox(1 + frame, VIFA_MAILBOX_ID_CONTROL, &signals.control)?;
@@ -133,6 +134,17 @@ impl Function {
         buffer: Option<(&mut Buffer, usize)>,
     ) -> Result<Results> {
         self.data.execute(command, arguments, buffer)
+    }
+
+    /// Has the device begin with a command of the data frame; see [`Mailbox::begin`].
+    pub(super) fn begin_data(
+        &self,
+        command: Command,
+        arguments: [u64; 2],
+        buffer: Buffer,
+        length: usize,
+    ) -> Result<Pending> {
+        Mailbox::begin(&self.data, command, arguments, buffer, length)
     }
 
     /// Allocates a buffer for commands.

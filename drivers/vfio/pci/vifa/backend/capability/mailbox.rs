@@ -5,6 +5,10 @@
 //! One command at a time. The device answers with a status and an interrupt, within the time that
 //! the capability states. A command that is not answered is aborted; only when the device
 //! acknowledges that is its buffer free again.
+//!
+//! A command is either waited for ([`Mailbox::execute`]), or begun, so that its caller can do
+//! something else meanwhile ([`Mailbox::begin`]). Another command that comes in between waits for
+//! the one that was begun, and keeps its answer for whoever began it.
 
 use super::{
     buffer::Buffer,
@@ -74,8 +78,8 @@ enum Failure {
     Timeout,
     /// The device has not yet acknowledged the abortion of an earlier command.
     Stuck,
-    /// The registers, or the buffer, are gone.
-    Gone(Error),
+    /// The registers, or the buffer, are gone; or a command was begun before.
+    Impossible(Error),
 }
 
 impl Failure {
@@ -85,7 +89,7 @@ impl Failure {
             Self::Status(VIFA_STATUS_ABORTED, _) => ECANCELED,
             Self::Status(..) | Self::Confused(_) => EIO,
             Self::Timeout | Self::Stuck => ETIMEDOUT,
-            Self::Gone(error) => error,
+            Self::Impossible(error) => error,
         }
     }
 }
@@ -110,17 +114,44 @@ impl fmt::Display for Failure {
             Self::Confused(status) => write!(f, "answer to another command (status {status:#x})"),
             Self::Timeout => f.write_str("no answer in time"),
             Self::Stuck => f.write_str("the device still hangs in an earlier command"),
-            Self::Gone(error) => write!(f, "not possible any more ({error:?})"),
+            Self::Impossible(error) => write!(f, "not possible ({error:?})"),
         }
     }
 }
 
+/// What became of a command.
+struct Answer {
+    result: Result<Results, Failure>,
+    /// The device may still write to the command's buffer.
+    lingers: bool,
+}
+
+impl Answer {
+    /// The device has dropped the command, or never had it.
+    fn failed(failure: Failure) -> Self {
+        Self {
+            result: Err(failure),
+            lingers: false,
+        }
+    }
+}
+
+/// A command that was begun.
+enum Begun {
+    /// The device works on it.
+    Running,
+    /// The device is done with it.
+    Answered(Answer),
+}
+
 /// What a mailbox is doing.
-enum State {
-    /// Nothing; the last command had this tag.
-    Idle(u16),
+struct State {
+    /// Tag of the last command.
+    tag: u16,
     /// The device has not acknowledged that it dropped a command.
-    Stuck(u16),
+    stuck: bool,
+    /// The command that somebody has begun and not yet finished.
+    begun: Option<Begun>,
 }
 
 /// The mailbox of one frame.
@@ -164,8 +195,12 @@ impl Mailbox {
             vector,
             signal,
             device,
-            // Whatever an earlier driver left there has to go first.
-            state <- new_mutex!(State::Stuck(0)),
+            state <- new_mutex!(State {
+                tag: 0,
+                // Whatever an earlier driver left there has to go first.
+                stuck: true,
+                begun: None,
+            }),
         }))
     }
 
@@ -187,10 +222,52 @@ impl Mailbox {
         &self,
         command: Command,
         arguments: [u64; 2],
-        buffer: Option<(&mut Buffer, usize)>,
+        mut buffer: Option<(&mut Buffer, usize)>,
     ) -> Result<Results> {
         let mut state = self.state.lock();
-        let result = self.execute_locked(&mut state, command, arguments, buffer);
+        self.settle(&mut state);
+        let answer = match self.start(&mut state, command, arguments, &mut buffer) {
+            Ok(()) => self.conclude(&mut state),
+            Err(failure) => Answer::failed(failure),
+        };
+        if let (true, Some((buffer, _))) = (answer.lingers, buffer) {
+            buffer.forfeit();
+        }
+        self.report(command, answer.result)
+    }
+
+    /// Has the device begin with a command. `buffer` is the command's alone until it is finished;
+    /// the device is told of the first `length` bytes.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` where a command was begun and not yet finished, `ETIMEDOUT` where the device still
+    /// hangs in an earlier one, else `EIO`. The reason is in the log.
+    pub(super) fn begin(
+        mailbox: &Arc<Self>,
+        command: Command,
+        arguments: [u64; 2],
+        mut buffer: Buffer,
+        length: usize,
+    ) -> Result<Pending> {
+        let mut state = mailbox.state.lock();
+        let started = if state.begun.is_some() {
+            Err(Failure::Impossible(EBUSY))
+        } else {
+            let buffer = &mut Some((&mut buffer, length));
+            mailbox.start(&mut state, command, arguments, buffer)
+        };
+        mailbox.report(command, started)?;
+        state.begun = Some(Begun::Running);
+        Ok(Pending {
+            mailbox: mailbox.clone(),
+            command,
+            buffer: Some(buffer),
+        })
+    }
+
+    /// Tells the log of a failure.
+    fn report<T>(&self, command: Command, result: Result<T, Failure>) -> Result<T> {
         result.map_err(|failure| {
             dev_err!(
                 self.device,
@@ -203,43 +280,50 @@ impl Mailbox {
         })
     }
 
-    fn execute_locked(
+    /// Waits until the command that was begun, if any, is answered.
+    fn settle(&self, state: &mut State) {
+        if let Some(Begun::Running) = state.begun {
+            state.begun = Some(Begun::Answered(self.conclude(state)));
+        }
+    }
+
+    /// Takes the answer to the command that was begun.
+    fn finish(&self) -> Answer {
+        let mut state = self.state.lock();
+        self.settle(&mut state);
+        match state.begun.take() {
+            Some(Begun::Answered(answer)) => answer,
+            Some(Begun::Running) | None => Answer::failed(Failure::Impossible(EIO)),
+        }
+    }
+
+    /// Drops the command that was begun; returns whether the device may still write to its buffer.
+    fn abandon(&self) -> bool {
+        let mut state = self.state.lock();
+        match state.begun.take() {
+            Some(Begun::Running) => self.abort(&mut state),
+            Some(Begun::Answered(answer)) => answer.lingers,
+            None => false,
+        }
+    }
+
+    /// Gives the device a command. No other is in progress.
+    fn start(
         &self,
         state: &mut State,
         command: Command,
         arguments: [u64; 2],
-        mut buffer: Option<(&mut Buffer, usize)>,
-    ) -> Result<Results, Failure> {
-        let tag = match *state {
-            State::Idle(tag) => tag.wrapping_add(1),
-            State::Stuck(tag) => {
-                self.abort().map_err(|_| Failure::Stuck)?;
-                tag.wrapping_add(1)
-            }
-        };
-        *state = State::Idle(tag);
-
-        self.start(tag, command, arguments, &mut buffer)
-            .map_err(Failure::Gone)?;
-        let failure = match self.wait(tag) {
-            Ok(VIFA_STATUS_SUCCESS) => return self.results().map_err(Failure::Gone),
-            Ok(status) => {
-                let Results(result, _) = self.results().map_err(Failure::Gone)?;
-                return Err(Failure::Status(status, result));
-            }
-            Err(failure) => failure,
-        };
-        // The device was not heard to be done with the buffer.
-        if self.abort().is_err() {
-            *state = State::Stuck(tag);
-            if let Some((buffer, _)) = buffer {
-                buffer.forfeit();
-            }
+        buffer: &mut Option<(&mut Buffer, usize)>,
+    ) -> Result<(), Failure> {
+        if state.stuck && self.abort(state) {
+            return Err(Failure::Stuck);
         }
-        Err(failure)
+        state.tag = state.tag.wrapping_add(1);
+        self.write_command(state.tag, command, arguments, buffer)
+            .map_err(Failure::Impossible)
     }
 
-    fn start(
+    fn write_command(
         &self,
         tag: u16,
         command: Command,
@@ -266,6 +350,30 @@ impl Mailbox {
         )
     }
 
+    /// Waits for the answer to the last command. One that is not answered is aborted.
+    fn conclude(&self, state: &mut State) -> Answer {
+        let failure = match self.wait(state.tag) {
+            Ok(VIFA_STATUS_SUCCESS) => {
+                return Answer {
+                    result: self.results().map_err(Failure::Impossible),
+                    lingers: false,
+                }
+            }
+            Ok(status) => {
+                return Answer::failed(match self.results() {
+                    Ok(Results(result, _)) => Failure::Status(status, result),
+                    Err(error) => Failure::Impossible(error),
+                })
+            }
+            Err(failure) => failure,
+        };
+        // The device was not heard to be done with the buffer.
+        Answer {
+            result: Err(failure),
+            lingers: self.abort(state),
+        }
+    }
+
     /// Waits for the answer to the command with this tag, and returns its status.
     fn wait(&self, tag: u16) -> Result<u32, Failure> {
         let mut left = msecs_to_jiffies(self.registers.timeout());
@@ -280,7 +388,9 @@ impl Mailbox {
             self.signal.rearm();
             // Read the register even without an interrupt, and behind the rearming: an answer that
             // comes in between signals once more.
-            let status = self.read(VIFA_MAILBOX_STATUS).map_err(Failure::Gone)?;
+            let status = self
+                .read(VIFA_MAILBOX_STATUS)
+                .map_err(Failure::Impossible)?;
             let code = status & VIFA_MAILBOX_STATUS_CODE;
             let answers =
                 (status & VIFA_MAILBOX_STATUS_TAG) >> VIFA_MAILBOX_STATUS_TAG.trailing_zeros();
@@ -310,16 +420,18 @@ impl Mailbox {
         ))
     }
 
-    /// Has the device drop what it is doing, and waits until it has.
-    fn abort(&self) -> Result {
-        self.write(VIFA_MAILBOX_ABORT, 1)?;
-        read_poll_timeout(
-            || self.read(VIFA_MAILBOX_ABORT),
-            |&value| value == 0,
-            Delta::from_millis(1),
-            Delta::from_millis(i64::from(self.registers.timeout())),
-        )?;
-        Ok(())
+    /// Has the device drop what it is doing, and waits until it has; returns whether it has not.
+    fn abort(&self, state: &mut State) -> bool {
+        let dropped = self.write(VIFA_MAILBOX_ABORT, 1).and_then(|()| {
+            read_poll_timeout(
+                || self.read(VIFA_MAILBOX_ABORT),
+                |&value| value == 0,
+                Delta::from_millis(1),
+                Delta::from_millis(i64::from(self.registers.timeout())),
+            )
+        });
+        state.stuck = dropped.is_err();
+        state.stuck
     }
 
     fn write(&self, register: u32, value: u32) -> Result {
@@ -336,5 +448,43 @@ impl Mailbox {
     fn read64(&self, low: u32) -> Result<u64> {
         let high = u64::from(self.read(low + 4)?);
         Ok(high << 32 | u64::from(self.read(low)?))
+    }
+}
+
+/// A command that the device was told to begin with, and its buffer.
+///
+/// Dropped, the device drops the command too.
+pub(super) struct Pending {
+    mailbox: Arc<Mailbox>,
+    command: Command,
+    /// `None` once the command is finished.
+    buffer: Option<Buffer>,
+}
+
+impl Pending {
+    /// Waits for the device's answer, and gives the buffer back.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Mailbox::execute`].
+    pub(super) fn finish(mut self) -> Result<(Buffer, Results)> {
+        let mut buffer = self.buffer.take().ok_or(EIO)?;
+        let answer = self.mailbox.finish();
+        if answer.lingers {
+            buffer.forfeit();
+        }
+        let results = self.mailbox.report(self.command, answer.result)?;
+        Ok((buffer, results))
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        let Some(buffer) = &mut self.buffer else {
+            return;
+        };
+        if self.mailbox.abandon() {
+            buffer.forfeit();
+        }
     }
 }
