@@ -19,7 +19,10 @@ use crate::{
     function::Address,
     host::Host,
     identity::Identity,
-    layer::identity::{self, Mismatch, Rule},
+    layer::{
+        identity::{self, Mismatch, Rule},
+        stream::MAGIC,
+    },
     output::Table,
     region,
     stream_file::StreamFile,
@@ -170,6 +173,14 @@ fn of_file(path: &Path) -> Result<(Kind, identity::Identity)> {
     file.stream()?.take(JSON_MAX).read_to_end(&mut start)?;
     if file.save_set().is_none() && is_json(&start) {
         return Ok((Kind::Json, exported(path, &start)?));
+    }
+    if file.save_set().is_none() && !start.starts_with(&MAGIC) {
+        return Err(Exit::Damaged
+            .because(format!(
+                "{} is no save set, no stream, and not what `vifactl show --json` prints",
+                path.display()
+            ))
+            .into());
     }
     let identity = file.source()?.identity;
     let kind = match file.save_set() {

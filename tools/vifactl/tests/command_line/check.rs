@@ -110,14 +110,22 @@ fn a_stream_is_compared_by_its_identity() {
 fn what_is_none_of_these_is_damaged() {
     let host = host();
 
-    for (name, content) in [
-        ("empty", &b""[..]),
-        ("text", b"hello"),
-        ("save", b"VIFASAVE"),
-        ("stream", b"VIFASTRM\x01\0\0\0"),
-        ("zeroes", &[0; 4096]),
-    ] {
-        let file = host.file(name, content);
+    for content in [&b""[..], b"hello", b"VIFASTR", b"[1]", &[0; 4096]] {
+        let file = host.file("file", content);
+
+        host.run(&["check", &file, VF]).failed(
+            4,
+            "file is no save set, no stream, and not what `vifactl show --json`",
+        );
+    }
+}
+
+#[test]
+fn a_stream_or_save_set_that_is_cut_off_is_damaged() {
+    let host = host();
+
+    for content in [&b"VIFASAVE"[..], b"VIFASTRM", b"VIFASTRM\x01\0\0\0"] {
+        let file = host.file("file", content);
 
         host.run(&["check", &file, VF]).failed(4, &file);
     }
