@@ -65,8 +65,10 @@ programs_dir() {
 # the sandbox, and the build systems go by the times of files, which mean nothing between clones.
 forget_other_tree() {
 	[ "$(cat "$cache/tree" 2>/dev/null)" != "$VIFA_TREE" ] || return 0
-	rm -rf "$cache/modules" "$cache/target"/*/.fingerprint/vifa-* \
-		"$cache/guest/target"/*/.fingerprint/vifa-*
+	rm -rf "$cache/modules" "$cache/target"/*/.fingerprint/vifa* \
+		"$cache/guest/target"/*/.fingerprint/vifa* \
+		"$cache/fuzz/target"/*/*/.fingerprint/vifa* \
+		"$cache/miri/target"/*/*/*/.fingerprint/vifa*
 	printf '%s\n' "$VIFA_TREE" >"$cache/tree"
 }
 
