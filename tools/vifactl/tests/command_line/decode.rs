@@ -17,7 +17,9 @@ use std::{
 fn a_sound_stream_is_shown() {
     let outcome = vifactl(&["decode", &golden("1.0-sparse.stream")]);
 
-    assert!(outcome.done().contains("3-4 data: 12288 bytes of local memory"));
+    assert!(outcome
+        .done()
+        .contains("3-4 data: 12288 bytes of local memory"));
 }
 
 #[test]
@@ -55,7 +57,9 @@ fn a_save_set_is_shown_with_its_manifest() {
     assert_eq!(shown["save_set"]["header"]["magic"], "VIFASAVE");
     assert_eq!(shown["save_set"]["manifest"]["host"]["name"], "alpha");
     assert_eq!(shown["sections"].as_array().unwrap().len(), 7);
-    assert!(vifactl(&["decode", &set]).done().contains("\"name\": \"alpha\""));
+    assert!(vifactl(&["decode", &set])
+        .done()
+        .contains("\"name\": \"alpha\""));
 }
 
 #[test]
@@ -66,7 +70,7 @@ fn of_a_damaged_file_everything_before_is_shown() {
     let file = host.file("damaged", &stream);
     let outcome = vifactl(&["decode", &file]);
 
-    outcome.failed(4, "at byte 0x1190: section 4 (data): payload_crc");
+    outcome.failed(4, "at byte 0x2198: section 4 (data): payload_crc");
     assert!(outcome.stdout.contains("1 relations"));
     let outcome = vifactl(&["--json", "decode", &file]);
     outcome.failed(4, "damaged: at byte");
@@ -107,7 +111,7 @@ fn what_is_wrong_with_a_save_set_is_named() {
 fn standard_input_is_read() {
     let host = FakeHost::empty();
     let stream = fs::read(golden("1.0-sparse.stream")).unwrap();
-    let outcome = host.run_with_bytes(&["decode", "-"], &stream);
+    let outcome = host.run_with_input(&["decode", "-"], &stream);
 
     assert!(outcome.done().contains("12872 bytes, 7 sections"));
 }

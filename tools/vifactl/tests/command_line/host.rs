@@ -120,7 +120,7 @@ impl FakeHost {
     }
 
     /// As [`Self::run`], with `input` on standard input.
-    pub fn run_with_input(&self, arguments: &[&str], input: &str) -> Outcome {
+    pub fn run_with_input(&self, arguments: &[&str], input: impl AsRef<[u8]>) -> Outcome {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vifactl"))
             .arg("--root")
             .arg(self.root.path())
@@ -135,7 +135,7 @@ impl FakeHost {
             .stdin
             .take()
             .unwrap()
-            .write_all(input.as_bytes())
+            .write_all(input.as_ref())
             .unwrap();
         Outcome::of(command.wait_with_output().unwrap())
     }
@@ -238,10 +238,15 @@ pub fn path_text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
+/// Where the identity stands in a region.
+pub fn identity_offset() -> usize {
+    offset_of!(vifa_region, identity)
+}
+
 /// The region of a VF that runs and has never been migrated.
 pub fn region() -> Vec<u8> {
     let mut bytes = vec![0; size_of::<vifa_region>()];
-    let identity = offset_of!(vifa_region, identity);
+    let identity = identity_offset();
     let mut put = |offset: usize, value: &[u8]| {
         bytes[offset..offset + value.len()].copy_from_slice(value);
     };

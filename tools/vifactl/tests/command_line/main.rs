@@ -4,8 +4,12 @@
 
 mod binding;
 mod check;
+mod decode;
 mod host;
 mod list;
+mod restore;
+mod save;
+mod save_set;
 mod show;
 mod usage;
 mod watch;

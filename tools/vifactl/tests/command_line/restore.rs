@@ -128,14 +128,17 @@ fn a_device_that_differs_is_refused_with_all_fields() {
 #[test]
 fn a_damaged_file_is_refused() {
     let host = host("alpha");
-    let sound = Set::new().bytes();
+    let mut set = Set::new();
+    set.manifest["physical_function"] = "0000:01:00.0".into();
+    let sound = set.bytes();
 
     for at in (0..sound.len()).step_by(1009).chain([sound.len() - 1]) {
         let mut damaged = sound.clone();
         damaged[at] ^= 0x20;
         let file = host.file("damaged", damaged);
 
-        host.run(&["restore", &file, VF]).failed(4, "damaged: at byte");
+        host.run(&["restore", &file, VF])
+            .failed(4, "damaged: at byte");
     }
     for length in [0, 1, 7, 8, 31, 32, 33, 500, sound.len() - 1] {
         let file = host.file("cut", &sound[..length]);
@@ -159,10 +162,10 @@ fn standard_input_is_verified_before_the_device_is_reached() {
     let host = host("alpha");
     let mut stream = fs::read(golden("1.0-sparse.stream")).unwrap();
 
-    host.run_with_bytes(&["restore", "-", VF], &stream)
+    host.run_with_input(&["restore", "-", VF], &stream)
         .failed(1, REACHED);
     *stream.last_mut().unwrap() ^= 1;
-    host.run_with_bytes(&["restore", "-", VF], &stream)
+    host.run_with_input(&["restore", "-", VF], &stream)
         .failed(4, "standard input: at byte");
 }
 

@@ -54,7 +54,5 @@ fn a_directory_that_is_not_there_is_told() {
 
 #[test]
 fn a_set_cannot_go_to_standard_output() {
-    host()
-        .run(&["save", VF, "-"])
-        .failed(2, "add --to-stream");
+    host().run(&["save", VF, "-"]).failed(2, "add --to-stream");
 }
