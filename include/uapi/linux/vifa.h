@@ -164,7 +164,7 @@ struct vifa_resources {
 	__le16 version;		/* VIFA_RESOURCES_VERSION */
 	__le16 run_state;	/* in which it was taken: VIFA_RESOURCES_STOPPED */
 	__le32 records;
-	__le32 length;		/* bytes of records, up to VIFA_CONTROL_PLANE_MAX */
+	__le32 length;		/* bytes of records, up to the destination's control_plane_max */
 	__le32 reserved;
 };
 
