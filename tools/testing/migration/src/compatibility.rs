@@ -32,6 +32,9 @@ const FEATURES_IN_USE: u64 = hw::VIFA_FEATURE_LOCAL_MEMORY as u64;
 /// What the device of a machine goes through that is refused.
 const REFUSED_STATES: [&str; 2] = ["pre-copy", "running"];
 
+/// Operations that show that the workload goes on: there are many cases.
+const OPERATIONS: u64 = 50;
+
 /// One direction of a pair.
 #[derive(Debug)]
 struct Case {
@@ -152,6 +155,7 @@ pub fn run(options: &Options, names: &[String]) -> Result<bool> {
         machine,
         plan: Plan {
             live: Duration::ZERO,
+            operations: OPERATIONS,
             ..options.plan()
         },
         devices: &devices,

@@ -33,12 +33,19 @@ impl Device {
     /// Whether it is `wanted`, or can claim to be.
     fn can_be(&self, wanted: &Identity) -> bool {
         let differences = self.truth.differences(wanted);
-        differences.is_empty() || self.registers.is_some() && are_claims(&differences)
+        differences.is_empty()
+            || self.registers.is_some()
+                && differences
+                    .iter()
+                    .all(|field| self.can_claim(wanted, field))
     }
-}
 
-fn are_claims(fields: &[Field]) -> bool {
-    fields.iter().all(|field| field.origin == Origin::Claim)
+    /// Whether it works as before when it claims what `wanted` has. It may deny features that it
+    /// has, but not invent others.
+    fn can_claim(&self, wanted: &Identity, field: &Field) -> bool {
+        let invented = wanted.get(field) & !self.truth.get(field);
+        field.origin == Origin::Claim && (field.rule != Rule::Subset || invented == 0)
+    }
 }
 
 /// All virtual functions.

@@ -68,8 +68,8 @@ enum Action {
         #[arg(long, value_delimiter = ',', value_name = "FIELDS")]
         fields: Vec<String>,
     },
-    /// List the devices that this machine needs for the tests of compatibility, beside a reference
-    /// device with no property but fault-injection: arguments of QEMU's option -device.
+    /// List the devices that the SR-IOV host needs for the tests of compatibility, beside a reference
+    /// device with no property but fault-injection, as options of scripts/host-vm: one word a line.
     Devices {
         /// As for the tests.
         #[arg(long, value_delimiter = ',', value_name = "FIELDS")]
@@ -207,7 +207,7 @@ fn main() -> ExitCode {
 
 fn list_devices(fields: &[String]) -> Result<bool> {
     for argument in devices::arguments(&devices::select(fields)?) {
-        println!("{argument}");
+        println!("--device\n{argument}");
     }
     Ok(true)
 }
