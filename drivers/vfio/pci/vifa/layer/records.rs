@@ -174,7 +174,10 @@ pub(crate) struct Entry<'a> {
 impl<'a> Entry<'a> {
     /// Takes the first record of `table` and returns what follows it, too.
     fn split(table: &'a [u8]) -> Result<(Self, &'a [u8]), Violation> {
-        let header = Record::decode(table)?;
+        let header = Record::decode(table).map_err(|violation| Violation {
+            field: "record header",
+            ..violation
+        })?;
         let body = table.get(Record::LENGTH..).unwrap_or_default();
         let too_long = Violation {
             field: "length",

@@ -587,7 +587,6 @@ impl Established {
         };
 
         section.expect(kind)?;
-        section.expect_interface(interface(kind.plane()))?;
         match content {
             Content::Address => {
                 check("length", section.length, AtLeast(LENGTH_MIN as u64))?;
@@ -603,6 +602,7 @@ impl Established {
             }
             _ => section.expect_length(End::LENGTH)?,
         }
+        section.expect_interface(interface(kind.plane()))?;
         Ok(content)
     }
 

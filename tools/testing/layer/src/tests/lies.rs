@@ -146,7 +146,7 @@ fn pieces() {
     empty.control.resize_zeroed(0).unwrap();
     assert_not_saved(
         empty,
-        "control plane: record at byte 0x0: length: expected at least 0x10, found 0x0",
+        "control plane: record at byte 0x0: record header: expected at least 0x10, found 0x0",
     );
 
     let mut newer = Device::new(IDENTITY).unwrap();

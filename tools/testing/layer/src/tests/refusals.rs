@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     layer::{
+        identity::Identity,
         interface::Function,
         restore::Class,
         tests::device::{Device, IDENTITY},
@@ -916,7 +917,7 @@ fn records_of_the_control_plane() {
     );
     assert_control_refused(
         &[record(1, 1, 0, &[]), vec![0; 15]],
-        "section 5 (control), record at byte 0x10: length: expected at least 0x10, found 0xf",
+        "section 5 (control), record at byte 0x10: record header: expected at least 0x10, found 0xf",
     );
 }
 
@@ -940,6 +941,45 @@ fn associations() {
         let mut stream = sound();
         stream.sections[5] = Section::control(&[record]);
         assert_accepted(&stream.sealed());
+    }
+}
+
+/// Queues and vectors are counted apart.
+#[test]
+fn associations_with_several_queues_and_vectors() {
+    let identity = Identity {
+        queues: 4,
+        interrupt_vectors: 7,
+        ..IDENTITY
+    };
+    let own = Own {
+        identity,
+        control_interface: CONTROL_INTERFACE,
+    };
+    let mut stream = head();
+    stream.sections[0].payload[64..68].copy_from_slice(&[7, 0, 4, 0]);
+
+    for (kind, index, found) in [
+        (2, 3, None),
+        (3, 6, None),
+        (2, 4, Some("expected less than 0x4, found 0x4")),
+        (3, 7, Some("expected less than 0x7, found 0x7")),
+    ] {
+        let mut stream = stream.clone();
+        let mut destination = Device::new(identity).unwrap();
+        stream
+            .sections
+            .push(Section::control(&[record(kind, 1, index, &[])]));
+        let stream = stream.sealed();
+
+        let message = destination
+            .restore(&stream, &[usize::MAX])
+            .err()
+            .map(|error| error.to_string());
+        let expected =
+            found.map(|found| format!("section 2 (control), record at byte 0x0: index: {found}"));
+        assert_eq!(message, expected);
+        assert_eq!(decode(&stream, &own).is_err(), found.is_some());
     }
 }
 
