@@ -11,7 +11,7 @@ endif
 export KSRC VIFA_CACHE VIFA_JOBS VIFA_UNSUPPORTED_KERNEL
 
 .DEFAULT_GOAL := module
-.PHONY: module demo shell test lint bench sandbox kernel qemu clean clean-cache help
+.PHONY: module demo shell test fuzz mutate miri lint bench sandbox kernel qemu clean clean-cache help
 
 module: ## the driver and the guest's sample driver, for the kernel in KDIR (default: the running one)
 	@scripts/check-kdir $(KDIR)
@@ -25,6 +25,15 @@ shell: ## a shell on the SR-IOV host, with the driver loaded
 
 test: ## every test: on this machine, in the kernel, on the SR-IOV host, end to end
 	@scripts/test
+
+fuzz: ## look for bytes that break what parses (FUZZ_SECONDS for each target)
+	@scripts/fuzz --seconds $(or $(FUZZ_SECONDS),60)
+
+mutate: ## judge MUTATIONS mutated streams (default: 10 million)
+	@scripts/mutate --count $(or $(MUTATIONS),10000000)
+
+miri: ## the layer's tests under Miri
+	@scripts/miri
 
 lint: ## every check of the source: rustfmt, clippy, checkpatch, shellcheck
 	@scripts/lint
@@ -57,4 +66,6 @@ help: ## this list
 	@echo "  KSRC                     a kernel source tree to build the test kernels from"
 	@echo "  VIFA_UNSUPPORTED_KERNEL  1: try a kernel that the driver is not known to work with"
 	@echo "  VIFA_CACHE               where everything that is built is kept (default: ~/.cache/vifa)"
+	@echo "  FUZZ_SECONDS             how long each fuzz target runs (default: 60)"
+	@echo "  MUTATIONS                how many mutated streams are judged (default: 10000000)"
 	@echo "  VIFA_JOBS                how many jobs run at once (default: one for each processor)"

@@ -1,0 +1,541 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Changes of streams.
+//!
+//! [`damage`] changes bytes, whatever they are: what comes of it has to be refused, or to say what it
+//! said before. [`edit`] changes the meaning and makes checksums true again: what comes of it may be
+//! a sound stream that says something else.
+
+use crate::{
+    draft::{Draft, Repair, Section},
+    layer::{
+        address::RANGES_MAX,
+        records::ALIGN,
+        stream::{
+            AddressEntry, AddressHeader, DataRun, Kind, Record, ResourcesHeader, Section as Header,
+            MANDATORY,
+        },
+    },
+};
+use fastrand::Rng;
+use std::ops::Range;
+
+/// The longest stream that a change makes, in bytes. Longer ones only take longer.
+pub const LENGTH_MAX: usize = 0x2_0000;
+
+/// Changes bytes of `stream`; `other` is another stream to take bytes from.
+pub fn damage(stream: &[u8], other: &[u8], rng: &mut Rng) -> Vec<u8> {
+    let mut bytes = stream.to_vec();
+
+    for _ in 0..few(rng) {
+        match rng.u8(..12) {
+            0..=4 => flip(&mut bytes, rng),
+            5 => {
+                let range = range_of(bytes.len(), rng);
+                bytes.drain(range);
+            }
+            6 => bytes.truncate(rng.usize(..=bytes.len())),
+            7 => {
+                let at = rng.usize(..=bytes.len());
+                let noise: Vec<u8> = (0..rng.usize(1..40)).map(|_| rng.u8(..)).collect();
+                bytes.splice(at..at, noise);
+            }
+            8 => {
+                let range = range_of(bytes.len(), rng);
+                let repeated = bytes[range].to_vec();
+                let at = rng.usize(..=bytes.len());
+                bytes.splice(at..at, repeated);
+            }
+            9 => {
+                // The front of one stream and the back of another, often from the same place on.
+                let at = rng.usize(..=bytes.len());
+                let from = if rng.bool() {
+                    at.min(other.len())
+                } else {
+                    rng.usize(..=other.len())
+                };
+                bytes.truncate(at);
+                bytes.extend_from_slice(&other[from..]);
+            }
+            10 => {
+                let from = range_of(other.len(), rng);
+                let at = rng.usize(..=bytes.len());
+                let to = at..bytes.len().min(at + from.len());
+                bytes[to.clone()].copy_from_slice(&other[from][..to.len()]);
+            }
+            _ => {
+                let range = range_of(bytes.len(), rng);
+                let byte = *rng.choice(&[0, 0xff, 0x80, 1]).unwrap_or(&0);
+                bytes[range].fill(byte);
+            }
+        }
+    }
+    bytes.truncate(LENGTH_MAX);
+    bytes
+}
+
+/// Changes what `stream` says and seals it anew, often in full; `other` is another stream to take
+/// sections from. `None` if `stream` cannot be taken apart.
+pub fn edit(stream: &[u8], other: &[u8], rng: &mut Rng) -> Option<Vec<u8>> {
+    let mut draft = Draft::parse(stream)?;
+    let other = Draft::parse(other);
+
+    for _ in 0..few(rng) {
+        match rng.u8(..16) {
+            0..=5 => edit_field(&mut draft, rng),
+            6 => edit_ranges(&mut draft, rng),
+            7 => split_part(&mut draft, rng),
+            8 | 9 => edit_records(&mut draft, rng),
+            10 => edit_header(&mut draft, rng),
+            11 => edit_payload(&mut draft, rng),
+            12..=14 => edit_order(&mut draft, other.as_ref(), rng),
+            _ => {
+                let at = rng.usize(..draft.preamble.len());
+                change_integer(&mut draft.preamble[at..=at], rng);
+            }
+        }
+    }
+    Some(draft.seal(repair(rng))).filter(|stream| stream.len() <= LENGTH_MAX)
+}
+
+/// Changes one payload of `stream` with `change`, which gets room for `room` more bytes and returns
+/// how many it left, and seals the stream anew. `None` if `stream` cannot be taken apart.
+pub fn edit_with(
+    stream: &[u8],
+    room: usize,
+    rng: &mut Rng,
+    change: impl FnOnce(&mut [u8], usize) -> usize,
+) -> Option<Vec<u8>> {
+    let mut draft = Draft::parse(stream)?;
+    let repair = repair(rng);
+    let section = pick(&mut draft.sections, rng)?;
+    let length = section.payload.len();
+
+    section.payload.resize(length + room, 0);
+    let left = change(&mut section.payload, length);
+    section.payload.truncate(left);
+    Some(draft.seal(repair))
+}
+
+/// Returns a stream of the first sections of `stream` and the last ones of `other`, sealed anew.
+pub fn splice(stream: &[u8], other: &[u8], rng: &mut Rng) -> Option<Vec<u8>> {
+    let mut draft = Draft::parse(stream)?;
+
+    append(&mut draft.sections, &Draft::parse(other)?.sections, rng);
+    Some(draft.seal(repair(rng)))
+}
+
+/// How many changes are made at once.
+fn few(rng: &mut Rng) -> u8 {
+    1 + rng.u8(..4).min(rng.u8(..4))
+}
+
+/// How much is repaired: mostly everything.
+fn repair(rng: &mut Rng) -> Repair {
+    if rng.u8(..4) > 0 {
+        return Repair::EVERYTHING;
+    }
+    Repair {
+        sequence: rng.bool(),
+        places: rng.bool(),
+        totals: rng.bool(),
+    }
+}
+
+fn pick<'a, T>(things: &'a mut [T], rng: &mut Rng) -> Option<&'a mut T> {
+    let count = things.len().max(1);
+
+    things.get_mut(rng.usize(..count))
+}
+
+/// A range, mostly a short one, within `length` bytes.
+fn range_of(length: usize, rng: &mut Rng) -> Range<usize> {
+    let start = rng.usize(..=length);
+    let most = [8, 64, 0x1000][rng.usize(..3)].min(length - start);
+
+    start..start + rng.usize(..=most)
+}
+
+/// Flips bits of a byte.
+fn flip(bytes: &mut [u8], rng: &mut Rng) {
+    let bits = if rng.bool() {
+        1 << rng.u8(..8)
+    } else {
+        rng.u8(1..)
+    };
+
+    if let Some(byte) = pick(bytes, rng) {
+        *byte ^= bits;
+    }
+}
+
+/// Changes a little-endian integer of up to eight bytes into one that is worth trying.
+fn change_integer(field: &mut [u8], rng: &mut Rng) {
+    let mut bytes = [0; 8];
+    let width = field.len().min(bytes.len());
+
+    bytes[..width].copy_from_slice(&field[..width]);
+    let old = u64::from_le_bytes(bytes);
+    let new = match rng.u8(..12) {
+        0 => 0,
+        1 => 1,
+        2 => u64::MAX,
+        3 => old.wrapping_add(1),
+        4 => old.wrapping_sub(1),
+        5 => old ^ (1 << rng.usize(..width * 8)),
+        6 => old.wrapping_mul(2),
+        7 => rng.u64(..16),
+        8 => 1 << rng.usize(..width * 8),
+        9 => old.wrapping_add(0x1000),
+        10 => rng.u64(..20) << 12,
+        _ => rng.u64(..),
+    };
+    field[..width].copy_from_slice(&new.to_le_bytes()[..width]);
+}
+
+/// The widths of the fields that a payload of this type begins with, and of those that repeat behind.
+fn widths(kind: Option<Kind>) -> (&'static [usize], &'static [usize]) {
+    match kind {
+        Some(Kind::Identity) => (
+            &[
+                2, 2, 2, 2, 1, 1, 2, 4, 8, 8, 8, 8, 8, 8, 2, 2, 4, 8, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2,
+                2, 2, 2, 2, 2, 2, 2, 2,
+            ],
+            &[],
+        ),
+        Some(Kind::Relations) => (&[], &[1, 7, 8, 8]),
+        Some(Kind::Address) => (&[4, 4, 4, 4], &[8, 8, 8]),
+        Some(Kind::Data) => (&[8], &[]),
+        Some(Kind::Control) => (&[2, 2, 4, 4, 4, 2, 2, 4, 4, 4], &[]),
+        Some(Kind::End) => (&[8, 8, 8, 4, 4], &[]),
+        None => (&[], &[]),
+    }
+}
+
+/// Changes a field of a payload.
+fn edit_field(draft: &mut Draft, rng: &mut Rng) {
+    let Some(section) = pick(&mut draft.sections, rng) else {
+        return;
+    };
+    let (first, repeated) = widths(Kind::from_raw(section.header.kind));
+    let whole = repeated.iter().sum::<usize>().max(1);
+    let head: usize = first.iter().sum();
+    let repeats = section.payload.len().saturating_sub(head) / whole;
+    let count = first.len() + repeated.len() * repeats;
+
+    if count == 0 {
+        return;
+    }
+    let number = rng.usize(..count);
+    let widths = first.iter().chain(repeated.iter().cycle());
+    let start = widths.clone().take(number).sum();
+    let width = widths.copied().nth(number).unwrap_or_default();
+    if let Some(field) = section.payload.get_mut(start..start + width) {
+        change_integer(field, rng);
+    }
+}
+
+/// Changes a section's header.
+fn edit_header(draft: &mut Draft, rng: &mut Rng) {
+    let Some(section) = pick(&mut draft.sections, rng) else {
+        return;
+    };
+    let header = &mut section.header;
+
+    match rng.u8(..6) {
+        0 => header.kind = rng.u16(..9),
+        1 => header.kind = rng.u16(..),
+        2 => header.flags ^= 1 << rng.u16(..16),
+        3 => header.flags ^= MANDATORY,
+        // The other plane.
+        4 => header.interface ^= 3,
+        _ => header.interface ^= 1 << rng.u64(..64),
+    }
+}
+
+/// Changes bytes of a payload, or its length.
+fn edit_payload(draft: &mut Draft, rng: &mut Rng) {
+    let Some(section) = pick(&mut draft.sections, rng) else {
+        return;
+    };
+    let payload = &mut section.payload;
+    let granule = 0x1000 << rng.usize(..3);
+
+    match rng.u8(..6) {
+        0 | 1 => flip(payload, rng),
+        2 => payload.truncate(rng.usize(..=payload.len())),
+        3 => payload.resize(payload.len() + rng.usize(1..64), rng.u8(..)),
+        4 => payload.resize(DataRun::LENGTH + granule, 0),
+        _ => {
+            let range = range_of(payload.len(), rng);
+            payload.drain(range);
+        }
+    }
+}
+
+/// Drops, repeats, moves, exchanges or adds sections.
+fn edit_order(draft: &mut Draft, other: Option<&Draft>, rng: &mut Rng) {
+    let sections = &mut draft.sections;
+    let count = sections.len();
+
+    if count == 0 {
+        return;
+    }
+    let one = rng.usize(..count);
+    let another = rng.usize(..count);
+    match rng.u8(..9) {
+        0 => {
+            sections.remove(one);
+        }
+        1 => sections.insert(another, sections[one].clone()),
+        2 => {
+            let section = sections.remove(one);
+            sections.insert(another.min(count - 1), section);
+        }
+        3 => sections.swap(one, another),
+        4 => sections.truncate(one),
+        5 => append(sections, other.map_or(&[], |other| &other.sections), rng),
+        6 => {
+            let section = other.and_then(|other| rng.choice(&other.sections));
+            sections.insert(one, section.unwrap_or(&sections[another]).clone());
+        }
+        7 => sections.insert(one, unknown(&sections[another].header, rng)),
+        _ => draft.tail.extend((0..rng.u8(1..40)).map(|_| rng.u8(..))),
+    }
+}
+
+/// Replaces the last of `sections` by the last of another stream.
+fn append(sections: &mut Vec<Section>, other: &[Section], rng: &mut Rng) {
+    sections.truncate(rng.usize(..=sections.len()));
+    let from = if rng.bool() {
+        sections.len().min(other.len())
+    } else {
+        rng.usize(..=other.len())
+    };
+    sections.extend_from_slice(&other[from..]);
+}
+
+/// A section of a type that nobody knows, next to a section with this header.
+fn unknown(neighbour: &Header, rng: &mut Rng) -> Section {
+    Section {
+        header: Header {
+            kind: rng.u16(7..),
+            flags: if rng.u8(..4) == 0 { MANDATORY } else { 0 },
+            ..*neighbour
+        },
+        payload: (0..rng.usize(..80)).map(|_| rng.u8(..)).collect(),
+    }
+}
+
+/// Changes the ranges of an address section.
+fn edit_ranges(draft: &mut Draft, rng: &mut Rng) {
+    let is_address = |section: &&mut Section| section.header.kind == Kind::Address as u16;
+    let mut parts: Vec<&mut Section> = draft.sections.iter_mut().filter(is_address).collect();
+    let Some(section) = pick(&mut parts, rng) else {
+        return;
+    };
+    let Ok(mut header) = AddressHeader::decode(&section.payload) else {
+        return;
+    };
+    let entries = section
+        .payload
+        .get(AddressHeader::LENGTH..)
+        .unwrap_or_default();
+    let mut entries: Vec<AddressEntry> = entries
+        .chunks_exact(AddressEntry::LENGTH)
+        .filter_map(|entry| AddressEntry::decode(entry).ok())
+        .collect();
+    let granule = u64::from(header.granule);
+
+    match rng.u8(..10) {
+        0 => header.round = header.round.wrapping_add(1),
+        1 => header.space ^= 3,
+        2 if !entries.is_empty() => {
+            entries.remove(rng.usize(..entries.len()));
+        }
+        3 if !entries.is_empty() => {
+            let entry = entries[rng.usize(..entries.len())];
+            entries.insert(rng.usize(..=entries.len()), entry);
+        }
+        4 if !entries.is_empty() => {
+            let (one, other) = (rng.usize(..entries.len()), rng.usize(..entries.len()));
+            entries.swap(one, other);
+        }
+        // Two ranges that touch.
+        5 if !entries.is_empty() => {
+            let at = rng.usize(..entries.len());
+            let first = &mut entries[at];
+            first.length = first.length.wrapping_sub(granule);
+            let second = AddressEntry {
+                start: first.start.wrapping_add(first.length),
+                length: granule,
+                ..*first
+            };
+            entries.insert(at + 1, second);
+        }
+        6 => {
+            if let Some(entry) = pick(&mut entries, rng) {
+                entry.start = entry.start.wrapping_add(granule);
+            }
+        }
+        7 => {
+            if let Some(entry) = pick(&mut entries, rng) {
+                entry.length = entry.length.wrapping_add(granule);
+            }
+        }
+        8 => {
+            let first = entries.last().map_or(0, |last| last.start + 2 * granule);
+            entries.extend((0..rng.u64(1..4)).map(|number| AddressEntry {
+                start: first.wrapping_add(2 * number * granule),
+                length: granule,
+                sequence: 0,
+            }));
+        }
+        // As many ranges as a part has room for, and one more.
+        _ => {
+            let most = u64::from(RANGES_MAX) + u64::from(rng.bool());
+            entries = (0..most)
+                .map(|number| AddressEntry {
+                    start: 2 * number * granule,
+                    length: granule,
+                    sequence: 0,
+                })
+                .collect();
+        }
+    }
+    // Seldom a count that is not true.
+    if rng.u8(..16) > 0 {
+        header.count = entries.len() as u32;
+    }
+    section.payload = header.encode().to_vec();
+    for entry in entries {
+        section.payload.extend_from_slice(&entry.encode());
+    }
+}
+
+/// Splits an address section in two, each with its data sections: the stream means the same.
+fn split_part(draft: &mut Draft, rng: &mut Rng) {
+    let is_address = |section: &Section| section.header.kind == Kind::Address as u16;
+    let Some(at) = draft.sections.iter().position(is_address) else {
+        return;
+    };
+    let section = &draft.sections[at];
+    let Ok(mut header) = AddressHeader::decode(&section.payload) else {
+        return;
+    };
+    let entries = &section.payload[AddressHeader::LENGTH..];
+    let count = entries.len() / AddressEntry::LENGTH;
+    let first = rng.usize(..=count);
+    let (front, back) = entries.split_at(first * AddressEntry::LENGTH);
+    // Each range takes one data section unless it is a long one.
+    let behind = (at + 1 + first).min(draft.sections.len());
+
+    header.count = (count - first) as u32;
+    let second = Section {
+        header: section.header,
+        payload: [&header.encode(), back].concat(),
+    };
+    header.count = first as u32;
+    draft.sections[at].payload = [&header.encode(), front].concat();
+    draft.sections.insert(behind, second);
+}
+
+/// Changes the records of a control section.
+fn edit_records(draft: &mut Draft, rng: &mut Rng) {
+    let is_control = |section: &&mut Section| section.header.kind == Kind::Control as u16;
+    let Some(section) = draft.sections.iter_mut().find(is_control) else {
+        return;
+    };
+    let Ok(mut header) = ResourcesHeader::decode(&section.payload) else {
+        return;
+    };
+    let mut rest = section
+        .payload
+        .get(ResourcesHeader::LENGTH..)
+        .unwrap_or_default();
+    let mut records = Vec::new();
+    while let Some((record, behind)) = split_record(rest) {
+        records.push(record);
+        rest = behind;
+    }
+    if records.is_empty() {
+        return;
+    }
+
+    let (one, other) = (rng.usize(..records.len()), rng.usize(..records.len()));
+    match rng.u8(..8) {
+        0 => {
+            records.remove(one);
+        }
+        1 => records.insert(other, records[one].clone()),
+        2 => records.swap(one, other),
+        3 => records[one].0.version = rng.u16(..4),
+        4 => records[one].0.index = rng.u32(..4),
+        5 => records[one].0.kind = rng.u16(..18),
+        6 => {
+            let (record, content) = &mut records[one];
+            record.length = rng.u32(..80);
+            content.resize((record.length as usize).next_multiple_of(ALIGN), 0);
+        }
+        // Padding that is not zero, or content that is something else.
+        _ => flip(&mut records[one].1, rng),
+    }
+
+    let mut table = Vec::new();
+    for (record, content) in &records {
+        table.extend_from_slice(&record.encode());
+        table.extend_from_slice(content);
+    }
+    if rng.u8(..16) > 0 {
+        header.records = records.len() as u32;
+        header.length = table.len() as u32;
+    }
+    section.payload = header.encode().to_vec();
+    section.payload.extend_from_slice(&table);
+}
+
+/// Takes the first record of a table, with its padding, and returns what follows it, too.
+fn split_record(table: &[u8]) -> Option<((Record, Vec<u8>), &[u8])> {
+    let record = Record::decode(table).ok()?;
+    let length = (record.length as usize).checked_next_multiple_of(ALIGN)?;
+    let (content, rest) = table.get(Record::LENGTH..)?.split_at_checked(length)?;
+
+    Some(((record, content.to_vec()), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seeds;
+
+    /// The same numbers make the same change.
+    #[test]
+    fn repeatable() {
+        let seeds = seeds::short_streams().unwrap();
+        let (one, other) = (&seeds[0].bytes, &seeds[1].bytes);
+
+        for seed in 0..500 {
+            let make = || {
+                let mut rng = Rng::with_seed(seed);
+                (damage(one, other, &mut rng), edit(one, other, &mut rng))
+            };
+            assert!(make() == make());
+        }
+    }
+
+    /// Any bytes can be changed.
+    #[test]
+    fn of_anything() {
+        let seeds = seeds::short_streams().unwrap();
+
+        for seed in 0..1_000 {
+            let mut rng = Rng::with_seed(seed);
+            let mut bytes = seeds[rng.usize(..seeds.len())].bytes.clone();
+            for _ in 0..6 {
+                bytes = damage(&bytes, &seeds[0].bytes, &mut rng);
+                bytes = edit(&bytes, &seeds[0].bytes, &mut rng).unwrap_or(bytes);
+                bytes = splice(&bytes, &seeds[0].bytes, &mut rng).unwrap_or(bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What has to hold for any bytes that a destination takes for a stream.
+//!
+//! - The layer refuses them, or takes from them exactly what the second implementation reads.
+//! - What it took, saved again, gives the same to another destination.
+//! - What it refused has not changed the control plane; nor the local memory, unless the identity
+//!   and the relations were accepted before.
+//! - It allocates no more than [`Judge::allowance`], panics nowhere, and comes to an end: each step
+//!   consumes at least one byte.
+
+use crate::{
+    draft::Draft,
+    layer::{
+        address,
+        identity::Identity,
+        interface::{Function, Interfaces, Plane},
+        restore::{Class, Destination, RestoreError, Restorer},
+        stream::{IdentityPayload, RelationPayload},
+        tests::device::{Device, CONTROL},
+    },
+    seam::{with_allowance, OutOfMemory},
+    second::decoder::{decode, Own, State},
+    seeds::Seed,
+};
+use anyhow::{anyhow, ensure, Context, Result};
+use fastrand::Rng;
+
+/// The largest local memory of a destination of these tests, in bytes.
+const LOCAL_MEMORY_MAX: u64 = 0x100_0000;
+
+/// What became of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was taken, with this meaning.
+    Taken,
+    /// It is no sound stream.
+    Invalid,
+    /// It is of a device that the destination cannot replace.
+    Incompatible,
+}
+
+/// A destination, and what it takes to judge what a stream makes of it.
+pub struct Judge {
+    destination: Device,
+    /// Holds what the second implementation reads, and then what was saved again.
+    other: Device,
+}
+
+impl Judge {
+    /// Makes a destination for streams of the device that `seed` comes from; the one that it is
+    /// addressed to, if it is.
+    ///
+    /// # Errors
+    ///
+    /// `seed` does not begin with an identity and relations, or is of a device that is too large.
+    pub fn new(seed: &Seed) -> Result<Self> {
+        let stream = Draft::parse(&seed.bytes);
+        let sections = stream.map(|stream| stream.sections).unwrap_or_default();
+        let payload = |index: usize| {
+            let section = sections.get(index);
+            let payload = section.map(|section| section.payload.as_slice());
+            payload.with_context(|| format!("{}: no section {index}", seed.name))
+        };
+        let wrong = |violation| anyhow!("{}: {violation}", seed.name);
+        let identity = IdentityPayload::decode(payload(0)?)
+            .and_then(Identity::try_from)
+            .map_err(wrong)?;
+        let relation = RelationPayload::decode(payload(1)?).map_err(wrong)?;
+
+        ensure!(
+            identity.local_memory <= LOCAL_MEMORY_MAX,
+            "{}: more local memory than {LOCAL_MEMORY_MAX} bytes",
+            seed.name
+        );
+        let device = || {
+            let mut device = Device::new(identity).map_err(|_| anyhow!("no memory"))?;
+            if relation.receiver != 0 {
+                device.function = function(relation.receiver);
+            }
+            anyhow::Ok(device)
+        };
+        Ok(Self {
+            destination: device()?,
+            other: device()?,
+        })
+    }
+
+    /// Returns the most bytes that the layer may allocate for one stream, whatever it holds: the
+    /// destination's control plane, and one part of the address record file.
+    pub fn allowance(&self) -> usize {
+        self.destination.identity.control_plane_max as usize + address::LENGTH_MAX
+    }
+
+    /// Returns whether the device is the same as that of `other`.
+    pub fn is_alike(&self, other: &Self) -> bool {
+        self.destination.identity == other.destination.identity
+            && self.destination.function == other.destination.function
+    }
+
+    /// Returns what the second implementation reads.
+    fn read(&self, stream: &[u8]) -> Result<State, String> {
+        let interfaces = Interfaces::of(self.destination.function);
+
+        decode(
+            stream,
+            &Own {
+                identity: self.destination.identity,
+                control_interface: interfaces.plane(Plane::Control).as_raw(),
+            },
+        )
+    }
+
+    /// Has the destination take `stream`, in pieces whose lengths `rng` decides, and asserts all that
+    /// has to hold.
+    ///
+    /// # Panics
+    ///
+    /// Something does not hold.
+    pub fn judge(&mut self, stream: &[u8], rng: &mut Rng) -> Verdict {
+        prepare(&mut self.destination);
+
+        let allowance = self.allowance();
+        let (result, relations) = with_allowance(allowance, || {
+            take(&mut self.destination, stream, longest_piece(rng), rng)
+        });
+        let second = self.read(stream);
+
+        match (result, second) {
+            (Ok(()), Ok(state)) => {
+                self.assert_has(&state);
+                self.assert_saves_alike();
+                Verdict::Taken
+            }
+            (Err(error), Err(_)) => self.refused(error, relations),
+            (Ok(()), Err(refusal)) => {
+                panic!("the layer takes what the second implementation refuses: {refusal}")
+            }
+            (Err(error), Ok(_)) => {
+                panic!("the layer refuses what the second implementation takes: {error}")
+            }
+        }
+    }
+
+    /// As [`Self::judge`], for bytes that are either what `seed` is or no sound stream.
+    ///
+    /// # Panics
+    ///
+    /// Something does not hold, or the stream was taken and means something else than `seed`.
+    pub fn judge_damaged(&mut self, stream: &[u8], seeds: &[&Seed], rng: &mut Rng) -> Verdict {
+        let verdict = self.judge(stream, rng);
+
+        if verdict == Verdict::Taken {
+            let meaning = self.read(stream);
+            assert!(
+                seeds.iter().any(|seed| self.read(&seed.bytes) == meaning),
+                "the layer takes a damaged stream that means something else"
+            );
+        }
+        verdict
+    }
+
+    /// Checks that a refusal has done no harm.
+    fn refused(&mut self, error: RestoreError<OutOfMemory>, relations: bool) -> Verdict {
+        assert!(!error.to_string().is_empty());
+        assert!(
+            self.destination.control[..] == CONTROL,
+            "refused, but the control plane is another: {error}"
+        );
+        if !relations {
+            prepare(&mut self.other);
+            assert!(
+                self.destination.has_state_of(&self.other),
+                "refused before there were relations, but the local memory is another: {error}"
+            );
+        }
+        match error.class() {
+            Class::Invalid => Verdict::Invalid,
+            Class::Incompatible => Verdict::Incompatible,
+            Class::OutOfMemory | Class::Device(_) => panic!("not the stream's fault: {error}"),
+        }
+    }
+
+    /// Checks that the destination has this state.
+    fn assert_has(&mut self, state: &State) {
+        restore_state(&mut self.other, state).expect("the device has room for its own state");
+        assert!(
+            self.destination.has_state_of(&self.other),
+            "the layer takes something else than the second implementation"
+        );
+    }
+
+    /// Checks that what the destination saves gives another device the same state.
+    fn assert_saves_alike(&mut self) {
+        let stream = match self.destination.save(&[usize::MAX]) {
+            Ok(stream) => stream,
+            Err(error) => panic!("what was taken is not saved: {error}"),
+        };
+
+        prepare(&mut self.other);
+        if let Err(error) = self.other.restore(&stream, &[usize::MAX]) {
+            panic!("what was taken and saved again is refused: {error}");
+        }
+        assert!(
+            self.destination.has_state_of(&self.other),
+            "what was taken and saved again means something else"
+        );
+    }
+}
+
+/// Returns the function that an interface belongs to.
+fn function(interface: u64) -> Function {
+    let [_, devfn, bus, _, domain @ ..] = interface.to_le_bytes();
+
+    Function {
+        domain: u32::from_le_bytes(domain),
+        bus,
+        devfn,
+    }
+}
+
+/// Gives `device` a state that no stream leaves as it is.
+fn prepare(device: &mut Device) {
+    let prepared = device
+        .clear_local()
+        .and_then(|()| device.write_control(&CONTROL));
+
+    prepared.expect("the device has room for its own state");
+    device.fill(0);
+    device.fill(9);
+}
+
+/// Makes the state of `device` what was read.
+fn restore_state(device: &mut Device, state: &State) -> Result<(), OutOfMemory> {
+    device.clear_local()?;
+    for (offset, bytes) in &state.runs {
+        device.buffer()[..bytes.len()].copy_from_slice(bytes);
+        device.write_local(*offset, bytes.len())?;
+    }
+    device.write_control(&state.control)
+}
+
+/// The longest pieces that a stream comes in.
+fn longest_piece(rng: &mut Rng) -> usize {
+    match rng.u8(..16) {
+        0 => 64,
+        1..4 => 5_000,
+        _ => usize::MAX,
+    }
+}
+
+/// Has `device` take `stream`; also returns whether the relations were accepted.
+fn take(
+    device: &mut Device,
+    stream: &[u8],
+    longest: usize,
+    rng: &mut Rng,
+) -> (Result<(), RestoreError<OutOfMemory>>, bool) {
+    let mut restorer = Restorer::new();
+    let mut rest = stream;
+
+    while !rest.is_empty() {
+        let taken = restorer.space(device).and_then(|space| {
+            let most = space.len().min(rest.len()).min(longest);
+            let length = if longest == usize::MAX {
+                most
+            } else {
+                rng.usize(1..=most)
+            };
+            space[..length].copy_from_slice(&rest[..length]);
+            Ok(length)
+        });
+        let taken = taken.and_then(|length| {
+            restorer.filled(device, length)?;
+            Ok(length)
+        });
+        match taken {
+            Ok(length) => rest = &rest[length..],
+            Err(error) => return (Err(error), restorer.progress().relations.is_some()),
+        }
+    }
+    let relations = restorer.progress().relations.is_some();
+    (restorer.finish(device), relations)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{mutation, seeds};
+
+    fn judges(seeds: &[Seed]) -> Vec<Judge> {
+        seeds.iter().map(|seed| Judge::new(seed).unwrap()).collect()
+    }
+
+    /// Every sound stream is taken by a device like the one that it comes from.
+    #[test]
+    fn seeds_are_taken() {
+        for seed in seeds::streams().unwrap() {
+            for number in 0..20 {
+                let mut judge = Judge::new(&seed).unwrap();
+                let verdict = judge.judge(&seed.bytes, &mut Rng::with_seed(number));
+                assert_eq!(verdict, Verdict::Taken, "{}", seed.name);
+            }
+        }
+    }
+
+    /// Each verdict is reached, so that the changes are worth making.
+    #[test]
+    fn edits_reach_every_verdict() {
+        let seeds = seeds::short_streams().unwrap();
+        let mut judges = judges(&seeds);
+        let mut seen = Vec::new();
+
+        for number in 0..2_000 {
+            let mut rng = Rng::with_seed(number);
+            let index = rng.usize(..seeds.len());
+            let stream = mutation::edit(&seeds[index].bytes, &seeds[0].bytes, &mut rng);
+            if let Some(stream) = stream {
+                let verdict = judges[index].judge(&stream, &mut rng);
+                if !seen.contains(&verdict) {
+                    seen.push(verdict);
+                }
+            }
+        }
+        assert_eq!(seen.len(), 3, "{seen:?}");
+    }
+}
