@@ -28,17 +28,19 @@ fn command(arguments: &[&str]) -> Command {
         .args(["-machine", "q35", "-accel", "qtest", "-m", "256M"])
         .args(["-nodefaults", "-display", "none"])
         .args(FIRMWARE.iter().flat_map(|path| ["-L", path]))
-        .args(["-qtest", "stdio", "-qtest-log", "none"])
         .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped());
+        .stdin(Stdio::piped());
     command
 }
 
 impl Qtest {
     /// Starts a QEMU with further `arguments`.
     pub fn start(arguments: &[&str]) -> Self {
-        let mut child = command(arguments).spawn().expect("VIFA_QEMU starts");
+        let mut child = command(arguments)
+            .args(["-qtest", "stdio", "-qtest-log", "none"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("VIFA_QEMU starts");
         let input = child.stdin.take().expect("is piped");
         let output = BufReader::new(child.stdout.take().expect("is piped"));
         Self {
@@ -49,11 +51,15 @@ impl Qtest {
 
     /// What a QEMU with these arguments complains of; it has to refuse them.
     pub fn refusal(arguments: &[&str]) -> String {
-        let output = command(arguments)
-            .stdin(Stdio::null())
+        let mut child = command(arguments)
+            .args(["-monitor", "stdio"])
+            .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            .output()
+            .spawn()
             .expect("VIFA_QEMU starts");
+        // For a QEMU that does not refuse them. One that does may be gone before it reads this.
+        let _ = child.stdin.take().expect("a pipe").write_all(b"quit\n");
+        let output = child.wait_with_output().expect("QEMU ends");
         assert!(
             !output.status.success(),
             "QEMU takes {}",
