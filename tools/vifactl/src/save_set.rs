@@ -139,7 +139,7 @@ impl Header {
                 PART,
                 "magic",
                 format_args!("{:?}", String::from_utf8_lossy(magic())),
-                Found::Text(String::from_utf8_lossy(found).into_owned()),
+                Found::Text(String::from_utf8_lossy(found).into()),
             ));
         }
         let crc = Checksum::of(self.bytes.get(..HEADER_COVERED).unwrap_or_default());

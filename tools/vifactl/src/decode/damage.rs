@@ -11,17 +11,17 @@ pub struct Damage {
     /// Where it stands, in bytes from the start of the file.
     pub offset: u64,
     /// The part of the file that it stands in.
-    pub part: String,
+    pub part: Box<str>,
     /// The section's sequence number, if it stands in one.
     pub section: Option<u64>,
     /// The field, by its name in the uAPI header or its path in the manifest, if it is about one.
-    pub field: Option<String>,
+    pub field: Option<Box<str>>,
     /// What had to be there.
-    pub expected: Option<String>,
+    pub expected: Option<Box<str>>,
     /// What is there.
     pub found: Option<Found>,
     /// All of it in words.
-    pub message: String,
+    pub message: Box<str>,
 }
 
 /// What stands in a field.
@@ -31,7 +31,7 @@ pub enum Found {
     /// A number.
     Number(u64),
     /// Characters.
-    Text(String),
+    Text(Box<str>),
 }
 
 impl fmt::Display for Found {
@@ -48,7 +48,7 @@ impl Damage {
     pub(crate) fn of_field(
         offset: u64,
         part: impl fmt::Display,
-        field: impl Into<String>,
+        field: impl Into<Box<str>>,
         expected: impl fmt::Display,
         found: Found,
     ) -> Self {
@@ -56,11 +56,11 @@ impl Damage {
 
         Self {
             offset,
-            message: format!("{part}: {field}: expected {expected}, found {found}"),
-            part: part.to_string(),
+            message: format!("{part}: {field}: expected {expected}, found {found}").into(),
+            part: part.to_string().into(),
             section: None,
             field: Some(field),
-            expected: Some(expected.to_string()),
+            expected: Some(expected.to_string().into()),
             found: Some(found),
         }
     }
@@ -73,8 +73,8 @@ impl Damage {
     ) -> Self {
         Self {
             offset,
-            message: format!("{part}: {message}"),
-            part: part.to_string(),
+            message: format!("{part}: {message}").into(),
+            part: part.to_string().into(),
             section: None,
             field: None,
             expected: None,

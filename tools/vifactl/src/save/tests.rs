@@ -137,7 +137,7 @@ fn the_manifest_must_be_of_the_stream() {
         .concat();
         crate::decode::to_json(&file[..], "set", false, io::sink())
             .unwrap()
-            .map(|damage| damage.message)
+            .map(|damage| damage.message.to_string())
             .unwrap_or_default()
     };
 

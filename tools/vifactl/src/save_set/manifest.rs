@@ -156,7 +156,7 @@ impl Manifest {
                 PART,
                 "saved",
                 "a time as in 2026-11-22T18:40:05Z",
-                Found::Text(self.saved.clone()),
+                Found::Text(self.saved.as_str().into()),
             ));
         }
         for (field, expected, found) in [

@@ -61,7 +61,7 @@ fn damage(file: &[u8]) -> Damage {
     }
 }
 
-fn field(file: &[u8]) -> Option<String> {
+fn field(file: &[u8]) -> Option<Box<str>> {
     damage(file).field
 }
 
@@ -198,7 +198,7 @@ fn text_that_is_no_json_is_refused_at_its_place() {
     let text = b"{\n\"manifest\" 1}";
     let damage = damage(&file(text, b""));
 
-    assert_eq!(damage.part, "manifest");
+    assert_eq!(&*damage.part, "manifest");
     assert_eq!(damage.offset, HEADER_LENGTH as u64 + 13);
 }
 
