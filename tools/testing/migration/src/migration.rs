@@ -731,6 +731,27 @@ mod tests {
     }
 
     #[test]
+    fn a_migration_goes_through_the_states_of_pre_copy() {
+        let states = |states: &[&str]| states.iter().map(|state| (*state).to_owned()).collect();
+        let outcome = Outcome {
+            source_states: states(&["pre-copy", "pre-copy-p2p", "stop-copy", "stop"]),
+            destination_states: states(&["resuming", "running-p2p", "running"]),
+            ..Outcome::default()
+        };
+        assert!(outcome.check_states().is_ok());
+        let without_pre_copy = Outcome {
+            source_states: states(&["running-p2p", "stop", "stop-copy", "stop"]),
+            ..outcome.clone()
+        };
+        assert!(without_pre_copy.check_states().is_err());
+        let without_p2p = Outcome {
+            destination_states: states(&["resuming", "running"]),
+            ..outcome
+        };
+        assert!(without_p2p.check_states().is_err());
+    }
+
+    #[test]
     fn phases_count_what_was_added() {
         let start = Workload {
             operations: 10,
