@@ -49,7 +49,7 @@ pub(crate) struct Arguments {
     /// Show what the records of the control plane hold, too
     #[arg(long)]
     content: bool,
-    /// Show every data section and every address range, not the first of many alone
+    /// Show every data section and every address range, not the first of many alone; JSON always does
     #[arg(long)]
     all: bool,
 }

@@ -244,18 +244,19 @@ fn origin_of(file: &StreamFile, source: &Source) -> Result<Origin> {
 /// Checks that a stream from `source` is not addressed to another than the function with the
 /// interfaces `own`.
 fn check_receiver(source: &Source, own: Interfaces) -> Result<()> {
-    let control = own.plane(Plane::Control).as_raw();
+    let own = [Plane::Control, Plane::Data].map(|plane| own.plane(plane).as_raw());
+    let mut pairs = source.receivers.into_iter().zip(own);
 
-    if source.receiver == 0 || source.receiver == control {
-        return Ok(());
+    match pairs.find(|&(receiver, own)| receiver != 0 && receiver != own) {
+        None => Ok(()),
+        Some((receiver, own)) => Err(Exit::Incompatible
+            .because(format!(
+                "the stream is addressed to {}, not to {}",
+                Interface(receiver),
+                Interface(own)
+            ))
+            .into()),
     }
-    Err(Exit::Incompatible
-        .because(format!(
-            "the stream is addressed to {}, not to {}",
-            Interface(source.receiver),
-            Interface(control)
-        ))
-        .into())
 }
 
 /// The stream of `file` as it goes to the device.

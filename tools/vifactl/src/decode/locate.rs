@@ -9,8 +9,8 @@ use super::{
     damage::{Damage, Found},
     section::Kind,
     structure::{
-        Structure, ADDRESS_RANGE, ADDRESS_RECORD, DATA_RUN, IDENTITY, RECORD, RELATION, RESOURCES,
-        SECTION_HEADER, STREAM_END, STREAM_HEADER,
+        Fields, Structure, ADDRESS_RANGE, ADDRESS_RECORD, DATA_RUN, IDENTITY, RECORD, RELATION,
+        RESOURCES, SECTION_HEADER, STREAM_END, STREAM_HEADER,
     },
 };
 use crate::{
@@ -76,9 +76,27 @@ fn payload_field_at(kind: Kind, start: u64, field: &str) -> Option<u64> {
     field_at(structure, start, field)
 }
 
+/// Returns where in the payload of a control section stands the first byte that is not zero behind
+/// the record at `offset` of its table.
+fn padding_at(payload: &[u8], offset: usize) -> Option<usize> {
+    let record = RESOURCES.length.checked_add(offset)?;
+    let header = Fields::at(&RECORD, payload.get(record..)?)?;
+    let length = usize::try_from(header.integer("length")).ok()?;
+    let padding = record.checked_add(RECORD.length)?.checked_add(length)?;
+    let bytes = payload.get(padding..)?;
+
+    Some(padding + bytes.iter().position(|&byte| byte != 0)?)
+}
+
 /// Says what `refusal` is about in a stream that begins at `start` of its file and of which `part`
-/// was being read, up to `end`.
-pub(super) fn locate(refusal: &Refusal, start: u64, part: &Part, end: u64) -> Damage {
+/// was being read, up to `end`. If that is the payload of a section, `content` is how it begins.
+pub(super) fn locate(
+    refusal: &Refusal,
+    start: u64,
+    part: &Part,
+    content: &[u8],
+    end: u64,
+) -> Damage {
     let (section, kind, sequence) = match *part {
         Part::StreamHeader => (start, Kind::Unknown, None),
         Part::Section {
@@ -111,19 +129,22 @@ pub(super) fn locate(refusal: &Refusal, start: u64, part: &Part, end: u64) -> Da
                     let record = payload
                         .saturating_add(RESOURCES.length as u64)
                         .saturating_add(offset as u64);
+                    let field = match violation.field {
+                        "padding" => padding_at(content, offset)
+                            .map(|padding| payload.saturating_add(padding as u64)),
+                        field => field_at(&RECORD, record, field),
+                    };
 
-                    (record, field_at(&RECORD, record, violation.field))
+                    (record, field)
                 }
                 Place::Behind => (end, None),
             };
 
             damage(known.unwrap_or(at), place, violation)
         }
-        RestoreError::Excess => Damage::of_part(
-            end.saturating_sub(1),
-            Place::Behind,
-            "nothing may follow the end section",
-        ),
+        RestoreError::Excess => {
+            Damage::of_part(end, Place::Behind, "nothing may follow the end section")
+        }
         RestoreError::Incomplete(place) => {
             Damage::of_part(end, place, "the stream is incomplete: it ends here")
         }

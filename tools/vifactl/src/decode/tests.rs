@@ -325,6 +325,74 @@ fn what_is_wrong_is_named_with_its_place() {
     }
 }
 
+/// A sound stream that is addressed to these interfaces.
+fn addressed(control: u64, data: u64) -> Vec<u8> {
+    let mut stream = sparse();
+    let sections = places(&stream);
+    let relations = sections[1] + 32;
+
+    for (at, receiver) in [(relations + 16, control), (relations + 24 + 16, data)] {
+        stream[at..at + 8].copy_from_slice(&receiver.to_le_bytes());
+    }
+    sealed(stream, &sections)
+}
+
+#[test]
+fn a_stream_may_be_addressed_on_one_plane_alone() {
+    for (control, data) in [
+        (0x4_1801, 0),
+        (0, 0x4_1802),
+        (0x4_1801, 0x4_1802),
+        (0x1_0004_1801, 0x1_0004_1802),
+    ] {
+        assert_eq!(decoded(&addressed(control, data)).1, None);
+    }
+}
+
+#[test]
+fn a_stream_is_addressed_to_one_function() {
+    for (control, data, field) in [
+        (0x4_1801, 0x4_1902, "relation[1].receiver"),
+        (0x4_1802, 0, "relation[0].receiver"),
+        (0, 0x4_1801, "relation[1].receiver"),
+        (0x0104_1801, 0, "relation[0].receiver"),
+        (0x2_1101, 0, "relation[0].receiver"),
+    ] {
+        let damage = decoded(&addressed(control, data)).1.unwrap();
+
+        assert_eq!(damage.field.as_deref(), Some(field), "{damage}");
+    }
+}
+
+#[test]
+fn padding_that_is_not_zero_is_found() {
+    let mut stream = sparse();
+    let sections = places(&stream);
+    // Behind the four bytes of the first record.
+    let padding = sections[5] + 32 + 16 + 16 + 4;
+
+    for at in padding..padding + 4 {
+        stream[at] = 7;
+        let damage = decoded(&sealed(stream.clone(), &sections)).1.unwrap();
+        stream[at] = 0;
+
+        assert_eq!(damage.field.as_deref(), Some("padding"));
+        assert_eq!(damage.offset, at as u64);
+    }
+}
+
+#[test]
+fn a_cut_record_is_found_where_it_begins() {
+    let mut stream = sparse();
+    let sections = places(&stream);
+    let records = sections[5] + 32 + 16;
+
+    // The second record would begin twelve bytes before the end of the first.
+    stream[records + 8..records + 12].copy_from_slice(&20_u32.to_le_bytes());
+    let damage = decoded(&sealed(stream, &sections)).1.unwrap();
+    assert_eq!(damage.offset, (records + 16 + 24) as u64, "{damage}");
+}
+
 #[test]
 fn a_wrong_crc_is_named_with_its_place() {
     let stream = sparse();
@@ -383,7 +451,9 @@ fn nothing_may_follow_a_stream() {
     let length = stream.len() as u64;
 
     stream.push(0);
-    assert_eq!(decoded(&stream).1.unwrap().offset, length);
+    let (shown, damage) = decoded(&stream);
+    assert_eq!(damage.unwrap().offset, length);
+    assert_eq!(shown["totals"]["stream_bytes"], length);
 }
 
 #[test]

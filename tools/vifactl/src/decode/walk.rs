@@ -109,8 +109,8 @@ pub(crate) struct Source {
     pub(crate) identity: Identity,
     /// Its control interface.
     pub(crate) interface: u64,
-    /// The control interface that the stream is addressed to; 0: to whoever takes it.
-    pub(crate) receiver: u64,
+    /// The interfaces that the stream is addressed to, control plane first; 0: to whoever takes it.
+    pub(crate) receivers: [u64; 2],
 }
 
 /// What became of a walk.
@@ -256,6 +256,8 @@ struct Walk<'a> {
     totals: Totals,
     source: Option<Source>,
     at: Part,
+    /// The first bytes of the last section's payload, as far as they are decoded.
+    payload: Vec<u8>,
     /// For local memory, piece by piece.
     piece: Vec<u8>,
 }
@@ -282,6 +284,7 @@ impl<'a> Walk<'a> {
             totals: Totals::default(),
             source: None,
             at: Part::StreamHeader,
+            payload: Vec::new(),
             piece: vec![0; PIECE],
         }
     }
@@ -387,7 +390,7 @@ impl<'a> Walk<'a> {
                 }
             }
             Payload::Relations(relations) => {
-                verdict.assume_interfaces(receiver_of(array(&RELATION, relations)));
+                verdict.assume_interfaces(receiver_of(relations));
             }
             _ => {}
         }
@@ -397,7 +400,10 @@ impl<'a> Walk<'a> {
         self.header()?;
         while self.section()? != Kind::End {}
         self.at = Part::Behind;
+        // What is behind the stream is none of its bytes.
+        let end = self.offset;
         let excess = self.read(1)?;
+        self.offset = end;
         Ok(self.feed(&excess)?)
     }
 
@@ -455,18 +461,18 @@ impl<'a> Walk<'a> {
                 self.source = identity_of(&payload).map(|identity| Source {
                     identity,
                     interface: fields.integer("interface"),
-                    receiver: 0,
+                    receivers: [0; 2],
                 });
             }
             if let (Payload::Relations(relations), Some(source)) =
                 (section.payload, &mut self.source)
             {
-                source.receiver = array(&RELATION, relations)
-                    .next()
-                    .map_or(0, |control| control.integer("receiver"));
+                source.receivers = receivers(relations);
             }
         }
-        result.map(|()| section.kind())
+        let kind = section.kind();
+        self.payload = payload;
+        result.map(|()| kind)
     }
 
     /// Has the layer hear the payload, whose first bytes are `payload`, and reads the rest of it.
@@ -504,7 +510,7 @@ impl<'a> Walk<'a> {
 
     /// Says at which byte of the file stands what the layer refuses.
     fn locate(&self, refusal: &Refusal) -> Damage {
-        locate(refusal, self.start, &self.at, self.offset)
+        locate(refusal, self.start, &self.at, &self.payload, self.offset)
     }
 }
 
@@ -515,11 +521,20 @@ fn identity_of(payload: &[u8]) -> Option<Identity> {
         .ok()
 }
 
-/// The interfaces of the destination that `relations` name, or of any if they name none.
-fn receiver_of<'a>(mut relations: impl Iterator<Item = Fields<'a>>) -> Interfaces {
-    relations
-        .next()
-        .and_then(|control| Interface(control.integer("receiver")).parts())
+/// The receivers that the payload of a relations section names, control plane first.
+fn receivers(relations: &[u8]) -> [u64; 2] {
+    let mut receivers = array(&RELATION, relations).map(|relation| relation.integer("receiver"));
+
+    [(); 2].map(|()| receivers.next().unwrap_or_default())
+}
+
+/// The interfaces of the destination that the payload of a relations section names, or of any if it
+/// names none.
+fn receiver_of(relations: &[u8]) -> Interfaces {
+    receivers(relations)
+        .into_iter()
+        .find(|&receiver| receiver != 0)
+        .and_then(|receiver| Interface(receiver).parts())
         .map_or_else(any_interfaces, |(address, _)| interfaces_of(address))
 }
 

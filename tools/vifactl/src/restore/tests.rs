@@ -232,3 +232,17 @@ fn a_stream_of_the_same_place_on_another_host_is_not_addressed_to_itself() {
         None
     );
 }
+
+#[test]
+fn a_stream_for_another_data_interface_is_refused() {
+    let own = interfaces_of(HERE.parse().unwrap());
+    let stream = Fake::new(DeviceState::Stop).stream();
+    let mut source = file(&stream).source().unwrap();
+
+    source.receivers = [0, own.plane(Plane::Data).as_raw()];
+    check_receiver(&source, own).unwrap();
+    source.receivers[1] += 0x100;
+    let error = check_receiver(&source, own).unwrap_err();
+    assert_eq!(Exit::of(&error), Exit::Incompatible);
+    assert!(error.to_string().contains("/data, not to"), "{error}");
+}
