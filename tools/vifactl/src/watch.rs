@@ -94,20 +94,17 @@ impl fmt::Display for Line {
 
 /// What was shown before.
 struct Before {
+    /// When the first line was.
+    began: Instant,
     at: Instant,
     stream_bytes: u64,
 }
 
 impl Line {
     /// What is shown of `region` at the moment `at`.
-    fn new(
-        function: Address,
-        region: &Region,
-        began: Instant,
-        at: Instant,
-        before: Option<&Before>,
-    ) -> Self {
+    fn new(function: Address, region: &Region, at: Instant, before: Option<&Before>) -> Self {
         let stream_bytes = region.transfer.stream_bytes;
+        let began = before.map_or(at, |before| before.began);
         let rate = |before: &Before| {
             let seconds = at.duration_since(before.at).as_secs_f64();
             // A new transfer begins at 0.
@@ -141,8 +138,7 @@ impl Line {
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let address = arguments.function;
     let host = &context.host;
-    let began = Instant::now();
-    let mut before = None;
+    let mut before: Option<Before> = None;
     let mut left = arguments.count;
 
     Function::find(address, host)?;
@@ -171,8 +167,9 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         }
         context
             .output
-            .print_line(&Line::new(address, &region, began, at, before.as_ref()))?;
+            .print_line(&Line::new(address, &region, at, before.as_ref()))?;
         before = Some(Before {
+            began: before.map_or(at, |before| before.began),
             at,
             stream_bytes: region.transfer.stream_bytes,
         });

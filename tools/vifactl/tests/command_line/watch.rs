@@ -37,6 +37,7 @@ fn each_line_is_a_json_object() {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
 
+    assert_eq!(lines[0]["seconds"], 0.0);
     assert_eq!(lines[0]["bytes_per_second"], serde_json::Value::Null);
     assert_eq!(lines[1]["bytes_per_second"], 0);
     assert_eq!(lines[1]["state"], "RUNNING");
