@@ -34,7 +34,9 @@ pub fn tests() -> Vec<Test> {
         addressed_stream_is_accepted_by_its_receiver,
         addressed_stream_is_refused_by_another,
         tracepoint_tells_of_both_once_they_are_accepted,
+        tracepoint_tells_of_both_that_a_source_offers,
         tracepoint_tells_nothing_of_a_refused_stream,
+        file_in_debugfs_tells_of_both,
     );
     tests.extend(WRONG.iter().map(|(what, field, change)| {
         Test::new(format!("relation.{what}_is_refused"), move |bed| {
@@ -322,6 +324,26 @@ fn addressed_stream_is_refused_by_another(bed: &Bed) -> Result<()> {
     guest.refuses_naming("receiver", "a stream for another VF", &stream)
 }
 
+/// The events of the tracepoint are those of the VF `index` in `role`, one for each plane.
+fn told(
+    bed: &Bed,
+    tracing: &Tracing,
+    index: u32,
+    role: &str,
+    [output, receiver]: [[u64; 2]; 2],
+) -> Result<()> {
+    let vf = bed.vf(index)?;
+    let expected = [0, 1].map(|plane| {
+        format!(
+            "{vf}: {role} of the {} plane: {:#x} -> {:#x}",
+            ["control", "data"][plane],
+            output[plane],
+            receiver[plane]
+        )
+    });
+    expect::equal("events", tracing.events()?, expected.to_vec())
+}
+
 fn tracepoint_tells_of_both_once_they_are_accepted(bed: &Bed) -> Result<()> {
     let (stream, guest) = pair(bed)?;
     let bytes = stream.seal();
@@ -331,18 +353,16 @@ fn tracepoint_tells_of_both_once_they_are_accepted(bed: &Bed) -> Result<()> {
     expect::equal("events before", tracing.events()?.len(), 0)?;
     session.write_all(&bytes[RELATIONS_END - 1..], Segments::Whole)?;
     guest.vf.device.change_state(State::Stop)?;
-    let events = tracing.events()?;
-    expect::equal("events", events.len(), 2)?;
-    let [outputs, receivers] = [0, 1].map(|index| interfaces(&bed.vf(index)?));
-    for ((event, output), receiver) in events.iter().zip(outputs?).zip(receivers?) {
-        for word in [format!("{output:#x}"), format!("{receiver:#x}")] {
-            expect::claim(
-                &format!("an event with {word}, not {event:?}"),
-                event.contains(&word),
-            )?;
-        }
-    }
-    Ok(())
+    let ids = [interfaces(&bed.vf(0)?)?, interfaces(&bed.vf(1)?)?];
+    told(bed, &tracing, 1, "receiver", ids)
+}
+
+fn tracepoint_tells_of_both_that_a_source_offers(bed: &Bed) -> Result<()> {
+    let guest = Guest::new(bed, 0)?;
+    let tracing = Tracing::of("vifa", "vifa_relation")?;
+    guest.vf.device.save()?;
+    let ids = [interfaces(&bed.vf(0)?)?, [0; 2]];
+    told(bed, &tracing, 0, "output party", ids)
 }
 
 fn tracepoint_tells_nothing_of_a_refused_stream(bed: &Bed) -> Result<()> {
@@ -351,4 +371,26 @@ fn tracepoint_tells_nothing_of_a_refused_stream(bed: &Bed) -> Result<()> {
     let tracing = Tracing::of("vifa", "vifa_relation")?;
     guest.refuses("a stream for another VF", &stream.seal())?;
     expect::equal("events", tracing.events()?.len(), 0)
+}
+
+fn file_in_debugfs_tells_of_both(bed: &Bed) -> Result<()> {
+    let (stream, guest) = pair(bed)?;
+    let file = region::debugfs_file(&bed.vf(1)?).with_file_name("relations");
+    let lines = || -> Result<Vec<String>> {
+        let text = std::fs::read_to_string(&file).context("relations")?;
+        Ok(text.lines().map(str::to_owned).collect())
+    };
+    expect::equal("lines at first", lines()?, vec![])?;
+    guest.vf.device.load(&stream.seal())?;
+    let [outputs, receivers] = [0, 1].map(|index| interfaces(&bed.vf(index)?));
+    let (outputs, receivers) = (outputs?, receivers?);
+    let line = |plane: usize| {
+        format!(
+            "{} plane, receiver: {:#x} -> {:#x}",
+            ["control", "data"][plane],
+            outputs[plane],
+            receivers[plane]
+        )
+    };
+    expect::equal("lines", lines()?, vec![line(0), line(1)])
 }
