@@ -20,14 +20,12 @@
 //!
 //! Squaring is linear over GF(2), so P divides G(x^64) too: the same holds for words of 64 bits as
 //! for bits. A word at the front of the message is removed by XORing it into the words that stand 65
-//! (209 - 144), 155, 170, 195 and 209 words behind it. What is left in the end are 209 words.
+//! (209 - 144), 155, 170, 195 and 209 words behind it. Words are removed 209 at a time; what is left
+//! in the end are less than twice as many.
 //!
 //! This is pure: the host tests compile the same file.
 
-use core::{
-    cell::Cell,
-    mem::take, //
-};
+use core::cell::Cell;
 
 /// Bytes of a word.
 const WORD: usize = size_of::<u64>();
@@ -35,17 +33,18 @@ const WORD: usize = size_of::<u64>();
 /// Where a word goes that is removed: words behind it. The last is the degree of G.
 const TAPS: [usize; 5] = [65, 155, 170, 195, LAP];
 
-/// Words that are left: so many are remembered.
+/// Words that are removed at a time.
 const LAP: usize = 209;
 
 /// Length in bytes from which on folding pays.
 pub(crate) const FOLD_MIN: usize = 4096;
 
-/// Where runs of a lap begin in which no tap wraps around.
-const RUNS: [usize; 6] = [0, 65, 155, 170, 195, LAP];
+/// The last [`LAP`] words that were removed, each with what had been XORed into it. The place of a
+/// word in its lap is its place here.
+type Ring = [Cell<u64>; LAP];
 
-/// Returns the place of the word that stands `tap` words before the one at `place` in the ring.
-fn before(place: usize, tap: usize) -> usize {
+/// Returns the place in a [`Ring`] of the word that stands `tap` words before the one at `place`.
+const fn before(place: usize, tap: usize) -> usize {
     if place < tap {
         place + LAP - tap
     } else {
@@ -63,48 +62,49 @@ fn word(bytes: &[u8]) -> u64 {
 /// `bytes` are at least [`FOLD_MIN`]; `library` gets what is left of them.
 pub(crate) fn crc32c(seed: u32, bytes: &[u8], library: impl Fn(u32, &[u8]) -> u32) -> u32 {
     let words = bytes.len() / WORD;
-    let Some(removed) = words.checked_sub(LAP) else {
+    let removed = words.saturating_sub(LAP) / LAP * LAP;
+    if removed == 0 {
         return library(seed, bytes);
-    };
+    }
     let (front, left) = bytes.split_at(removed * WORD);
     let ring = [const { Cell::new(0) }; LAP];
-    let mut seed = u64::from(seed);
 
-    for lap in front.chunks(LAP * WORD) {
-        // A register that is not zero counts as if it were part of the first word.
-        ring[0].set(ring[0].get() ^ take(&mut seed));
-        fold_lap(&ring, lap);
+    // A register that is not zero counts as if it were part of the first word.
+    ring[0].set(seed.into());
+    for lap in front.chunks_exact(LAP * WORD) {
+        // No tap wraps around within one of these.
+        fold::<0, 65>(&ring, lap);
+        fold::<65, 155>(&ring, lap);
+        fold::<155, 170>(&ring, lap);
+        fold::<170, 195>(&ring, lap);
+        fold::<195, LAP>(&ring, lap);
     }
 
-    let mut register = seed as u32;
-    for (place, bytes) in (removed..).zip(left.chunks_exact(WORD)) {
-        // The words before, as far as they were removed: they are still in the ring.
-        let folded = TAPS
+    let mut register = 0;
+    let (folded, rest) = left.split_at(LAP * WORD);
+    for (place, bytes) in folded.chunks_exact(WORD).enumerate() {
+        // What the words before it, as far as they were removed, have left it.
+        let word = TAPS
             .into_iter()
-            .filter_map(|tap| place.checked_sub(tap).filter(|&from| from < removed))
-            .fold(word(bytes), |word, from| word ^ ring[from % LAP].get());
-        register = library(register, &folded.to_le_bytes());
+            .filter(|&tap| tap > place)
+            .fold(word(bytes), |word, tap| {
+                word ^ ring[before(place, tap)].get()
+            });
+        register = library(register, &word.to_le_bytes());
     }
-    library(register, &left[LAP * WORD..])
+    library(register, rest)
 }
 
-/// Removes the words of `lap`, at most [`LAP`]. `ring` holds the last [`LAP`] words that were
-/// removed, each with what had been XORed into it; the oldest stands where its successor goes.
-fn fold_lap(ring: &[Cell<u64>; LAP], lap: &[u8]) {
-    let length = lap.len() / WORD;
+/// Removes the words of `lap` from the one at `START` to before the one at `END`.
+#[inline(always)]
+fn fold<const START: usize, const END: usize>(ring: &Ring, lap: &[u8]) {
+    let [a, b, c, d, place] = TAPS.map(|tap| {
+        let from = before(START, tap);
+        &ring[from..from + END - START]
+    });
+    let words = lap[START * WORD..END * WORD].chunks_exact(WORD);
 
-    for run in RUNS.windows(2) {
-        let (start, end) = (run[0], run[1].min(length));
-        if start >= end {
-            break;
-        }
-        let [a, b, c, d, place] = TAPS.map(|tap| {
-            let from = before(start, tap);
-            &ring[from..from + end - start]
-        });
-        let words = lap[start * WORD..end * WORD].chunks_exact(WORD);
-        for (((((bytes, place), a), b), c), d) in words.zip(place).zip(a).zip(b).zip(c).zip(d) {
-            place.set(word(bytes) ^ place.get() ^ a.get() ^ b.get() ^ c.get() ^ d.get());
-        }
+    for (((((bytes, place), a), b), c), d) in words.zip(place).zip(a).zip(b).zip(c).zip(d) {
+        place.set(word(bytes) ^ place.get() ^ a.get() ^ b.get() ^ c.get() ^ d.get());
     }
 }

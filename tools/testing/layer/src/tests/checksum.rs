@@ -34,7 +34,7 @@ fn folding_works_at_each_length() {
 }
 
 #[test]
-fn folding_leaves_the_library_a_fixed_part() {
+fn folding_leaves_the_library_little() {
     let given = std::cell::Cell::new(0);
     let library = |seed, bytes: &[u8]| {
         given.set(given.get() + bytes.len());
@@ -42,5 +42,5 @@ fn folding_leaves_the_library_a_fixed_part() {
     };
 
     crc32c(0, &vec![1; 1 << 20], library);
-    assert_eq!(given.get(), 209 * 8);
+    assert!(given.get() < 2 * 209 * 8, "{} bytes", given.get());
 }
