@@ -96,7 +96,9 @@ fn accelerator() -> String {
         return "none".into();
     }
     let leaf = cpuid(HYPERVISOR);
-    let signature = [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes).concat();
+    let signature = [leaf.ebx, leaf.ecx, leaf.edx]
+        .map(u32::to_le_bytes)
+        .concat();
     accelerator_of(&signature)
 }
 

@@ -41,10 +41,7 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digits = f.precision().unwrap_or(0);
         let Self { median, min, max } = self;
-        write!(
-            f,
-            "{median:>10.digits$}{min:>10.digits$}{max:>10.digits$}"
-        )
+        write!(f, "{median:>10.digits$}{min:>10.digits$}{max:>10.digits$}")
     }
 }
 
@@ -77,10 +74,7 @@ mod tests {
     #[test]
     fn single_value_is_all_three() {
         let summary = Summary::of([2.0]);
-        assert_eq!(
-            (summary.median, summary.min, summary.max),
-            (2.0, 2.0, 2.0)
-        );
+        assert_eq!((summary.median, summary.min, summary.max), (2.0, 2.0, 2.0));
     }
 
     #[test]

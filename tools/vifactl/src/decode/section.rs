@@ -11,6 +11,7 @@ use super::structure::{
 };
 use crate::headers as uapi;
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+use std::fmt::Write;
 
 /// A type of section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -352,5 +353,9 @@ impl Serialize for JsonRecord<'_> {
 
 /// `bytes` as hexadecimal digits.
 pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut digits, byte| {
+        // A string takes everything.
+        let _ = write!(digits, "{byte:02x}");
+        digits
+    })
 }

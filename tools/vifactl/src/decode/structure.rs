@@ -282,7 +282,11 @@ impl<'a> Fields<'a> {
 
     /// What stands in the field `name`, which is no array; 0 if there is no such field.
     pub(crate) fn integer(&self, name: &str) -> u64 {
-        let field = self.structure.fields.iter().find(|field| field.name() == name);
+        let field = self
+            .structure
+            .fields
+            .iter()
+            .find(|field| field.name() == name);
         let bytes = field.and_then(|field| self.bytes.get(field.offset..field.offset + field.size));
 
         bytes.map_or(0, integer)
