@@ -345,7 +345,7 @@ fn part(
     let mut ranges = Vec::new();
 
     if sequence.is_some() {
-        require(granule == source.granule, "granule")?;
+        require(granule == source.granule && granule != 0, "granule")?;
         require(
             match order.round {
                 None => round == 0,
