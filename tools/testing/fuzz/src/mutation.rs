@@ -469,22 +469,25 @@ fn edit_records(draft: &mut Draft, rng: &mut Rng) {
         }
         1 => records.insert(other, records[one].clone()),
         2 => records.swap(one, other),
-        3 => records[one].0.version = rng.u16(..4),
-        4 => records[one].0.index = rng.u32(..4),
-        5 => records[one].0.kind = rng.u16(..18),
+        3 => records[one].header.version = rng.u16(..4),
+        4 => records[one].header.index = rng.u32(..4),
+        5 => records[one].header.kind = rng.u16(..18),
         6 => {
-            let (record, content) = &mut records[one];
-            record.length = rng.u32(..80);
-            content.resize((record.length as usize).next_multiple_of(ALIGN), 0);
+            let record = &mut records[one];
+            let length = rng.u32(..80);
+            record.header.length = length;
+            record
+                .content
+                .resize((length as usize).next_multiple_of(ALIGN), 0);
         }
         // Padding that is not zero, or content that is something else.
-        _ => flip(&mut records[one].1, rng),
+        _ => flip(&mut records[one].content, rng),
     }
 
     let mut table = Vec::new();
-    for (record, content) in &records {
-        table.extend_from_slice(&record.encode());
-        table.extend_from_slice(content);
+    for record in &records {
+        table.extend_from_slice(&record.header.encode());
+        table.extend_from_slice(&record.content);
     }
     if rng.u8(..16) > 0 {
         header.records = records.len() as u32;
@@ -494,13 +497,25 @@ fn edit_records(draft: &mut Draft, rng: &mut Rng) {
     section.payload.extend_from_slice(&table);
 }
 
-/// Takes the first record of a table, with its padding, and returns what follows it, too.
-fn split_record(table: &[u8]) -> Option<((Record, Vec<u8>), &[u8])> {
-    let record = Record::decode(table).ok()?;
-    let length = (record.length as usize).checked_next_multiple_of(ALIGN)?;
+/// A record.
+#[derive(Clone)]
+struct TableEntry {
+    header: Record,
+    /// With the padding.
+    content: Vec<u8>,
+}
+
+/// Takes the first record of a table and returns what follows it, too.
+fn split_record(table: &[u8]) -> Option<(TableEntry, &[u8])> {
+    let header = Record::decode(table).ok()?;
+    let length = (header.length as usize).checked_next_multiple_of(ALIGN)?;
     let (content, rest) = table.get(Record::LENGTH..)?.split_at_checked(length)?;
 
-    Some(((record, content.to_vec()), rest))
+    let entry = TableEntry {
+        header,
+        content: content.to_vec(),
+    };
+    Some((entry, rest))
 }
 
 #[cfg(test)]

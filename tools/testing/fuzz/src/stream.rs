@@ -121,9 +121,13 @@ impl Judge {
         prepare(&mut self.destination);
 
         let allowance = self.allowance();
-        let (result, relations) = with_allowance(allowance, || {
-            take(&mut self.destination, stream, longest_piece(rng), rng)
+        let mut restorer = Restorer::new();
+        let taken = with_allowance(allowance, || {
+            take(&mut restorer, &mut self.destination, stream, rng)
         });
+        let relations = restorer.progress().relations.is_some();
+        let result =
+            taken.and_then(|()| with_allowance(0, || restorer.finish(&mut self.destination)));
         let second = self.read(stream);
 
         match (result, second) {
@@ -249,38 +253,31 @@ fn longest_piece(rng: &mut Rng) -> usize {
     }
 }
 
-/// Has `device` take `stream`; also returns whether the relations were accepted.
+/// Has `device` take `stream` as far as it does, in pieces whose lengths `rng` decides.
 fn take(
+    restorer: &mut Restorer<OutOfMemory>,
     device: &mut Device,
     stream: &[u8],
-    longest: usize,
     rng: &mut Rng,
-) -> (Result<(), RestoreError<OutOfMemory>>, bool) {
-    let mut restorer = Restorer::new();
+) -> Result<(), RestoreError<OutOfMemory>> {
+    let longest = longest_piece(rng);
     let mut rest = stream;
 
     while !rest.is_empty() {
-        let taken = restorer.space(device).and_then(|space| {
-            let most = space.len().min(rest.len()).min(longest);
-            let length = if longest == usize::MAX {
-                most
-            } else {
-                rng.usize(1..=most)
-            };
-            space[..length].copy_from_slice(&rest[..length]);
-            Ok(length)
-        });
-        let taken = taken.and_then(|length| {
-            restorer.filled(device, length)?;
-            Ok(length)
-        });
-        match taken {
-            Ok(length) => rest = &rest[length..],
-            Err(error) => return (Err(error), restorer.progress().relations.is_some()),
-        }
+        let space = restorer.space(device)?;
+        let most = space.len().min(rest.len()).min(longest);
+        let length = if longest == usize::MAX {
+            most
+        } else {
+            rng.usize(1..=most)
+        };
+        let (piece, behind) = rest.split_at(length);
+
+        space[..length].copy_from_slice(piece);
+        restorer.filled(device, length)?;
+        rest = behind;
     }
-    let relations = restorer.progress().relations.is_some();
-    (restorer.finish(device), relations)
+    Ok(())
 }
 
 #[cfg(test)]
