@@ -171,6 +171,24 @@ pub fn run(options: &Options, names: &[String]) -> Result<bool> {
     Ok(tap.finish())
 }
 
+/// What a case came to whose machine is well.
+struct Report {
+    /// What a refusal does not say that it has to, and the like.
+    problems: Vec<String>,
+    notes: Vec<String>,
+}
+
+impl Report {
+    fn tell(self, case: &Case, tap: &mut Tap) {
+        if self.problems.is_empty() {
+            tap.pass(&case.name());
+        } else {
+            tap.fail(&format!("{}\n{}", case.name(), self.problems.join("\n")));
+        }
+        self.notes.iter().for_each(|note| tap.note(note));
+    }
+}
+
 /// What all cases share.
 struct Bench<'a> {
     machine: Machine,
@@ -196,8 +214,8 @@ impl Bench<'_> {
         tap.note(&format!("{} to boot", seconds(begin.elapsed())));
 
         for case in &cases.chain {
-            self.run(case, &mut guest, tap)
-                .with_context(|| case.name())?;
+            let report = self.run(case, &mut guest).with_context(|| case.name())?;
+            report.tell(case, tap);
         }
         self.fit(&mut guest, &cases.end)?;
         tap.pass("afterwards, the machine migrates to a device that fits");
@@ -210,22 +228,27 @@ impl Bench<'_> {
     /// What takes a machine each: booted, refused, moved to where it fits, and found well.
     fn reverse(&self, cases: &Cases, tap: &mut Tap) -> Result<()> {
         for case in &cases.reverse {
-            let mut guest = self.boot(&case.source).with_context(|| case.name())?;
-            self.run(case, &mut guest, tap)
-                .and_then(|()| self.fit(&mut guest, &case.source))
-                .and_then(|()| guest.finish().map(|_| ()))
-                .and_then(|()| guest.quit())
-                .with_context(|| case.name())?;
+            let report = self.boot_and_run(case).with_context(|| case.name())?;
+            report.tell(case, tap);
         }
         Ok(())
+    }
+
+    fn boot_and_run(&self, case: &Case) -> Result<Report> {
+        let mut guest = self.boot(&case.source)?;
+        let report = self.run(case, &mut guest)?;
+        self.fit(&mut guest, &case.source)?;
+        guest.finish()?;
+        guest.quit()?;
+        Ok(report)
     }
 
     /// Runs one case.
     ///
     /// # Errors
     ///
-    /// When the machine is lost. That a refusal does not say what it has to is told by `tap`.
-    fn run(&self, case: &Case, guest: &mut Guest, tap: &mut Tap) -> Result<()> {
+    /// When the machine is lost, or was stopped.
+    fn run(&self, case: &Case, guest: &mut Guest) -> Result<Report> {
         let begin = Instant::now();
         let differences = case.source.differences(&case.destination);
         ensure!(
@@ -240,14 +263,15 @@ impl Bench<'_> {
         if case.fits {
             let vmm = guest.destination(destination)?;
             let outcome = guest.migrate(vmm, &self.plan, &mut |_| ())?;
-            tap.pass(&case.name());
-            tap.note(&format!(
-                "{source} to {destination}: {} in all, downtime {}, device {}",
-                seconds(begin.elapsed()),
-                seconds(outcome.downtime),
-                outcome.source_states.join(" -> ")
-            ));
-            return Ok(());
+            return Ok(Report {
+                problems: Vec::new(),
+                notes: vec![format!(
+                    "{source} to {destination}: {} in all, downtime {}, device {}",
+                    seconds(begin.elapsed()),
+                    seconds(outcome.downtime),
+                    outcome.source_states.join(" -> ")
+                )],
+            });
         }
 
         let mut log = KernelLog::from_now()?;
@@ -259,31 +283,28 @@ impl Bench<'_> {
         let logged = log.take()?;
         let complaint = complaint(&logged, destination);
         let states = &refusal.source_states;
-        let problems: Vec<String> = [
+        let problems = [
             lacks(case, &complaint).map(|part| format!("the kernel's log lacks {part}")),
             lacks(case, &region.error).map(|part| format!("the migration region lacks {part}")),
             (states != &REFUSED_STATES)
                 .then(|| format!("the source's device went through {states:?}")),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        if problems.is_empty() {
-            tap.pass(&case.name());
-        } else {
-            tap.fail(&format!("{}\n{}", case.name(), problems.join("\n")));
-        }
-        tap.note(&format!(
-            "{source} to {destination}: {} in all, refused after {}, {} operations meanwhile, {} then",
-            seconds(begin.elapsed()),
-            seconds(refusal.took),
-            refusal.during.operations,
-            refusal.after.operations
-        ));
-        tap.note(&format!("kernel: {complaint}"));
-        tap.note(&format!("region: {}", region.error));
-        tap.note(&format!("QEMU: {}", refusal.reason));
-        Ok(())
+        ];
+        Ok(Report {
+            problems: problems.into_iter().flatten().collect(),
+            notes: vec![
+                format!(
+                    "{source} to {destination}: {} in all, refused after {}, {} operations \
+                     meanwhile, {} then",
+                    seconds(begin.elapsed()),
+                    seconds(refusal.took),
+                    refusal.during.operations,
+                    refusal.after.operations
+                ),
+                format!("kernel: {complaint}"),
+                format!("region: {}", region.error),
+                format!("QEMU: {}", refusal.reason),
+            ],
+        })
     }
 
     /// Moves the machine to another device that is `identity`, as its own is.

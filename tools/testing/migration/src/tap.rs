@@ -48,7 +48,7 @@ impl Tap {
             self.fail("did not run");
         }
         println!("# Totals: pass:{} fail:{} skip:0", self.passed, self.failed);
-        self.passed == self.planned
+        self.passed == self.planned && self.failed == 0
     }
 }
 
@@ -71,6 +71,14 @@ mod tests {
         assert!(tap.finish());
         let mut tap = Tap::plan(1);
         tap.fail("for a reason\nand another");
+        assert!(!tap.finish());
+    }
+
+    #[test]
+    fn a_failure_beyond_the_plan_is_one() {
+        let mut tap = Tap::plan(1);
+        tap.pass("one");
+        tap.fail("at the end");
         assert!(!tap.finish());
     }
 }
