@@ -138,7 +138,7 @@ fn save_makes_a_set_that_is_sound(bed: &Bed) -> Result<()> {
     )?;
     expect::equal(
         "local memory",
-        &manifest["identity"]["local_memory"],
+        &manifest["configuration"]["local_memory"],
         &json!(guest.vf.local_memory()),
     )
 }
@@ -226,7 +226,7 @@ fn save_by_a_device_that_fails_leaves_no_file(bed: &Bed) -> Result<()> {
     let _armed = registers.arm(0, SAVE, status, 1)?;
     run(&["save", &bed.vf(0)?.to_string(), &directory.name("set")])?
         .ends(Exit::Failed)?
-        .tells(&[SAVE.name])?;
+        .tells(&["the device failed"])?;
     expect::equal("files", directory.names()?, vec![])?;
     expect::equal("state", guest.vf.device.state()?, State::Running)?;
     guest.engine.submit(&guest.vf, Command::Nop)?;
