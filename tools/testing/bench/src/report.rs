@@ -51,3 +51,49 @@ impl<'a> Report<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary(median: f64) -> Summary {
+        Summary {
+            median,
+            min: median / 2.0,
+            max: median * 2.0,
+        }
+    }
+
+    #[test]
+    fn figures_stand_at_the_top_with_their_spread() {
+        let environment = Environment {
+            processor: "P".into(),
+            accelerator: "TCG".into(),
+            kernel: "K".into(),
+            cpus: 2,
+            date: "D".into(),
+        };
+        let throughput = Throughput {
+            local_memory: 1 << 28,
+            stream: (1 << 28) + 1,
+            buffer: 1 << 20,
+            rounds: 7,
+            memfd_read: summary(10.0),
+            save: summary(20.0),
+            memfd_write: summary(30.0),
+            memfd_write_fresh: summary(40.0),
+            restore: summary(50.0),
+            save_vs_memfd: summary(0.5),
+            restore_vs_memfd: summary(0.25),
+            restore_vs_fresh_memfd: summary(4.0),
+        };
+        let json = serde_json::to_value(Report::new(&environment, &throughput)).unwrap();
+
+        assert_eq!(json["save_vs_memfd"], 0.5);
+        assert_eq!(json["restore_vs_memfd"], 0.25);
+        assert_eq!(json["spread"]["save_vs_memfd"]["min"], 0.25);
+        assert_eq!(json["spread"]["restore_vs_memfd"]["max"], 0.5);
+        assert_eq!(json["environment"]["accelerator"], "TCG");
+        assert_eq!(json["throughput"]["restore"]["median"], 50.0);
+    }
+}
