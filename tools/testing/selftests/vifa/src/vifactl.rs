@@ -4,10 +4,11 @@
 
 use std::{
     ffi::OsStr,
+    io::Read,
     process::{Child, Command, Output, Stdio},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{bail, Context, Result};
 use serde_json::Value;
 
 use crate::{expect, sys};
@@ -108,6 +109,20 @@ impl Running {
     pub fn signal(&self, signal: i32) -> Result<()> {
         let child = self.0.as_ref().context("a process that was waited for")?;
         sys::signal(child.id(), signal).context("signal to vifactl")
+    }
+
+    /// Waits for a line of its standard output, and takes nothing behind it.
+    pub fn line(&mut self) -> Result<String> {
+        let child = self.0.as_mut().context("a process that was waited for")?;
+        let output = child.stdout.as_mut().context("standard output")?;
+        let mut line = Vec::new();
+        for byte in output.bytes() {
+            match byte.context("a line of vifactl")? {
+                b'\n' => return Ok(String::from_utf8(line)?),
+                byte => line.push(byte),
+            }
+        }
+        bail!("vifactl ended within a line, or before one");
     }
 
     /// Waits for its end.
