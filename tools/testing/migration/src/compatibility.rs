@@ -99,15 +99,17 @@ impl Cases {
         Ok(cases)
     }
 
-    /// Neither way fits.
+    /// Neither way fits, as far as both can be tried.
     fn equal(&mut self, devices: &Devices, field: Field) -> Result<()> {
         let other = devices.counterpart(&self.end, &field)?;
-        self.reverse.push(Case {
-            field: field.clone(),
-            source: other.clone(),
-            destination: self.end.clone(),
-            fits: false,
-        });
+        if field.can_be_left() {
+            self.reverse.push(Case {
+                field: field.clone(),
+                source: other.clone(),
+                destination: self.end.clone(),
+                fits: false,
+            });
+        }
         self.chain.push(Case {
             field,
             source: self.end.clone(),
