@@ -175,10 +175,10 @@ impl Status {
         *self.moment.lock()
     }
 
-    fn change(&self, change: impl FnOnce(&mut Moment)) {
+    fn change<T>(&self, change: impl FnOnce(&mut Moment) -> T) -> T {
         let mut moment = self.moment.lock();
-        change(&mut moment);
         moment.generation += 1;
+        change(&mut moment)
     }
 
     /// The device was opened: forgets its former user's transfers and errors.
@@ -196,8 +196,7 @@ impl Status {
 
     /// A transfer got on, in which the device has this role.
     pub(super) fn progressed(&self, role: Role, progress: &Progress) {
-        let before = self.moment().transfer;
-        self.change(|moment| moment.transfer = Some((role, *progress)));
+        let before = self.change(|moment| moment.transfer.replace((role, *progress)));
 
         let known = before.is_some_and(|(_, before)| before.relations.is_some());
         if let (false, Some(relations)) = (known, progress.relations) {
