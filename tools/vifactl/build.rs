@@ -1,46 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Turns the project's headers into Rust, so that the command reads the same layout as the driver.
-//! The program `bindgen` does it, as in the kernel's build.
-
-use std::{env, fs, path::Path, process::Command};
-
-/// Headers, relative to the repository's root.
-const HEADERS: [&str; 2] = ["include/linux/vifa_hw.h", "include/uapi/linux/vifa.h"];
-
-/// What of them is used.
-const ITEMS: &str = "(VIFA|vifa)_.*";
+//! Gives the command the project's headers, so that it reads the same layout as the driver.
 
 fn main() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../..")
-        .canonicalize()
-        .expect("the crate stands inside its repository");
-    let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR");
-    let all = Path::new(&out).join("headers.h");
-    let mut includes = String::new();
-
-    for header in HEADERS {
-        let path = root.join(header);
-
-        println!("cargo::rerun-if-changed={}", path.display());
-        includes += &format!("#include \"{}\"\n", path.display());
-    }
-    fs::write(&all, includes).expect("OUT_DIR is writable");
-
-    let bindgen = env::var("BINDGEN").unwrap_or_else(|_| "bindgen".into());
-
-    println!("cargo::rerun-if-env-changed=BINDGEN");
-    let status = Command::new(&bindgen)
-        .arg(&all)
-        .args(["--allowlist-item", ITEMS])
-        .args(["--no-doc-comments", "--no-derive-debug"])
-        .arg("--output")
-        .arg(Path::new(&out).join("headers.rs"))
-        .arg("--")
-        .arg(format!("-I{}", root.join("include").display()))
-        .status()
-        .unwrap_or_else(|error| panic!("{bindgen}: {error}; install the package bindgen"));
-
-    assert!(status.success(), "{bindgen} could not read the headers");
+    vifa_headers::translate(
+        &["include/linux/vifa_hw.h", "include/uapi/linux/vifa.h"],
+        "headers.rs",
+        &["--no-derive-debug"],
+    );
 }

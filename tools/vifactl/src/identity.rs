@@ -18,7 +18,13 @@ use crate::{
 
 /// What a virtual function is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Identity {
+#[serde(transparent)]
+pub(crate) struct Identity(#[serde(with = "Fields")] identity::Identity);
+
+/// The fields of the layer's identity, for serde.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "identity::Identity")]
+struct Fields {
     vendor: u16,
     device: u16,
     subsystem_vendor: u16,
@@ -37,22 +43,7 @@ pub(crate) struct Identity {
 
 impl From<&identity::Identity> for Identity {
     fn from(identity: &identity::Identity) -> Self {
-        Self {
-            vendor: identity.vendor,
-            device: identity.device,
-            subsystem_vendor: identity.subsystem_vendor,
-            subsystem: identity.subsystem,
-            revision_id: identity.revision_id,
-            vifa_revision: identity.vifa_revision,
-            features: identity.features,
-            bar_size: identity.bar_size,
-            interrupt_vectors: identity.interrupt_vectors,
-            queues: identity.queues,
-            granule: identity.granule,
-            local_memory: identity.local_memory,
-            control_plane_max: identity.control_plane_max,
-            record_version: identity.record_version,
-        }
+        Self(*identity)
     }
 }
 
@@ -65,25 +56,8 @@ impl TryFrom<&Identity> for identity::Identity {
     ///
     /// The first field that no device can have.
     fn try_from(identity: &Identity) -> Result<Self, Violation> {
-        let identity = Self {
-            vendor: identity.vendor,
-            device: identity.device,
-            subsystem_vendor: identity.subsystem_vendor,
-            subsystem: identity.subsystem,
-            revision_id: identity.revision_id,
-            vifa_revision: identity.vifa_revision,
-            features: identity.features,
-            bar_size: identity.bar_size,
-            interrupt_vectors: identity.interrupt_vectors,
-            queues: identity.queues,
-            granule: identity.granule,
-            local_memory: identity.local_memory,
-            control_plane_max: identity.control_plane_max,
-            record_version: identity.record_version,
-        };
-
-        identity.validate()?;
-        Ok(identity)
+        identity.0.validate()?;
+        Ok(identity.0)
     }
 }
 
@@ -114,7 +88,7 @@ pub(crate) fn feature_names(features: u32) -> Vec<String> {
 impl Identity {
     /// The names of its features.
     pub(crate) fn features(&self) -> Vec<String> {
-        feature_names(self.features)
+        feature_names(self.0.features)
     }
 }
 
@@ -123,35 +97,36 @@ impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::default();
         let versions = self
+            .0
             .record_version
             .iter()
             .enumerate()
             .filter(|(_, version)| **version != 0)
             .map(|(kind, version)| format!("{kind}:{version}"));
-        let bars = self.bar_size.map(|size| format!("{size:#x}"));
+        let bars = self.0.bar_size.map(|size| format!("{size:#x}"));
         let mut row = |name: &str, value: String| table.row(&[format!("  {name}"), value]);
 
-        row("vendor", format!("{:#06x}", self.vendor));
-        row("device", format!("{:#06x}", self.device));
+        row("vendor", format!("{:#06x}", self.0.vendor));
+        row("device", format!("{:#06x}", self.0.device));
         row(
             "subsystem_vendor",
-            format!("{:#06x}", self.subsystem_vendor),
+            format!("{:#06x}", self.0.subsystem_vendor),
         );
-        row("subsystem", format!("{:#06x}", self.subsystem));
-        row("revision_id", format!("{:#04x}", self.revision_id));
-        row("vifa_revision", self.vifa_revision.to_string());
+        row("subsystem", format!("{:#06x}", self.0.subsystem));
+        row("revision_id", format!("{:#04x}", self.0.revision_id));
+        row("vifa_revision", self.0.vifa_revision.to_string());
         row(
             "features",
-            format!("{:#x} {}", self.features, self.features().join(" ")),
+            format!("{:#x} {}", self.0.features, self.features().join(" ")),
         );
         row("bar_size", bars.join(" "));
-        row("interrupt_vectors", self.interrupt_vectors.to_string());
-        row("queues", self.queues.to_string());
-        row("granule", format!("{:#x}", self.granule));
-        row("local_memory", format!("{:#x}", self.local_memory));
+        row("interrupt_vectors", self.0.interrupt_vectors.to_string());
+        row("queues", self.0.queues.to_string());
+        row("granule", format!("{:#x}", self.0.granule));
+        row("local_memory", format!("{:#x}", self.0.local_memory));
         row(
             "control_plane_max",
-            format!("{:#x}", self.control_plane_max),
+            format!("{:#x}", self.0.control_plane_max),
         );
         row("record_version", versions.collect::<Vec<_>>().join(" "));
         table.fmt(f)
