@@ -28,6 +28,10 @@ const BOOT_TIMEOUT: Duration = Duration::from_secs(480);
 /// How long a whole migration may take.
 const MIGRATION_TIMEOUT: Duration = Duration::from_secs(480);
 
+/// How long a destination may take to refuse a machine. The machine would not have moved by then: it
+/// writes faster than QEMU may stop it for.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// How long the workload may take to show that it goes on.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -344,7 +348,7 @@ impl Guest {
             &mut Outcome::default(),
             &mut |_| (),
         )?;
-        self.until("nobody refuses the machine", MIGRATION_TIMEOUT, |guest| {
+        self.until("nobody refuses the machine", REFUSAL_TIMEOUT, |guest| {
             for (_, event) in guest.vmm.qmp()?.take_events()? {
                 match event {
                     Event::VfioMigration { state } => refusal.source_states.push(state),
@@ -438,6 +442,13 @@ impl Guest {
                 );
             }
             if arrived(outcome, tell)? && status.status == "completed" {
+                // What QEMU told between the last look and its answer.
+                watch(
+                    &mut guest.vmm,
+                    "source:     ",
+                    &mut outcome.source_states,
+                    tell,
+                )?;
                 outcome.device_bytes = status.vfio.transferred;
                 outcome.memory_bytes = status.ram.transferred;
                 outcome.total = Duration::from_millis(status.total_time);
