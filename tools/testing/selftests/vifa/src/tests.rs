@@ -10,6 +10,7 @@ mod device;
 mod fault;
 mod feature;
 pub(crate) mod fixture;
+mod overlap;
 mod parallel;
 mod pre_copy;
 mod region;
@@ -88,6 +89,7 @@ pub fn all() -> Vec<Test> {
         close::tests(),
         parallel::tests(),
         fault::tests(),
+        overlap::tests(),
         vifactl::tests(),
         binding::tests(),
     ]

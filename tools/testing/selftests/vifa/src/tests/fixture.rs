@@ -2,13 +2,13 @@
 
 //! A guest on a VF: memory, rings, and work that is checked.
 
-use std::sync::Arc;
+use std::{sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, Result};
 
 use crate::{
     bed::Bed,
-    engine::{crc32c, Command, Engine, Vf},
+    engine::{crc32c, Command, Engine, Vf, COMPLETION_TIMEOUT},
     expect,
     fault::{self, Fault, RegisterFile},
     hw,
@@ -146,6 +146,34 @@ impl Guest {
                 hw::VIFA_REFERENCE_SCRATCH + 4 * scratch,
                 seed as u32 ^ (scratch * 0x0101_0101),
             );
+        }
+        Ok(())
+    }
+
+    /// Sees that a command which the guest submits now waits until the VF is in `state`, and then
+    /// completes.
+    pub fn doorbell_is_kept_until(&mut self, state: State) -> Result<()> {
+        let present = self.vf.device.state()?;
+        self.engine.submit(&self.vf, Command::Nop)?;
+        thread::sleep(Duration::from_millis(100));
+        expect::claim(
+            &format!("no completion in {}", present.name()),
+            self.engine.take_completion(&self.vf)?.is_none(),
+        )?;
+        self.vf.device.change_state(state)?;
+        self.engine.wait(&self.vf, COMPLETION_TIMEOUT)?;
+        self.engine.verify_idle(&self.vf)
+    }
+
+    /// Sees that the VF, which has the index 0, has these run states when it gets to these states.
+    pub fn follows(&self, registers: &RegisterFile, states: &[(State, u32)]) -> Result<()> {
+        for &(state, expected) in states {
+            let _session = self.vf.device.enter(state)?;
+            expect::equal(
+                &format!("run state in {}", state.name()),
+                registers.run_state(0),
+                expected,
+            )?;
         }
         Ok(())
     }

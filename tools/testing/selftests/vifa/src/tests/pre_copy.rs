@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     bed::Bed,
-    engine::{Command, COMPLETION_TIMEOUT},
+    engine::Command,
     expect,
     fault::{Fault, RegisterFile, SET_RUN_STATE},
     hw,
@@ -330,39 +330,24 @@ fn device_without_p2p_works(bed: &Bed) -> Result<()> {
 
 fn quiesced_device_waits(bed: &Bed) -> Result<()> {
     let (mut guest, _session) = begun(bed, State::PreCopyP2p)?;
-    guest.engine.submit(&guest.vf, Command::Nop)?;
-    thread::sleep(Duration::from_millis(100));
-    expect::claim(
-        "no completion in PRE_COPY_P2P",
-        guest.engine.take_completion(&guest.vf)?.is_none(),
-    )?;
-    guest.vf.device.change_state(State::PreCopy)?;
-    guest.engine.wait(&guest.vf, COMPLETION_TIMEOUT)?;
-    guest.engine.verify_idle(&guest.vf)
+    guest.doorbell_is_kept_until(State::PreCopy)
 }
 
 fn device_follows_the_states(bed: &Bed) -> Result<()> {
-    let guest = Guest::new(bed, 0)?;
-    let registers = RegisterFile::map(&bed.pf)?;
-    for (state, expected) in [
-        (State::PreCopy, hw::VIFA_RUN_STATE_RUNNING),
-        (State::PreCopyP2p, hw::VIFA_RUN_STATE_P2P),
-        (State::PreCopy, hw::VIFA_RUN_STATE_RUNNING),
-        (State::StopCopy, hw::VIFA_RUN_STATE_STOPPED),
-        (State::Running, hw::VIFA_RUN_STATE_RUNNING),
-        (State::PreCopyP2p, hw::VIFA_RUN_STATE_P2P),
-        (State::RunningP2p, hw::VIFA_RUN_STATE_P2P),
-        (State::PreCopyP2p, hw::VIFA_RUN_STATE_P2P),
-        (State::Running, hw::VIFA_RUN_STATE_RUNNING),
-    ] {
-        let _session = guest.vf.device.enter(state)?;
-        expect::equal(
-            &format!("run state in {}", state.name()),
-            registers.run_state(0),
-            expected,
-        )?;
-    }
-    Ok(())
+    Guest::new(bed, 0)?.follows(
+        &RegisterFile::map(&bed.pf)?,
+        &[
+            (State::PreCopy, hw::VIFA_RUN_STATE_RUNNING),
+            (State::PreCopyP2p, hw::VIFA_RUN_STATE_P2P),
+            (State::PreCopy, hw::VIFA_RUN_STATE_RUNNING),
+            (State::StopCopy, hw::VIFA_RUN_STATE_STOPPED),
+            (State::Running, hw::VIFA_RUN_STATE_RUNNING),
+            (State::PreCopyP2p, hw::VIFA_RUN_STATE_P2P),
+            (State::RunningP2p, hw::VIFA_RUN_STATE_P2P),
+            (State::PreCopyP2p, hw::VIFA_RUN_STATE_P2P),
+            (State::Running, hw::VIFA_RUN_STATE_RUNNING),
+        ],
+    )
 }
 
 fn local_memory_that_changes_arrives(bed: &Bed) -> Result<()> {

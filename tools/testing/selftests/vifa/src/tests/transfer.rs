@@ -261,34 +261,22 @@ fn stopped_vf_takes_no_doorbell(bed: &Bed) -> Result<()> {
 fn p2p_vf_keeps_a_doorbell(bed: &Bed) -> Result<()> {
     let mut guest = Guest::new(bed, 0)?;
     guest.vf.device.change_state(State::RunningP2p)?;
-    guest.engine.submit(&guest.vf, Command::Nop)?;
-    thread::sleep(Duration::from_millis(100));
-    expect::claim(
-        "no completion in RUNNING_P2P",
-        guest.engine.take_completion(&guest.vf)?.is_none(),
-    )?;
-    guest.vf.device.change_state(State::Running)?;
-    guest.engine.wait(&guest.vf, COMPLETION_TIMEOUT)?;
-    guest.engine.verify_idle(&guest.vf)
+    guest.doorbell_is_kept_until(State::Running)
 }
 
 fn device_follows_the_driver_s_state(bed: &Bed) -> Result<()> {
     let guest = Guest::new(bed, 0)?;
     let registers = RegisterFile::map(&bed.pf)?;
-    for (state, expected) in [
-        (State::RunningP2p, hw::VIFA_RUN_STATE_P2P),
-        (State::Stop, hw::VIFA_RUN_STATE_STOPPED),
-        (State::StopCopy, hw::VIFA_RUN_STATE_STOPPED),
-        (State::Stop, hw::VIFA_RUN_STATE_STOPPED),
-        (State::Resuming, hw::VIFA_RUN_STATE_STOPPED),
-    ] {
-        let _session = guest.vf.device.enter(state)?;
-        expect::equal(
-            &format!("run state in {}", state.name()),
-            registers.run_state(0),
-            expected,
-        )?;
-    }
+    guest.follows(
+        &registers,
+        &[
+            (State::RunningP2p, hw::VIFA_RUN_STATE_P2P),
+            (State::Stop, hw::VIFA_RUN_STATE_STOPPED),
+            (State::StopCopy, hw::VIFA_RUN_STATE_STOPPED),
+            (State::Stop, hw::VIFA_RUN_STATE_STOPPED),
+            (State::Resuming, hw::VIFA_RUN_STATE_STOPPED),
+        ],
+    )?;
     guest.vf.reset()?;
     expect::equal(
         "run state after a reset",
