@@ -348,6 +348,11 @@ impl<E: Copy> Saver<E> {
         self.stopped = true;
     }
 
+    /// Returns whether the device has stopped, as far as is known here.
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.stopped
+    }
+
     /// Returns how many bytes are left of those that can be read while the device runs.
     pub(crate) fn initial_bytes(&self) -> u64 {
         (Self::INITIAL as u64).saturating_sub(self.progress.stream_bytes)

@@ -310,8 +310,10 @@ pub(crate) fn pause() -> Result<(), Failure> {
     ensure!(saver.remaining(&mut source)? == Piece::Pause);
     ensure!(saver.progress().sections == 2);
     ensure!(saver.progress().data_bytes == 0);
+    ensure!(!saver.has_stopped());
 
     saver.stopped();
+    ensure!(saver.has_stopped());
     source.read(&mut saver, WHOLE, &mut stream)?;
     ensure!(saver.remaining(&mut source)? == Piece::End);
     ensure!(stream[..] == source.save(WHOLE)?[..]);

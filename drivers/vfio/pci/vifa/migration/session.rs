@@ -85,7 +85,6 @@ enum Reading {
 struct Output<B: Backend> {
     saver: Saver<Error>,
     source: B::Source,
-    begin: Begin,
     reading: Reading,
 }
 
@@ -110,7 +109,6 @@ impl<B: Backend> Sending<B> {
         let output = Output::<B> {
             saver: Saver::new(begin),
             source,
-            begin,
             reading: Reading::Open,
         };
         status.progressed(Role::Output, output.saver.progress());
@@ -129,7 +127,6 @@ impl<B: Backend> Sending<B> {
     pub(super) fn stopped(&self) {
         if let Transfer::Active(output) = &mut *self.transfer.lock() {
             output.saver.stopped();
-            output.begin = Begin::Stopped;
             output.reading = Reading::Open;
         }
         self.readiness_changed.notify_all();
@@ -237,7 +234,7 @@ impl<B: Backend> PreCopy for Sending<B> {
 
     fn info(&self) -> Result<PreCopyInfo> {
         match &*self.transfer.lock() {
-            Transfer::Active(output) if output.begin == Begin::PreCopy => Ok(PreCopyInfo {
+            Transfer::Active(output) if !output.saver.has_stopped() => Ok(PreCopyInfo {
                 initial_bytes: output.saver.initial_bytes(),
                 dirty_bytes: 0,
             }),
