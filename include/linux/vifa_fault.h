@@ -65,4 +65,24 @@
  */
 #define VIFA_FAULT_LOG_DROP		12
 
+/*
+ * A write to VIFA_FAULT_MARK marks pages in the log of VF index MARK_VF, as if
+ * the VF had written there, without any DMA: MARK_RUN bytes in each MARK_STRIDE
+ * bytes from IOVA MARK_START on, MARK_LENGTH bytes in all. With MARK_SEED 0 each
+ * run begins where its stride does, else at a page of its stride that the
+ * generator xorshift64* chooses, which begins with the seed. Reads back 1; 0 if
+ * nothing was marked, since the VF does not log or the registers make no sense.
+ */
+#define VIFA_FAULT_MARK_VF		0xc80
+#define VIFA_FAULT_MARK_SEED		0xc84
+#define VIFA_FAULT_MARK_START_LOW	0xc88
+#define VIFA_FAULT_MARK_START_HIGH	0xc8c
+#define VIFA_FAULT_MARK_LENGTH_LOW	0xc90
+#define VIFA_FAULT_MARK_LENGTH_HIGH	0xc94
+#define VIFA_FAULT_MARK_STRIDE_LOW	0xc98
+#define VIFA_FAULT_MARK_STRIDE_HIGH	0xc9c
+#define VIFA_FAULT_MARK_RUN_LOW		0xca0
+#define VIFA_FAULT_MARK_RUN_HIGH	0xca4
+#define VIFA_FAULT_MARK			0xca8
+
 #endif /* _LINUX_VIFA_FAULT_H */

@@ -132,6 +132,9 @@ struct vifa_hw_scatter {
 /* Stopped: as above, and nothing changes the VF's state but a command of the host. */
 #define VIFA_RUN_STATE_STOPPED		2
 
+/* Times that the guest has configured the VF anew, modulo 2^32; after FLR: 0. */
+#define VIFA_CONTROL_CONFIGURATIONS	0x84
+
 /*
  * Commands of the control frame. A buffer is what the scatter list describes.
  *

@@ -233,7 +233,7 @@ struct vifa_save_set_header {
 
 #define VIFA_REGION_MAGIC		"VIFAREGN"
 #define VIFA_REGION_MAJOR		1
-#define VIFA_REGION_MINOR		0
+#define VIFA_REGION_MINOR		1
 #define VIFA_REGION_TEXT		160
 
 /* A transfer relationship that this device is a party of. */
@@ -281,6 +281,13 @@ struct vifa_region {
 	__le64 saved;		/* read to the end */
 	__le64 restored;	/* taken by the device */
 	__le64 failed;
+	/* Since 1.1: DMA logging, and what it came to since the driver was bound. */
+	__le64 log_page_size;	/* bytes; 0: writes are not logged now */
+	__le64 log_ranges;	/* of guest memory, tracked now */
+	__le64 log_bytes;	/* in these ranges */
+	__le64 log_reports;
+	__le64 log_dirty_bytes;	/* reported dirty */
+	__le64 log_lost;	/* reports of more than was written, since the device lost count or failed */
 };
 
 #endif /* _UAPI_LINUX_VIFA_H */
