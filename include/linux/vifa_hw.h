@@ -39,6 +39,7 @@
 #define VIFA_HW_FEATURE_P2P		0x00000001	/* has the P2P-quiesced run state */
 #define VIFA_HW_FEATURE_DIRTY_LOG	0x00000002	/* logs writes to guest memory */
 #define VIFA_HW_FEATURE_LOCAL_MEMORY	0x00000004	/* VFs have local memory */
+#define VIFA_HW_FEATURE_LOCAL_DIRTY	0x00000008	/* knows which of it has changed */
 
 /*
  * The register file: frames of 4 KiB. Frame 0 is the layer frame. The VF with
@@ -226,6 +227,8 @@ struct vifa_hw_range {
 /*
  * Commands of the data frame: local memory. Offsets and lengths are in bytes
  * and multiples of the granule.
+ *
+ * Without VIFA_HW_FEATURE_LOCAL_DIRTY, nothing may be asked with VIFA_LOCAL_DIRTY.
  *
  * LOCAL_BITMAP: argument 0: offset, argument 1: bytes | VIFA_LOCAL_DIRTY. Writes
  *	a bitmap of the granules that are mapped (hold data) or dirty (changed

@@ -102,6 +102,7 @@ struct vifa_identity {
 #define VIFA_FEATURE_P2P		0x00000001	/* has the P2P-quiesced run state */
 #define VIFA_FEATURE_DIRTY_LOG		0x00000002	/* logs writes to guest memory */
 #define VIFA_FEATURE_LOCAL_MEMORY	0x00000004	/* has local memory */
+#define VIFA_FEATURE_LOCAL_DIRTY	0x00000008	/* knows which of it has changed */
 
 #define VIFA_GRANULE_MIN		0x1000
 #define VIFA_GRANULE_MAX		0x10000
