@@ -7,7 +7,7 @@ use std::{fs, fs::OpenOptions, time::Duration};
 
 use anyhow::{bail, ensure, Context, Result};
 
-use crate::{hw, sys::Mapping, sysfs::PciFunction};
+use crate::{hw, sys::Mapping, sysfs::PciFunction, vfio::IovaRange};
 
 /// A mailbox command of a control or data frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,11 @@ pub const IDENTIFY: Opcode = Opcode::control("IDENTIFY", hw::VIFA_CONTROL_IDENTI
 pub const SET_RUN_STATE: Opcode = Opcode::control("SET_RUN_STATE", hw::VIFA_CONTROL_SET_RUN_STATE);
 pub const SAVE: Opcode = Opcode::control("SAVE", hw::VIFA_CONTROL_SAVE);
 pub const LOAD: Opcode = Opcode::control("LOAD", hw::VIFA_CONTROL_LOAD);
+pub const LOG_START: Opcode = Opcode::data("LOG_START", hw::VIFA_DATA_LOG_START);
+pub const LOG_STOP: Opcode = Opcode::data("LOG_STOP", hw::VIFA_DATA_LOG_STOP);
+pub const LOG_READ_AND_CLEAR: Opcode =
+    Opcode::data("LOG_READ_AND_CLEAR", hw::VIFA_DATA_LOG_READ_AND_CLEAR);
+pub const LOG_SUMMARY: Opcode = Opcode::data("LOG_SUMMARY", hw::VIFA_DATA_LOG_SUMMARY);
 pub const LOCAL_BITMAP: Opcode = Opcode::data("LOCAL_BITMAP", hw::VIFA_DATA_LOCAL_BITMAP);
 pub const LOCAL_LIST: Opcode = Opcode::data("LOCAL_LIST", hw::VIFA_DATA_LOCAL_LIST);
 pub const LOCAL_READ: Opcode = Opcode::data("LOCAL_READ", hw::VIFA_DATA_LOCAL_READ);
@@ -69,6 +74,21 @@ pub enum Fault {
     Tag(u64),
     /// No interrupt tells of the end.
     NoInterrupt,
+    /// The VF's log becomes lost before the command.
+    LogLost,
+}
+
+/// Pages that are to be in a VF's log as if the VF had written them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marks {
+    /// From where to where.
+    pub range: IovaRange,
+    /// Of each so many bytes,
+    pub stride: u64,
+    /// so many are marked:
+    pub run: u64,
+    /// the first of them, or with a seed that is not 0, those from a page on that it chooses.
+    pub seed: u32,
 }
 
 /// What the VIFA capability of a physical function says.
@@ -146,13 +166,6 @@ impl RegisterFile {
 
     /// Lets `fault` happen to the next `times` commands `opcode` of the VF `vf`.
     pub fn arm(&self, vf: u32, opcode: Opcode, fault: Fault, times: u32) -> Result<Armed<'_>> {
-        ensure!(
-            self.slots() > 0,
-            "the device's property fault-injection is off"
-        );
-        let slot = (0..self.slots())
-            .find(|slot| self.slot(*slot, hw::VIFA_FAULT_COUNT) == 0)
-            .context("all fault slots are in use")?;
         let (kind, value, offset, width) = match fault {
             Fault::Status(status) => (hw::VIFA_FAULT_STATUS, status.into(), 0, 0),
             Fault::Hang => (hw::VIFA_FAULT_HANG, 0, 0, 0),
@@ -168,8 +181,9 @@ impl RegisterFile {
             } => (hw::VIFA_FAULT_PATCH, value, offset, width),
             Fault::Tag(flipped) => (hw::VIFA_FAULT_TAG, flipped, 0, 0),
             Fault::NoInterrupt => (hw::VIFA_FAULT_NO_INTERRUPT, 0, 0, 0),
+            Fault::LogLost => (hw::VIFA_FAULT_LOG_LOST, 0, 0, 0),
         };
-        for (register, value) in [
+        self.arm_slot(&[
             (hw::VIFA_FAULT_KIND, kind),
             (hw::VIFA_FAULT_VF, vf),
             (hw::VIFA_FAULT_FRAME, opcode.frame),
@@ -179,13 +193,59 @@ impl RegisterFile {
             (hw::VIFA_FAULT_OFFSET, offset),
             (hw::VIFA_FAULT_WIDTH, width),
             (hw::VIFA_FAULT_COUNT, times),
-        ] {
-            self.registers.write(slot_register(slot, register), value);
+        ])
+        .with_context(|| format!("{fault:?}"))
+    }
+
+    /// Writes `values` to the registers of a free slot; the last one is the count.
+    fn arm_slot(&self, values: &[(u32, u32)]) -> Result<Armed<'_>> {
+        ensure!(
+            self.slots() > 0,
+            "the device's property fault-injection is off"
+        );
+        let slot = (0..self.slots())
+            .find(|slot| self.slot(*slot, hw::VIFA_FAULT_COUNT) == 0)
+            .context("all fault slots are in use")?;
+        for (register, value) in values {
+            self.registers.write(slot_register(slot, *register), *value);
         }
-        if self.slot(slot, hw::VIFA_FAULT_COUNT) != times {
-            bail!("the device does not take the fault {fault:?}");
+        if self.slot(slot, hw::VIFA_FAULT_COUNT) == 0 {
+            bail!("the device does not take the fault");
         }
         Ok(Armed { file: self, slot })
+    }
+
+    /// Sabotages the log of the VF `vf`: one in `pages` pages that it writes is not logged.
+    pub fn sabotage_log(&self, vf: u32, pages: u64) -> Result<Armed<'_>> {
+        self.arm_slot(&[
+            (hw::VIFA_FAULT_KIND, hw::VIFA_FAULT_LOG_DROP),
+            (hw::VIFA_FAULT_VF, vf),
+            (hw::VIFA_FAULT_VALUE_LOW, pages as u32),
+            (hw::VIFA_FAULT_VALUE_HIGH, (pages >> 32) as u32),
+            (hw::VIFA_FAULT_COUNT, hw::VIFA_FAULT_ALWAYS),
+        ])
+    }
+
+    /// Marks pages in the log of the VF `vf`, which writes nothing.
+    pub fn mark(&self, vf: u32, marks: Marks) -> Result<()> {
+        let pairs = [
+            (hw::VIFA_FAULT_MARK_START_LOW, marks.range.iova),
+            (hw::VIFA_FAULT_MARK_LENGTH_LOW, marks.range.length),
+            (hw::VIFA_FAULT_MARK_STRIDE_LOW, marks.stride),
+            (hw::VIFA_FAULT_MARK_RUN_LOW, marks.run),
+        ];
+        let write = |register: u32, value: u32| self.registers.write(register as usize, value);
+        write(hw::VIFA_FAULT_MARK_VF, vf);
+        write(hw::VIFA_FAULT_MARK_SEED, marks.seed);
+        for (register, value) in pairs {
+            write(register, value as u32);
+            write(register + 4, (value >> 32) as u32);
+        }
+        write(hw::VIFA_FAULT_MARK, 1);
+        if self.registers.read::<u32>(hw::VIFA_FAULT_MARK as usize) != 1 {
+            bail!("the device does not take {marks:?}");
+        }
+        Ok(())
     }
 
     /// Counts the commands `opcode` of the VF `vf`: a fault that changes nothing.
