@@ -62,10 +62,11 @@ impl TryFrom<&Identity> for identity::Identity {
 }
 
 /// The features, by name.
-const FEATURES: [(u32, &str); 3] = [
+const FEATURES: [(u32, &str); 4] = [
     (headers::VIFA_FEATURE_P2P, "P2P"),
     (headers::VIFA_FEATURE_DIRTY_LOG, "DIRTY_LOG"),
     (headers::VIFA_FEATURE_LOCAL_MEMORY, "LOCAL_MEMORY"),
+    (headers::VIFA_FEATURE_LOCAL_DIRTY, "LOCAL_DIRTY"),
 ];
 
 /// The names of the `features`; a number for bits without a name.

@@ -74,6 +74,7 @@ fn constants() {
     assert_eq!(identity::FEATURE_P2P, c::VIFA_FEATURE_P2P);
     assert_eq!(identity::FEATURE_DIRTY_LOG, c::VIFA_FEATURE_DIRTY_LOG);
     assert_eq!(identity::FEATURE_LOCAL_MEMORY, c::VIFA_FEATURE_LOCAL_MEMORY);
+    assert_eq!(identity::FEATURE_LOCAL_DIRTY, c::VIFA_FEATURE_LOCAL_DIRTY);
     assert_eq!(records::ALIGN, c::VIFA_RECORD_ALIGN as usize);
     assert_eq!(u32::from(records::VERSION), c::VIFA_RESOURCES_VERSION);
     assert_eq!(
@@ -113,6 +114,7 @@ fn the_stream_has_the_hardware_interfaces_terms() {
         c::VIFA_FEATURE_LOCAL_MEMORY,
         c::VIFA_HW_FEATURE_LOCAL_MEMORY,
     );
+    assert_eq!(c::VIFA_FEATURE_LOCAL_DIRTY, c::VIFA_HW_FEATURE_LOCAL_DIRTY);
 
     assert_eq!(c::VIFA_RESOURCE_CONFIGURATION, c::VIFA_RECORD_CONFIGURATION);
     assert_eq!(c::VIFA_RESOURCE_QUEUE, c::VIFA_RECORD_QUEUE);
