@@ -50,22 +50,32 @@ impl Bed {
 
     /// Finds the physical function and changes nothing.
     pub fn find(settings: &Settings) -> Result<Self> {
-        Self::find_with(settings, hw::VIFA_HW_FEATURE_P2P)
+        Self::find_with(settings, |features| features & hw::VIFA_HW_FEATURE_P2P != 0)
             .context("there is no VIFA reference device")
     }
 
     /// A bed on another reference device, whose VFs have no P2P-quiesced run state.
     pub fn without_p2p(&self) -> Result<Self> {
-        let bed = Self::find_with(&self.settings, 0)
-            .context("there is no VIFA reference device with p2p=off")?;
+        self.without(hw::VIFA_HW_FEATURE_P2P, "p2p")
+    }
+
+    /// A bed on another reference device, whose VFs do not know which local memory has changed.
+    pub fn without_local_dirty(&self) -> Result<Self> {
+        self.without(hw::VIFA_HW_FEATURE_LOCAL_DIRTY, "local-dirty")
+    }
+
+    /// A bed on the first reference device without `feature`, which the device's `property` gives.
+    fn without(&self, feature: u32, property: &str) -> Result<Self> {
+        let bed = Self::find_with(&self.settings, |features| features & feature == 0)
+            .with_context(|| format!("there is no VIFA reference device with {property}=off"))?;
         bed.restore()?;
         Ok(bed)
     }
 
-    /// Finds the first reference device that has the feature P2P just as `p2p` says.
-    fn find_with(settings: &Settings, p2p: u32) -> Result<Self> {
+    /// Finds the first reference device whose features `fit`.
+    fn find_with(settings: &Settings, fit: impl Fn(u32) -> bool) -> Result<Self> {
         for pf in PciFunction::find(hw::VIFA_REFERENCE_VENDOR, hw::VIFA_REFERENCE_PF_DEVICE)? {
-            if Capability::of(&pf)?.features & hw::VIFA_HW_FEATURE_P2P == p2p {
+            if fit(Capability::of(&pf)?.features) {
                 let settings = settings.clone();
                 return Ok(Self { pf, settings });
             }
