@@ -21,13 +21,13 @@ use crate::{
     process::wait_for_event,
     sys::Mapping,
     sysfs::PciFunction,
-    vfio::{AddressSpace, Device, DmaMemory, Interrupt},
+    vfio::{AddressSpace, Device, DmaMemory, Interrupt, IovaRange},
 };
 
 /// How long the engine at full speed may take for a command.
 pub const COMPLETION_TIMEOUT: Duration = Duration::from_secs(10);
-/// Entries of each ring.
-pub const ENTRIES: u32 = 16;
+/// Entries of each ring, where nothing else is said.
+const ENTRIES: u32 = 16;
 
 const COMMAND_REGISTER: u64 = 0x04;
 const COMMAND_MEMORY: u16 = 0x0002;
@@ -202,17 +202,30 @@ impl Command {
 #[derive(Debug)]
 pub struct Engine {
     rings: DmaMemory,
+    /// Of each ring: a power of two.
+    entries: u32,
     submitted: u32,
     completed: u32,
 }
 
-const COMPLETIONS: usize = ENTRIES as usize * size_of::<vifa_reference_submission>();
-
 impl Engine {
     /// Puts rings at `iova` and enables `vf`'s engine with them.
     pub fn new(vf: &Vf, space: &Arc<AddressSpace>, iova: u64) -> Result<Self> {
+        Self::with_entries(vf, space, iova, ENTRIES)
+    }
+
+    /// As [`Self::new`], with rings of `entries`, a power of two up to `VIFA_REFERENCE_RING_MAX`.
+    pub fn with_entries(
+        vf: &Vf,
+        space: &Arc<AddressSpace>,
+        iova: u64,
+        entries: u32,
+    ) -> Result<Self> {
+        let entry = size_of::<vifa_reference_submission>() + size_of::<vifa_reference_completion>();
+        let length = (entries as usize * entry).next_multiple_of(4096);
         let mut engine = Self {
-            rings: DmaMemory::new(space, iova, 4096)?,
+            rings: DmaMemory::new(space, iova, length)?,
+            entries,
             submitted: 0,
             completed: 0,
         };
@@ -220,17 +233,30 @@ impl Engine {
         Ok(engine)
     }
 
+    /// Where the completion ring stands in the rings' memory.
+    fn completions(&self) -> usize {
+        self.entries as usize * size_of::<vifa_reference_submission>()
+    }
+
+    /// The IOVAs that the device writes completions to.
+    pub fn completion_ring(&self) -> IovaRange {
+        let length = self.entries as usize * size_of::<vifa_reference_completion>();
+        IovaRange::new(self.rings.iova + self.completions() as u64, length as u64)
+    }
+
     /// Enables `vf`'s engine with empty rings, as after a reset.
     pub fn enable(&mut self, vf: &Vf) -> Result<()> {
         self.submitted = 0;
         self.completed = 0;
-        self.rings.memory.copy_in(0, &[0; 4096]);
+        for at in (0..self.rings.memory.length()).step_by(size_of::<u64>()) {
+            self.rings.memory.write(at, 0u64);
+        }
         vf.set_register(hw::VIFA_REFERENCE_CONTROL, 0);
-        vf.set_register(hw::VIFA_REFERENCE_RING_ENTRIES, ENTRIES);
+        vf.set_register(hw::VIFA_REFERENCE_RING_ENTRIES, self.entries);
         vf.set_register_pair(hw::VIFA_REFERENCE_SUBMISSION_LOW, self.rings.iova);
         vf.set_register_pair(
             hw::VIFA_REFERENCE_COMPLETION_LOW,
-            self.rings.iova + COMPLETIONS as u64,
+            self.completion_ring().iova,
         );
         vf.set_register(
             hw::VIFA_REFERENCE_CONTROL,
@@ -250,31 +276,77 @@ impl Engine {
 
     /// Where the next completion will stand in the rings' memory.
     fn completion_slot(&self) -> usize {
-        COMPLETIONS + (self.completed % ENTRIES) as usize * size_of::<vifa_reference_completion>()
+        let entry = (self.completed % self.entries) as usize;
+        self.completions() + entry * size_of::<vifa_reference_completion>()
     }
 
     /// The phase that the next completion will carry.
     fn phase(&self) -> u16 {
-        1 - (self.completed / ENTRIES) as u16 % 2
+        1 - (self.completed / self.entries) as u16 % 2
+    }
+
+    /// Commands that can be submitted now.
+    pub fn room(&self) -> u32 {
+        self.entries - self.outstanding()
     }
 
     /// Submits `command`. Its id is the number of commands before it.
     pub fn submit(&mut self, vf: &Vf, command: Command) -> Result<()> {
-        if self.outstanding() == ENTRIES {
-            bail!("the test submits more than the {ENTRIES} commands that the ring holds");
+        self.submit_all(vf, [command])
+    }
+
+    /// Submits `commands`, and tells the device of them once.
+    pub fn submit_all(
+        &mut self,
+        vf: &Vf,
+        commands: impl IntoIterator<Item = Command>,
+    ) -> Result<()> {
+        for command in commands {
+            if self.room() == 0 {
+                bail!(
+                    "the test submits more than the {} commands that the ring holds",
+                    self.entries
+                );
+            }
+            let entry = (self.submitted % self.entries) as usize;
+            self.rings.memory.write(
+                entry * size_of::<vifa_reference_submission>(),
+                command.submission(self.submitted),
+            );
+            self.submitted = self.submitted.wrapping_add(1);
         }
-        let slot = (self.submitted % ENTRIES) as usize * size_of::<vifa_reference_submission>();
-        let submission = command.submission(self.submitted);
-        self.rings
-            .memory
-            .copy_in(slot, crate::sys::bytes_of(&submission));
-        self.submitted = self.submitted.wrapping_add(1);
         vf.set_register(hw::VIFA_REFERENCE_SUBMISSION_TAIL, self.submitted);
         Ok(())
     }
 
     /// Takes the next completion, if there is one; it must be that of the next command.
     pub fn take_completion(&mut self, vf: &Vf) -> Result<Option<vifa_reference_completion>> {
+        let completion = self.next_completion()?;
+        if completion.is_some() {
+            vf.set_register(hw::VIFA_REFERENCE_COMPLETION_HEAD, self.completed);
+        }
+        Ok(completion)
+    }
+
+    /// Takes all completions that there are, each of which must tell of success; returns how many.
+    pub fn take_completions(&mut self, vf: &Vf) -> Result<u32> {
+        let before = self.completed;
+        while let Some(completion) = self.next_completion()? {
+            expect::equal(
+                "status of a completion",
+                u32::from(completion.status),
+                hw::VIFA_REFERENCE_COMPLETION_SUCCESS,
+            )?;
+        }
+        let taken = self.completed.wrapping_sub(before);
+        if taken > 0 {
+            vf.set_register(hw::VIFA_REFERENCE_COMPLETION_HEAD, self.completed);
+        }
+        Ok(taken)
+    }
+
+    /// As [`Self::take_completion`], without telling the device.
+    fn next_completion(&mut self) -> Result<Option<vifa_reference_completion>> {
         let slot = self.completion_slot();
         let there: u16 = self
             .rings
@@ -286,7 +358,6 @@ impl Engine {
         let completion: vifa_reference_completion = self.rings.memory.read(slot);
         expect::equal("id of a completion", completion.id, self.completed)?;
         self.completed = self.completed.wrapping_add(1);
-        vf.set_register(hw::VIFA_REFERENCE_COMPLETION_HEAD, self.completed);
         Ok(Some(completion))
     }
 

@@ -170,7 +170,7 @@ impl AddressSpace {
 #[derive(Debug)]
 pub struct DmaMemory {
     /// The memory as this process sees it.
-    pub memory: Mapping,
+    pub memory: Arc<Mapping>,
     /// Where the devices see it.
     pub iova: u64,
     space: Arc<AddressSpace>,
@@ -179,7 +179,17 @@ pub struct DmaMemory {
 impl DmaMemory {
     /// Maps `length` bytes, a multiple of the page size, at `iova`.
     pub fn new(space: &Arc<AddressSpace>, iova: u64, length: usize) -> Result<Self> {
-        let memory = Mapping::anonymous(length).context("mmap")?;
+        let memory = Arc::new(Mapping::anonymous(length).context("mmap")?);
+        Self::of(memory, space, iova)
+    }
+
+    /// Maps the same memory at `iova` as well.
+    pub fn again(&self, iova: u64) -> Result<Self> {
+        Self::of(self.memory.clone(), &self.space, iova)
+    }
+
+    fn of(memory: Arc<Mapping>, space: &Arc<AddressSpace>, iova: u64) -> Result<Self> {
+        let length = memory.length();
         space
             .map(&memory, iova)
             .with_context(|| format!("DMA mapping of {length:#x} bytes at {iova:#x}"))?;
