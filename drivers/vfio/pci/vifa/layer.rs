@@ -45,12 +45,14 @@
 
 pub(crate) mod address;
 pub(crate) mod check;
+pub(crate) mod granules;
 pub(crate) mod identity;
 pub(crate) mod interface;
 pub(crate) mod progress;
 pub(crate) mod records;
 pub(crate) mod relation;
 pub(crate) mod restore;
+mod rounds;
 pub(crate) mod save;
 pub(crate) mod state;
 pub(crate) mod stream;

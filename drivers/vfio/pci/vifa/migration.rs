@@ -200,7 +200,7 @@ impl<B: Backend> Machine<B> {
             Step::StopSave => {
                 let session = sending.ok_or(EINVAL)?;
                 self.run(RunState::Stopped, Phase::StopCopy(session.clone()))?;
-                session.stopped();
+                session.stopped(None);
             }
             Step::BeginSave => {
                 let (session, file) = self.begin(Begin::Stopped, device)?;
@@ -370,9 +370,13 @@ impl<B: Backend> Migration<B> {
         })
     }
 
-    /// Returns how many bytes stop-copy would transfer, at the most.
+    /// Returns how many bytes stop-copy would transfer, or has yet to transfer, at the most.
     pub(crate) fn data_size(&self) -> Result<u64> {
         self.with(|machine| {
+            let left = machine.phase.sending().map(|session| session.left());
+            if let Some(Ok(Some(left))) = left {
+                return Ok(left);
+            }
             let mapped = machine.backend.mapped()?;
             Ok(Saver::<Error>::estimate(machine.backend.identity(), mapped))
         })

@@ -202,6 +202,19 @@ impl Part {
         }
     }
 
+    /// Returns how many bytes the runs have whose data was not yet transferred.
+    pub(super) fn bytes_left(&self) -> u64 {
+        let (index, done) = self.next;
+
+        match self.space {
+            Space::Local => entries(&self.bytes)
+                .skip(index)
+                .fold(0_u64, |bytes, entry| bytes.saturating_add(entry.length))
+                .saturating_sub(done),
+            Space::Guest => 0,
+        }
+    }
+
     /// Goes on to the next run.
     pub(super) fn advance(&mut self) {
         let (index, done) = self.next;
@@ -216,27 +229,44 @@ impl Part {
     }
 }
 
-/// Composes a part that lists mapped local memory.
+/// Composes a part.
 pub(super) struct Composer {
     bytes: Bytes,
+    space: Space,
+    round: u32,
     granule: u32,
     count: u32,
-    /// Sequence number of the first data section of the next range.
+    /// Sequence number of the first data section of the next range of local memory.
     sequence: u64,
 }
 
 impl Composer {
-    /// Begins a part that stands in the section with this sequence number.
-    pub(super) fn new(
+    /// Begins a part that lists local memory, in the section with this sequence number.
+    pub(super) fn local(
         buffer: &mut Buffer,
+        round: u32,
         granule: u32,
         sequence: u64,
     ) -> Result<Self, OutOfMemory> {
         Ok(Self {
             bytes: buffer.take(AddressHeader::LENGTH)?,
+            space: Space::Local,
+            round,
             granule,
             count: 0,
             sequence: sequence.saturating_add(1),
+        })
+    }
+
+    /// Begins a part that lists guest memory in pages of `page_size` bytes.
+    fn guest(buffer: &mut Buffer, page_size: u32) -> Result<Self, OutOfMemory> {
+        Ok(Self {
+            bytes: buffer.take(AddressHeader::LENGTH)?,
+            space: Space::Guest,
+            round: 0,
+            granule: page_size,
+            count: 0,
+            sequence: 0,
         })
     }
 
@@ -245,7 +275,7 @@ impl Composer {
         self.count >= RANGES_MAX
     }
 
-    /// Appends a range, which the caller has validated.
+    /// Appends a range. Its place behind the ranges before, and its unit, are the caller's care.
     pub(super) fn push(&mut self, range: Range) -> Result<(), OutOfMemory> {
         let start = self.bytes.len();
         let entry = AddressEntry {
@@ -260,15 +290,17 @@ impl Composer {
             *end = entry.encode();
         }
         self.count = self.count.saturating_add(1);
-        self.sequence = self.sequence.saturating_add(range.sections());
+        if let Space::Local = self.space {
+            self.sequence = self.sequence.saturating_add(range.sections());
+        }
         Ok(())
     }
 
-    /// Returns the part; `None` if it has no range.
-    pub(super) fn finish(mut self) -> Option<Part> {
+    /// Returns the part; the buffer takes back what has no range.
+    pub(super) fn finish(mut self, buffer: &mut Buffer) -> Option<Part> {
         let header = AddressHeader {
-            space: Space::Local as u32,
-            round: 0,
+            space: self.space as u32,
+            round: self.round,
             granule: self.granule,
             count: self.count,
         };
@@ -276,11 +308,76 @@ impl Composer {
         if let Some(start) = self.bytes.first_chunk_mut() {
             *start = header.encode();
         }
-        (self.count != 0).then_some(Part {
+        let part = Part {
             bytes: self.bytes,
-            space: Space::Local,
+            space: self.space,
             next: (0, 0),
+        };
+        if self.count == 0 {
+            buffer.put_back(part);
+            return None;
+        }
+        Some(part)
+    }
+}
+
+/// Guest memory whose pages are tracked.
+pub(crate) struct Tracked {
+    /// Bytes of a page.
+    page_size: u32,
+    /// The ranges, as entries: they ascend and do not touch.
+    entries: Bytes,
+    /// How many of them parts have listed.
+    listed: usize,
+}
+
+impl Tracked {
+    /// Makes a list of `ranges`, which ascend and do not overlap, in pages of `page_size` bytes.
+    pub(crate) fn new(
+        page_size: u32,
+        ranges: impl IntoIterator<Item = Range>,
+    ) -> Result<Self, OutOfMemory> {
+        let mut ranges = ranges.into_iter().peekable();
+        let mut entries = Bytes::with_capacity(0)?;
+
+        while let Some(mut range) = ranges.next() {
+            while let Some(next) = ranges.next_if(|next| next.start == range.end()) {
+                range.length = range.length.saturating_add(next.length);
+            }
+            entries.resize_zeroed(entries.len().saturating_add(AddressEntry::LENGTH))?;
+            if let Some(end) = entries.last_chunk_mut() {
+                *end = AddressEntry {
+                    start: range.start,
+                    length: range.length,
+                    sequence: 0,
+                }
+                .encode();
+            }
+        }
+        Ok(Self {
+            page_size,
+            entries,
+            listed: 0,
         })
+    }
+
+    /// Composes the next part; `None` when all ranges are listed.
+    pub(super) fn compose(&mut self, buffer: &mut Buffer) -> Result<Option<Part>, OutOfMemory> {
+        let mut composer = Composer::guest(buffer, self.page_size)?;
+        let position = self.listed.saturating_mul(AddressEntry::LENGTH);
+        let left = self.entries.get(position..).unwrap_or_default();
+
+        for entry in left.chunks_exact(AddressEntry::LENGTH) {
+            let (false, Ok(entry)) = (composer.is_full(), AddressEntry::decode(entry)) else {
+                break;
+            };
+            composer.push(Range {
+                start: entry.start,
+                length: entry.length,
+            })?;
+            self.listed = self.listed.saturating_add(1);
+        }
+        Ok(composer.finish(buffer))
     }
 }
 

@@ -24,8 +24,10 @@ pub(crate) const FEATURE_P2P: u32 = 0x1;
 pub(crate) const FEATURE_DIRTY_LOG: u32 = 0x2;
 /// Feature: the device has local memory.
 pub(crate) const FEATURE_LOCAL_MEMORY: u32 = 0x4;
+/// Feature: the device knows which local memory has changed.
+pub(crate) const FEATURE_LOCAL_DIRTY: u32 = 0x8;
 
-const FEATURES: u32 = FEATURE_P2P | FEATURE_DIRTY_LOG | FEATURE_LOCAL_MEMORY;
+const FEATURES: u32 = FEATURE_P2P | FEATURE_DIRTY_LOG | FEATURE_LOCAL_MEMORY | FEATURE_LOCAL_DIRTY;
 
 /// Smallest granule of local memory, in bytes.
 pub(crate) const GRANULE_MIN: u32 = 0x1000;

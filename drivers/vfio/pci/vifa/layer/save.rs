@@ -7,15 +7,16 @@
 //! stands in a part of the address record file. Bulk data is never copied on its way from there to
 //! the reader.
 //!
-//! The sections that say who sends what to whom can go out while the device runs; the rest follows
-//! when it has stopped.
+//! What says who sends what to whom can go out while the device runs, and so can its local memory,
+//! if it knows what it changes of that afterwards ([`super::rounds`]). The rest follows when it has
+//! stopped.
 
 use super::{
     address::{
         Buffer,
-        Composer,
         Part,
         Range,
+        Tracked,
         RANGES_MAX, //
     },
     check::{
@@ -23,7 +24,10 @@ use super::{
         Expectation,
         Violation, //
     },
-    identity::Identity,
+    identity::{
+        Identity,
+        FEATURE_LOCAL_DIRTY, //
+    },
     interface::Interfaces,
     progress::Progress,
     records::{
@@ -31,6 +35,10 @@ use super::{
         Table, //
     },
     relation::Relations,
+    rounds::{
+        Pending,
+        Rounds, //
+    },
     stream::{
         AddressEntry,
         AddressHeader,
@@ -56,7 +64,8 @@ use core::{
 
 /// A device whose state is saved.
 ///
-/// While it runs, only [`Self::identity`] and [`Self::interfaces`] are asked for.
+/// The control plane is asked for when it has stopped; local memory before only if it has
+/// [`FEATURE_LOCAL_DIRTY`].
 pub(crate) trait Source {
     /// Why the device did not do what it was asked.
     type Error: Copy;
@@ -70,9 +79,21 @@ pub(crate) trait Source {
     /// Fills the buffer with the records of the control plane.
     fn read_control(&mut self) -> Result<(), Self::Error>;
 
-    /// Returns the first run of mapped local memory that begins at or behind the offset `from`;
-    /// `None` if there is none.
-    fn next_mapped(&mut self, from: u64) -> Result<Option<Range>, Self::Error>;
+    /// Returns how often the guest has configured the device anew, modulo 2^32.
+    fn configurations(&mut self) -> Result<u32, Self::Error>;
+
+    /// Returns the bitmap of the granules that are mapped, of those in `length` bytes of local memory
+    /// from `offset` on: bit 0 of byte 0 is the first. There is a bit for each granule, and padding
+    /// up to a whole byte, which may be anything.
+    ///
+    /// Both are multiples of the granule; these are at most [`super::granules::WINDOW`] granules.
+    fn mapped(&mut self, offset: u64, length: u64) -> Result<&[u8], Self::Error>;
+
+    /// As [`Self::mapped`], of the granules that have changed since this was last asked.
+    ///
+    /// A change that the device makes of what it reads for [`Self::read_local`], and from the moment
+    /// when it may begin with that, is still to come.
+    fn changed(&mut self, offset: u64, length: u64) -> Result<&[u8], Self::Error>;
 
     /// Fills the buffer with `length` bytes of local memory from `offset` on.
     ///
@@ -95,8 +116,8 @@ pub(crate) trait Source {
 pub(crate) enum SaveError<E> {
     /// The device's identity cannot be true.
     Identity(Violation),
-    /// A run of mapped local memory is not in local memory, or not in order.
-    Mapped(Violation),
+    /// A bitmap of local memory is not one.
+    Bitmap(Violation),
     /// The device did not give as many bytes as it had to.
     Piece(Violation),
     /// The device gave a control plane that is malformed.
@@ -111,7 +132,7 @@ impl<E: fmt::Debug> fmt::Display for SaveError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Identity(violation) => write!(f, "identity: {violation}"),
-            Self::Mapped(violation) => write!(f, "mapped local memory: {violation}"),
+            Self::Bitmap(violation) => write!(f, "bitmap of local memory: {violation}"),
             Self::Piece(violation) => write!(f, "what the device gave: {violation}"),
             Self::Record(invalid) => write!(f, "control plane: {invalid}"),
             Self::OutOfMemory => write!(f, "no memory for the address record file"),
@@ -164,7 +185,7 @@ impl Head {
 /// When a stream is begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Begin {
-    /// While the device runs: the stream pauses behind the relations.
+    /// While the device runs: the stream pauses wherever there is nothing to send.
     PreCopy,
     /// When the device has stopped.
     Stopped,
@@ -175,22 +196,63 @@ pub(crate) enum Begin {
 pub(crate) enum Piece<'a> {
     /// These bytes; at least one.
     Bytes(&'a [u8]),
-    /// Nothing more before the device has stopped.
+    /// Nothing more before the device changes something, or has stopped.
     Pause,
     /// Nothing more.
     End,
+}
+
+/// What the reader of a stream knows of `VFIO_MIG_GET_PRECOPY_INFO`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InfoVersion {
+    /// Initial data comes once.
+    V1,
+    /// Initial data may come again: `VFIO_PRECOPY_INFO_REINIT`.
+    V2,
+}
+
+/// What is left to read of a device that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Outstanding {
+    /// Bytes that have to be read before the device should be stopped.
+    pub(crate) initial: u64,
+    /// Bytes that the device has changed since.
+    pub(crate) changed: u64,
+    /// Since this was last asked, the guest has configured the device anew: what is left has become
+    /// initial data.
+    pub(crate) reinitialised: bool,
 }
 
 /// The section that comes next.
 enum Stage {
     Identity,
     Relations,
-    /// Another part of the address record file, if there is more mapped local memory.
+    /// Another part of the address record file; the control plane, if there is none.
     Address,
     /// The data of this part.
     Data(Part),
     End,
     Finished,
+}
+
+/// Whether there is a piece.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Advance {
+    Piece,
+    /// Not before the device changes something, or has stopped.
+    Pause,
+    End,
+}
+
+/// How much is known of what a device changes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Knowledge {
+    /// It runs, and may change anything.
+    Running,
+    /// It has stopped; what it changed before that was not yet asked for.
+    Stopped,
+    /// It has stopped, and all is known.
+    Complete,
 }
 
 /// Where the part of a piece is that [`Saver`] does not hold in its [`Head`].
@@ -204,76 +266,18 @@ enum Body {
     Source,
 }
 
-/// Finds mapped local memory.
-struct Survey {
-    /// Everything before this offset was found.
-    from: u64,
-    /// A range that was found and is yet to be returned.
-    ahead: Option<Range>,
-}
-
-impl Survey {
-    /// Nothing was found yet.
-    const BEGIN: Self = Self {
-        from: 0,
-        ahead: None,
-    };
-
-    /// Returns the next run that the device names.
-    fn find<S: Source>(&mut self, source: &mut S) -> Result<Option<Range>, SaveError<S::Error>> {
-        if let Some(range) = self.ahead.take() {
-            return Ok(Some(range));
-        }
-
-        let &Identity {
-            granule,
-            local_memory,
-            ..
-        } = source.identity();
-        if self.from >= local_memory {
-            return Ok(None);
-        }
-
-        let found = source.next_mapped(self.from).map_err(SaveError::Device)?;
-        self.from = match found {
-            Some(range) => {
-                let from = Expectation::AtLeast(self.from);
-
-                range
-                    .validate(Some(from), granule.into(), local_memory)
-                    .map_err(SaveError::Mapped)?;
-                range.end()
-            }
-            None => local_memory,
-        };
-        Ok(found)
-    }
-
-    /// Returns the next range: all adjacent runs together.
-    fn next<S: Source>(&mut self, source: &mut S) -> Result<Option<Range>, SaveError<S::Error>> {
-        let Some(mut range) = self.find(source)? else {
-            return Ok(None);
-        };
-
-        while let Some(run) = self.find(source)? {
-            if run.start != range.end() {
-                self.ahead = Some(run);
-                break;
-            }
-            range.length = range.length.saturating_add(run.length);
-        }
-        Ok(Some(range))
-    }
-}
-
 /// Makes a stream.
 ///
 /// After an error the stream stays broken: every later call returns the same error.
 pub(crate) struct Saver<E> {
     stage: Stage,
-    /// Whether the device has stopped.
-    stopped: bool,
-    survey: Survey,
+    knowledge: Knowledge,
+    /// `None`: local memory was not yet looked at.
+    rounds: Option<Rounds>,
+    /// Guest memory that is yet to be listed.
+    tracked: Option<Tracked>,
+    /// The run that the source was told of ahead.
+    announced: Option<Range>,
     /// For parts of the address record file.
     buffer: Buffer,
     head: Head,
@@ -303,8 +307,13 @@ impl<E: Copy> Saver<E> {
     pub(crate) fn new(begin: Begin) -> Self {
         Self {
             stage: Stage::Identity,
-            stopped: begin == Begin::Stopped,
-            survey: Survey::BEGIN,
+            knowledge: match begin {
+                Begin::PreCopy => Knowledge::Running,
+                Begin::Stopped => Knowledge::Stopped,
+            },
+            rounds: None,
+            tracked: None,
+            announced: None,
             buffer: Buffer::UNUSED,
             head: Head::EMPTY,
             body: Body::Empty,
@@ -345,17 +354,105 @@ impl<E: Copy> Saver<E> {
 
     /// Takes note that the device has stopped: the rest of the stream may follow.
     pub(crate) fn stopped(&mut self) {
-        self.stopped = true;
+        if self.knowledge == Knowledge::Running {
+            self.knowledge = Knowledge::Stopped;
+        }
     }
 
     /// Returns whether the device has stopped, as far as is known here.
     pub(crate) fn has_stopped(&self) -> bool {
-        self.stopped
+        self.knowledge != Knowledge::Running
     }
 
-    /// Returns how many bytes are left of those that can be read while the device runs.
-    pub(crate) fn initial_bytes(&self) -> u64 {
-        (Self::INITIAL as u64).saturating_sub(self.progress.stream_bytes)
+    /// Has the address record file list guest memory that is tracked.
+    pub(crate) fn track(&mut self, tracked: Tracked) {
+        self.tracked = Some(tracked);
+    }
+
+    /// Returns what is left to read of a device that runs.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::remaining`].
+    pub(crate) fn outstanding<S: Source<Error = E>>(
+        &mut self,
+        source: &mut S,
+        version: InfoVersion,
+    ) -> Result<Outstanding, SaveError<E>> {
+        self.guarded(|saver| {
+            let reinitialised = match (saver.rounds(source)?, version) {
+                (Some(rounds), InfoVersion::V1) => {
+                    rounds.refresh(source)?;
+                    false
+                }
+                (Some(rounds), InfoVersion::V2) => rounds.review(source)?,
+                (None, _) => false,
+            };
+            let Pending {
+                mut initial,
+                mut changed,
+            } = saver.pending(source.identity());
+
+            let unread = saver.unread();
+            match &saver.rounds {
+                Some(rounds) if !rounds.is_initial() => changed = changed.saturating_add(unread),
+                _ => initial = initial.saturating_add(unread),
+            }
+            Ok(Outstanding {
+                initial,
+                changed,
+                reinitialised,
+            })
+        })
+    }
+
+    /// Returns the most bytes that are left to read if the device stops now, or has stopped; `None`
+    /// if that is not yet known.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::remaining`].
+    pub(crate) fn left<S: Source<Error = E>>(
+        &mut self,
+        source: &mut S,
+    ) -> Result<Option<u64>, SaveError<E>> {
+        self.guarded(|saver| {
+            match saver.rounds(source)? {
+                Some(rounds) => rounds.refresh(source)?,
+                None => return Ok(None),
+            }
+            let identity = source.identity();
+            let Pending { initial, changed } = saver.pending(identity);
+            let bytes = [saver.unread(), initial, changed]
+                .into_iter()
+                .fold(0, u64::saturating_add);
+
+            Ok(Some(Self::estimate(identity, bytes)))
+        })
+    }
+
+    /// Returns what is left of local memory, but for the present part.
+    fn pending(&self, identity: &Identity) -> Pending {
+        match &self.rounds {
+            Some(rounds) => rounds.pending(identity.local_memory),
+            None => Pending {
+                initial: 0,
+                changed: 0,
+            },
+        }
+    }
+
+    /// Returns how many bytes are left of the piece, of the sections that say who sends what to whom,
+    /// and of the present part.
+    fn unread(&self) -> u64 {
+        let introduction = (Self::INITIAL as u64).saturating_sub(self.progress.stream_bytes);
+        let piece = self.length.saturating_sub(self.position) as u64;
+        let part = match &self.stage {
+            Stage::Data(part) => part.bytes_left(),
+            _ => 0,
+        };
+
+        introduction.max(piece).saturating_add(part)
     }
 
     /// Returns what was read so far.
@@ -372,21 +469,11 @@ impl<E: Copy> Saver<E> {
         &'a mut self,
         source: &'a mut S,
     ) -> Result<Piece<'a>, SaveError<E>> {
-        if let Some(error) = self.failed {
-            return Err(error);
+        match self.guarded(|saver| saver.advance(source))? {
+            Advance::Piece => {}
+            Advance::Pause => return Ok(Piece::Pause),
+            Advance::End => return Ok(Piece::End),
         }
-        if self.position >= self.length {
-            match self.stage {
-                Stage::Finished => return Ok(Piece::End),
-                Stage::Address if !self.stopped => return Ok(Piece::Pause),
-                _ => self
-                    .load(source)
-                    .inspect_err(|&error| self.failed = Some(error))?,
-            }
-        }
-
-        self.check_body(source)
-            .inspect_err(|&error| self.failed = Some(error))?;
 
         let head = self.head.as_slice();
         let bytes = match self.position.checked_sub(head.len()) {
@@ -398,6 +485,29 @@ impl<E: Copy> Saver<E> {
             },
         };
         Ok(Piece::Bytes(bytes.unwrap_or_default()))
+    }
+
+    /// Does `work`, unless something failed before; keeps the error if it fails.
+    fn guarded<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, SaveError<E>>,
+    ) -> Result<T, SaveError<E>> {
+        match self.failed {
+            Some(error) => Err(error),
+            None => work(self).inspect_err(|&error| self.failed = Some(error)),
+        }
+    }
+
+    /// Loads the next piece if the present one was used up.
+    fn advance<S: Source<Error = E>>(&mut self, source: &mut S) -> Result<Advance, SaveError<E>> {
+        if self.position >= self.length {
+            match self.load(source)? {
+                Advance::Piece => {}
+                nothing => return Ok(nothing),
+            }
+        }
+        self.check_body(source)?;
+        Ok(Advance::Piece)
     }
 
     /// Checks that the source still has what the piece was loaded with: as many bytes as that.
@@ -429,26 +539,29 @@ impl<E: Copy> Saver<E> {
         }
     }
 
-    /// Loads the next piece.
-    fn load<S: Source<Error = E>>(&mut self, source: &mut S) -> Result<(), SaveError<E>> {
+    /// Loads the next piece, if there is one.
+    fn load<S: Source<Error = E>>(&mut self, source: &mut S) -> Result<Advance, SaveError<E>> {
         self.head = Head::EMPTY;
         self.body = Body::Empty;
-
+        if let (Knowledge::Stopped, Some(rounds)) = (self.knowledge, &mut self.rounds) {
+            rounds.refresh(source)?;
+            self.knowledge = Knowledge::Complete;
+        }
         match mem::replace(&mut self.stage, Stage::Finished) {
             Stage::Identity => self.load_identity(source)?,
             Stage::Relations => self.load_relations(source.interfaces()),
-            Stage::Address => self.load_address(source)?,
+            Stage::Address => return self.load_address(source),
             Stage::Data(part) => match part.run() {
                 Some(run) => self.load_run(source, part, run)?,
                 None => {
                     self.buffer.put_back(part);
-                    self.load_address(source)?;
+                    return self.load_address(source);
                 }
             },
             Stage::End => self.load_end(source.interfaces()),
-            Stage::Finished => {}
+            Stage::Finished => return Ok(Advance::End),
         }
-        Ok(())
+        Ok(Advance::Piece)
     }
 
     fn load_identity<S: Source<Error = E>>(&mut self, source: &S) -> Result<(), SaveError<E>> {
@@ -478,29 +591,84 @@ impl<E: Copy> Saver<E> {
     }
 
     /// Loads a part of the address record file; the control plane, if there is no more to record.
-    fn load_address<S: Source<Error = E>>(&mut self, source: &mut S) -> Result<(), SaveError<E>> {
-        let identity = source.identity();
-        if identity.local_memory == 0 {
-            return self.load_control(source);
-        }
-
-        let sequence = self.loaded.sections;
-        let mut composer = Composer::new(&mut self.buffer, identity.granule, sequence)?;
-        while !composer.is_full() {
-            match self.survey.next(source)? {
-                Some(range) => composer.push(range)?,
-                None => break,
+    fn load_address<S: Source<Error = E>>(
+        &mut self,
+        source: &mut S,
+    ) -> Result<Advance, SaveError<E>> {
+        self.stage = Stage::Address;
+        let part = match self.next_part(source)? {
+            Some(part) => part,
+            None if !self.has_stopped() => return Ok(Advance::Pause),
+            None => {
+                let tracked = self.tracked.as_mut();
+                match tracked.map_or(Ok(None), |tracked| tracked.compose(&mut self.buffer))? {
+                    Some(part) => part,
+                    None => {
+                        self.load_control(source)?;
+                        return Ok(Advance::Piece);
+                    }
+                }
             }
-        }
-        let Some(part) = composer.finish() else {
-            return self.load_control(source);
         };
 
         self.loaded.addresses.count(&part);
         self.body = Body::Part;
         self.load_section(source.interfaces(), Kind::Address, &[], part.as_bytes());
         self.stage = Stage::Data(part);
-        Ok(())
+        Ok(Advance::Piece)
+    }
+
+    /// Returns the rounds of local memory, once it can be looked at.
+    fn rounds<S: Source<Error = E>>(
+        &mut self,
+        source: &mut S,
+    ) -> Result<Option<&mut Rounds>, SaveError<E>> {
+        let &Identity {
+            features,
+            local_memory,
+            ..
+        } = source.identity();
+        let running = !self.has_stopped();
+
+        if self.rounds.is_none()
+            && local_memory != 0
+            && (!running || features & FEATURE_LOCAL_DIRTY != 0)
+        {
+            self.rounds = Some(Rounds::begin(source, running)?);
+            if !running {
+                self.knowledge = Knowledge::Complete;
+            }
+        }
+        Ok(self.rounds.as_mut())
+    }
+
+    /// Returns the next part that lists local memory, if there is anything to send.
+    fn next_part<S: Source<Error = E>>(
+        &mut self,
+        source: &mut S,
+    ) -> Result<Option<Part>, SaveError<E>> {
+        let granule = source.identity().granule;
+        let sequence = self.loaded.sections;
+
+        self.rounds(source)?;
+        let Some(rounds) = &mut self.rounds else {
+            return Ok(None);
+        };
+        if let Some(part) = rounds.compose(&mut self.buffer, granule, sequence)? {
+            return Ok(Some(part));
+        }
+        if self.knowledge == Knowledge::Running {
+            rounds.refresh(source)?;
+        }
+        rounds.next();
+        Ok(rounds.compose(&mut self.buffer, granule, sequence)?)
+    }
+
+    /// The device may begin to read this run from now on.
+    fn reading(&mut self, run: Range) {
+        if let Some(rounds) = &mut self.rounds {
+            rounds.reading(run);
+        }
     }
 
     /// Loads the next run of `part`.
@@ -510,6 +678,10 @@ impl<E: Copy> Saver<E> {
         mut part: Part,
         run: Range,
     ) -> Result<(), SaveError<E>> {
+        // A run that was announced may have changed since.
+        if self.announced.take() != Some(run) {
+            self.reading(run);
+        }
         source
             .read_local(run.start, run.length as usize)
             .map_err(SaveError::Device)?;
@@ -522,6 +694,8 @@ impl<E: Copy> Saver<E> {
 
         part.advance();
         if let Some(next) = part.run() {
+            self.reading(next);
+            self.announced = Some(next);
             source.prefetch_local(next.start, next.length as usize);
         }
         self.stage = Stage::Data(part);

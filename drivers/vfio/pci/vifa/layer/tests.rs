@@ -8,14 +8,18 @@
 pub(crate) mod device;
 
 use super::{
-    address::Range,
+    address::{
+        Range,
+        Tracked, //
+    },
     check::{
         Expectation,
         Violation, //
     },
     identity::{
         Mismatch,
-        Rule, //
+        Rule,
+        FEATURE_LOCAL_MEMORY, //
     },
     interface::{
         Function,
@@ -34,6 +38,8 @@ use super::{
     },
     save::{
         Begin,
+        InfoVersion,
+        Outstanding,
         Piece,
         SaveError,
         Saver, //
@@ -139,6 +145,26 @@ macro_rules! suite {
             #[test]
             fn pause() -> Result<(), Failure> {
                 tests::pause()
+            }
+
+            #[test]
+            fn rounds() -> Result<(), Failure> {
+                tests::rounds()
+            }
+
+            #[test]
+            fn changes_while_read() -> Result<(), Failure> {
+                tests::changes_while_read()
+            }
+
+            #[test]
+            fn reinitialisation() -> Result<(), Failure> {
+                tests::reinitialisation()
+            }
+
+            #[test]
+            fn tracked() -> Result<(), Failure> {
+                tests::tracked()
             }
 
             #[test]
@@ -291,22 +317,18 @@ pub(crate) fn round_trip() -> Result<(), Failure> {
     Ok(())
 }
 
-/// While the device runs, a stream says what the device is and whom it sends to, and no more; the
-/// rest follows, and all of it is what a stopped device gives at once.
+/// Without word of what changes, a stream of a device that runs says what the device is and whom it
+/// sends to, and no more; the rest follows, and all of it is what a stopped device gives at once.
 pub(crate) fn pause() -> Result<(), Failure> {
     let mut source = filled()?;
+    source.identity.features = FEATURE_LOCAL_MEMORY;
     let mut saver = Saver::new(Begin::PreCopy);
     let mut stream = Bytes::with_capacity(0)?;
 
-    ensure!(saver.initial_bytes() == 248);
-    ensure!(saver.remaining(&mut source)? != Piece::Pause);
-    saver.consume(16);
-    ensure!(saver.initial_bytes() == 232);
-
-    let mut saver = Saver::new(Begin::PreCopy);
     source.read(&mut saver, &[5], &mut stream)?;
     ensure!(stream.len() == 248);
-    ensure!(saver.initial_bytes() == 0);
+    ensure!(left(&mut saver, &mut source)? == (0, 0));
+    ensure!(saver.left(&mut source)?.is_none());
     ensure!(saver.remaining(&mut source)? == Piece::Pause);
     ensure!(saver.progress().sections == 2);
     ensure!(saver.progress().data_bytes == 0);
@@ -326,10 +348,141 @@ pub(crate) fn pause() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Returns the bytes left of a device that runs: initial ones, and changed ones.
+fn left(
+    saver: &mut Saver<OutOfMemory>,
+    source: &mut Device,
+) -> Result<(u64, u64), SaveError<OutOfMemory>> {
+    let Outstanding {
+        initial, changed, ..
+    } = saver.outstanding(source, InfoVersion::V1)?;
+
+    Ok((initial, changed))
+}
+
+/// What is mapped goes out while the device runs, then what has changed; what is left for the time
+/// when it has stopped is what changed last.
+pub(crate) fn rounds() -> Result<(), Failure> {
+    let mut source = filled()?;
+    let mut saver = Saver::new(Begin::PreCopy);
+    let mut stream = Bytes::with_capacity(0)?;
+
+    ensure!(left(&mut saver, &mut source)? == (248 + 0x3000, 0));
+    source.read(&mut saver, WHOLE, &mut stream)?;
+    ensure!(left(&mut saver, &mut source)? == (0, 0));
+    ensure!(saver.progress().data_bytes == 0x3000);
+
+    source.fill(3);
+    source.fill(1);
+    ensure!(left(&mut saver, &mut source)? == (0, 0x2000));
+    source.read(&mut saver, &[100], &mut stream)?;
+    ensure!(saver.remaining(&mut source)? == Piece::Pause);
+    ensure!(saver.progress().data_bytes == 0x5000);
+
+    source.fill(15);
+    let bound = saver.left(&mut source)?;
+    ensure!(bound == Some(Saver::<OutOfMemory>::estimate(&IDENTITY, 0x1000)));
+    saver.stopped();
+    let before = stream.len() as u64;
+    source.read(&mut saver, WHOLE, &mut stream)?;
+    ensure!(saver.remaining(&mut source)? == Piece::End);
+    ensure!(saver.progress().data_bytes == 0x6000);
+    ensure!(bound.is_some_and(|bound| stream.len() as u64 - before <= bound));
+
+    let mut destination = Device::new(IDENTITY)?;
+    destination.restore(&stream, &[61])?;
+    ensure!(destination.has_state_of(&source));
+    Ok(())
+}
+
+/// What a device changes while it is read, even of the very run that it reads, is not lost.
+pub(crate) fn changes_while_read() -> Result<(), Failure> {
+    for moment in 0..64 {
+        let mut source = filled()?;
+        let mut saver = Saver::new(Begin::PreCopy);
+        let mut stream = Bytes::with_capacity(0)?;
+
+        let mut step = 0;
+        while let Piece::Bytes(piece) = saver.remaining(&mut source)? {
+            let mut bytes = Bytes::with_capacity(256)?;
+            bytes.resize_zeroed(piece.len().min(256))?;
+            let length = bytes.len();
+            bytes.copy_from_slice(piece.get(..length).unwrap_or_default());
+            saver.consume(length);
+            let start = stream.len();
+            stream.resize_zeroed(start + length)?;
+            stream
+                .get_mut(start..)
+                .unwrap_or_default()
+                .copy_from_slice(&bytes);
+
+            if step == moment {
+                source.change(15, 0x5a);
+                source.change(4, 0xa5);
+                left(&mut saver, &mut source)?;
+            }
+            step += 1;
+        }
+        saver.stopped();
+        source.read(&mut saver, WHOLE, &mut stream)?;
+
+        let mut destination = Device::new(IDENTITY)?;
+        destination.restore(&stream, WHOLE)?;
+        ensure!(destination.has_state_of(&source));
+    }
+    Ok(())
+}
+
+/// A device that is configured anew has new initial data, for whoever knows that there is such a
+/// thing.
+pub(crate) fn reinitialisation() -> Result<(), Failure> {
+    let mut source = filled()?;
+    let mut saver = Saver::new(Begin::PreCopy);
+    let mut stream = Bytes::with_capacity(0)?;
+    source.read(&mut saver, WHOLE, &mut stream)?;
+
+    source.configurations += 1;
+    source.fill(0);
+    ensure!(left(&mut saver, &mut source)? == (0, 0x1000));
+    for reinitialised in [true, false] {
+        let expected = Outstanding {
+            initial: 0x1000,
+            changed: 0,
+            reinitialised,
+        };
+        ensure!(saver.outstanding(&mut source, InfoVersion::V2)? == expected);
+    }
+    source.read(&mut saver, WHOLE, &mut stream)?;
+    ensure!(left(&mut saver, &mut source)? == (0, 0));
+    Ok(())
+}
+
+/// Guest memory that is tracked is listed once the device has stopped; ranges that touch are one.
+pub(crate) fn tracked() -> Result<(), Failure> {
+    let range = |start, length| Range { start, length };
+    let mut source = filled()?;
+    let mut saver = Saver::new(Begin::Stopped);
+    let mut stream = Bytes::with_capacity(0)?;
+    let ranges = [
+        range(0, 0x1000),
+        range(0x1000, 0x2000),
+        range(0x10_0000, 0x1000),
+    ];
+
+    saver.track(Tracked::new(0x1000, ranges)?);
+    source.read(&mut saver, WHOLE, &mut stream)?;
+    let mut destination = Device::new(IDENTITY)?;
+    let progress = destination.restore(&stream, WHOLE)?;
+    ensure!(progress.addresses.guest_ranges == 2);
+    ensure!(progress.addresses.guest_bytes == 0x4000);
+    ensure!(destination.has_state_of(&source));
+    Ok(())
+}
+
 /// Both parties have the same relationships, from the source's interfaces to the destination's; the
 /// source does not know the receivers.
 pub(crate) fn established() -> Result<(), Failure> {
-    let mut source = filled()?;
+    let mut source = Device::new(IDENTITY)?;
     let mut saver = Saver::new(Begin::PreCopy);
     let mut stream = Bytes::with_capacity(0)?;
     let mut restorer = Restorer::new();
@@ -471,14 +624,11 @@ pub(crate) fn wrong_length() -> Result<(), Failure> {
 pub(crate) fn lying_source() -> Result<(), Failure> {
     let mut source = filled()?;
 
-    source.lie = Some(Range {
-        start: 0xf000,
-        length: 0x2000,
-    });
-    let error = SaveError::Mapped(Violation {
+    source.missing_bitmap = 1;
+    let error = SaveError::Bitmap(Violation {
         field: "length",
-        expected: Expectation::AtMost(0x1000),
-        found: 0x2000,
+        expected: Expectation::Equal(2),
+        found: 1,
     });
     ensure!(matches!(source.save(WHOLE), Err(found) if found == error));
 

@@ -105,6 +105,12 @@ impl Region for Status {
             saved: counters.saved.to_le(),
             restored: counters.restored.to_le(),
             failed: counters.failed.to_le(),
+            log_page_size: 0,
+            log_ranges: 0,
+            log_bytes: 0,
+            log_reports: 0,
+            log_dirty_bytes: 0,
+            log_lost: 0,
         })
     }
 }

@@ -14,6 +14,7 @@ use super::status::{
 use crate::{
     backend::Backend,
     layer::{
+        address::Tracked,
         restore::{
             Class,
             RestoreError,
@@ -21,6 +22,8 @@ use crate::{
         },
         save::{
             Begin,
+            InfoVersion,
+            Outstanding,
             Piece,
             SaveError,
             Saver, //
@@ -32,6 +35,7 @@ use crate::{
             Direction,
             PreCopy,
             PreCopyInfo,
+            PreCopyVersion,
             Readiness,
             Stream,
             UserReader,
@@ -123,10 +127,14 @@ impl<B: Backend> Sending<B> {
         )
     }
 
-    /// The device has stopped: what is left of the stream may be read.
-    pub(super) fn stopped(&self) {
+    /// The device has stopped: what is left of the stream may be read. It lists the guest memory
+    /// that is tracked.
+    pub(super) fn stopped(&self, tracked: Option<Tracked>) {
         if let Transfer::Active(output) = &mut *self.transfer.lock() {
             output.saver.stopped();
+            if let Some(tracked) = tracked {
+                output.saver.track(tracked);
+            }
             output.reading = Reading::Open;
         }
         self.readiness_changed.notify_all();
@@ -143,7 +151,7 @@ impl<B: Backend> Sending<B> {
             SaveError::Device(error) => error,
             SaveError::OutOfMemory => ENOMEM,
             SaveError::Identity(_)
-            | SaveError::Mapped(_)
+            | SaveError::Bitmap(_)
             | SaveError::Piece(_)
             | SaveError::Record(_) => EIO,
         };
@@ -152,31 +160,54 @@ impl<B: Backend> Sending<B> {
             .error(errno, format_args!("cannot be saved: {error}"))
     }
 
-    /// Puts what is ready into the resident part of `user`.
-    fn put(&self, user: &mut UserWriter<'_>) -> Result<Reading> {
-        let mut transfer = self.transfer.lock();
+    /// Does `work` on the transfer, which ends if it fails.
+    fn advance<T>(
+        &self,
+        transfer: &mut Transfer<Output<B>>,
+        work: impl FnOnce(&mut Output<B>) -> Result<T, SaveError<Error>>,
+    ) -> Result<T> {
         let output = transfer.active()?;
-        let result = output.put(user);
+        let result = work(output);
         self.status
             .progressed(Role::Output, output.saver.progress());
-        match result {
-            Ok(reading) => {
-                if reading == Reading::Complete && output.reading != reading {
-                    self.status.ended(Outcome::Saved);
-                }
-                output.reading = reading;
-                Ok(reading)
+        result.map_err(|error| {
+            let error = self.fail(error);
+            *transfer = Transfer::Failed(error);
+            error
+        })
+    }
+
+    /// Puts what is ready into the resident part of `user`.
+    fn put(&self, user: &mut UserWriter<'_>) -> Result<Reading> {
+        self.advance(&mut self.transfer.lock(), |output| {
+            let reading = output.put(user)?;
+            if reading == Reading::Complete && output.reading != reading {
+                self.status.ended(Outcome::Saved);
             }
-            Err(error) => {
-                let error = self.fail(error);
-                *transfer = Transfer::Failed(error);
-                Err(error)
-            }
-        }
+            output.reading = reading;
+            Ok(reading)
+        })
+    }
+
+    /// Returns how many bytes of the stream are left, at the most, if the device stops now, or has
+    /// stopped; `None` if it does not know.
+    pub(super) fn left(&self) -> Result<Option<u64>> {
+        self.advance(&mut self.transfer.lock(), |output| {
+            output.saver.left(&mut output.source)
+        })
     }
 }
 
 impl<B: Backend> Output<B> {
+    /// Asks the device what is left to read while it runs.
+    fn outstanding(&mut self, version: InfoVersion) -> Result<Outstanding, SaveError<Error>> {
+        let outstanding = self.saver.outstanding(&mut self.source, version)?;
+        if outstanding.initial != 0 || outstanding.changed != 0 {
+            self.reading = Reading::Open;
+        }
+        Ok(outstanding)
+    }
+
     fn put(&mut self, user: &mut UserWriter<'_>) -> Result<Reading, SaveError<Error>> {
         loop {
             let piece = match self.saver.remaining(&mut self.source)? {
@@ -213,12 +244,21 @@ impl<B: Backend> Stream for Sending<B> {
     }
 
     fn readiness(&self) -> Readiness {
-        match &*self.transfer.lock() {
-            Transfer::Active(output) => match output.reading {
-                Reading::Open | Reading::Complete => Readiness::Ready,
-                Reading::Paused => Readiness::Waiting,
-            },
-            Transfer::Failed(_) | Transfer::Ended => Readiness::Ended,
+        let mut transfer = self.transfer.lock();
+        if let Transfer::Active(output) = &*transfer {
+            if output.reading != Reading::Paused {
+                return Readiness::Ready;
+            }
+        }
+        // The device does not tell of what it changes: it has to be asked.
+        let asked = self.advance(&mut transfer, |output| {
+            output.outstanding(InfoVersion::V1)?;
+            Ok(output.reading)
+        });
+        match asked {
+            Ok(Reading::Paused) => Readiness::Waiting,
+            Ok(Reading::Open | Reading::Complete) => Readiness::Ready,
+            Err(_) => Readiness::Ended,
         }
     }
 
@@ -232,15 +272,29 @@ impl<B: Backend> PreCopy for Sending<B> {
         &self.device
     }
 
-    fn info(&self) -> Result<PreCopyInfo> {
-        match &*self.transfer.lock() {
-            Transfer::Active(output) if !output.saver.has_stopped() => Ok(PreCopyInfo {
-                initial_bytes: output.saver.initial_bytes(),
-                dirty_bytes: 0,
-            }),
-            Transfer::Failed(error) => Err(*error),
-            Transfer::Active(_) | Transfer::Ended => Err(EINVAL),
+    fn info(&self, version: PreCopyVersion) -> Result<PreCopyInfo> {
+        let version = match version {
+            PreCopyVersion::V1 => InfoVersion::V1,
+            PreCopyVersion::V2 => InfoVersion::V2,
+        };
+        let mut transfer = self.transfer.lock();
+        match &*transfer {
+            Transfer::Active(output) if !output.saver.has_stopped() => {}
+            Transfer::Failed(error) => return Err(*error),
+            Transfer::Active(_) | Transfer::Ended => return Err(EINVAL),
         }
+        let Outstanding {
+            initial,
+            changed,
+            reinitialised,
+        } = self.advance(&mut transfer, |output| output.outstanding(version))?;
+        drop(transfer);
+        self.readiness_changed.notify_all();
+        Ok(PreCopyInfo {
+            initial_bytes: initial,
+            dirty_bytes: changed,
+            reinitialised,
+        })
     }
 
     fn readiness_changed(&self) -> &PollCondVar {

@@ -9,6 +9,7 @@
 
 use super::{
     driver::Driver,
+    file::PreCopyVersion,
     migration,
     pci::as_raw, //
 };
@@ -68,6 +69,16 @@ unsafe impl Send for Reference {}
 unsafe impl Sync for Reference {}
 
 impl Reference {
+    /// Returns what the device's user knows of `VFIO_MIG_GET_PRECOPY_INFO`.
+    pub(super) fn pre_copy_version(&self) -> PreCopyVersion {
+        // SAFETY: The reference keeps the memory. The VFIO core writes the byte when user space
+        // asks for it, perhaps now: either value may be seen.
+        match unsafe { (&raw const (*self.as_raw()).precopy_info_v2).read_volatile() } {
+            0 => PreCopyVersion::V1,
+            _ => PreCopyVersion::V2,
+        }
+    }
+
     pub(super) fn as_raw(&self) -> *mut bindings::vfio_device {
         self.vfio_device.as_ptr()
     }

@@ -69,10 +69,21 @@ pub(crate) enum Readiness {
 /// What is left to read of a device that runs: `struct vfio_precopy_info`.
 #[derive(Clone, Copy)]
 pub(crate) struct PreCopyInfo {
-    /// Bytes that were there from the beginning.
+    /// Bytes that should be read before the device is stopped.
     pub(crate) initial_bytes: u64,
     /// Bytes that the device has changed since.
     pub(crate) dirty_bytes: u64,
+    /// There is new initial data: `VFIO_PRECOPY_INFO_REINIT`.
+    pub(crate) reinitialised: bool,
+}
+
+/// What user space has asked for with `VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PreCopyVersion {
+    /// Nothing: it knows of no new initial data.
+    V1,
+    /// [`PreCopyInfo::reinitialised`].
+    V2,
 }
 
 /// The pre-copy side of a stream, for `VFIO_MIG_GET_PRECOPY_INFO` and `poll(2)`.
@@ -84,8 +95,8 @@ pub(crate) trait PreCopy {
     ///
     /// # Errors
     ///
-    /// `EINVAL` where the device is in no PRE_COPY state.
-    fn info(&self) -> Result<PreCopyInfo>;
+    /// `EINVAL` where the device is in no PRE_COPY state; or the stream is broken.
+    fn info(&self, version: PreCopyVersion) -> Result<PreCopyInfo>;
 
     /// What is notified when [`Stream::readiness`] changes.
     fn readiness_changed(&self) -> &PollCondVar;
@@ -285,10 +296,15 @@ fn pre_copy_info(pre_copy: &dyn PreCopy, command: ffi::c_uint, argument: ffi::c_
             &mut answer,
         )
     })?;
+    let version = pre_copy.device().pre_copy_version();
     let PreCopyInfo {
         initial_bytes,
         dirty_bytes,
-    } = pre_copy.info()?;
+        reinitialised,
+    } = pre_copy.info(version)?;
+    if version == PreCopyVersion::V2 && reinitialised {
+        answer.flags |= bindings::VFIO_PRECOPY_INFO_REINIT;
+    }
     answer.initial_bytes = initial_bytes;
     answer.dirty_bytes = dirty_bytes;
     let user = UserPtr::from_addr(argument);

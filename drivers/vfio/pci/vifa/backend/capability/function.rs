@@ -25,6 +25,7 @@ use crate::{
     },
     bindings::*,
     layer::{
+        granules::WINDOW,
         identity::Identity,
         interface::{
             self,
@@ -47,9 +48,6 @@ use kernel::{
     },
     transmute::FromBytes, //
 };
-
-/// Bytes of the buffer in which bitmaps of local memory are counted.
-const BITMAP_SIZE: usize = 64 * 1024;
 
 /// A virtual function.
 pub(crate) struct Function {
@@ -145,6 +143,11 @@ impl Function {
         length: usize,
     ) -> Result<Pending> {
         Mailbox::begin(&self.data, command, arguments, buffer, length)
+    }
+
+    /// Returns how often the guest has configured the device anew, modulo 2^32.
+    pub(super) fn configurations(&self) -> Result<u32> {
+        self.control.read(VIFA_CONTROL_CONFIGURATIONS)
     }
 
     /// Allocates a buffer for commands.
@@ -258,8 +261,8 @@ impl Backend for Function {
         if end == 0 {
             return Ok(0);
         }
-        let mut buffer = self.buffer(BITMAP_SIZE)?;
-        let step = BITMAP_SIZE as u64 * 8 * granule;
+        let mut buffer = self.buffer(WINDOW as usize / 8)?;
+        let step = WINDOW * granule;
         let mut granules = 0;
         for start in (0..end).step_by(step as usize) {
             let length = step.min(end - start);

@@ -20,6 +20,7 @@ use crate::{
     bindings::*,
     layer::{
         address::Range,
+        granules::WINDOW,
         identity::Identity,
         interface::Interfaces,
         restore::Destination,
@@ -31,12 +32,8 @@ use crate::{
 use core::mem::replace;
 use kernel::{
     prelude::*,
-    sync::Arc,
-    transmute::FromBytes, //
+    sync::Arc, //
 };
-
-/// Ranges that are asked for at a time.
-const RANGES: usize = 256;
 
 /// Allocates a buffer for either plane.
 fn bulk_buffer(function: &Function) -> Result<Buffer> {
@@ -64,12 +61,7 @@ pub(crate) struct Sender {
     reading: Option<Reading>,
     /// The buffer that neither of these has.
     spare: Option<Buffer>,
-    list: Buffer,
-    /// Ranges that the device has listed, and how many of them are used up.
-    listed: KVec<Range>,
-    used: usize,
-    /// Where the list goes on; the size of the local memory at its end.
-    next: u64,
+    bitmap: Buffer,
 }
 
 impl Sender {
@@ -78,11 +70,8 @@ impl Sender {
             piece: Piece::Local(bulk_buffer(&function)?, 0),
             reading: None,
             spare: Some(bulk_buffer(&function)?),
-            list: function.buffer(RANGES * size_of::<vifa_hw_range>())?,
+            bitmap: function.buffer(WINDOW as usize / 8)?,
             function,
-            listed: KVec::with_capacity(RANGES, GFP_KERNEL)?,
-            used: 0,
-            next: 0,
         })
     }
 
@@ -106,41 +95,19 @@ impl Sender {
         Ok(Reading { run, pending })
     }
 
-    /// Has the device list further ranges.
-    fn list(&mut self) -> Result {
-        const ENTRY: usize = size_of::<vifa_hw_range>();
+    /// Has the device fill the bitmap for `length` bytes of local memory from `offset` on; `of` is
+    /// 0 for what is mapped, or `VIFA_LOCAL_DIRTY`.
+    fn bitmap(&mut self, offset: u64, length: u64, of: u32) -> Result<&[u8]> {
+        let granules = length.checked_div(self.identity().granule.into());
+        let bytes = granules.unwrap_or(0).div_ceil(8) as usize;
 
-        let from = self.next;
-        let Results(count, next) = self.function.data(
-            Command::LOCAL_LIST,
-            [from, 0],
-            Some((&mut self.list, RANGES * ENTRY)),
+        self.function.data(
+            Command::LOCAL_BITMAP,
+            [offset, length | u64::from(of)],
+            Some((&mut self.bitmap, bytes)),
         )?;
-        // A list that does not get on would go on for ever.
-        if count > RANGES as u64 || next <= from {
-            dev_err!(
-                self.function.device(),
-                "LOCAL_LIST from {:#x}: {} ranges, to go on at {:#x}: cannot be\n",
-                from,
-                count,
-                next
-            );
-            return Err(EIO);
-        }
-        self.next = next;
-        self.used = 0;
-        self.listed.clear();
-        let entries = self.list.bytes(count as usize * ENTRY).chunks_exact(ENTRY);
-        for raw in entries.filter_map(vifa_hw_range::from_bytes_copy) {
-            self.listed.push(
-                Range {
-                    start: u64::from_le(raw.start),
-                    length: u64::from_le(raw.length),
-                },
-                GFP_KERNEL,
-            )?;
-        }
-        Ok(())
+        // The bits, rather than result 0: they are what they are.
+        Ok(self.bitmap.bytes(bytes))
     }
 }
 
@@ -179,19 +146,16 @@ impl Source for Sender {
         Ok(())
     }
 
-    fn next_mapped(&mut self, from: u64) -> Result<Option<Range>> {
-        loop {
-            while let Some(&range) = self.listed.get(self.used) {
-                self.used += 1;
-                if range.start >= from {
-                    return Ok(Some(range));
-                }
-            }
-            if self.next >= self.identity().local_memory {
-                return Ok(None);
-            }
-            self.list()?;
-        }
+    fn configurations(&mut self) -> Result<u32> {
+        self.function.configurations()
+    }
+
+    fn mapped(&mut self, offset: u64, length: u64) -> Result<&[u8]> {
+        self.bitmap(offset, length, 0)
+    }
+
+    fn changed(&mut self, offset: u64, length: u64) -> Result<&[u8]> {
+        self.bitmap(offset, length, VIFA_LOCAL_DIRTY)
     }
 
     fn read_local(&mut self, offset: u64, length: usize) -> Result {

@@ -3,9 +3,9 @@
 //! A device in memory, to save from and to restore to.
 
 use super::super::{
-    address::Range,
     identity::{
         Identity,
+        FEATURE_LOCAL_DIRTY,
         FEATURE_LOCAL_MEMORY,
         FEATURE_P2P, //
     },
@@ -41,7 +41,7 @@ pub(crate) const IDENTITY: Identity = Identity {
     subsystem: 0x1100,
     revision_id: 1,
     vifa_revision: 1,
-    features: FEATURE_P2P | FEATURE_LOCAL_MEMORY,
+    features: FEATURE_P2P | FEATURE_LOCAL_MEMORY | FEATURE_LOCAL_DIRTY,
     bar_size: [0x1000, 0, 0, 0, 0x4000, 0],
     interrupt_vectors: 1,
     queues: 1,
@@ -79,6 +79,17 @@ fn put(to: &mut [u8], from: &[u8]) {
     }
 }
 
+/// Makes a bitmap of `states`, each of which is 0 or 1; its last bits, behind them, are those of
+/// `padding`.
+fn pack(bitmap: &mut [u8], states: &[u8], padding: u8) {
+    for (byte, states) in bitmap.iter_mut().zip(states.chunks(8)) {
+        *byte = padding.checked_shl(states.len() as u32).unwrap_or_default();
+        for (bit, state) in states.iter().enumerate() {
+            *byte |= state << bit;
+        }
+    }
+}
+
 /// A device without hardware.
 pub(crate) struct Device {
     /// What it says that it is.
@@ -87,10 +98,12 @@ pub(crate) struct Device {
     pub(crate) function: Function,
     /// Its control plane.
     pub(crate) control: Bytes,
-    /// What it says is mapped, if that is not the truth.
-    pub(crate) lie: Option<Range>,
-    /// Whether it names each granule of mapped memory by itself.
-    pub(crate) granule_by_granule: bool,
+    /// How often it was configured anew.
+    pub(crate) configurations: u32,
+    /// Bytes that it leaves out of a bitmap.
+    pub(crate) missing_bitmap: usize,
+    /// What it has in the padding of a bitmap.
+    pub(crate) padding: u8,
     /// Bytes that it leaves out of what it is asked for.
     pub(crate) missing: usize,
     /// Runs that were read without having been announced, and runs that had been.
@@ -99,7 +112,12 @@ pub(crate) struct Device {
     local: Bytes,
     /// A byte for each granule: 1 where it is mapped.
     mapped: Bytes,
+    /// The same, where it has changed since it was last asked.
+    changed: Bytes,
+    bitmap: Bytes,
     buffer: Bytes,
+    /// The run that was announced, as it was then.
+    ahead: Bytes,
     piece: usize,
 }
 
@@ -117,14 +135,18 @@ impl Device {
             identity,
             function: FUNCTION,
             control,
-            lie: None,
-            granule_by_granule: false,
+            configurations: 0,
+            missing_bitmap: 0,
+            padding: 0,
             missing: 0,
             reads: [0; 2],
             announced: None,
             local: zeroed(local)?,
             mapped: zeroed(granules.unwrap_or_default())?,
+            changed: zeroed(granules.unwrap_or_default())?,
+            bitmap: zeroed(granules.unwrap_or_default().div_ceil(8))?,
             buffer: zeroed(DATA_RUN_MAX)?,
+            ahead: zeroed(DATA_RUN_MAX)?,
             piece: 0,
         })
     }
@@ -134,12 +156,25 @@ impl Device {
         let size = self.identity.granule as usize;
         let bytes = self.local.iter_mut().enumerate();
 
-        if let Some(mapped) = self.mapped.get_mut(granule) {
-            *mapped = 1;
+        for state in [&mut self.mapped, &mut self.changed] {
+            if let Some(state) = state.get_mut(granule) {
+                *state = 1;
+            }
         }
         for (position, byte) in bytes.skip(granule * size).take(size) {
             *byte = (position ^ (position >> 8) ^ granule) as u8;
         }
+    }
+
+    /// Fills the granule with this number with other bytes, and maps it.
+    pub(crate) fn change(&mut self, granule: usize, byte: u8) {
+        let size = self.identity.granule as usize;
+
+        self.fill(granule);
+        self.local
+            .get_mut(granule * size..(granule + 1) * size)
+            .unwrap_or_default()
+            .fill(byte);
     }
 
     /// Returns how many whole granules `bytes` are.
@@ -251,41 +286,60 @@ impl Source for Device {
         Ok(())
     }
 
-    fn next_mapped(&mut self, from: u64) -> Result<Option<Range>, OutOfMemory> {
-        if self.lie.is_some() {
-            return Ok(self.lie);
-        }
+    fn configurations(&mut self) -> Result<u32, OutOfMemory> {
+        Ok(self.configurations)
+    }
 
-        let granule = u64::from(self.identity.granule);
-        let mut behind = self.mapped.iter().skip(self.granules(from as usize));
-        let Some(skipped) = behind.position(|&mapped| mapped != 0) else {
-            return Ok(None);
-        };
-        let more = behind.take_while(|&&mapped| mapped != 0).count();
-        let more = if self.granule_by_granule { 0 } else { more };
+    fn mapped(&mut self, offset: u64, length: u64) -> Result<&[u8], OutOfMemory> {
+        let granules = self.granules(offset as usize)..self.granules((offset + length) as usize);
+        let mapped = self.mapped.get(granules).unwrap_or_default();
+        let bytes = mapped.len().div_ceil(8).saturating_sub(self.missing_bitmap);
 
-        Ok(Some(Range {
-            start: from + skipped as u64 * granule,
-            length: (1 + more as u64) * granule,
-        }))
+        pack(&mut self.bitmap, mapped, self.padding);
+        Ok(self.bitmap.get(..bytes).unwrap_or_default())
+    }
+
+    fn changed(&mut self, offset: u64, length: u64) -> Result<&[u8], OutOfMemory> {
+        let granules = self.granules(offset as usize)..self.granules((offset + length) as usize);
+        let changed = self.changed.get_mut(granules).unwrap_or_default();
+        let bytes = changed
+            .len()
+            .div_ceil(8)
+            .saturating_sub(self.missing_bitmap);
+
+        pack(&mut self.bitmap, changed, self.padding);
+        changed.fill(0);
+        Ok(self.bitmap.get(..bytes).unwrap_or_default())
     }
 
     fn read_local(&mut self, offset: u64, length: usize) -> Result<(), OutOfMemory> {
-        put(
-            self.buffer.get_mut(..length).unwrap_or_default(),
-            self.local.get(offset as usize..).unwrap_or_default(),
-        );
-        self.piece = length;
         match self.announced.take() {
-            None => self.reads[0] += 1,
-            Some(announced) if announced == (offset, length) => self.reads[1] += 1,
+            None => {
+                self.reads[0] += 1;
+                put(
+                    self.buffer.get_mut(..length).unwrap_or_default(),
+                    self.local.get(offset as usize..).unwrap_or_default(),
+                );
+            }
+            Some(announced) if announced == (offset, length) => {
+                self.reads[1] += 1;
+                put(
+                    &mut self.buffer,
+                    self.ahead.get(..length).unwrap_or_default(),
+                );
+            }
             Some(_) => return Err(OutOfMemory),
         }
+        self.piece = length;
         Ok(())
     }
 
     fn prefetch_local(&mut self, offset: u64, length: usize) {
         self.announced = Some((offset, length));
+        put(
+            self.ahead.get_mut(..length).unwrap_or_default(),
+            self.local.get(offset as usize..).unwrap_or_default(),
+        );
     }
 
     fn piece(&self) -> &[u8] {
