@@ -27,6 +27,7 @@ use crate::seam::{
     Bytes,
     OutOfMemory, //
 };
+use core::mem;
 
 /// Most ranges of a part.
 pub(crate) const RANGES_MAX: u32 = 1024;
@@ -202,17 +203,23 @@ impl Part {
         }
     }
 
-    /// Returns how many bytes the runs have whose data was not yet transferred.
-    pub(super) fn bytes_left(&self) -> u64 {
-        let (index, done) = self.next;
+    /// Returns the ranges of local memory whose data was not yet transferred; of the first one, what
+    /// is left.
+    pub(super) fn left(&self) -> impl Iterator<Item = Range> + '_ {
+        let (index, mut done) = self.next;
+        let local = matches!(self.space, Space::Local);
 
-        match self.space {
-            Space::Local => entries(&self.bytes)
-                .skip(index)
-                .fold(0_u64, |bytes, entry| bytes.saturating_add(entry.length))
-                .saturating_sub(done),
-            Space::Guest => 0,
-        }
+        entries(&self.bytes)
+            .skip(index)
+            .take_while(move |_| local)
+            .map(move |entry| {
+                let done = mem::take(&mut done);
+
+                Range {
+                    start: entry.start.saturating_add(done),
+                    length: entry.length.saturating_sub(done),
+                }
+            })
     }
 
     /// Goes on to the next run.

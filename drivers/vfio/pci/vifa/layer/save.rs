@@ -380,14 +380,11 @@ impl<E: Copy> Saver<E> {
         version: InfoVersion,
     ) -> Result<Outstanding, SaveError<E>> {
         self.guarded(|saver| {
-            let reinitialised = match (saver.rounds(source)?, version) {
-                (Some(rounds), InfoVersion::V1) => {
-                    rounds.refresh(source)?;
-                    false
-                }
-                (Some(rounds), InfoVersion::V2) => rounds.review(source)?,
-                (None, _) => false,
-            };
+            saver.begin_rounds(source)?;
+            let reinitialised = saver.refresh(source, |rounds, source| match version {
+                InfoVersion::V1 => rounds.refresh(source).map(|()| false),
+                InfoVersion::V2 => rounds.review(source),
+            })?;
             let Pending {
                 mut initial,
                 mut changed,
@@ -401,7 +398,7 @@ impl<E: Copy> Saver<E> {
             Ok(Outstanding {
                 initial,
                 changed,
-                reinitialised,
+                reinitialised: reinitialised.unwrap_or(false),
             })
         })
     }
@@ -417,9 +414,9 @@ impl<E: Copy> Saver<E> {
         source: &mut S,
     ) -> Result<Option<u64>, SaveError<E>> {
         self.guarded(|saver| {
-            match saver.rounds(source)? {
-                Some(rounds) => rounds.refresh(source)?,
-                None => return Ok(None),
+            saver.begin_rounds(source)?;
+            if saver.refresh(source, Rounds::refresh)?.is_none() {
+                return Ok(None);
             }
             let identity = source.identity();
             let Pending { initial, changed } = saver.pending(identity);
@@ -442,17 +439,52 @@ impl<E: Copy> Saver<E> {
         }
     }
 
-    /// Returns how many bytes are left of the piece, of the sections that say who sends what to whom,
-    /// and of the present part.
+    /// Returns how many bytes are left of the sections that say who sends what to whom, and of the
+    /// local memory in the present part.
     fn unread(&self) -> u64 {
         let introduction = (Self::INITIAL as u64).saturating_sub(self.progress.stream_bytes);
-        let piece = self.length.saturating_sub(self.position) as u64;
-        let part = match &self.stage {
-            Stage::Data(part) => part.bytes_left(),
-            _ => 0,
+        let (piece, part) = match &self.stage {
+            Stage::Data(part) => (
+                match self.body {
+                    Body::Source => self
+                        .length
+                        .saturating_sub(self.position.max(self.head.length)),
+                    Body::Empty | Body::Part => 0,
+                },
+                part.left()
+                    .fold(0_u64, |bytes, range| bytes.saturating_add(range.length)),
+            ),
+            _ => (0, 0),
         };
 
-        introduction.max(piece).saturating_add(part)
+        introduction
+            .saturating_add(piece as u64)
+            .saturating_add(part)
+    }
+
+    /// Asks the device what has changed, by `ask`, which returns whatever it wants to. What the
+    /// present part has of that, and is yet to be read, will be sent with it.
+    fn refresh<S: Source<Error = E>, T>(
+        &mut self,
+        source: &mut S,
+        ask: impl FnOnce(&mut Rounds, &mut S) -> Result<T, SaveError<E>>,
+    ) -> Result<Option<T>, SaveError<E>> {
+        let Some(rounds) = &mut self.rounds else {
+            return Ok(None);
+        };
+        let answer = ask(rounds, source)?;
+
+        if let Stage::Data(part) = &self.stage {
+            let mut announced = self.announced.map_or(0, |run| run.length);
+            for range in part.left() {
+                rounds.reading(Range {
+                    start: range.start.saturating_add(announced),
+                    length: range.length.saturating_sub(announced),
+                });
+                announced = 0;
+            }
+        }
+        Ok(Some(answer))
     }
 
     /// Returns what was read so far.
@@ -543,8 +575,8 @@ impl<E: Copy> Saver<E> {
     fn load<S: Source<Error = E>>(&mut self, source: &mut S) -> Result<Advance, SaveError<E>> {
         self.head = Head::EMPTY;
         self.body = Body::Empty;
-        if let (Knowledge::Stopped, Some(rounds)) = (self.knowledge, &mut self.rounds) {
-            rounds.refresh(source)?;
+        if self.knowledge == Knowledge::Stopped && self.refresh(source, Rounds::refresh)?.is_some()
+        {
             self.knowledge = Knowledge::Complete;
         }
         match mem::replace(&mut self.stage, Stage::Finished) {
@@ -618,11 +650,8 @@ impl<E: Copy> Saver<E> {
         Ok(Advance::Piece)
     }
 
-    /// Returns the rounds of local memory, once it can be looked at.
-    fn rounds<S: Source<Error = E>>(
-        &mut self,
-        source: &mut S,
-    ) -> Result<Option<&mut Rounds>, SaveError<E>> {
+    /// Begins the rounds of local memory, once it can be looked at.
+    fn begin_rounds<S: Source<Error = E>>(&mut self, source: &mut S) -> Result<(), SaveError<E>> {
         let &Identity {
             features,
             local_memory,
@@ -639,7 +668,7 @@ impl<E: Copy> Saver<E> {
                 self.knowledge = Knowledge::Complete;
             }
         }
-        Ok(self.rounds.as_mut())
+        Ok(())
     }
 
     /// Returns the next part that lists local memory, if there is anything to send.
@@ -650,7 +679,7 @@ impl<E: Copy> Saver<E> {
         let granule = source.identity().granule;
         let sequence = self.loaded.sections;
 
-        self.rounds(source)?;
+        self.begin_rounds(source)?;
         let Some(rounds) = &mut self.rounds else {
             return Ok(None);
         };
