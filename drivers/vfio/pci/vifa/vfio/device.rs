@@ -30,7 +30,6 @@ use kernel::{
         to_result, //
     },
     ffi,
-    page::PAGE_SIZE,
     pci,
     prelude::*,
     str::as_char_ptr_in_const_context,
@@ -109,7 +108,7 @@ impl<T: Driver> Device<T> {
         open_device: Some(Self::open_callback),
         close_device: Some(Self::close_callback),
         ioctl: Some(bindings::vfio_pci_core_ioctl),
-        get_region_info_caps: Some(bindings::vfio_pci_ioctl_get_region_info),
+        get_region_info_caps: Some(Self::get_region_info_callback),
         device_feature: Some(bindings::vfio_pci_core_ioctl_feature),
         read: Some(bindings::vfio_pci_core_read),
         write: Some(bindings::vfio_pci_core_write),
@@ -254,30 +253,37 @@ impl<T: Driver> Device<T> {
         }
     }
 
-    /// Keeps user space from mapping the BAR of the MSI-X table, where that is a single page.
+    /// Tells user space of a region, and does not tell that it may map the MSI-X table.
     ///
-    /// A virtual machine monitor emulates the table. Where it maps the page all the same, what is
-    /// left of the page beside the table becomes memory of the virtual machine that is no multiple
-    /// of a page, and for which the legacy container (`VFIO_TYPE1_IOMMU`) can track no writes: QEMU
-    /// then refuses to migrate.
-    ///
-    /// For a device that has just been enabled and whose mappable BARs have been found.
-    fn trap_msix_page(&self) {
-        let core = self.core.get();
-        // SAFETY: The device is valid; enabling it has set these fields, and nobody else uses them
-        // before it is open.
-        let (pdev, bar, mappable) = unsafe {
-            (
-                (*core).pdev,
-                (*core).msix_bar,
-                &mut (*core).bar_mmap_supported,
-            )
+    /// A virtual machine monitor emulates the table. Where it maps the table's page all the same,
+    /// what is left of that page becomes memory of the virtual machine that is no multiple of a page,
+    /// and for which nobody can track writes: QEMU then refuses to migrate. Without
+    /// `VFIO_REGION_INFO_CAP_MSIX_MAPPABLE` it maps what lies around the table's pages.
+    extern "C" fn get_region_info_callback(
+        vfio_device: *mut bindings::vfio_device,
+        info: *mut bindings::vfio_region_info,
+        capabilities: *mut bindings::vfio_info_cap,
+    ) -> ffi::c_int {
+        let core = vfio_device.cast::<bindings::vfio_pci_core_device>();
+        // SAFETY: The VFIO core calls back with an open device, for which enabling it has set the
+        // BAR, and with a region to tell of. Without MSI-X, the BAR is none of the six.
+        let table = unsafe { (*info).index == (*core).msix_bar.into() };
+        if !table {
+            // SAFETY: The arguments are the VFIO core's own.
+            return unsafe {
+                bindings::vfio_pci_ioctl_get_region_info(vfio_device, info, capabilities)
+            };
+        }
+        let mut dropped = bindings::vfio_info_cap {
+            buf: core::ptr::null_mut(),
+            size: 0,
         };
-        // Without MSI-X, `bar` is none of the six.
-        if let Some(mappable) = mappable.get_mut(usize::from(bar)) {
-            // SAFETY: `pdev` is valid and `bar` is one of its BARs.
-            let size = unsafe { kernel::bindings::pci_resource_len(pdev, bar.into()) };
-            *mappable &= size > PAGE_SIZE as u64;
+        // SAFETY: The arguments are the VFIO core's own, and an empty list; what is put there was
+        // allocated by `krealloc()`, and nobody else has it.
+        unsafe {
+            let result = bindings::vfio_pci_ioctl_get_region_info(vfio_device, info, &mut dropped);
+            kernel::bindings::kfree(dropped.buf.cast());
+            result
         }
     }
 
@@ -294,7 +300,6 @@ impl<T: Driver> Device<T> {
             }
             // SAFETY: The device has just been enabled.
             unsafe { bindings::vfio_pci_core_finish_enable(device.core.get()) };
-            device.trap_msix_page();
             Ok(0)
         })
     }
