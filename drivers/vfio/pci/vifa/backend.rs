@@ -2,12 +2,14 @@
 
 //! Backends: what knows one kind of hardware.
 //!
-//! The driver asks a backend for run states, and for the two ends of a transfer, which the VIFA
-//! layer drives. Nothing else in the driver knows how a device does these.
+//! The driver asks a backend for run states, for the two ends of a transfer, which the VIFA layer
+//! drives, and for a log of writes to guest memory. Nothing else in the driver knows how a device does
+//! these.
 
 pub(crate) mod capability;
 
 use crate::layer::{
+    address::Range,
     identity::Identity,
     interface::Interfaces,
     restore::Destination,
@@ -40,6 +42,52 @@ impl fmt::Display for RunState {
     }
 }
 
+/// Why a log cannot tell which pages were written.
+pub(crate) enum Unreported<F> {
+    /// The task that asked is being killed.
+    Killed,
+    /// The log does not know: any page may have been written.
+    Unknown(F),
+}
+
+/// A log of the device's writes to guest memory, from its start to its stop.
+///
+/// Dropped without a stop, it frees what the host holds of it, but the device may still log.
+pub(crate) trait Log: Send + Unpin {
+    /// What went wrong.
+    type Fault: fmt::Display + Copy + Into<Error>;
+
+    /// The ranges whose writes are logged: ascending, and none touches another.
+    fn ranges(&self) -> &[Range];
+
+    /// Bytes of a page of the log: a power of two.
+    fn page_size(&self) -> u64;
+
+    /// Tells `dirty` what was written in `part` since that was last told, and forgets it. What
+    /// `part` has beyond the ranges is told as written, because nobody knows.
+    ///
+    /// A write that completed before the call is told by it, if it was not before; one that
+    /// completes meanwhile by this call or by the next.
+    ///
+    /// A page that `part` has in part only is told of, but not forgotten.
+    ///
+    /// # Errors
+    ///
+    /// Some of what was written was forgotten and not told.
+    fn report(
+        &mut self,
+        part: Range,
+        dirty: impl FnMut(Range),
+    ) -> Result<(), Unreported<Self::Fault>>;
+
+    /// Has the device log no more.
+    ///
+    /// # Errors
+    ///
+    /// It may still log. A reset helps, or another start.
+    fn stop(self) -> Result<(), Self::Fault>;
+}
+
 /// One virtual function of some kind of hardware.
 pub(crate) trait Backend: Send + Sync + Sized + 'static {
     /// The device as the output party of a transfer.
@@ -47,6 +95,9 @@ pub(crate) trait Backend: Send + Sync + Sized + 'static {
 
     /// The device as the receiver of a transfer.
     type Destination: Destination<Error = Error> + Send + Unpin;
+
+    /// The device's log of writes to guest memory.
+    type Log: Log;
 
     /// What the device is; validated.
     fn identity(&self) -> &Identity;
@@ -72,4 +123,16 @@ pub(crate) trait Backend: Send + Sync + Sized + 'static {
 
     /// Begins to restore a stopped device.
     fn destination(device: &Arc<Self>) -> Result<Self::Destination>;
+
+    /// Has the device log its writes to guest memory: to `ranges`, which ascend, do not touch one
+    /// another and are multiples of `page_size`, in pages of `page_size` bytes or, where the device
+    /// does not support those, of the next size below that it does.
+    ///
+    /// For a device with [`FEATURE_DIRTY_LOG`](crate::layer::identity::FEATURE_DIRTY_LOG) that does
+    /// not log.
+    fn start_log(
+        device: &Arc<Self>,
+        ranges: KVec<Range>,
+        page_size: u64,
+    ) -> Result<Self::Log, <Self::Log as Log>::Fault>;
 }

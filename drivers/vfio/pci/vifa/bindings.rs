@@ -31,6 +31,7 @@ use pin_init::MaybeZeroable;
 mod bytes;
 pub(crate) mod checksum;
 pub(crate) mod rate_limit;
+pub(crate) mod task;
 pub(crate) mod trace;
 
 include!(env!("VIFA_BINDINGS"));

@@ -30,6 +30,11 @@ bool rust_helper_crc32c_is_optimized(void)
 	return crc32_optimizations() & CRC32C_OPTIMIZATION;
 }
 
+bool rust_helper_fatal_signal_pending(void)
+{
+	return fatal_signal_pending(current);
+}
+
 int rust_helper_pci_domain_nr(struct pci_bus *bus)
 {
 	return pci_domain_nr(bus);

@@ -48,6 +48,7 @@ pub(crate) mod check;
 pub(crate) mod granules;
 pub(crate) mod identity;
 pub(crate) mod interface;
+pub(crate) mod log;
 pub(crate) mod progress;
 pub(crate) mod records;
 pub(crate) mod relation;

@@ -10,18 +10,21 @@
 //! The PCI core reports a reset while the VFIO core holds `memory_lock`, which is taken under
 //! `mmap_lock` elsewhere. The state is locked while memory is allocated, and must therefore not be
 //! waited for there: where it is locked, the reset is left for whoever has locked it
-//! ([`Migration::unlock`]). The VFIO core itself keeps `VFIO_DEVICE_RESET` from running beside
+//! ([`Migration::unlock`]). So it is while DMA is reported: the bitmap of user space is pinned, which
+//! takes `mmap_lock`, with the state locked. The VFIO core itself keeps `VFIO_DEVICE_RESET` from running beside
 //! another call of the same user in a way that would matter.
 //!
 //! Lock order: `machine`, then the session of a migration file, then what the backend locks, or the
 //! status. `deferred_reset` is innermost.
 
 pub(crate) mod debugfs;
+mod logging;
 mod region;
 mod session;
 mod status;
 
 use self::{
+    logging::Logging,
     session::{
         Receiving,
         Sending, //
@@ -45,7 +48,11 @@ use crate::{
     },
     vfio::{
         self,
-        file, //
+        file,
+        logging::{
+            DirtyBitmap,
+            Ranges, //
+        }, //
     }, //
 };
 use kernel::{
@@ -108,6 +115,7 @@ struct Machine<B: Backend> {
     backend: Arc<B>,
     status: Arc<Status>,
     phase: Phase<B>,
+    logging: Logging<B>,
 }
 
 impl<B: Backend> Machine<B> {
@@ -254,6 +262,7 @@ impl<B: Backend> Migration<B> {
                         backend: backend.clone(),
                         status: status.clone(),
                         phase: Phase::Running,
+                        logging: Logging::new(status.clone()),
                     },
                     "vifa_migration"
                 ),
@@ -300,10 +309,11 @@ impl<B: Backend> Migration<B> {
             *deferred = false;
             drop(deferred);
             machine.enter(Phase::Running);
+            machine.logging.forget();
         }
     }
 
-    /// The device has been reset: it runs, and any transfer has ended.
+    /// The device has been reset: it runs, any transfer has ended, and it logs no writes.
     pub(crate) fn reset_done(&self) {
         let mut deferred = self.deferred_reset.lock();
         *deferred = true;
@@ -332,7 +342,11 @@ impl<B: Backend> Migration<B> {
 
     /// Ends what the user began.
     pub(crate) fn close(&self) {
-        self.with(|machine| machine.enter(Phase::Running));
+        self.with(|machine| {
+            machine.enter(Phase::Running);
+            // What went wrong was said.
+            let _ = machine.logging.stop();
+        });
     }
 
     /// The present state.
@@ -380,5 +394,29 @@ impl<B: Backend> Migration<B> {
             let mapped = machine.backend.mapped()?;
             Ok(Saver::<Error>::estimate(machine.backend.identity(), mapped))
         })
+    }
+
+    /// Begins to log writes to guest memory; returns the page size.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` where writes are logged already, or a range or the page size is none; else what the
+    /// device did.
+    pub(crate) fn log_start(&self, ranges: Ranges<'_>, page_size: u64) -> Result<u64> {
+        self.with(|machine| machine.logging.start(&machine.backend, ranges, page_size))
+    }
+
+    /// Logs writes no more, if they were logged.
+    pub(crate) fn log_stop(&self) -> Result {
+        self.with(|machine| machine.logging.stop())
+    }
+
+    /// Reports what was written.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` where writes are not logged, `EINTR` where the task is being killed.
+    pub(crate) fn log_report(&self, iova: u64, length: u64, dirty: &mut DirtyBitmap<'_>) -> Result {
+        self.with(|machine| machine.logging.report(iova, length, dirty))
     }
 }

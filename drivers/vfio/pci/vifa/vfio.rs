@@ -14,6 +14,7 @@ pub(crate) mod debugfs;
 mod device;
 mod driver;
 pub(crate) mod file;
+pub(crate) mod logging;
 pub(crate) mod migration;
 pub(crate) mod pci;
 pub(crate) mod region;

@@ -60,6 +60,7 @@ module! {
     authors: ["VIFA developers"],
     description: "VFIO live migration of SR-IOV virtual functions",
     license: "GPL",
+    imports_ns: ["IOMMUFD"],
 }
 
 #[cfg(CONFIG_KUNIT = "y")]

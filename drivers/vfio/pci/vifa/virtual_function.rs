@@ -11,13 +11,21 @@ use crate::{
         VIFA_REFERENCE_VENDOR,
         VIFA_REFERENCE_VF_DEVICE, //
     },
-    layer::identity::FEATURE_P2P,
+    layer::identity::{
+        FEATURE_DIRTY_LOG,
+        FEATURE_P2P, //
+    },
     migration::{
         debugfs,
         Migration, //
     },
     vfio::{
         self,
+        logging::{
+            self,
+            DirtyBitmap,
+            Ranges, //
+        },
         migration::{
             StateNumber,
             Support, //
@@ -35,6 +43,7 @@ use kernel::{
     device::Core,
     fs::File,
     pci,
+    pr_info_once,
     prelude::*,
     sync::{
         aref::ARef,
@@ -64,6 +73,14 @@ impl VirtualFunction<capability::Function> {
         })?;
         let function = capability::Function::new(device, &place)?;
         let migration = Migration::new(function, device.into())?;
+        if migration.backend().identity().features & FEATURE_DIRTY_LOG == 0 {
+            dev_info!(
+                device,
+                "no DMA logging: the device does not log its writes\n"
+            );
+        } else if !logging::IS_AVAILABLE {
+            pr_info_once!("no DMA logging: this kernel has no IOVA bitmap\n");
+        }
         Ok(Self {
             _debugfs: migration.debugfs_files(device)?,
             migration,
@@ -87,6 +104,10 @@ impl vfio::Driver for VirtualFunction<capability::Function> {
         } else {
             support.and_p2p()
         }
+    }
+
+    fn logs_dma(&self) -> bool {
+        self.migration.backend().identity().features & FEATURE_DIRTY_LOG != 0
     }
 
     fn open(device: &Opening<'_, Self>) -> Result {
@@ -113,6 +134,23 @@ impl vfio::Driver for VirtualFunction<capability::Function> {
 
     fn data_size(device: &Device<Self>) -> Result<u64> {
         device.data().migration.data_size()
+    }
+
+    fn log_start(device: &Device<Self>, ranges: Ranges<'_>, page_size: u64) -> Result<u64> {
+        device.data().migration.log_start(ranges, page_size)
+    }
+
+    fn log_stop(device: &Device<Self>) -> Result {
+        device.data().migration.log_stop()
+    }
+
+    fn log_report(
+        device: &Device<Self>,
+        iova: u64,
+        length: u64,
+        dirty: &mut DirtyBitmap<'_>,
+    ) -> Result {
+        device.data().migration.log_report(iova, length, dirty)
     }
 }
 

@@ -13,6 +13,7 @@
 mod buffer;
 mod completion;
 mod function;
+mod log;
 mod mailbox;
 mod physical;
 mod register_file;

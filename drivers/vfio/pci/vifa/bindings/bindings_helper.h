@@ -6,6 +6,7 @@
 #include <linux/crc32c.h>
 #include <linux/poll.h>
 #include <linux/ratelimit.h>
+#include <linux/sched/signal.h>
 #include <linux/vfio.h>
 #include <linux/vfio_pci_core.h>
 #include <linux/vifa_hw.h>
@@ -13,6 +14,7 @@
 #include <uapi/linux/vifa.h>
 
 bool rust_helper_crc32c_is_optimized(void);
+bool rust_helper_fatal_signal_pending(void);
 void rust_helper_pci_disable_sriov_on_remove(struct pci_dev *dev);
 int rust_helper_pci_domain_nr(struct pci_bus *bus);
 struct pci_dev *rust_helper_pci_physfn(struct pci_dev *dev);

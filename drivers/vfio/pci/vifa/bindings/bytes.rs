@@ -17,6 +17,9 @@ unsafe impl AsBytes for vifa_region {}
 // SAFETY: The structure holds integers only, without padding (include/linux/vifa_hw.h).
 unsafe impl AsBytes for vifa_hw_scatter {}
 
+// SAFETY: The structure holds integers only, without padding (include/linux/vifa_hw.h).
+unsafe impl AsBytes for vifa_hw_range {}
+
 // SAFETY: The structure holds integers only (include/linux/vifa_hw.h).
 unsafe impl FromBytes for vifa_hw_identity {}
 

@@ -63,7 +63,7 @@ pub(crate) struct Range {
 
 impl Range {
     /// Returns where the range ends.
-    pub(super) fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.start.saturating_add(self.length)
     }
 

@@ -58,6 +58,8 @@ impl Region for Status {
             last,
             transfer,
             counters,
+            tracked,
+            reports,
         } = self.moment();
         let interfaces = self.interfaces();
         let errno = last
@@ -105,12 +107,12 @@ impl Region for Status {
             saved: counters.saved.to_le(),
             restored: counters.restored.to_le(),
             failed: counters.failed.to_le(),
-            log_page_size: 0,
-            log_ranges: 0,
-            log_bytes: 0,
-            log_reports: 0,
-            log_dirty_bytes: 0,
-            log_lost: 0,
+            log_page_size: tracked.map_or(0, |tracked| tracked.page_size).to_le(),
+            log_ranges: tracked.map_or(0, |tracked| tracked.ranges).to_le(),
+            log_bytes: tracked.map_or(0, |tracked| tracked.bytes).to_le(),
+            log_reports: reports.count.to_le(),
+            log_dirty_bytes: reports.dirty_bytes.to_le(),
+            log_lost: reports.lost.to_le(),
         })
     }
 }

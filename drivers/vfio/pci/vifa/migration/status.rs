@@ -107,6 +107,25 @@ pub(super) struct Counters {
     pub(super) failed: u64,
 }
 
+/// What is logged.
+#[derive(Clone, Copy)]
+pub(super) struct Tracked {
+    /// Bytes of a page.
+    pub(super) page_size: u64,
+    pub(super) ranges: u64,
+    /// In these ranges.
+    pub(super) bytes: u64,
+}
+
+/// What the reports came to.
+#[derive(Clone, Copy)]
+pub(super) struct Reports {
+    pub(super) count: u64,
+    pub(super) dirty_bytes: u64,
+    /// Of the reports, those of all that was asked for, since the log did not know.
+    pub(super) lost: u64,
+}
+
 /// One moment of a migration.
 #[derive(Clone, Copy)]
 pub(super) struct Moment {
@@ -117,6 +136,9 @@ pub(super) struct Moment {
     /// The present transfer, or the last one since the device was opened.
     pub(super) transfer: Option<(Role, Progress)>,
     pub(super) counters: Counters,
+    /// `None`: writes are not logged.
+    pub(super) tracked: Option<Tracked>,
+    pub(super) reports: Reports,
 }
 
 /// The status of one device's migration.
@@ -153,6 +175,12 @@ impl Status {
                         saved: 0,
                         restored: 0,
                         failed: 0,
+                    },
+                    tracked: None,
+                    reports: Reports {
+                        count: 0,
+                        dirty_bytes: 0,
+                        lost: 0,
                     },
                 },
                 "vifa_status"
@@ -222,6 +250,21 @@ impl Status {
                 Outcome::Restored => &mut counters.restored,
                 Outcome::Failed => &mut counters.failed,
             } += 1;
+        });
+    }
+
+    /// Writes are logged, or no more.
+    pub(super) fn logs(&self, tracked: Option<Tracked>) {
+        self.change(|moment| moment.tracked = tracked);
+    }
+
+    /// A report told so many bytes dirty; `lost`: since the log did not know.
+    pub(super) fn reported(&self, dirty_bytes: u64, lost: bool) {
+        self.change(|moment| {
+            let reports = &mut moment.reports;
+            reports.count += 1;
+            reports.dirty_bytes = reports.dirty_bytes.saturating_add(dirty_bytes);
+            reports.lost += u64::from(lost);
         });
     }
 

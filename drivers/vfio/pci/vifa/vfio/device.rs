@@ -10,6 +10,7 @@
 use super::{
     driver::Driver,
     file::PreCopyVersion,
+    logging,
     migration,
     pci::as_raw, //
 };
@@ -206,11 +207,16 @@ impl<T: Driver> Device<T> {
         }
 
         // SAFETY: The data has just been initialised; nobody else knows of the device yet.
-        let support = unsafe { (*Opaque::cast_into(&(*device).data)).migration_support() };
+        let data = unsafe { &*Opaque::cast_into(&(*device).data) };
+        let support = data.migration_support();
+        let logs = data.logs_dma() && logging::IS_AVAILABLE;
         // SAFETY: The fields may be set before the registration.
         unsafe {
             (*vfio_device).migration_flags = support.flags();
             (*vfio_device).mig_ops = migration::Operations::<T>::table();
+            if logs {
+                (*vfio_device).log_ops = logging::Operations::<T>::table();
+            }
             kernel::bindings::dev_set_drvdata(&raw mut (*pdev).dev, vfio_device.cast());
         }
 

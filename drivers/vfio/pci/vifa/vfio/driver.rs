@@ -12,6 +12,7 @@ use super::{
         Device,
         Opening, //
     },
+    logging,
     migration,
     pci::as_raw, //
 };
@@ -60,6 +61,10 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     /// [`Self::probe`].
     fn migration_support(&self) -> migration::Support;
 
+    /// Whether the device can log its DMA; asked once, after [`Self::probe`]. The calls that begin
+    /// with `log_` come only for such a device.
+    fn logs_dma(&self) -> bool;
+
     /// The device is about to be opened by its only user; it has just been reset.
     fn open(device: &Opening<'_, Self>) -> Result;
 
@@ -79,6 +84,24 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
 
     /// `VFIO_DEVICE_FEATURE_MIG_DATA_SIZE`: bytes that stop-copy would have to transfer.
     fn data_size(device: &Device<Self>) -> Result<u64>;
+
+    /// `VFIO_DEVICE_FEATURE_DMA_LOGGING_START`: begins to log writes to `ranges`. `page_size` is what
+    /// user space would like; returns what it gets.
+    fn log_start(device: &Device<Self>, ranges: logging::Ranges<'_>, page_size: u64)
+        -> Result<u64>;
+
+    /// `VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP`.
+    fn log_stop(device: &Device<Self>) -> Result;
+
+    /// `VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT`: sets in `dirty` what was written of the `length` bytes
+    /// from `iova`, and forgets it. There is at least one byte, and the last is not beyond the address
+    /// space.
+    fn log_report(
+        device: &Device<Self>,
+        iova: u64,
+        length: u64,
+        dirty: &mut logging::DirtyBitmap<'_>,
+    ) -> Result;
 }
 
 /// An adapter for the registration of VFIO PCI variant drivers with

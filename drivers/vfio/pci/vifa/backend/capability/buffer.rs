@@ -76,6 +76,11 @@ impl Buffer {
         unsafe { memory.data.as_mut() }
     }
 
+    /// Returns whether the memory was given up.
+    pub(super) fn is_forfeited(&self) -> bool {
+        self.memory.is_none()
+    }
+
     /// Describes the first `length` bytes in the scatter list, and returns its address.
     ///
     /// # Errors

@@ -5,8 +5,14 @@
 use super::{
     buffer::Buffer,
     completion::TimedCompletion,
+    log::{
+        Fault,
+        WriteLog, //
+    },
     mailbox::{
+        Client,
         Command,
+        Failure,
         Mailbox,
         Pending,
         Results, //
@@ -25,6 +31,7 @@ use crate::{
     },
     bindings::*,
     layer::{
+        address::Range,
         granules::WINDOW,
         identity::Identity,
         interface::{
@@ -134,7 +141,18 @@ impl Function {
         self.data.execute(command, arguments, buffer)
     }
 
-    /// Has the device begin with a command of the data frame; see [`Mailbox::begin`].
+    /// As [`Self::data`], but the log is not told of a failure.
+    pub(super) fn attempt_data(
+        &self,
+        command: Command,
+        arguments: [u64; 2],
+        buffer: Option<(&mut Buffer, usize)>,
+    ) -> Result<Results, Failure> {
+        self.data.attempt(command, arguments, buffer)
+    }
+
+    /// Has the device begin with a command of a transfer; see [`Mailbox::begin`]. The log is told
+    /// of a failure.
     pub(super) fn begin_data(
         &self,
         command: Command,
@@ -142,7 +160,21 @@ impl Function {
         buffer: Buffer,
         length: usize,
     ) -> Result<Pending> {
-        Mailbox::begin(&self.data, command, arguments, buffer, length)
+        let client = Client::Transfer;
+        let result = Mailbox::begin(&self.data, client, command, arguments, buffer, length);
+        self.data.report(command, result)
+    }
+
+    /// Has the device begin with a command of the log; see [`Mailbox::begin`].
+    pub(super) fn begin_log(
+        &self,
+        command: Command,
+        arguments: [u64; 2],
+        buffer: Buffer,
+        length: usize,
+    ) -> Result<Pending, Failure> {
+        let client = Client::Log;
+        Mailbox::begin(&self.data, client, command, arguments, buffer, length)
     }
 
     /// Returns how often the guest has configured the device anew, modulo 2^32.
@@ -213,6 +245,7 @@ fn check_identity(device: &pci::Device<Core<'_>>, identity: &Identity) -> Result
 impl Backend for Function {
     type Source = Sender;
     type Destination = Receiver;
+    type Log = WriteLog;
 
     fn identity(&self) -> &Identity {
         &self.identity
@@ -286,5 +319,13 @@ impl Backend for Function {
 
     fn destination(device: &Arc<Self>) -> Result<Receiver> {
         Receiver::new(device.clone())
+    }
+
+    fn start_log(
+        device: &Arc<Self>,
+        ranges: KVec<Range>,
+        page_size: u64,
+    ) -> Result<WriteLog, Fault> {
+        WriteLog::start(device.clone(), ranges, page_size)
     }
 }

@@ -8,16 +8,23 @@
 //!
 //! A command is either waited for ([`Mailbox::execute`]), or begun, so that its caller can do
 //! something else meanwhile ([`Mailbox::begin`]). Another command that comes in between waits for
-//! the one that was begun, and keeps its answer for whoever began it.
+//! the one that was begun, and keeps its answer for whoever began it. Each [`Client`] can have begun
+//! one.
+//!
+//! The log tells of each command that fails, unless its caller rather speaks for itself
+//! ([`Mailbox::attempt`]).
 
 use super::{
     buffer::Buffer,
     completion::TimedCompletion,
     register_file::RegisterFile, //
 };
-use crate::bindings::*;
+use crate::{
+    bindings::*,
+    seam::Shown, //
+};
+use core::fmt;
 use kernel::{
-    fmt,
     io::poll::read_poll_timeout,
     new_mutex,
     pci,
@@ -34,8 +41,8 @@ use kernel::{
 };
 
 /// A command of a frame.
-#[derive(Clone, Copy)]
-pub(super) struct Command {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Command {
     name: &'static str,
     opcode: u32,
 }
@@ -56,10 +63,29 @@ commands! {
     SET_RUN_STATE = VIFA_CONTROL_SET_RUN_STATE;
     SAVE = VIFA_CONTROL_SAVE;
     LOAD = VIFA_CONTROL_LOAD;
+    LOG_START = VIFA_DATA_LOG_START;
+    LOG_STOP = VIFA_DATA_LOG_STOP;
+    LOG_READ_AND_CLEAR = VIFA_DATA_LOG_READ_AND_CLEAR;
+    LOG_SUMMARY = VIFA_DATA_LOG_SUMMARY;
     LOCAL_BITMAP = VIFA_DATA_LOCAL_BITMAP;
     LOCAL_READ = VIFA_DATA_LOCAL_READ;
     LOCAL_WRITE = VIFA_DATA_LOCAL_WRITE;
     LOCAL_CLEAR = VIFA_DATA_LOCAL_CLEAR;
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Who can begin a command, and do something else meanwhile.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Client {
+    /// One end of a transfer.
+    Transfer,
+    /// The log of writes to guest memory.
+    Log,
 }
 
 /// The two results of a command.
@@ -68,7 +94,7 @@ pub(super) struct Results(pub(super) u64, pub(super) u64);
 
 /// Why a command did not succeed.
 #[derive(Clone, Copy)]
-enum Failure {
+pub(crate) enum Failure {
     /// The device refused, with this status and result 0.
     Status(u32, u64),
     /// The device answered a command that it was not given, with this status register.
@@ -82,7 +108,7 @@ enum Failure {
 }
 
 impl Failure {
-    fn errno(self) -> Error {
+    pub(super) fn errno(self) -> Error {
         match self {
             Self::Status(VIFA_STATUS_INVALID_RECORD, _) => EINVAL,
             Self::Status(VIFA_STATUS_ABORTED, _) => ECANCELED,
@@ -135,22 +161,16 @@ impl Answer {
     }
 }
 
-/// A command that was begun.
-enum Begun {
-    /// The device works on it.
-    Running,
-    /// The device is done with it.
-    Answered(Answer),
-}
-
 /// What a mailbox is doing.
 struct State {
     /// Tag of the last command.
     tag: u16,
     /// The device has not acknowledged that it dropped a command.
     stuck: bool,
-    /// The command that somebody has begun and not yet finished.
-    begun: Option<Begun>,
+    /// Who has begun the command that the device works on.
+    running: Option<Client>,
+    /// Answers to commands that were begun, until those take them who began: by [`Client`].
+    answers: [Option<Answer>; 2],
 }
 
 /// The mailbox of one frame.
@@ -198,7 +218,8 @@ impl Mailbox {
                 tag: 0,
                 // Whatever an earlier driver left there has to go first.
                 stuck: true,
-                begun: None,
+                running: None,
+                answers: [None, None],
             }),
         }))
     }
@@ -221,8 +242,19 @@ impl Mailbox {
         &self,
         command: Command,
         arguments: [u64; 2],
-        mut buffer: Option<(&mut Buffer, usize)>,
+        buffer: Option<(&mut Buffer, usize)>,
     ) -> Result<Results> {
+        let result = self.attempt(command, arguments, buffer);
+        self.report(command, result)
+    }
+
+    /// As [`Self::execute`], but the log is not told of a failure.
+    pub(super) fn attempt(
+        &self,
+        command: Command,
+        arguments: [u64; 2],
+        mut buffer: Option<(&mut Buffer, usize)>,
+    ) -> Result<Results, Failure> {
         let mut state = self.state.lock();
         self.settle(&mut state);
         let answer = match self.start(&mut state, command, arguments, &mut buffer) {
@@ -232,48 +264,49 @@ impl Mailbox {
         if let (true, Some((buffer, _))) = (answer.lingers, buffer) {
             buffer.forfeit();
         }
-        self.report(command, answer.result)
+        answer.result
     }
 
     /// Has the device begin with a command. `buffer` is the command's alone until it is finished;
-    /// the device is told of the first `length` bytes.
+    /// the device is told of the first `length` bytes. The log is not told of a failure.
     ///
     /// # Errors
     ///
-    /// `EBUSY` where a command was begun and not yet finished, `ETIMEDOUT` where the device still
-    /// hangs in an earlier one, else `EIO`. The reason is in the log.
+    /// [`Failure::Impossible`] with `EBUSY` where `client` has begun a command and not yet finished
+    /// it, [`Failure::Stuck`] where the device still hangs in an earlier one.
     pub(super) fn begin(
         mailbox: &Arc<Self>,
+        client: Client,
         command: Command,
         arguments: [u64; 2],
         mut buffer: Buffer,
         length: usize,
-    ) -> Result<Pending> {
+    ) -> Result<Pending, Failure> {
         let mut state = mailbox.state.lock();
-        let started = if state.begun.is_some() {
-            Err(Failure::Impossible(EBUSY))
-        } else {
-            let buffer = &mut Some((&mut buffer, length));
-            mailbox.start(&mut state, command, arguments, buffer)
-        };
-        mailbox.report(command, started)?;
-        state.begun = Some(Begun::Running);
+        mailbox.settle(&mut state);
+        if state.answers[client as usize].is_some() {
+            return Err(Failure::Impossible(EBUSY));
+        }
+        let described = &mut Some((&mut buffer, length));
+        mailbox.start(&mut state, command, arguments, described)?;
+        state.running = Some(client);
         Ok(Pending {
             mailbox: mailbox.clone(),
+            client,
             command,
             buffer: Some(buffer),
         })
     }
 
     /// Tells the log of a failure.
-    fn report<T>(&self, command: Command, result: Result<T, Failure>) -> Result<T> {
+    pub(super) fn report<T>(&self, command: Command, result: Result<T, Failure>) -> Result<T> {
         result.map_err(|failure| {
             dev_err!(
                 self.device,
                 "frame {}: {}: {}\n",
                 self.frame,
-                command.name,
-                failure
+                Shown(command),
+                Shown(failure)
             );
             failure.errno()
         })
@@ -281,29 +314,30 @@ impl Mailbox {
 
     /// Waits until the command that was begun, if any, is answered.
     fn settle(&self, state: &mut State) {
-        if let Some(Begun::Running) = state.begun {
-            state.begun = Some(Begun::Answered(self.conclude(state)));
+        if let Some(client) = state.running.take() {
+            state.answers[client as usize] = Some(self.conclude(state));
         }
     }
 
-    /// Takes the answer to the command that was begun.
-    fn finish(&self) -> Answer {
+    /// Takes the answer to the command that `client` has begun.
+    fn finish(&self, client: Client) -> Answer {
         let mut state = self.state.lock();
         self.settle(&mut state);
-        match state.begun.take() {
-            Some(Begun::Answered(answer)) => answer,
-            Some(Begun::Running) | None => Answer::failed(Failure::Impossible(EIO)),
-        }
+        state.answers[client as usize]
+            .take()
+            .unwrap_or_else(|| Answer::failed(Failure::Impossible(EIO)))
     }
 
-    /// Drops the command that was begun; returns whether the device may still write to its buffer.
-    fn abandon(&self) -> bool {
+    /// Drops the command that `client` has begun; returns whether the device may still write to its
+    /// buffer.
+    fn abandon(&self, client: Client) -> bool {
         let mut state = self.state.lock();
-        match state.begun.take() {
-            Some(Begun::Running) => self.abort(&mut state),
-            Some(Begun::Answered(answer)) => answer.lingers,
-            None => false,
+        if state.running == Some(client) {
+            state.running = None;
+            return self.abort(&mut state);
         }
+        let answer = state.answers[client as usize].take();
+        answer.is_some_and(|answer| answer.lingers)
     }
 
     /// Gives the device a command. No other is in progress.
@@ -455,6 +489,7 @@ impl Mailbox {
 /// Dropped, the device drops the command too.
 pub(super) struct Pending {
     mailbox: Arc<Mailbox>,
+    client: Client,
     command: Command,
     /// `None` once the command is finished.
     buffer: Option<Buffer>,
@@ -467,13 +502,22 @@ impl Pending {
     ///
     /// As for [`Mailbox::execute`].
     pub(super) fn finish(mut self) -> Result<(Buffer, Results)> {
-        let mut buffer = self.buffer.take().ok_or(EIO)?;
-        let answer = self.mailbox.finish();
+        let result = self.conclude();
+        self.mailbox.report(self.command, result)
+    }
+
+    /// As [`Self::finish`], but the log is not told of a failure.
+    pub(super) fn finish_quietly(mut self) -> Result<(Buffer, Results), Failure> {
+        self.conclude()
+    }
+
+    fn conclude(&mut self) -> Result<(Buffer, Results), Failure> {
+        let mut buffer = self.buffer.take().ok_or(Failure::Impossible(EIO))?;
+        let answer = self.mailbox.finish(self.client);
         if answer.lingers {
             buffer.forfeit();
         }
-        let results = self.mailbox.report(self.command, answer.result)?;
-        Ok((buffer, results))
+        Ok((buffer, answer.result?))
     }
 }
 
@@ -482,7 +526,7 @@ impl Drop for Pending {
         let Some(buffer) = &mut self.buffer else {
             return;
         };
-        if self.mailbox.abandon() {
+        if self.mailbox.abandon(self.client) {
             buffer.forfeit();
         }
     }

@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The log of a virtual function's writes to guest memory, for a device with the VIFA capability.
+//!
+//! A report first asks for the summary, which costs one command for a terabyte, and then reads what
+//! the summary names. The log has two buffers for that, so that the device fills one while the
+//! processor looks through the other.
+
+use super::{
+    buffer::Buffer,
+    function::Function,
+    mailbox::{
+        Command,
+        Failure,
+        Pending,
+        Results, //
+    }, //
+};
+use crate::{
+    backend::{
+        Log,
+        Unreported, //
+    },
+    bindings::{
+        self,
+        vifa_hw_range,
+        VIFA_LOG_LOST,
+        VIFA_LOG_SUMMARY_PAGES,
+        VIFA_STATUS_INVALID_ARGUMENT,
+        VIFA_STATUS_INVALID_STATE, //
+    },
+    layer::{
+        address::Range,
+        log::{
+            self,
+            Capacity,
+            Piece,
+            Pieces,
+            Windows, //
+        },
+    }, //
+};
+use core::fmt;
+use kernel::{
+    prelude::*,
+    sync::Arc,
+    transmute::AsBytes, //
+};
+
+/// Bytes of the buffer for summaries.
+const SUMMARY_SIZE: usize = 4096;
+
+/// Bytes of each of the two buffers for bitmaps.
+const WINDOW_SIZE: usize = 256 * 1024;
+
+/// What went wrong with a log.
+#[derive(Clone, Copy)]
+pub(crate) enum Fault {
+    /// A command did not succeed.
+    Command(Command, Failure),
+    /// The device has another page size than it may have.
+    PageSize(u64),
+    /// A command told of so many pages, of so many.
+    Pages(Command, u64, u64),
+    /// Writes went unlogged.
+    Lost,
+    /// There was no memory for buffers.
+    Memory(Error),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Command(command, failure) => write!(f, "{command}: {failure}"),
+            Self::PageSize(size) => write!(f, "LOG_START: a page size of {size:#x}: cannot be"),
+            Self::Pages(command, told, asked) => {
+                write!(f, "{command}: {told} pages, of {asked}")
+            }
+            Self::Lost => f.write_str("the device has lost count of its writes"),
+            Self::Memory(_) => f.write_str("no memory for buffers"),
+        }
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Command(
+                Command::LOG_START,
+                Failure::Status(VIFA_STATUS_INVALID_ARGUMENT, _),
+            ) => EINVAL,
+            Fault::Command(_, failure) => failure.errno(),
+            Fault::PageSize(_) | Fault::Pages(..) | Fault::Lost => EIO,
+            Fault::Memory(error) => error,
+        }
+    }
+}
+
+/// Why a report cannot go on.
+type Stop = Unreported<Fault>;
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Self::Unknown(fault)
+    }
+}
+
+/// A bitmap that the device writes.
+struct Reading {
+    window: Range,
+    pending: Pending,
+}
+
+/// Reads bitmaps, one ahead.
+struct Reader {
+    function: Arc<Function>,
+    capacity: Capacity,
+    /// Buffers that no command has.
+    spare: [Option<Buffer>; 2],
+    reading: Option<Reading>,
+}
+
+impl Reader {
+    /// Takes a buffer that nothing uses. One that a command took with it is replaced.
+    fn take_buffer(&mut self) -> Result<Buffer, Fault> {
+        match self.spare.iter_mut().find_map(Option::take) {
+            Some(buffer) => Ok(buffer),
+            None => self.function.buffer(WINDOW_SIZE).map_err(Fault::Memory),
+        }
+    }
+
+    fn put_back(&mut self, buffer: Buffer) {
+        if let Some(place) = self.spare.iter_mut().find(|place| place.is_none()) {
+            *place = Some(buffer);
+        }
+    }
+
+    /// Has the device begin with a window, and tells of the one before meanwhile.
+    fn read(&mut self, window: Range, dirty: &mut impl FnMut(Range)) -> Result<(), Stop> {
+        if bindings::task::is_being_killed() {
+            return Err(Unreported::Killed);
+        }
+        let before = self.finish()?;
+        let bytes = self.capacity.pages(window).div_ceil(8) as usize;
+        let buffer = self.take_buffer()?;
+        let command = Command::LOG_READ_AND_CLEAR;
+        let pending = self
+            .function
+            .begin_log(command, [window.start, window.length], buffer, bytes)
+            .map_err(|failure| Fault::Command(command, failure))?;
+        self.reading = Some(Reading { window, pending });
+        self.tell(before, dirty);
+        Ok(())
+    }
+
+    /// Tells of the last window.
+    fn drain(&mut self, dirty: &mut impl FnMut(Range)) -> Result<(), Stop> {
+        let last = self.finish()?;
+        self.tell(last, dirty);
+        Ok(())
+    }
+
+    /// Waits for the window that the device reads, if there is one.
+    fn finish(&mut self) -> Result<Option<(Range, Buffer)>, Fault> {
+        let Some(Reading { window, pending }) = self.reading.take() else {
+            return Ok(None);
+        };
+        let command = Command::LOG_READ_AND_CLEAR;
+        let (buffer, results) = pending
+            .finish_quietly()
+            .map_err(|failure| Fault::Command(command, failure))?;
+        check(command, results, self.capacity.pages(window))?;
+        Ok(Some((window, buffer)))
+    }
+
+    fn tell(&mut self, read: Option<(Range, Buffer)>, dirty: &mut impl FnMut(Range)) {
+        let Some((window, buffer)) = read else {
+            return;
+        };
+        let page_size = self.capacity.page_size;
+        let pages = self.capacity.pages(window);
+        let bitmap = buffer.bytes(pages.div_ceil(8) as usize);
+        log::for_each_run(bitmap, pages, |first, count| {
+            dirty(Range {
+                start: window.start + first * page_size,
+                length: count * page_size,
+            });
+        });
+        self.put_back(buffer);
+    }
+}
+
+/// Checks the results of a command that tells of so many pages.
+fn check(command: Command, Results(told, flags): Results, pages: u64) -> Result<(), Fault> {
+    if flags & u64::from(VIFA_LOG_LOST) != 0 {
+        Err(Fault::Lost)
+    } else if told != pages {
+        Err(Fault::Pages(command, told, pages))
+    } else {
+        Ok(())
+    }
+}
+
+/// Asks for the summaries of ranges.
+struct Summariser {
+    function: Arc<Function>,
+    capacity: Capacity,
+    buffer: Buffer,
+}
+
+impl Summariser {
+    /// Returns the summary of `range`, which one command can have.
+    fn ask(&mut self, range: Range) -> Result<&[u8], Fault> {
+        let command = Command::LOG_SUMMARY;
+        let bytes = self.capacity.bits(range).div_ceil(8) as usize;
+        if self.buffer.is_forfeited() {
+            self.buffer = self.function.buffer(SUMMARY_SIZE).map_err(Fault::Memory)?;
+        }
+        let results = self
+            .function
+            .attempt_data(
+                command,
+                [range.start, range.length],
+                Some((&mut self.buffer, bytes)),
+            )
+            .map_err(|failure| Fault::Command(command, failure))?;
+        check(command, results, self.capacity.pages(range))?;
+        Ok(self.buffer.bytes(bytes))
+    }
+}
+
+/// A log that the device keeps.
+pub(crate) struct WriteLog {
+    ranges: KVec<Range>,
+    capacity: Capacity,
+    summariser: Summariser,
+    reader: Reader,
+}
+
+impl WriteLog {
+    /// Has the device begin to log; see [`crate::backend::Backend::start_log`].
+    pub(super) fn start(
+        function: Arc<Function>,
+        ranges: KVec<Range>,
+        page_size: u64,
+    ) -> Result<Self, Fault> {
+        let summary = function.buffer(SUMMARY_SIZE).map_err(Fault::Memory)?;
+        let window = || function.buffer(WINDOW_SIZE).map_err(Fault::Memory);
+        let spare = [Some(window()?), Some(window()?)];
+
+        let page_size = begin(&function, &ranges, page_size)?;
+        let capacity = Capacity {
+            page_size,
+            summary_pages: VIFA_LOG_SUMMARY_PAGES.into(),
+            summary_bits: 8 * SUMMARY_SIZE as u64,
+            window_pages: 8 * WINDOW_SIZE as u64,
+        };
+        Ok(Self {
+            ranges,
+            capacity,
+            summariser: Summariser {
+                function: function.clone(),
+                capacity,
+                buffer: summary,
+            },
+            reader: Reader {
+                function,
+                capacity,
+                spare,
+                reading: None,
+            },
+        })
+    }
+
+    fn report_piece(&mut self, piece: Piece, dirty: &mut impl FnMut(Range)) -> Result<(), Stop> {
+        match piece {
+            Piece::Untracked(range) => dirty(range),
+            Piece::Part { page, part } => {
+                if self.summariser.ask(page)?.iter().any(|&byte| byte != 0) {
+                    dirty(part);
+                }
+            }
+            Piece::Pages(pages) if self.capacity.is_small(pages) => {
+                self.reader.read(pages, dirty)?;
+            }
+            Piece::Pages(pages) => {
+                for range in self.capacity.summaries(pages) {
+                    let summary = self.summariser.ask(range)?;
+                    for window in Windows::new(summary, range, self.capacity) {
+                        self.reader.read(window, dirty)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Log for WriteLog {
+    type Fault = Fault;
+
+    fn ranges(&self) -> &[Range] {
+        &self.ranges
+    }
+
+    fn page_size(&self) -> u64 {
+        self.capacity.page_size
+    }
+
+    fn report(&mut self, part: Range, mut dirty: impl FnMut(Range)) -> Result<(), Stop> {
+        let ranges = core::mem::take(&mut self.ranges);
+        let mut pieces = Pieces::new(&ranges, self.capacity.page_size, part);
+        let result = pieces
+            .try_for_each(|piece| self.report_piece(piece, &mut dirty))
+            .and_then(|()| self.reader.drain(&mut dirty));
+        self.ranges = ranges;
+        // What a report that failed did not finish is of no use any more.
+        self.reader.reading = None;
+        result
+    }
+
+    fn stop(self) -> Result<(), Fault> {
+        stop(&self.reader.function)
+    }
+}
+
+/// Has the device begin to log; returns its page size.
+fn begin(function: &Function, ranges: &[Range], page_size: u64) -> Result<u64, Fault> {
+    const ENTRY: usize = size_of::<vifa_hw_range>();
+
+    let command = Command::LOG_START;
+    let length = ranges.len() * ENTRY;
+    let mut list = function.buffer(length).map_err(Fault::Memory)?;
+    for (to, range) in list.bytes_mut().chunks_exact_mut(ENTRY).zip(ranges) {
+        let entry = vifa_hw_range {
+            start: range.start.to_le(),
+            length: range.length.to_le(),
+        };
+        to.copy_from_slice(entry.as_bytes());
+    }
+    let arguments = [page_size, ranges.len() as u64];
+    let mut start = || function.attempt_data(command, arguments, Some((&mut list, length)));
+    let result = match start() {
+        // A stop failed before, or an earlier driver left it so.
+        Err(Failure::Status(VIFA_STATUS_INVALID_STATE, _)) => {
+            stop(function)?;
+            start()
+        }
+        result => result,
+    };
+    let Results(chosen, _) = result.map_err(|failure| Fault::Command(command, failure))?;
+    if log::check_page_size(chosen).is_err() || chosen > page_size {
+        // The driver has no use for this log.
+        let _ = stop(function);
+        return Err(Fault::PageSize(chosen));
+    }
+    Ok(chosen)
+}
+
+/// Has the device log no more.
+fn stop(function: &Function) -> Result<(), Fault> {
+    let command = Command::LOG_STOP;
+    match function.attempt_data(command, [0; 2], None) {
+        // It does not log.
+        Ok(_) | Err(Failure::Status(VIFA_STATUS_INVALID_STATE, _)) => Ok(()),
+        Err(failure) => Err(Fault::Command(command, failure)),
+    }
+}
