@@ -61,7 +61,7 @@ pub(crate) trait Log: Send + Unpin {
     fn ranges(&self) -> &[Range];
 
     /// Bytes of a page of the log: a power of two.
-    fn page_size(&self) -> u64;
+    fn page_size(&self) -> u32;
 
     /// Tells `dirty` what was written in `part` since that was last told, and forgets it. What
     /// `part` has beyond the ranges is told as written, because nobody knows.

@@ -207,11 +207,13 @@ impl<B: Backend> Machine<B> {
             }
             Step::StopSave => {
                 let session = sending.ok_or(EINVAL)?;
+                let tracked = self.logging.tracked()?;
                 self.run(RunState::Stopped, Phase::StopCopy(session.clone()))?;
-                session.stopped(None);
+                session.stopped(tracked);
             }
             Step::BeginSave => {
                 let (session, file) = self.begin(Begin::Stopped, device)?;
+                session.stopped(self.logging.tracked()?);
                 self.enter(Phase::StopCopy(session));
                 return Ok(Some(file));
             }

@@ -17,7 +17,10 @@ use crate::{
         Unreported, //
     },
     layer::{
-        address::Range,
+        address::{
+            self,
+            Range, //
+        },
         check::Violation,
         log, //
     },
@@ -54,7 +57,7 @@ impl<B: Backend> Logging<B> {
         }
     }
 
-    /// Begins to log; returns the page size.
+    /// Begins to log, in pages of about `page_size` bytes; returns how many a page has.
     pub(super) fn start(
         &mut self,
         backend: &Arc<B>,
@@ -67,7 +70,7 @@ impl<B: Backend> Logging<B> {
         let ranges = self.collect(ranges, page_size)?;
         let log = B::start_log(backend, ranges, page_size)
             .map_err(|fault| self.refuse_to("start", fault.into(), fault))?;
-        let page_size = log.page_size();
+        let page_size = log.page_size().into();
         self.status.logs(Some(Tracked {
             page_size,
             ranges: log.ranges().len() as u64,
@@ -90,6 +93,16 @@ impl<B: Backend> Logging<B> {
             }
         }
         Ok(ranges)
+    }
+
+    /// What is logged, for the address record file.
+    pub(super) fn tracked(&self) -> Result<Option<address::Tracked>> {
+        let Some(Active { log, .. }) = &self.active else {
+            return Ok(None);
+        };
+        let ranges = log.ranges().iter().copied();
+        let tracked = address::Tracked::new(log.page_size(), ranges);
+        tracked.map(Some).map_err(|_| ENOMEM)
     }
 
     /// Logs no more, if something was logged.

@@ -53,6 +53,9 @@ const SUMMARY_SIZE: usize = 4096;
 /// Bytes of each of the two buffers for bitmaps.
 const WINDOW_SIZE: usize = 256 * 1024;
 
+/// Largest page that a log is asked for: the stream has 32 bits for its bytes.
+const PAGE_SIZE_MAX: u64 = 1 << 31;
+
 /// What went wrong with a log.
 #[derive(Clone, Copy)]
 pub(crate) enum Fault {
@@ -232,6 +235,7 @@ impl Summariser {
 /// A log that the device keeps.
 pub(crate) struct WriteLog {
     ranges: KVec<Range>,
+    page_size: u32,
     capacity: Capacity,
     summariser: Summariser,
     reader: Reader,
@@ -250,13 +254,14 @@ impl WriteLog {
 
         let page_size = begin(&function, &ranges, page_size)?;
         let capacity = Capacity {
-            page_size,
+            page_size: page_size.into(),
             summary_pages: VIFA_LOG_SUMMARY_PAGES.into(),
             summary_bits: 8 * SUMMARY_SIZE as u64,
             window_pages: 8 * WINDOW_SIZE as u64,
         };
         Ok(Self {
             ranges,
+            page_size,
             capacity,
             summariser: Summariser {
                 function: function.clone(),
@@ -303,8 +308,8 @@ impl Log for WriteLog {
         &self.ranges
     }
 
-    fn page_size(&self) -> u64 {
-        self.capacity.page_size
+    fn page_size(&self) -> u32 {
+        self.page_size
     }
 
     fn report(&mut self, part: Range, mut dirty: impl FnMut(Range)) -> Result<(), Stop> {
@@ -325,7 +330,7 @@ impl Log for WriteLog {
 }
 
 /// Has the device begin to log; returns its page size.
-fn begin(function: &Function, ranges: &[Range], page_size: u64) -> Result<u64, Fault> {
+fn begin(function: &Function, ranges: &[Range], page_size: u64) -> Result<u32, Fault> {
     const ENTRY: usize = size_of::<vifa_hw_range>();
 
     let command = Command::LOG_START;
@@ -338,6 +343,7 @@ fn begin(function: &Function, ranges: &[Range], page_size: u64) -> Result<u64, F
         };
         to.copy_from_slice(entry.as_bytes());
     }
+    let page_size = page_size.min(PAGE_SIZE_MAX);
     let arguments = [page_size, ranges.len() as u64];
     let mut start = || function.attempt_data(command, arguments, Some((&mut list, length)));
     let result = match start() {
@@ -349,12 +355,14 @@ fn begin(function: &Function, ranges: &[Range], page_size: u64) -> Result<u64, F
         result => result,
     };
     let Results(chosen, _) = result.map_err(|failure| Fault::Command(command, failure))?;
-    if log::check_page_size(chosen).is_err() || chosen > page_size {
-        // The driver has no use for this log.
-        let _ = stop(function);
-        return Err(Fault::PageSize(chosen));
+    match u32::try_from(chosen) {
+        Ok(size) if log::check_page_size(chosen).is_ok() && chosen <= page_size => Ok(size),
+        _ => {
+            // There is no use for this log.
+            let _ = stop(function);
+            Err(Fault::PageSize(chosen))
+        }
     }
-    Ok(chosen)
 }
 
 /// Has the device log no more.
