@@ -104,21 +104,56 @@ void vifa_fault_for_command(VifaPF *pf, uint16_t vf, uint32_t kind,
     }
 }
 
-/* Is this the page that is not to be logged? Called once for each page. */
-bool vifa_fault_drops_page(VifaPF *pf, uint16_t vf)
+static bool vifa_fault_drops_pages(const VifaFault *fault, uint16_t vf)
 {
+    return vifa_fault_armed(fault, vf) && fault->kind == VIFA_FAULT_LOG_DROP;
+}
+
+/*
+ * How many of the next @pages pages that the VF writes are logged until one is
+ * not. These pages have passed then, and so has that one.
+ */
+uint64_t vifa_fault_pass_pages(VifaPF *pf, uint16_t vf, uint64_t pages)
+{
+    uint64_t logged = pages;
+    bool armed = false;
+
+    for (size_t i = 0; i < ARRAY_SIZE(pf->faults); i++) {
+        const VifaFault *fault = &pf->faults[i];
+
+        if (vifa_fault_drops_pages(fault, vf)) {
+            logged = MIN(logged, fault->value - fault->pages - 1);
+            armed = true;
+        }
+    }
+    if (!armed) {
+        return pages;
+    }
+
     for (size_t i = 0; i < ARRAY_SIZE(pf->faults); i++) {
         VifaFault *fault = &pf->faults[i];
 
-        if (vifa_fault_armed(fault, vf) && fault->kind == VIFA_FAULT_LOG_DROP &&
+        if (vifa_fault_drops_pages(fault, vf)) {
+            fault->pages += logged;
+        }
+    }
+    if (logged == pages) {
+        return logged;
+    }
+
+    /* The page that is dropped counts for all slots up to the one that acts. */
+    for (size_t i = 0; i < ARRAY_SIZE(pf->faults); i++) {
+        VifaFault *fault = &pf->faults[i];
+
+        if (vifa_fault_drops_pages(fault, vf) &&
             ++fault->pages == fault->value) {
             fault->pages = 0;
             vifa_fault_fire(pf, fault, vf);
-            return true;
+            break;
         }
     }
 
-    return false;
+    return logged;
 }
 
 static VifaFault *vifa_fault_slot(VifaPF *pf, hwaddr address)
@@ -137,7 +172,7 @@ uint32_t vifa_fault_read(VifaPF *pf, hwaddr address)
         return ARRAY_SIZE(pf->faults);
     }
     if (!fault) {
-        return 0;
+        return vifa_mark_read(pf, address);
     }
 
     switch (address % VIFA_FAULT_SLOT_SIZE) {
@@ -171,6 +206,7 @@ void vifa_fault_write(VifaPF *pf, hwaddr address, uint32_t value)
     VifaFault *fault = vifa_fault_slot(pf, address);
 
     if (!fault) {
+        vifa_mark_write(pf, address, value);
         return;
     }
 

@@ -2,9 +2,13 @@
 /*
  * The VIFA reference device: log of writes to guest memory.
  *
- * One bit for each page of the ranges that are logged. The engine sets bits in
- * the bottom half that does the DMA, and the commands read and clear them in a
- * bottom half of their own, so that no write falls between the two.
+ * One bit for each page of the ranges that are logged, and one bit for each
+ * group of VIFA_LOG_SUMMARY_PAGES pages that has a dirty page, so that finding
+ * nothing costs next to nothing. Each range begins with a group of its own.
+ *
+ * The engine sets bits in the bottom half that does the DMA, and the commands
+ * read and clear them in a bottom half of their own, so that no write falls
+ * between the two.
  */
 #include "qemu/osdep.h"
 #include "qemu/bitmap.h"
@@ -12,9 +16,16 @@
 #include "trace.h"
 #include "vifa.h"
 
-/* What one VF may make us allocate: 8 MiB of bitmap, 256 GiB in 4 KiB pages. */
-#define VIFA_LOG_PAGES_MAX          (64 * MiB)
+/* What one VF may make us allocate: 36 MiB of bitmap, 1 TiB in 4 KiB pages. */
+#define VIFA_LOG_PAGES_MAX          (256 * MiB)
 #define VIFA_LOG_RANGES_MAX         1024
+
+/*
+ * Bytes of a bitmap that are read in one step, and in one slice. A step passes
+ * through VifaPF.bounce: one half for our bits, one for little-endian ones.
+ */
+#define VIFA_LOG_STEP_BYTES         (VIFA_BOUNCE_BYTES / 2)
+#define VIFA_LOG_SLICE_BYTES        (1 * MiB)
 
 /* The page sizes that the log supports, largest first: 2 MiB, 64 and 4 KiB. */
 static const unsigned int vifa_log_page_shifts[] = { 21, 16, 12 };
@@ -28,6 +39,7 @@ static void vifa_log_free(VifaLog *log)
 {
     g_free(log->ranges);
     g_free(log->bitmap);
+    g_free(log->summary);
     *log = (VifaLog) { };
 }
 
@@ -36,37 +48,126 @@ void vifa_log_reset(VifaVF *vf)
     vifa_log_free(&vf->log);
 }
 
-/* The VF has written @length bytes at @iova, or a part of them. */
-void vifa_log_mark(VifaVF *vf, uint64_t iova, uint64_t length)
+static uint64_t vifa_log_group_first(uint64_t group)
+{
+    return group * VIFA_LOG_SUMMARY_PAGES;
+}
+
+/* The group behind the last of these pages. */
+static uint64_t vifa_log_groups_end(uint64_t first, uint64_t count)
+{
+    return DIV_ROUND_UP(first + count, VIFA_LOG_SUMMARY_PAGES);
+}
+
+/* The next group from @group on that has a dirty page; @end if none has. */
+static uint64_t vifa_log_next_group(const VifaLog *log, uint64_t group,
+                                    uint64_t end)
+{
+    return find_next_bit(log->summary, end, group);
+}
+
+static bool vifa_log_any_dirty(const VifaLog *log, uint64_t first,
+                               uint64_t count)
+{
+    uint64_t end = first + count;
+
+    return find_next_bit(log->bitmap, end, first) < end;
+}
+
+static void vifa_log_set(VifaLog *log, uint64_t first, uint64_t count)
+{
+    uint64_t group = first / VIFA_LOG_SUMMARY_PAGES;
+
+    bitmap_set(log->bitmap, first, count);
+    bitmap_set(log->summary, group, vifa_log_groups_end(first, count) - group);
+}
+
+static void vifa_log_clear(VifaLog *log, uint64_t first, uint64_t count)
+{
+    uint64_t end = vifa_log_groups_end(first, count);
+    uint64_t group = first / VIFA_LOG_SUMMARY_PAGES;
+
+    bitmap_clear(log->bitmap, first, count);
+    while ((group = vifa_log_next_group(log, group, end)) < end) {
+        if (!vifa_log_any_dirty(log, vifa_log_group_first(group),
+                                VIFA_LOG_SUMMARY_PAGES)) {
+            clear_bit(group, log->summary);
+        }
+        group++;
+    }
+}
+
+/* As vifa_log_set(), without the pages that faults drop. Returns the others. */
+static uint64_t vifa_log_set_undropped(VifaVF *vf, uint64_t first,
+                                       uint64_t count)
+{
+    uint64_t end = first + count;
+    uint64_t set = 0;
+
+    while (first < end) {
+        uint64_t run = vifa_fault_pass_pages(vf->pf, vf->number, end - first);
+
+        if (run) {
+            vifa_log_set(&vf->log, first, run);
+        }
+        set += run;
+        first += run + 1;
+    }
+
+    return set;
+}
+
+static uint64_t vifa_log_range_last(const VifaLog *log,
+                                    const VifaLogRange *range)
+{
+    return range->start + ((range->pages << log->page_shift) - 1);
+}
+
+/* The first range that does not end before @iova. */
+static uint32_t vifa_log_first_range(const VifaLog *log, uint64_t iova)
+{
+    uint32_t low = 0, high = log->count;
+
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+
+        if (vifa_log_range_last(log, &log->ranges[middle]) < iova) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+
+    return low;
+}
+
+/*
+ * The VF has written @length bytes at @iova, or a part of them. Returns how
+ * many pages that made dirty.
+ */
+uint64_t vifa_log_mark(VifaVF *vf, uint64_t iova, uint64_t length)
 {
     const VifaLog *log = &vf->log;
     uint64_t last = iova + (length - 1);
+    uint64_t marked = 0;
 
     if (!vifa_log_active(log) || log->lost || !length) {
-        return;
+        return 0;
     }
 
-    for (uint32_t i = 0; i < log->count; i++) {
+    for (uint32_t i = vifa_log_first_range(log, iova);
+         i < log->count && log->ranges[i].start <= last; i++) {
         const VifaLogRange *range = &log->ranges[i];
-        uint64_t range_last = range->start +
-                              ((range->pages << log->page_shift) - 1);
-        uint64_t first_page, last_page;
+        uint64_t first_page = (MAX(iova, range->start) - range->start) >>
+                              log->page_shift;
+        uint64_t last_page = (MIN(last, vifa_log_range_last(log, range)) -
+                              range->start) >> log->page_shift;
 
-        if (last < range->start) {
-            break;
-        }
-        if (iova > range_last) {
-            continue;
-        }
-        first_page = (MAX(iova, range->start) - range->start) >>
-                     log->page_shift;
-        last_page = (MIN(last, range_last) - range->start) >> log->page_shift;
-        for (uint64_t page = first_page; page <= last_page; page++) {
-            if (!vifa_fault_drops_page(vf->pf, vf->number)) {
-                set_bit(range->first + page, log->bitmap);
-            }
-        }
+        marked += vifa_log_set_undropped(vf, range->first + first_page,
+                                         last_page - first_page + 1);
     }
+
+    return marked;
 }
 
 /* The largest page size at or below @page_size; 0 if there is none. */
@@ -82,35 +183,37 @@ static unsigned int vifa_log_page_shift(uint64_t page_size)
 }
 
 /*
- * Take over the ranges of a LOG_START. Returns the number of pages in them; 0
- * when they are not valid or too large.
+ * Take over the ranges of a LOG_START. Returns the number of groups that their
+ * pages take; 0 when they are not valid or too large.
  */
 static uint64_t vifa_log_set_ranges(VifaLog *log,
                                     const struct vifa_hw_range *ranges)
 {
     uint64_t page_mask = (UINT64_C(1) << log->page_shift) - 1;
-    uint64_t pages = 0;
+    uint64_t room = VIFA_LOG_PAGES_MAX;
+    uint64_t groups = 0;
 
     for (uint32_t i = 0; i < log->count; i++) {
         uint64_t start = le64_to_cpu(ranges[i].start);
         uint64_t length = le64_to_cpu(ranges[i].length);
+        uint64_t pages = length >> log->page_shift;
 
         if (!length || (start | length) & page_mask ||
             start + (length - 1) < start ||
-            (i && start < le64_to_cpu(ranges[i - 1].start) +
-                          le64_to_cpu(ranges[i - 1].length)) ||
-            length >> log->page_shift > VIFA_LOG_PAGES_MAX - pages) {
+            (i && start <= vifa_log_range_last(log, &log->ranges[i - 1])) ||
+            pages > room) {
             return 0;
         }
         log->ranges[i] = (VifaLogRange) {
             .start = start,
-            .pages = length >> log->page_shift,
-            .first = pages,
+            .pages = pages,
+            .first = vifa_log_group_first(groups),
         };
-        pages += log->ranges[i].pages;
+        room -= pages;
+        groups = vifa_log_groups_end(log->ranges[i].first, pages);
     }
 
-    return pages;
+    return groups;
 }
 
 static uint16_t vifa_log_start(VifaVF *vf, VifaCommand *command)
@@ -121,7 +224,7 @@ static uint16_t vifa_log_start(VifaVF *vf, VifaCommand *command)
     uint32_t generation = vf->generation;
     g_autofree struct vifa_hw_range *ranges = NULL;
     VifaLog log = { };
-    uint64_t pages;
+    uint64_t groups;
     uint16_t status;
 
     if (vifa_log_active(&vf->log)) {
@@ -148,19 +251,20 @@ static uint16_t vifa_log_start(VifaVF *vf, VifaCommand *command)
     log.page_shift = vifa_log_page_shift(page_size);
     log.count = count;
     log.ranges = g_new(VifaLogRange, count);
-    pages = vifa_log_set_ranges(&log, ranges);
-    if (!pages) {
+    groups = vifa_log_set_ranges(&log, ranges);
+    if (!groups) {
         vifa_log_free(&log);
         return VIFA_STATUS_INVALID_ARGUMENT;
     }
-    log.bitmap = bitmap_try_new(pages);
-    if (!log.bitmap) {
+    log.bitmap = bitmap_try_new(vifa_log_group_first(groups));
+    log.summary = bitmap_try_new(groups);
+    if (!log.bitmap || !log.summary) {
         vifa_log_free(&log);
         return VIFA_STATUS_DEVICE_FAILURE;
     }
     vf->log = log;
     command->result[0] = UINT64_C(1) << log.page_shift;
-    trace_vifa_log_start(vf->number, log.count, pages, command->result[0]);
+    trace_vifa_log_start(vf->number, log.count, groups, command->result[0]);
 
     return VIFA_STATUS_SUCCESS;
 }
@@ -182,11 +286,18 @@ typedef struct VifaLogPages {
     uint64_t count;
 } VifaLogPages;
 
-static uint16_t vifa_log_find(const VifaLog *log, const VifaCommand *command,
-                              VifaLogPages *pages)
+/*
+ * Find the pages of a command that answers with one bit for each @pages_per_bit
+ * of them, and check that its buffer takes the answer.
+ */
+static uint16_t vifa_log_find(const VifaLog *log, VifaCommand *command,
+                              uint64_t pages_per_bit, VifaLogPages *pages)
 {
     uint64_t iova = command->argument[0];
     uint64_t length = command->argument[1];
+    const VifaLogRange *range;
+    uint64_t page, bytes;
+    uint32_t i;
 
     if (!vifa_log_active(log)) {
         return VIFA_STATUS_INVALID_STATE;
@@ -195,97 +306,149 @@ static uint16_t vifa_log_find(const VifaLog *log, const VifaCommand *command,
         return VIFA_STATUS_INVALID_ARGUMENT;
     }
 
+    i = vifa_log_first_range(log, iova);
+    if (i == log->count || iova < log->ranges[i].start) {
+        return VIFA_STATUS_INVALID_ARGUMENT;
+    }
+    range = &log->ranges[i];
+    page = (iova - range->start) >> log->page_shift;
+    pages->first = range->first + page;
     pages->count = length >> log->page_shift;
-    for (uint32_t i = 0; i < log->count; i++) {
-        const VifaLogRange *range = &log->ranges[i];
-        uint64_t page = (iova - range->start) >> log->page_shift;
-
-        if (iova >= range->start && page < range->pages &&
-            pages->count <= range->pages - page) {
-            pages->first = range->first + page;
-            return VIFA_STATUS_SUCCESS;
-        }
+    if (pages->count > range->pages - page) {
+        return VIFA_STATUS_INVALID_ARGUMENT;
     }
 
-    return VIFA_STATUS_INVALID_ARGUMENT;
-}
-
-/* Write the first @bits of @bitmap as the command's output. */
-static uint16_t vifa_log_answer(const VifaCommand *command,
-                                const unsigned long *bitmap, uint64_t bits)
-{
-    g_autofree unsigned long *output = bitmap_new(bits);
-
-    bitmap_to_le(output, bitmap, bits);
-
-    return vifa_buffer_write(&command->buffer, 0, output,
-                             DIV_ROUND_UP(bits, 8));
-}
-
-static uint16_t vifa_log_read_and_clear(VifaVF *vf, VifaCommand *command)
-{
-    VifaLog *log = &vf->log;
-    uint32_t generation = vf->generation;
-    g_autofree unsigned long *bitmap = NULL;
-    VifaLogPages pages;
-    uint16_t status = vifa_log_find(log, command, &pages);
-
-    if (status) {
-        return status;
-    }
-    if (command->buffer.size < DIV_ROUND_UP(pages.count, 8)) {
-        command->result[0] = DIV_ROUND_UP(pages.count, 8);
+    bytes = DIV_ROUND_UP(DIV_ROUND_UP(pages->count, pages_per_bit), 8);
+    if (command->buffer.size < bytes) {
+        command->result[0] = bytes;
         return VIFA_STATUS_BUFFER_TOO_SMALL;
     }
 
-    bitmap = bitmap_new(pages.count);
-    bitmap_copy_with_src_offset(bitmap, log->bitmap, pages.first, pages.count);
-    status = vifa_log_answer(command, bitmap, pages.count);
+    return VIFA_STATUS_SUCCESS;
+}
+
+/* Report what vifa_log_find() found. */
+static void vifa_log_report(const VifaLog *log, VifaCommand *command,
+                            const VifaLogPages *pages)
+{
+    command->result[0] = pages->count;
+    command->result[1] = log->lost ? VIFA_LOG_LOST : 0;
+}
+
+/* Write the bits of @count pages where the command's output is, clear them. */
+static uint16_t vifa_log_move(VifaVF *vf, const VifaCommand *command,
+                              uint64_t first, uint64_t count)
+{
+    VifaLog *log = &vf->log;
+    uint64_t group = first / VIFA_LOG_SUMMARY_PAGES;
+    uint64_t end = vifa_log_groups_end(first, count);
+    bool dirty = vifa_log_next_group(log, group, end) < end;
+    unsigned long *output = (unsigned long *)vf->pf->bounce;
+    unsigned long *bits = output + VIFA_LOG_STEP_BYTES / sizeof(*bits);
+    uint32_t generation = vf->generation;
+    uint16_t status;
+
+    if (dirty) {
+        bitmap_copy_with_src_offset(bits, log->bitmap, first, count);
+        bits[BIT_WORD(count - 1)] &= BITMAP_LAST_WORD_MASK(count);
+        bitmap_to_le(output, bits, count);
+    } else {
+        bitmap_zero(output, count);
+    }
+
+    status = vifa_buffer_write(&command->buffer, command->done, output,
+                               DIV_ROUND_UP(count, 8));
     if (status) {
         return status;
     }
     if (generation != vf->generation) {
         return VIFA_STATUS_ABORTED;
     }
-
-    bitmap_clear(log->bitmap, pages.first, pages.count);
-    command->result[0] = pages.count;
-    command->result[1] = log->lost ? VIFA_LOG_LOST : 0;
+    if (dirty) {
+        vifa_log_clear(log, first, count);
+    }
 
     return VIFA_STATUS_SUCCESS;
+}
+
+static uint16_t vifa_log_read_and_clear(VifaVF *vf, VifaCommand *command)
+{
+    uint64_t slice_end = command->done + VIFA_LOG_SLICE_BYTES;
+    VifaLogPages pages;
+    uint16_t status = vifa_log_find(&vf->log, command, 1, &pages);
+
+    while (!status && command->done < DIV_ROUND_UP(pages.count, 8)) {
+        uint64_t page = command->done * 8;
+        uint64_t count = MIN(pages.count - page, VIFA_LOG_STEP_BYTES * 8);
+
+        if (command->done == slice_end) {
+            return VIFA_STATUS_BUSY;
+        }
+        status = vifa_log_move(vf, command, pages.first + page, count);
+        command->done += DIV_ROUND_UP(count, 8);
+    }
+
+    if (!status) {
+        vifa_log_report(&vf->log, command, &pages);
+    }
+
+    return status;
+}
+
+/*
+ * One bit for each VIFA_LOG_SUMMARY_PAGES of the pages that were asked for,
+ * which begin anywhere in a group. Where a group is not asked for as a whole,
+ * its bitmap decides.
+ */
+static void vifa_log_summarize(const VifaLog *log, const VifaLogPages *pages,
+                               unsigned long *summary)
+{
+    uint64_t pages_end = pages->first + pages->count;
+    uint64_t end = vifa_log_groups_end(pages->first, pages->count);
+    uint64_t group = pages->first / VIFA_LOG_SUMMARY_PAGES;
+
+    while ((group = vifa_log_next_group(log, group, end)) < end) {
+        uint64_t page = MAX(vifa_log_group_first(group), pages->first);
+        uint64_t group_end = MIN(vifa_log_group_first(group + 1), pages_end);
+
+        while (page < group_end) {
+            uint64_t bit = (page - pages->first) / VIFA_LOG_SUMMARY_PAGES;
+            uint64_t bit_end = MIN(pages->first + vifa_log_group_first(bit + 1),
+                                   group_end);
+
+            if (bit_end - page == VIFA_LOG_SUMMARY_PAGES ||
+                vifa_log_any_dirty(log, page, bit_end - page)) {
+                set_bit(bit, summary);
+            }
+            page = bit_end;
+        }
+        group++;
+    }
 }
 
 static uint16_t vifa_log_summary(VifaVF *vf, VifaCommand *command)
 {
     const VifaLog *log = &vf->log;
     g_autofree unsigned long *summary = NULL;
+    g_autofree unsigned long *output = NULL;
     VifaLogPages pages;
-    uint16_t status = vifa_log_find(log, command, &pages);
-    uint64_t bits, end;
+    uint16_t status = vifa_log_find(log, command, VIFA_LOG_SUMMARY_PAGES,
+                                    &pages);
+    uint64_t bits;
 
     if (status) {
         return status;
     }
+
     bits = DIV_ROUND_UP(pages.count, VIFA_LOG_SUMMARY_PAGES);
-    if (command->buffer.size < DIV_ROUND_UP(bits, 8)) {
-        command->result[0] = DIV_ROUND_UP(bits, 8);
-        return VIFA_STATUS_BUFFER_TOO_SMALL;
-    }
-
     summary = bitmap_new(bits);
-    end = pages.first + pages.count;
-    for (uint64_t i = 0; i < bits; i++) {
-        uint64_t first = pages.first + i * VIFA_LOG_SUMMARY_PAGES;
-        uint64_t limit = MIN(first + VIFA_LOG_SUMMARY_PAGES, end);
+    output = bitmap_new(bits);
+    vifa_log_summarize(log, &pages, summary);
+    bitmap_to_le(output, summary, bits);
+    vifa_log_report(log, command, &pages);
 
-        if (find_next_bit(log->bitmap, limit, first) < limit) {
-            set_bit(i, summary);
-        }
-    }
-    command->result[0] = pages.count;
-    command->result[1] = log->lost ? VIFA_LOG_LOST : 0;
-
-    return vifa_log_answer(command, summary, bits);
+    return vifa_buffer_write(&command->buffer, 0, output,
+                             DIV_ROUND_UP(bits, 8));
 }
 
 const VifaCommandType vifa_log_commands[] = {

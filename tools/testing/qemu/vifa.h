@@ -9,6 +9,7 @@
  *   log.c      commands of the data frames: log of writes to guest memory
  *   local.c    commands of the data frames: local memory
  *   fault.c    fault injection
+ *   mark.c     fault injection: pages marked in the log without DMA
  *   vf.c       a virtual function: registers, run state, reset
  *   engine.c   its DMA engine
  *
@@ -85,9 +86,23 @@ uint32_t vifa_fault_read(VifaPF *pf, hwaddr address);
 void vifa_fault_write(VifaPF *pf, hwaddr address, uint32_t value);
 void vifa_fault_for_command(VifaPF *pf, uint16_t vf, uint32_t kind,
                             uint16_t opcode, VifaFault *faults);
-bool vifa_fault_drops_page(VifaPF *pf, uint16_t vf);
+uint64_t vifa_fault_pass_pages(VifaPF *pf, uint16_t vf, uint64_t pages);
 char *vifa_fault_get_property(Object *object, Error **errp);
 void vifa_fault_set_property(Object *object, const char *text, Error **errp);
+
+/* Pages to be marked in a log; see vifa_fault.h. */
+typedef struct VifaMark {
+    uint32_t vf;
+    uint32_t seed;
+    uint64_t start;
+    uint64_t length;
+    uint64_t stride;
+    uint64_t run;
+    bool marked;
+} VifaMark;
+
+uint32_t vifa_mark_read(const VifaPF *pf, hwaddr address);
+void vifa_mark_write(VifaPF *pf, hwaddr address, uint32_t value);
 
 typedef struct VifaCommand VifaCommand;
 
@@ -149,7 +164,7 @@ void vifa_mailbox_write(VifaMailbox *mailbox, hwaddr address, uint32_t value);
 typedef struct VifaLogRange {
     uint64_t start;                 /* IOVA */
     uint64_t pages;
-    uint64_t first;                 /* bit of its first page in the bitmap */
+    uint64_t first;                 /* bit of its first page: a group begins */
 } VifaLogRange;
 
 typedef struct VifaLog {
@@ -157,10 +172,11 @@ typedef struct VifaLog {
     uint32_t count;
     unsigned int page_shift;
     unsigned long *bitmap;
+    unsigned long *summary;         /* the groups that have a dirty page */
     bool lost;
 } VifaLog;
 
-void vifa_log_mark(VifaVF *vf, uint64_t iova, uint64_t length);
+uint64_t vifa_log_mark(VifaVF *vf, uint64_t iova, uint64_t length);
 void vifa_log_reset(VifaVF *vf);
 
 /* Local memory; a granule without data is not mapped. */
@@ -272,6 +288,7 @@ struct VifaPF {
     MemoryRegion registers;
     VifaMailbox *mailboxes;         /* two for each VF: control, data */
     VifaFault faults[VIFA_FAULT_SLOT_COUNT];
+    VifaMark mark;
     uint8_t *bounce;
 };
 

@@ -92,6 +92,25 @@ impl Buffer {
         }
         bytes
     }
+
+    /// The numbers of the bits that are set in a bitmap of `bits`; those up to the end of its last
+    /// byte have to be clear.
+    pub fn bits(&self, bed: &Bed, bits: u64) -> Vec<u64> {
+        let bytes = self.read(bed, bits.div_ceil(8) as usize);
+        let set: Vec<u64> = (0..)
+            .zip(&bytes)
+            .flat_map(|(n, byte)| {
+                (0..8)
+                    .filter(move |i| byte & (1 << i) != 0)
+                    .map(move |i| 8 * n + i)
+            })
+            .collect();
+        assert!(
+            set.last().is_none_or(|last| *last < bits),
+            "bits behind the last of {bits}"
+        );
+        set
+    }
 }
 
 /// How a command ended.

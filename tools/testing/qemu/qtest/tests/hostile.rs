@@ -2,48 +2,28 @@
 
 //! A guest and a host that do what nobody would: the device stays in order, and so do other VFs.
 
-use vifa_qtest::{hw, Bed, Buffer, Command, Engine, Frame, RESET_WORD};
+use vifa_qtest::{hw, Bed, Buffer, Command, Engine, Frame, Random, RESET_WORD};
 
 const MEMORY: u64 = 256 << 20;
 
-/// Numbers that look random but are always the same, many of them at the edges.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        self.0 >> 31
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    fn pick<T: Copy>(&mut self, values: &[T]) -> T {
-        values[self.below(values.len() as u64) as usize]
-    }
-
-    fn number(&mut self) -> u64 {
-        let random = self.next();
-        self.pick(&[
-            0,
-            1,
-            8,
-            random % 64,
-            random % 4096 * 8,
-            random % MEMORY,
-            MEMORY - 8,
-            MEMORY,
-            16 << 20,
-            u64::from(u32::MAX),
-            random << 20,
-            u64::MAX - 7,
-            u64::MAX,
-        ])
-    }
+/// A number from anywhere, often at an edge.
+fn number(random: &mut Random) -> u64 {
+    let any = random.next();
+    random.pick(&[
+        0,
+        1,
+        8,
+        any % 64,
+        any % 4096 * 8,
+        any % MEMORY,
+        MEMORY - 8,
+        MEMORY,
+        16 << 20,
+        u64::from(u32::MAX),
+        any << 20,
+        u64::MAX - 7,
+        u64::MAX,
+    ])
 }
 
 /// One VF is driven mad while the other has its work done and its state kept.
@@ -54,13 +34,13 @@ fn one_vf_does_not_disturb_another() {
     let mut bad = Engine::new(&bed, 0, 4);
     let scratch = bed.allocate(1 << 20);
     let kept = bed.place(&[0xa5; 4096]);
-    let random = &mut Random(7);
+    let random = &mut Random::new(7);
 
     for round in 0..1500u32 {
         match random.below(6) {
             0 => {
                 let register = random.below(0x400) as u32 * 4;
-                let value = random.number() as u32;
+                let value = number(random) as u32;
                 bad.write(&bed, register, value);
             }
             1 => {
@@ -76,7 +56,7 @@ fn one_vf_does_not_disturb_another() {
                 let inside = scratch + random.below(1 << 16);
                 let command = Command {
                     opcode: random.below(8) as u32,
-                    source: random.number(),
+                    source: number(random),
                     destination: random.pick(&[inside, inside, MEMORY + 8, u64::MAX - 7]),
                     length: random.pick(&[0, 8, 512, 1 << 16, 7, 1 << 24, u64::MAX]),
                     pattern: random.next(),
@@ -116,7 +96,7 @@ fn every_command_ends() {
         .into_iter()
         .map(|length| Buffer::new(&bed, length, 100_000))
         .collect();
-    let random = &mut Random(11);
+    let random = &mut Random::new(11);
     let mut succeeded = [0; 2];
 
     for _ in 0..4000 {
@@ -128,7 +108,7 @@ fn every_command_ends() {
                 random.pick(&[1, 2, 3, 4, 0x11, 0x12, 0x13, 0x14, 0x15]),
             )
         };
-        let arguments = [random.number(), random.number()].map(|number| {
+        let arguments = [number(random), number(random)].map(|number| {
             let small = random.below(4) << 12;
             random.pick(&[number, small, small])
         });

@@ -2,37 +2,23 @@
 
 //! The log of writes to guest memory.
 
-use vifa_qtest::{hw, Bed, Buffer, Command, Engine, Frame};
+use vifa_qtest::{hw, Answer, Bed, Buffer, Command, Engine, Frame, Mark, Random};
 
 const FRAME: Frame = Frame::Data(0);
 const PAGE: u64 = 4096;
+/// Pages that one bit of the summary stands for.
+const GROUP: u64 = hw::VIFA_LOG_SUMMARY_PAGES as u64;
+const TIB: u64 = 1 << 40;
 /// Memory that the tests write; 8 MiB are far from what the bed gives away.
 const BASE: u64 = 0x800_0000;
 
 /// Starts the log over `ranges`; the page size.
-fn start(bed: &Bed, page_size: u64, ranges: &[(u64, u64)]) -> vifa_qtest::Answer {
-    let bytes: Vec<u8> = ranges
-        .iter()
-        .flat_map(|(start, length)| [start.to_le_bytes(), length.to_le_bytes()].concat())
-        .collect();
-    let buffer = Buffer::with(bed, &bytes, 1000);
-    bed.execute(
-        FRAME,
-        hw::VIFA_DATA_LOG_START,
-        [page_size, ranges.len() as u64],
-        Some(&buffer),
-    )
+fn start(bed: &Bed, page_size: u64, ranges: &[(u64, u64)]) -> Answer {
+    bed.log_start(0, page_size, ranges)
 }
 
-/// The numbers of the bits that a command reports for a range, and whether the log was lost.
 fn report(bed: &Bed, opcode: u32, start: u64, length: u64, bits: u64) -> (Vec<u64>, bool) {
-    let buffer = Buffer::new(bed, bits.div_ceil(8), 700);
-    let [_, lost] = bed.succeed(FRAME, opcode, [start, length], Some(&buffer));
-    let bytes = buffer.read(bed, bits.div_ceil(8) as usize);
-    let set = (0..bits)
-        .filter(|i| bytes[*i as usize / 8] & (1 << (i % 8)) != 0)
-        .collect();
-    (set, lost != 0)
+    bed.log_bits(0, opcode, start, length, bits)
 }
 
 fn dirty(bed: &Bed, start: u64, length: u64) -> Vec<u64> {
@@ -150,7 +136,7 @@ fn page_sizes() {
 fn summary() {
     let bed = Bed::new("", 1);
     let mut engine = Engine::new(&bed, 0, 4);
-    let group = u64::from(hw::VIFA_LOG_SUMMARY_PAGES) * PAGE;
+    let group = GROUP * PAGE;
     let length = 3 * group + 10 * PAGE;
     start(&bed, PAGE, &[(0, length)]);
     let summary =
@@ -164,6 +150,201 @@ fn summary() {
     assert_eq!(summary(BASE + PAGE, group, 1), []);
     dirty(&bed, BASE, PAGE);
     assert_eq!(summary(0, length, 4), [0]);
+}
+
+/// The summary of a part of a log, which begins and ends anywhere.
+fn summary_of(bed: &Bed, start: u64, pages: u64) -> Vec<u64> {
+    let bits = pages.div_ceil(GROUP);
+    report(bed, hw::VIFA_DATA_LOG_SUMMARY, start, pages * PAGE, bits).0
+}
+
+#[test]
+fn a_tebibyte() {
+    let bed = Bed::new("fault-injection=on", 1);
+    let base = 5 * TIB + 7 * PAGE;
+    let groups = TIB / PAGE / GROUP;
+    let all: Vec<u64> = (0..groups).collect();
+    let summary = || summary_of(&bed, base, TIB / PAGE);
+    assert_eq!(start(&bed, PAGE, &[(base, TIB)]).result[0], PAGE);
+    assert_eq!(summary(), []);
+
+    assert!(bed.mark(Mark::all(base, TIB)));
+    assert!(summary() == all, "all of it is dirty");
+    let whole: Vec<u64> = (0..GROUP).collect();
+    for group in [0, 1, 4095, groups - 1] {
+        let first = base + group * GROUP * PAGE;
+        assert!(dirty(&bed, first, GROUP * PAGE) == whole, "group {group}");
+        assert_eq!(dirty(&bed, first, GROUP * PAGE), [], "group {group}");
+    }
+    let left: Vec<u64> = (2..groups - 1).filter(|group| *group != 4095).collect();
+    assert!(summary() == left, "but the four that were read");
+}
+
+/// A group of pages is clean once its last dirty page was read, however that came about.
+#[test]
+fn the_summary_follows_the_pages() {
+    let bed = Bed::new("fault-injection=on", 1);
+    start(&bed, PAGE, &[(BASE, 4 * GROUP * PAGE)]);
+    let summary = || summary_of(&bed, BASE, 4 * GROUP);
+    // The last page of the first group to the first page of the third.
+    let first = BASE + (GROUP - 1) * PAGE;
+    assert!(bed.mark(Mark::all(first, (GROUP + 2) * PAGE)));
+    assert_eq!(summary(), [0, 1, 2]);
+    assert_eq!(dirty(&bed, first, PAGE), [0]);
+    assert_eq!(summary(), [1, 2]);
+    dirty(&bed, BASE + GROUP * PAGE, (GROUP - 1) * PAGE);
+    assert_eq!(summary(), [1, 2], "a page of the second group is left");
+    assert_eq!(summary_of(&bed, BASE + PAGE, 2 * GROUP), [1]);
+    assert_eq!(summary_of(&bed, BASE + (GROUP + 5) * PAGE, GROUP), [0]);
+    assert_eq!(summary_of(&bed, BASE, 2 * GROUP - 1), []);
+    assert_eq!(dirty(&bed, BASE + (2 * GROUP - 1) * PAGE, 2 * PAGE), [0, 1]);
+    assert_eq!(summary(), []);
+}
+
+/// What a set of pages would say: ranges, writes and reports that begin and end anywhere.
+#[test]
+fn the_log_is_a_set_of_pages() {
+    let random = &mut Random::new(3);
+    for round in 0..12 {
+        let bed = Bed::new("fault-injection=on", 1);
+        let page = [PAGE, 64 << 10, 2 << 20][round % 3];
+        let mut ranges = Vec::new();
+        let mut next = random.below(100) * page;
+        for _ in 0..=random.below(12) {
+            let pages = random.pick(&[1, 2, 7, 64, 65, 1000, GROUP - 1, GROUP, GROUP + 1, 70_000]);
+            ranges.push((next, pages));
+            next += (pages + random.pick(&[0, 0, 1, 63, GROUP])) * page;
+        }
+        let bytes: Vec<_> = ranges
+            .iter()
+            .map(|(at, pages)| (*at, pages * page))
+            .collect();
+        assert_eq!(start(&bed, page, &bytes).status, hw::VIFA_STATUS_SUCCESS);
+
+        let mut model: Vec<Vec<bool>> = ranges
+            .iter()
+            .map(|(_, pages)| vec![false; *pages as usize])
+            .collect();
+        for _ in 0..150 {
+            // Somewhere in a range or a little outside of it, in bytes.
+            let (at, pages) = random.pick(&ranges);
+            let from = at + random.below(pages * page);
+            let length = 1 + match random.below(3) {
+                0 => 0,
+                1 => random.below(3 * page),
+                _ => random.below(2 * GROUP * page),
+            };
+            let mut hit = false;
+            for ((at, _), pages) in ranges.iter().zip(&mut model) {
+                let first = from.saturating_sub(*at) / page;
+                let end = (from + length).saturating_sub(*at).div_ceil(page);
+                for dirty in pages.iter_mut().take(end as usize).skip(first as usize) {
+                    *dirty = true;
+                    hit = true;
+                }
+            }
+            assert_eq!(bed.mark(Mark::all(from, length)), hit);
+
+            // Of one range, from any of its pages on.
+            let i = random.below(ranges.len() as u64) as usize;
+            let (at, pages) = ranges[i];
+            let first = random.below(2) * random.below(pages);
+            let left = pages - first;
+            let count = match random.below(3) {
+                0 => left,
+                1 => 1 + random.below(left),
+                _ => 1 + random.below(left.min(100)),
+            };
+            let part = &mut model[i][first as usize..(first + count) as usize];
+            let set = |bits: &mut dyn Iterator<Item = bool>| -> Vec<u64> {
+                (0..)
+                    .zip(bits)
+                    .filter(|(_, set)| *set)
+                    .map(|(n, _)| n)
+                    .collect()
+            };
+            let groups = part.chunks(GROUP as usize);
+            let expected = (
+                set(&mut part.iter().copied()),
+                set(&mut groups.map(|pages| pages.contains(&true))),
+            );
+            let (from, length) = (at + first * page, count * page);
+            let groups = count.div_ceil(GROUP);
+            let summary = report(&bed, hw::VIFA_DATA_LOG_SUMMARY, from, length, groups);
+            let pages = report(&bed, hw::VIFA_DATA_LOG_READ_AND_CLEAR, from, length, count);
+            assert!(
+                summary == (expected.1, false),
+                "summary of {count} pages of {page} from {first} of range {i} of {ranges:?}"
+            );
+            assert!(
+                pages == (expected.0, false),
+                "bitmap of {count} pages of {page} from {first} of range {i} of {ranges:?}"
+            );
+            part.fill(false);
+        }
+    }
+}
+
+#[test]
+fn as_many_ranges_as_there_may_be() {
+    let bed = Bed::new("fault-injection=on", 1);
+    let ranges: Vec<_> = (0..1024).map(|i| (BASE + 2 * i * PAGE, PAGE)).collect();
+    assert_eq!(start(&bed, PAGE, &ranges).status, hw::VIFA_STATUS_SUCCESS);
+    assert!(bed.mark(Mark::all(0, TIB)));
+    for (at, _) in [ranges[0], ranges[511], ranges[1023]] {
+        assert_eq!(dirty(&bed, at, PAGE), [0]);
+        assert_eq!(dirty(&bed, at, PAGE), []);
+    }
+    assert!(
+        !bed.mark(Mark::all(BASE + PAGE, PAGE)),
+        "between two ranges"
+    );
+}
+
+/// A long bitmap is read in slices. What is written in the meantime is in this report or in the
+/// next.
+#[test]
+fn a_long_report_lets_others_in() {
+    let bed = Bed::new("fault-injection=on", 1);
+    let length = 128 << 30;
+    start(&bed, PAGE, &[(0, length)]);
+    let buffer = Buffer::new(&bed, length / PAGE / 8, 3 << 20);
+    let opcode = hw::VIFA_DATA_LOG_READ_AND_CLEAR;
+    let tag = bed.start(FRAME, opcode, [0, length], Some(&buffer));
+    assert!(bed.busy(FRAME), "a part is left");
+    let last = length - PAGE;
+    assert!(bed.mark(Mark::all(0, PAGE)) && bed.mark(Mark::all(last, PAGE)));
+    let answer = bed.wait(FRAME, tag);
+    assert_eq!((answer.status, answer.result[0]), (0, length / PAGE));
+    let end = bed.read(buffer.address(length / PAGE / 8 - 8), 8);
+    assert_eq!(
+        (bed.read(buffer.address(0), 8), end),
+        (vec![0; 8], vec![0, 0, 0, 0, 0, 0, 0, 0x80])
+    );
+    assert_eq!(dirty(&bed, 0, PAGE), [0]);
+    assert_eq!(dirty(&bed, last, PAGE), []);
+
+    // Dropped half way, it has cleared what it had read, and no more.
+    assert!(bed.mark(Mark::all(0, PAGE)) && bed.mark(Mark::all(last, PAGE)));
+    let tag = bed.start(FRAME, opcode, [0, length], Some(&buffer));
+    assert!(bed.busy(FRAME));
+    bed.frame_write(FRAME, hw::VIFA_MAILBOX_ABORT, 1);
+    assert_eq!(bed.wait(FRAME, tag).status, hw::VIFA_STATUS_ABORTED);
+    assert_eq!(dirty(&bed, 0, PAGE), []);
+    assert_eq!(dirty(&bed, last, PAGE), [0]);
+}
+
+/// A bitmap that cannot be written is not cleared.
+#[test]
+fn a_report_that_fails_clears_nothing() {
+    let bed = Bed::new("fault-injection=on", 1);
+    start(&bed, PAGE, &[(BASE, 8 * PAGE)]);
+    assert!(bed.mark(Mark::all(BASE, 8 * PAGE)));
+    let nowhere = Buffer::from_pieces(&bed, vec![(1 << 50, 1)]);
+    let opcode = hw::VIFA_DATA_LOG_READ_AND_CLEAR;
+    let answer = bed.execute(FRAME, opcode, [BASE, 8 * PAGE], Some(&nowhere));
+    assert_eq!(answer.status, hw::VIFA_STATUS_DMA_FAULT);
+    assert_eq!(dirty(&bed, BASE, 8 * PAGE), [0, 1, 2, 3, 4, 5, 6, 7]);
 }
 
 #[test]
@@ -209,8 +390,9 @@ fn bad_arguments() {
         (PAGE, vec![(BASE, 2 * PAGE), (BASE + PAGE, PAGE)]),
         (PAGE, vec![(BASE, PAGE), (0, PAGE)]),
         (PAGE, vec![(u64::MAX - PAGE + 1, 2 * PAGE)]),
-        (PAGE, vec![(0, 1 << 39)]),
-        (PAGE, vec![(0, 1 << 38), (1 << 38, PAGE)]),
+        (PAGE, vec![(u64::MAX - PAGE + 1, PAGE), (0, PAGE)]),
+        (PAGE, vec![(0, TIB + PAGE)]),
+        (PAGE, vec![(0, TIB), (TIB, PAGE)]),
         (PAGE, vec![(BASE, PAGE); 1025]),
     ] {
         let answer = start(&bed, page_size, &ranges);
@@ -223,7 +405,7 @@ fn bad_arguments() {
         );
     }
     // As much as there may be, up to the last byte of all.
-    let answer = start(&bed, PAGE, &[(u64::MAX - (1 << 37) + 1, 1 << 37)]);
+    let answer = start(&bed, PAGE, &[(u64::MAX - TIB + 1, TIB)]);
     assert_eq!(answer.status, hw::VIFA_STATUS_SUCCESS);
     bed.succeed(FRAME, hw::VIFA_DATA_LOG_STOP, [0, 0], None);
 
