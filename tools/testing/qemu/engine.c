@@ -556,6 +556,7 @@ void vifa_engine_reset(VifaVF *vf)
     qemu_bh_cancel(vf->engine.bh);
     timer_del(vf->engine.timer);
     vifa_engine_load(vf, &(VifaEngineState) { });
+    vf->engine.configurations = 0;
     vifa_engine_forget_credit(&vf->engine);
 }
 
@@ -601,6 +602,7 @@ static void vifa_engine_write_control(VifaVF *vf, uint32_t value)
 
     if (changed & VIFA_REFERENCE_CONTROL_ENABLE) {
         if (value & VIFA_REFERENCE_CONTROL_ENABLE) {
+            vf->engine.configurations++;
             vifa_engine_enable(vf);
         } else {
             vifa_engine_disable(vf);

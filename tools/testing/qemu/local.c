@@ -67,6 +67,7 @@ void vifa_local_write(VifaLocal *local, uint64_t offset, const void *data,
 
         if (!*granule) {
             *granule = g_malloc0(local->granule);
+            set_bit(piece.granule, local->mapped);
         }
         memcpy(*granule + piece.start, data, piece.length);
         data += piece.length;
@@ -85,30 +86,30 @@ void vifa_local_set_dirty(VifaLocal *local, uint64_t offset, uint64_t length)
     }
 }
 
+/* Unmap the granules from @first to @end. What had data is dirty then. */
+static void vifa_local_unmap(VifaLocal *local, uint64_t first, uint64_t end)
+{
+    for (uint64_t i = find_next_bit(local->mapped, end, first); i < end;
+         i = find_next_bit(local->mapped, end, i + 1)) {
+        g_clear_pointer(&local->data[i], g_free);
+        clear_bit(i, local->mapped);
+        set_bit(i, local->dirty);
+    }
+}
+
 /* Unmap the granules wholly inside. Those that had data change, to zeroes. */
 void vifa_local_discard(VifaLocal *local, uint64_t offset, uint64_t length)
 {
-    uint64_t first = DIV_ROUND_UP(offset, local->granule);
-    uint64_t end = (offset + length) / local->granule;
-
     assert(vifa_local_contains(local, offset, length));
 
-    for (uint64_t i = first; i < end; i++) {
-        if (local->data[i]) {
-            set_bit(i, local->dirty);
-        }
-        g_clear_pointer(&local->data[i], g_free);
-    }
+    vifa_local_unmap(local, DIV_ROUND_UP(offset, local->granule),
+                     (offset + length) / local->granule);
 }
 
 void vifa_local_reset(VifaLocal *local)
 {
-    for (uint64_t i = 0; i < local->granules; i++) {
-        g_clear_pointer(&local->data[i], g_free);
-    }
-    if (local->granules) {
-        bitmap_zero(local->dirty, local->granules);
-    }
+    vifa_local_unmap(local, 0, local->granules);
+    bitmap_clear(local->dirty, 0, local->granules);
 }
 
 void vifa_local_init(VifaLocal *local, uint64_t size, uint32_t granule)
@@ -117,6 +118,7 @@ void vifa_local_init(VifaLocal *local, uint64_t size, uint32_t granule)
     local->granule = granule;
     local->granules = size / granule;
     local->data = g_new0(uint8_t *, local->granules);
+    local->mapped = bitmap_new(local->granules);
     local->dirty = bitmap_new(local->granules);
 }
 
@@ -124,13 +126,19 @@ void vifa_local_cleanup(VifaLocal *local)
 {
     vifa_local_reset(local);
     g_free(local->data);
+    g_free(local->mapped);
     g_free(local->dirty);
 }
 
-/* Bit @i of the bitmap that a command asked for. */
-static bool vifa_local_test(const VifaLocal *local, uint64_t i, bool dirty)
+/* What commands that look for granules are to look at. */
+static unsigned long *vifa_local_kind(const VifaLocal *local, bool dirty)
 {
-    return dirty ? test_bit(i, local->dirty) : local->data[i] != NULL;
+    return dirty ? local->dirty : local->mapped;
+}
+
+static bool vifa_local_knows_dirty(const VifaVF *vf)
+{
+    return vifa_pf_features(vf->pf) & VIFA_HW_FEATURE_LOCAL_DIRTY;
 }
 
 /* Are a command's offset and number of bytes granules of the local memory? */
@@ -148,11 +156,13 @@ static uint16_t vifa_local_bitmap(VifaVF *vf, VifaCommand *command)
     uint64_t length = command->argument[1] & ~(uint64_t)VIFA_LOCAL_DIRTY;
     bool dirty = command->argument[1] & VIFA_LOCAL_DIRTY;
     uint32_t generation = vf->generation;
-    g_autofree uint8_t *bitmap = NULL;
-    uint64_t first, count, bytes, set = 0;
+    g_autofree unsigned long *bitmap = NULL;
+    g_autofree unsigned long *output = NULL;
+    uint64_t first, count, bytes;
     uint16_t status;
 
-    if (!vifa_local_range_valid(local, offset, length)) {
+    if (!vifa_local_range_valid(local, offset, length) ||
+        (dirty && !vifa_local_knows_dirty(vf))) {
         return VIFA_STATUS_INVALID_ARGUMENT;
     }
     first = offset / local->granule;
@@ -163,21 +173,20 @@ static uint16_t vifa_local_bitmap(VifaVF *vf, VifaCommand *command)
         return VIFA_STATUS_BUFFER_TOO_SMALL;
     }
 
-    bitmap = g_malloc0(bytes);
-    for (uint64_t i = 0; i < count; i++) {
-        if (vifa_local_test(local, first + i, dirty)) {
-            bitmap[i / 8] |= 1 << i % 8;
-            set++;
-        }
-    }
-    status = vifa_buffer_write(&command->buffer, 0, bitmap, bytes);
+    bitmap = bitmap_new(count);
+    output = bitmap_new(count);
+    bitmap_copy_with_src_offset(bitmap, vifa_local_kind(local, dirty), first,
+                                count);
+    bitmap[BIT_WORD(count - 1)] &= BITMAP_LAST_WORD_MASK(count);
+    bitmap_to_le(output, bitmap, count);
+    status = vifa_buffer_write(&command->buffer, 0, output, bytes);
     if (status) {
         return status;
     }
     if (dirty && generation == vf->generation) {
         bitmap_clear(local->dirty, first, count);
     }
-    command->result[0] = set;
+    command->result[0] = bitmap_count_one(bitmap, count);
 
     return VIFA_STATUS_SUCCESS;
 }
@@ -187,13 +196,15 @@ static uint16_t vifa_local_list(VifaVF *vf, VifaCommand *command)
     const VifaLocal *local = &vf->local;
     uint64_t offset = command->argument[0];
     bool dirty = command->argument[1];
+    const unsigned long *bitmap = vifa_local_kind(local, dirty);
     uint64_t fit = command->buffer.size / sizeof(struct vifa_hw_range);
     g_autoptr(GArray) ranges = g_array_new(false, false,
                                            sizeof(struct vifa_hw_range));
     uint64_t i;
 
     if (offset % local->granule || offset > local->size ||
-        command->argument[1] > VIFA_LOCAL_DIRTY) {
+        command->argument[1] > VIFA_LOCAL_DIRTY ||
+        (dirty && !vifa_local_knows_dirty(vf))) {
         return VIFA_STATUS_INVALID_ARGUMENT;
     }
     if (!fit) {
@@ -201,23 +212,16 @@ static uint16_t vifa_local_list(VifaVF *vf, VifaCommand *command)
         return VIFA_STATUS_BUFFER_TOO_SMALL;
     }
 
-    for (i = offset / local->granule; i < local->granules; i++) {
-        struct vifa_hw_range range;
-        uint64_t first = i;
+    i = find_next_bit(bitmap, local->granules, offset / local->granule);
+    while (i < local->granules && ranges->len < fit) {
+        uint64_t end = find_next_zero_bit(bitmap, local->granules, i);
+        struct vifa_hw_range range = {
+            .start = cpu_to_le64(i * local->granule),
+            .length = cpu_to_le64((end - i) * local->granule),
+        };
 
-        if (!vifa_local_test(local, i, dirty)) {
-            continue;
-        }
-        if (ranges->len == fit) {
-            break;
-        }
-        while (i + 1 < local->granules &&
-               vifa_local_test(local, i + 1, dirty)) {
-            i++;
-        }
-        range.start = cpu_to_le64(first * local->granule);
-        range.length = cpu_to_le64((i + 1 - first) * local->granule);
         g_array_append_val(ranges, range);
+        i = find_next_bit(bitmap, local->granules, end);
     }
     command->result[0] = ranges->len;
     command->result[1] = i * local->granule;

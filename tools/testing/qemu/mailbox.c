@@ -239,10 +239,28 @@ static void vifa_mailbox_start(VifaMailbox *mailbox, uint32_t value)
     }
 }
 
-uint32_t vifa_mailbox_read(VifaMailbox *mailbox, hwaddr address)
+/* The registers behind the mailbox of a control frame. */
+static uint32_t vifa_mailbox_read_control(const VifaMailbox *mailbox,
+                                          hwaddr address)
 {
-    VifaVF *vf;
+    const VifaVF *vf = vifa_pf_vf(mailbox->pf, mailbox->vf);
 
+    if (mailbox->kind != VIFA_MAILBOX_ID_CONTROL || !vf) {
+        return 0;
+    }
+
+    switch (address) {
+    case VIFA_CONTROL_RUN_STATE:
+        return vf->run_state;
+    case VIFA_CONTROL_CONFIGURATIONS:
+        return vf->engine.configurations;
+    default:
+        return 0;
+    }
+}
+
+uint32_t vifa_mailbox_read(const VifaMailbox *mailbox, hwaddr address)
+{
     switch (address) {
     case VIFA_MAILBOX_ID:
         return mailbox->kind | mailbox->vf;
@@ -274,12 +292,8 @@ uint32_t vifa_mailbox_read(VifaMailbox *mailbox, hwaddr address)
         return mailbox->result[1] >> 32;
     case VIFA_MAILBOX_ABORT:
         return mailbox->aborting;
-    case VIFA_CONTROL_RUN_STATE:
-        vf = vifa_pf_vf(mailbox->pf, mailbox->vf);
-        return mailbox->kind == VIFA_MAILBOX_ID_CONTROL && vf ?
-               vf->run_state : 0;
     default:
-        return 0;
+        return vifa_mailbox_read_control(mailbox, address);
     }
 }
 

@@ -42,7 +42,9 @@ uint32_t vifa_pf_features(const VifaPF *pf)
 {
     return (pf->p2p ? VIFA_HW_FEATURE_P2P : 0) |
            (pf->dirty_log ? VIFA_HW_FEATURE_DIRTY_LOG : 0) |
-           (pf->local_memory ? VIFA_HW_FEATURE_LOCAL_MEMORY : 0);
+           (pf->local_memory ? VIFA_HW_FEATURE_LOCAL_MEMORY : 0) |
+           (pf->local_memory && pf->local_dirty ?
+            VIFA_HW_FEATURE_LOCAL_DIRTY : 0);
 }
 
 /* What the lowest bits of each BAR of the VFs say. */
@@ -386,6 +388,7 @@ static const Property vifa_pf_properties[] = {
     DEFINE_PROP_SIZE("vf-bar5-size", VifaPF, vf_bar_size[5], 0),
     DEFINE_PROP_BOOL("p2p", VifaPF, p2p, true),
     DEFINE_PROP_BOOL("dirty-log", VifaPF, dirty_log, true),
+    DEFINE_PROP_BOOL("local-dirty", VifaPF, local_dirty, true),
     DEFINE_PROP_BOOL("fault-injection", VifaPF, fault_injection, false),
 };
 

@@ -157,7 +157,7 @@ void vifa_mailbox_init(VifaMailbox *mailbox, VifaPF *pf, uint16_t vf,
 void vifa_mailbox_cleanup(VifaMailbox *mailbox);
 void vifa_mailbox_reset(VifaMailbox *mailbox);
 void vifa_mailbox_cancel(VifaMailbox *mailbox);
-uint32_t vifa_mailbox_read(VifaMailbox *mailbox, hwaddr address);
+uint32_t vifa_mailbox_read(const VifaMailbox *mailbox, hwaddr address);
 void vifa_mailbox_write(VifaMailbox *mailbox, hwaddr address, uint32_t value);
 
 /* Log of the writes to guest memory; idle where ranges is NULL. */
@@ -185,6 +185,7 @@ typedef struct VifaLocal {
     uint32_t granule;
     uint64_t granules;
     uint8_t **data;
+    unsigned long *mapped;
     unsigned long *dirty;
 } VifaLocal;
 
@@ -233,6 +234,7 @@ typedef struct VifaEngineState {
 typedef struct VifaEngine {
     VifaEngineState state;
     uint32_t generation;            /* changes whenever the state is replaced */
+    uint32_t configurations;        /* times the guest has enabled it */
     uint64_t credit;                /* bytes that the speed allows now */
     int64_t credited;               /* up to when, in ns of virtual time */
     QEMUBH *bh;
@@ -283,6 +285,7 @@ struct VifaPF {
     uint64_t vf_bar_size[VIFA_BARS];
     bool p2p;
     bool dirty_log;
+    bool local_dirty;
     bool fault_injection;
 
     MemoryRegion registers;

@@ -38,10 +38,7 @@ fn bitmap(bed: &Bed, flag: u64) -> Vec<u64> {
         [0, SIZE | flag],
         Some(&buffer),
     );
-    let bytes = buffer.read(bed, (SIZE / GRANULE / 8) as usize);
-    let granules: Vec<u64> = (0..SIZE / GRANULE)
-        .filter(|i| bytes[*i as usize / 8] & (1 << (i % 8)) != 0)
-        .collect();
+    let granules = buffer.bits(bed, SIZE / GRANULE);
     assert_eq!(set, granules.len() as u64);
     granules
 }
@@ -101,6 +98,64 @@ fn mapped_and_dirty() {
     );
     assert_eq!(bitmap(&bed, 0), [0, 3, 63]);
     assert_eq!(list(&bed, DIRTY, 4), [(2, 1)]);
+}
+
+/// A device that does not know what has changed says so, and knows what is mapped all the same.
+#[test]
+fn without_local_dirty() {
+    let bed = Bed::new("granule=4K,local-memory=256K,local-dirty=off", 1);
+    let mut engine = Engine::new(&bed, 0, 4);
+    guest_write(&bed, &mut engine, 5 * GRANULE, 8, 1);
+    let buffer = Buffer::new(&bed, 16, 16);
+    for (opcode, argument) in [
+        (hw::VIFA_DATA_LOCAL_BITMAP, SIZE | DIRTY),
+        (hw::VIFA_DATA_LOCAL_LIST, DIRTY),
+    ] {
+        let answer = bed.execute(FRAME, opcode, [0, argument], Some(&buffer));
+        assert_eq!(
+            answer.status,
+            hw::VIFA_STATUS_INVALID_ARGUMENT,
+            "{opcode:#x}"
+        );
+    }
+    assert_eq!(bitmap(&bed, 0), [5]);
+    assert_eq!(list(&bed, 0, 1), [(5, 1)]);
+}
+
+/// Bits of granules in a bitmap are those that were asked for, wherever it begins and ends.
+#[test]
+fn bitmaps_that_begin_and_end_anywhere() {
+    let bed = bed();
+    let mut engine = Engine::new(&bed, 0, 4);
+    guest_write(&bed, &mut engine, 0, SIZE, 1);
+    engine.succeed(
+        &bed,
+        Command {
+            opcode: hw::VIFA_REFERENCE_LOCAL_DISCARD,
+            destination: 20 * GRANULE,
+            length: 3 * GRANULE,
+            ..Command::default()
+        },
+    );
+    for first in 0..SIZE / GRANULE {
+        for count in [1, 7, 9, 63, 64] {
+            if first + count > SIZE / GRANULE {
+                continue;
+            }
+            let buffer = Buffer::new(&bed, 8, 8);
+            let [set, _] = bed.succeed(
+                FRAME,
+                hw::VIFA_DATA_LOCAL_BITMAP,
+                [first * GRANULE, count * GRANULE],
+                Some(&buffer),
+            );
+            let expected: Vec<u64> = (0..count)
+                .filter(|i| !(20..23).contains(&(first + i)))
+                .collect();
+            assert_eq!(buffer.bits(&bed, count), expected, "{first} {count}");
+            assert_eq!(set, expected.len() as u64);
+        }
+    }
 }
 
 /// A part of the bitmap clears this part alone.

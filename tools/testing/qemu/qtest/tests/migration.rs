@@ -2,7 +2,7 @@
 
 //! Run states and the control plane: whatever the moment, a command completes once.
 
-use vifa_qtest::{crc32c, hw, Bed, Command, Engine, Frame, Records};
+use vifa_qtest::{crc32c, hw, Bed, Command, Engine, Frame, Random, Records};
 
 const RUNNING: u32 = hw::VIFA_RUN_STATE_RUNNING;
 const P2P: u32 = hw::VIFA_RUN_STATE_P2P;
@@ -326,14 +326,6 @@ fn flipped_bits() {
     assert!(taken > 0 && refused > 0);
 }
 
-/// The next number of a sequence that looks random but is always the same.
-fn next(state: &mut u64) -> u64 {
-    *state = state
-        .wrapping_mul(6_364_136_223_846_793_005)
-        .wrapping_add(1_442_695_040_888_963_407);
-    *state >> 33
-}
-
 /// Commands of all kinds, stopped and moved from one VF to another at odd moments, at odd speeds:
 /// each completes once, in order, with the right outcome.
 #[test]
@@ -341,7 +333,7 @@ fn exactly_once() {
     const BLOCK: u64 = 24 * 1024;
     let bed = Bed::new("granule=4K", 2);
     let mut engine = Engine::new(&bed, 0, 4);
-    let random = &mut 1;
+    let random = &mut Random::new(1);
     let (source, destination) = (bed.allocate(BLOCK), bed.allocate(BLOCK));
     let (mut issued, mut completed) = (0, 0);
     let mut expected_checksum = Vec::new();
@@ -382,15 +374,15 @@ fn exactly_once() {
             issued += 1;
         }
 
-        let speed = [0, 100, 5000, 40_000][next(random) as usize % 4];
+        let speed = random.pick(&[0, 100, 5000, 40_000]);
         engine.write(&bed, hw::VIFA_REFERENCE_SPEED, speed);
-        bed.step(next(random) % 3_000_000);
-        if next(random) % 2 == 0 {
+        bed.step(random.below(3_000_000));
+        if random.below(2) == 0 {
             bed.set_run_state(engine.vf, P2P);
-            bed.step(next(random) % 1_000_000);
+            bed.step(random.below(1_000_000));
         }
         bed.set_run_state(engine.vf, STOPPED);
-        if next(random) % 2 == 0 {
+        if random.below(2) == 0 {
             let to = 1 - engine.vf;
             migrate(&bed, &mut engine, to);
         }
@@ -413,6 +405,64 @@ fn exactly_once() {
 }
 
 /// What a reset of a VF leaves: nothing.
+/// What the host sees of the guest's configuring VF `n`.
+fn configurations(bed: &Bed, n: u16) -> u32 {
+    bed.frame_read(Frame::Control(n), hw::VIFA_CONTROL_CONFIGURATIONS)
+}
+
+#[test]
+fn configurations_are_counted() {
+    let bed = Bed::new("", 2);
+    assert_eq!(configurations(&bed, 0), 0);
+    let engine = Engine::new(&bed, 0, 4);
+    assert_eq!(configurations(&bed, 0), 1);
+
+    // Enabled as it is, and disabled.
+    let control = |value| engine.write(&bed, hw::VIFA_REFERENCE_CONTROL, value);
+    control(hw::VIFA_REFERENCE_CONTROL_ENABLE);
+    control(0);
+    control(hw::VIFA_REFERENCE_CONTROL_INTERRUPT);
+    assert_eq!(configurations(&bed, 0), 1);
+    // With rings that are not valid: configured it has been.
+    engine.write(&bed, hw::VIFA_REFERENCE_RING_ENTRIES, 3);
+    control(hw::VIFA_REFERENCE_CONTROL_ENABLE);
+    assert_eq!(configurations(&bed, 0), 2);
+    engine.write(&bed, hw::VIFA_REFERENCE_SCRATCH, 1);
+    assert_eq!(configurations(&bed, 0), 2);
+
+    // Stopped, it takes no writes; quiesced, it does.
+    control(0);
+    bed.set_run_state(0, STOPPED);
+    control(hw::VIFA_REFERENCE_CONTROL_ENABLE);
+    assert_eq!(configurations(&bed, 0), 2);
+    bed.set_run_state(0, P2P);
+    control(hw::VIFA_REFERENCE_CONTROL_ENABLE);
+    assert_eq!(configurations(&bed, 0), 3);
+
+    // Nobody else's, and in no other frame.
+    assert_eq!(configurations(&bed, 1), 0);
+    assert_eq!(
+        bed.frame_read(Frame::Data(0), hw::VIFA_CONTROL_CONFIGURATIONS),
+        0
+    );
+    bed.reset(bed.vf(0));
+    assert_eq!(configurations(&bed, 0), 0);
+    bed.disable_vfs();
+    assert_eq!(configurations(&bed, 0), 0);
+}
+
+/// The host, not the guest, loads a plane.
+#[test]
+fn a_loaded_plane_is_no_configuration() {
+    let bed = Bed::new("", 2);
+    let mut engine = Engine::new(&bed, 0, 4);
+    bed.set_run_state(0, STOPPED);
+    migrate(&bed, &mut engine, 1);
+    bed.set_run_state(1, RUNNING);
+    engine.succeed(&bed, Command::default());
+    assert_eq!(configurations(&bed, 1), 0);
+}
+
 #[test]
 fn reset_of_a_vf() {
     let bed = Bed::new("", 2);

@@ -63,10 +63,11 @@ fn refuses_bad_properties() {
 #[test]
 fn capability_and_layer_frame_agree() {
     for (properties, features, vfs, timeout) in [
-        ("", 0b111, 8, 2000),
-        ("p2p=off,vfs=1", 0b110, 1, 2000),
-        ("dirty-log=off,vfs=64", 0b101, 64, 2000),
-        ("local-memory=0,command-timeout-ms=7", 0b011, 8, 7),
+        ("", 0b1111, 8, 2000),
+        ("p2p=off,vfs=1", 0b1110, 1, 2000),
+        ("dirty-log=off,vfs=64", 0b1101, 64, 2000),
+        ("local-dirty=off", 0b0111, 8, 2000),
+        ("local-memory=0,command-timeout-ms=7", 0b0011, 8, 7),
     ] {
         let bed = Bed::new(properties, 0);
         let layer = |register| bed.read32(bed.frame_register(hw::VIFA_HW_FRAME_LAYER, register));
@@ -128,7 +129,7 @@ fn identity_is_what_the_properties_say() {
     assert_eq!(word(0, 4), 0x5656_1234, "PCI ids");
     assert_eq!(word(4, 4), 0x1100_1af4, "subsystem");
     assert_eq!(word(8, 4), 0x0001_0001, "revisions");
-    assert_eq!(word(12, 4), 0b110, "features");
+    assert_eq!(word(12, 4), 0b1110, "features");
     assert_eq!(identity.bars(), [0x1000, 0, 0, 0, 0x1000, 0]);
     assert_eq!(word(64, 4), 0x0001_0001, "vectors and queues");
     assert_eq!(word(68, 4), 0x1_0000, "granule");
