@@ -77,6 +77,15 @@ struct vifa_reference_submission {
  * LOCAL_WRITE: guest memory to local memory.
  * LOCAL_READ: local memory to guest memory.
  * LOCAL_DISCARD: destination, length: unmaps all granules wholly inside.
+ * SCATTER: writes length / 8 words of 64 bits, one after another, all over the
+ *	source bytes (multiple of 8, not 0) of guest memory at destination: word i
+ *	is pattern + i, at offset 8 * (splitmix64(pattern + i) % (source / 8)).
+ *
+ * splitmix64(x):
+ *	x += 0x9e3779b97f4a7c15;
+ *	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
+ *	x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
+ *	return x ^ (x >> 31);
  */
 #define VIFA_REFERENCE_NOP		0
 #define VIFA_REFERENCE_FILL		1
@@ -85,6 +94,7 @@ struct vifa_reference_submission {
 #define VIFA_REFERENCE_LOCAL_WRITE	4
 #define VIFA_REFERENCE_LOCAL_READ	5
 #define VIFA_REFERENCE_LOCAL_DISCARD	6
+#define VIFA_REFERENCE_SCATTER		7
 
 /* Written in order of submission; the phase word last. */
 struct vifa_reference_completion {

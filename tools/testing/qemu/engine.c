@@ -103,6 +103,13 @@ static bool vifa_engine_memory_valid(uint64_t address, uint64_t length)
     return address + length >= address;
 }
 
+/* The memory all over which a SCATTER writes; its length is in the source. */
+static bool vifa_engine_window_valid(const VifaWork *work)
+{
+    return work->source && work->source % VIFA_ENGINE_WORD == 0 &&
+           vifa_engine_memory_valid(work->destination, work->source);
+}
+
 /* How a command has to complete without being begun; 0 if it may begin. */
 static uint16_t vifa_engine_check_work(VifaVF *vf, const VifaWork *work)
 {
@@ -132,6 +139,9 @@ static uint16_t vifa_engine_check_work(VifaVF *vf, const VifaWork *work)
         break;
     case VIFA_REFERENCE_LOCAL_DISCARD:
         valid = vifa_local_contains(local, work->destination, work->length);
+        break;
+    case VIFA_REFERENCE_SCATTER:
+        valid = vifa_engine_window_valid(work);
         break;
     default:
         return VIFA_REFERENCE_COMPLETION_UNKNOWN;
@@ -310,6 +320,38 @@ static void vifa_engine_fill(void *data, uint64_t first, uint64_t length)
     }
 }
 
+/* The generator splitmix64: number @x of its sequence. */
+static uint64_t vifa_engine_random(uint64_t x)
+{
+    x += UINT64_C(0x9e3779b97f4a7c15);
+    x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
+
+    return x ^ (x >> 31);
+}
+
+/* Write the next @chunk bytes of a SCATTER, word by word. */
+static bool vifa_engine_scatter(VifaVF *vf, uint64_t chunk)
+{
+    uint32_t generation = vf->engine.generation;
+    const VifaWork *work = &vf->engine.state.work;
+    uint64_t window = work->source / VIFA_ENGINE_WORD;
+    uint64_t base = work->destination;
+    uint64_t value = work->pattern + work->done / VIFA_ENGINE_WORD;
+    uint64_t end = value + chunk / VIFA_ENGINE_WORD;
+
+    for (; value != end && generation == vf->engine.generation; value++) {
+        uint64_t offset = vifa_engine_random(value) % window * VIFA_ENGINE_WORD;
+        uint64_t word = cpu_to_le64(value);
+
+        if (!vifa_engine_write_memory(vf, base + offset, &word, sizeof(word))) {
+            return false;
+        }
+    }
+
+    return true;
+}
+
 /* Move the next @chunk bytes of the command. Returns false on a DMA fault. */
 static bool vifa_engine_move(VifaVF *vf, uint64_t chunk)
 {
@@ -345,6 +387,8 @@ static bool vifa_engine_move(VifaVF *vf, uint64_t chunk)
     case VIFA_REFERENCE_LOCAL_READ:
         vifa_local_read(&vf->local, source, bounce, chunk);
         return vifa_engine_write_memory(vf, destination, bounce, chunk);
+    case VIFA_REFERENCE_SCATTER:
+        return vifa_engine_scatter(vf, chunk);
     default:
         g_assert_not_reached();
     }
@@ -363,12 +407,25 @@ static uint64_t vifa_engine_copy_limit(const VifaWork *work)
            MAX(distance, VIFA_ENGINE_WORD) : UINT64_MAX;
 }
 
+/* What moving @chunk bytes takes of a slice's budget. */
+static uint64_t vifa_engine_cost(const VifaWork *work, uint64_t chunk)
+{
+    uint64_t transfers = work->opcode == VIFA_REFERENCE_SCATTER ?
+                         chunk / VIFA_ENGINE_WORD : 1;
+
+    return MAX(chunk, transfers * VIFA_ENGINE_TRANSFER_COST);
+}
+
 /* Bytes that the slice, the speed and the bounce buffer let move now. */
 static uint64_t vifa_engine_chunk(const VifaEngine *engine, uint64_t budget)
 {
     const VifaWork *work = &engine->state.work;
     uint64_t chunk = MIN(vifa_engine_work_length(work) - work->done, budget);
 
+    if (work->opcode == VIFA_REFERENCE_SCATTER) {
+        chunk = MIN(chunk, DIV_ROUND_UP(budget, VIFA_ENGINE_TRANSFER_COST) *
+                           VIFA_ENGINE_WORD);
+    }
     chunk = MIN(chunk, VIFA_BOUNCE_BYTES);
     chunk = MIN(chunk, vifa_engine_copy_limit(work));
     if (engine->state.speed) {
@@ -408,7 +465,7 @@ static bool vifa_engine_advance(VifaVF *vf, uint64_t *budget)
             return vifa_engine_complete(vf, VIFA_REFERENCE_COMPLETION_FAULT);
         }
         work->done += chunk;
-        *budget -= MIN(*budget, MAX(chunk, VIFA_ENGINE_TRANSFER_COST));
+        *budget -= MIN(*budget, vifa_engine_cost(work, chunk));
         engine->credit -= MIN(chunk, engine->credit);
     }
 

@@ -26,6 +26,35 @@ pub struct Command {
     pub pattern: u64,
 }
 
+impl Command {
+    /// Writes `words` words of `pattern` all over `window` bytes at `destination`.
+    pub fn scatter(destination: u64, window: u64, words: u64, pattern: u64) -> Self {
+        Self {
+            opcode: hw::VIFA_REFERENCE_SCATTER,
+            source: window,
+            destination,
+            length: 8 * words,
+            pattern,
+        }
+    }
+}
+
+/// The generator splitmix64, as `vifa_reference.h` has it.
+fn splitmix64(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// The words that such a command writes, with their offsets, in order.
+pub fn scattered(window: u64, words: u64, pattern: u64) -> impl Iterator<Item = (u64, u64)> {
+    (0..words).map(move |i| {
+        let word = pattern.wrapping_add(i);
+        (8 * (splitmix64(word) % (window / 8)), word)
+    })
+}
+
 /// What the engine wrote for a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion {

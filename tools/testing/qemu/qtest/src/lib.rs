@@ -24,7 +24,7 @@ mod records;
 
 pub use bed::{Bed, Vector, RESET_WORD};
 pub use checksum::crc32c;
-pub use engine::{Command, Completion, Engine};
+pub use engine::{scattered, Command, Completion, Engine};
 pub use log::Mark;
 pub use mailbox::{Answer, Buffer, Frame};
 pub use pci::EXTENDED_SRIOV;

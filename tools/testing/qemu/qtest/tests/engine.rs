@@ -2,7 +2,7 @@
 
 //! The DMA engine as a guest has it.
 
-use vifa_qtest::{crc32c, hw, Bed, Command, Engine};
+use vifa_qtest::{crc32c, hw, scattered, Bed, Command, Engine};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -99,6 +99,33 @@ fn every_command() {
     assert!(bed.read(destination, length as usize) == left, "discard");
 }
 
+/// Each word where the generator says, in order: where two meet, the later stays.
+#[test]
+fn scatter() {
+    let bed = Bed::new("", 1);
+    let mut engine = Engine::new(&bed, 0, 4);
+    let window = 24 * KIB;
+    let memory = bed.allocate(window + 8192);
+    for (at, source, words, pattern) in [
+        (0, 8, 3, 7),
+        (64, 4096, 100, 1 << 40),
+        (4096, window, 5000, u64::MAX - 100),
+        (4100, window - 8, 1, 9),
+    ] {
+        let mut expected = vec![0; window as usize + 8192];
+        bed.write(memory, &expected);
+        engine.succeed(&bed, Command::scatter(memory + at, source, words, pattern));
+        for (offset, word) in scattered(source, words, pattern) {
+            let from = (at + offset) as usize;
+            expected[from..from + 8].copy_from_slice(&word.to_le_bytes());
+        }
+        assert!(
+            bed.read(memory, expected.len()) == expected,
+            "{words} words over {source} bytes at {at}"
+        );
+    }
+}
+
 #[test]
 fn what_commands_are_refused() {
     let bed = Bed::new("", 1);
@@ -110,7 +137,7 @@ fn what_commands_are_refused() {
     let fault = hw::VIFA_REFERENCE_COMPLETION_FAULT;
 
     for (opcode, source, destination, length, expected) in [
-        (7, memory, memory, 8, unknown),
+        (8, memory, memory, 8, unknown),
         (0xffff, memory, memory, 8, unknown),
         (hw::VIFA_REFERENCE_FILL, 0, memory, 7, invalid),
         (hw::VIFA_REFERENCE_FILL, 0, memory, 16 * MIB + 8, invalid),
@@ -136,6 +163,18 @@ fn what_commands_are_refused() {
         ),
         (hw::VIFA_REFERENCE_LOCAL_READ, local, memory, 8, invalid),
         (hw::VIFA_REFERENCE_LOCAL_DISCARD, 0, local, 8, invalid),
+        (hw::VIFA_REFERENCE_SCATTER, 0, memory, 8, invalid),
+        (hw::VIFA_REFERENCE_SCATTER, 12, memory, 8, invalid),
+        (hw::VIFA_REFERENCE_SCATTER, 4096, memory, 12, invalid),
+        (
+            hw::VIFA_REFERENCE_SCATTER,
+            4096,
+            memory,
+            16 * MIB + 8,
+            invalid,
+        ),
+        (hw::VIFA_REFERENCE_SCATTER, 4096, u64::MAX - 7, 8, invalid),
+        (hw::VIFA_REFERENCE_SCATTER, 4096, 1 << 50, 8, fault),
         (
             hw::VIFA_REFERENCE_FILL,
             0,

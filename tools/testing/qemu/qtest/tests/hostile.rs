@@ -54,9 +54,13 @@ fn one_vf_does_not_disturb_another() {
             _ => {
                 // Into nobody else's memory: a fill of scratch memory, or an address beyond it.
                 let inside = scratch + random.below(1 << 16);
+                let opcode = random.below(9) as u32;
                 let command = Command {
-                    opcode: random.below(8) as u32,
-                    source: number(random),
+                    opcode,
+                    source: match opcode {
+                        hw::VIFA_REFERENCE_SCATTER => random.pick(&[0, 7, 8, 1 << 16]),
+                        _ => number(random),
+                    },
                     destination: random.pick(&[inside, inside, MEMORY + 8, u64::MAX - 7]),
                     length: random.pick(&[0, 8, 512, 1 << 16, 7, 1 << 24, u64::MAX]),
                     pattern: random.next(),

@@ -2,7 +2,9 @@
 
 //! The log of writes to guest memory.
 
-use vifa_qtest::{hw, Answer, Bed, Buffer, Command, Engine, Frame, Mark, Random};
+use std::collections::BTreeSet;
+
+use vifa_qtest::{hw, scattered, Answer, Bed, Buffer, Command, Engine, Frame, Mark, Random};
 
 const FRAME: Frame = Frame::Data(0);
 const PAGE: u64 = 4096;
@@ -74,6 +76,26 @@ fn every_page_written_is_logged_once() {
         },
     );
     assert_eq!(dirty(&bed, BASE, 100 * PAGE), []);
+}
+
+/// Words all over a range: page for page what an independent generator says.
+#[test]
+fn scattered_words_are_logged() {
+    let bed = Bed::new("", 1);
+    let mut engine = Engine::new(&bed, 0, 4);
+    let pages = 4000;
+    start(&bed, PAGE, &[(BASE, pages * PAGE)]);
+    for (pattern, words) in [(0, 1), (1 << 32, 3000), (1 << 33, 40_000)] {
+        // Not on a word's boundary: one in 512 words stands on two pages.
+        let (at, window) = (BASE + 4, (pages - 1) * PAGE);
+        engine.succeed(&bed, Command::scatter(at, window, words, pattern));
+        let expected: BTreeSet<u64> = scattered(window, words, pattern)
+            .flat_map(|(offset, _)| [offset + 4, offset + 11])
+            .map(|offset| offset / PAGE)
+            .collect();
+        let logged = dirty(&bed, BASE, pages * PAGE);
+        assert!(logged.iter().eq(&expected), "{words} words");
+    }
 }
 
 /// Completions are writes too.

@@ -2,7 +2,7 @@
 
 //! Run states and the control plane: whatever the moment, a command completes once.
 
-use vifa_qtest::{crc32c, hw, Bed, Command, Engine, Frame, Random, Records};
+use vifa_qtest::{crc32c, hw, scattered, Bed, Command, Engine, Frame, Random, Records};
 
 const RUNNING: u32 = hw::VIFA_RUN_STATE_RUNNING;
 const P2P: u32 = hw::VIFA_RUN_STATE_P2P;
@@ -449,6 +449,32 @@ fn configurations_are_counted() {
     assert_eq!(configurations(&bed, 0), 0);
     bed.disable_vfs();
     assert_eq!(configurations(&bed, 0), 0);
+}
+
+/// A command that depends on how far it has come goes on where it was.
+#[test]
+fn a_scatter_moves() {
+    let bed = Bed::new("", 2);
+    let (mut engine, _) = busy_engine(&bed, 4);
+    engine.wait(&bed);
+    let window = 64 * 1024;
+    let memory = bed.allocate(window);
+    engine.submit(&bed, Command::scatter(memory, window, 2000, 5));
+    let mut expected = vec![0; window as usize];
+    for (offset, word) in scattered(window, 2000, 5) {
+        expected[offset as usize..offset as usize + 8].copy_from_slice(&word.to_le_bytes());
+    }
+    for _ in 0..3 {
+        bed.step(3_000_000);
+        bed.set_run_state(engine.vf, STOPPED);
+        assert!(bed.read(memory, window as usize) != expected, "half done");
+        let to = 1 - engine.vf;
+        migrate(&bed, &mut engine, to);
+        bed.set_run_state(to, RUNNING);
+    }
+    let completion = engine.wait(&bed);
+    assert_eq!(completion.status, hw::VIFA_REFERENCE_COMPLETION_SUCCESS);
+    assert!(bed.read(memory, window as usize) == expected);
 }
 
 /// The host, not the guest, loads a plane.
