@@ -16,3 +16,4 @@ mod headers;
 mod lies;
 mod properties;
 mod refusals;
+mod rounds;

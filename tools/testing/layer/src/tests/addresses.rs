@@ -7,8 +7,7 @@ use super::{
     encoder::CONTROL_INTERFACE,
 };
 use crate::layer::{
-    address::Range,
-    identity::Identity,
+    identity::{Identity, FEATURE_LOCAL_DIRTY},
     restore::Destination,
     save::{Begin, Piece, SaveError, Saver},
     tests::device::{Device, IDENTITY},
@@ -110,17 +109,6 @@ fn runs() {
     }
 }
 
-/// Runs that a device names one by one, though they are adjacent, are one range.
-#[test]
-fn adjacent_runs_are_one_range() {
-    let mut source = device(16, |granule| granule != 3);
-    let expected = source.save(&[usize::MAX]).unwrap();
-
-    source.granule_by_granule = true;
-    assert!(source.save(&[usize::MAX]).unwrap()[..] == expected[..]);
-    assert_eq!(sections(&expected)[2], (3, 16 + 2 * 24));
-}
-
 /// The estimate is never exceeded, and reached by what it is made for: every other granule mapped
 /// and the longest control plane.
 #[test]
@@ -153,26 +141,26 @@ fn estimate() {
     }
 }
 
-/// While it runs, a device is asked for nothing but what it is.
+/// While it runs, a device that does not know what it changes is asked for nothing but what it is.
 #[test]
 fn a_running_device_is_left_alone() {
     let mut source = device(4, |granule| granule == 1);
     let mut saver = Saver::new(Begin::PreCopy);
     let mut stream = crate::seam::Bytes::with_capacity(0).unwrap();
 
+    source.identity.features &= !FEATURE_LOCAL_DIRTY;
     // What it would say cannot be true.
-    source.lie = Some(Range {
-        start: 0,
-        length: 1,
-    });
+    source.missing_bitmap = 1;
     source.missing = 1;
     source.read(&mut saver, &[usize::MAX], &mut stream).unwrap();
     assert_eq!(saver.remaining(&mut source), Ok(Piece::Pause));
     assert_eq!(saver.remaining(&mut source), Ok(Piece::Pause));
+    assert_eq!(stream.len(), 248);
+    assert_eq!(saver.left(&mut source), Ok(None));
     assert_eq!(source.reads, [0, 0]);
     saver.stopped();
     assert!(matches!(
         saver.remaining(&mut source),
-        Err(SaveError::Mapped(_))
+        Err(SaveError::Bitmap(_))
     ));
 }

@@ -5,11 +5,10 @@
 use super::encoder::sound;
 use crate::{
     layer::{
-        address::Range,
         identity::Identity,
         interface::Interfaces,
         restore::{Class, Destination, RestoreError, Restorer},
-        save::{Begin, Piece, SaveError, Saver, Source},
+        save::{Begin, InfoVersion, Piece, SaveError, Saver, Source},
         tests::device::{Device, CONTROL, IDENTITY},
     },
     seam::{with_allowance, OutOfMemory},
@@ -58,8 +57,16 @@ impl Source for Failing {
         done(self.call()?.read_control())
     }
 
-    fn next_mapped(&mut self, from: u64) -> Result<Option<Range>, usize> {
-        done(self.call()?.next_mapped(from))
+    fn configurations(&mut self) -> Result<u32, usize> {
+        done(self.call()?.configurations())
+    }
+
+    fn mapped(&mut self, offset: u64, length: u64) -> Result<&[u8], usize> {
+        done(self.call()?.mapped(offset, length))
+    }
+
+    fn changed(&mut self, offset: u64, length: u64) -> Result<&[u8], usize> {
+        done(self.call()?.changed(offset, length))
     }
 
     fn read_local(&mut self, offset: u64, length: usize) -> Result<(), usize> {
@@ -114,10 +121,11 @@ fn save<S: Source>(
     Ok(length)
 }
 
-/// Two ranges are found with three calls, read with two, and the control plane with one.
+/// A device that has stopped is asked how often it was configured and what is mapped; two ranges are
+/// read with two calls, and the control plane with one.
 #[test]
 fn of_a_source() {
-    for left in 0..6 {
+    for left in 0..5 {
         let mut source = Failing::after(left);
         let mut saver = Saver::new(Begin::Stopped);
 
@@ -125,8 +133,49 @@ fn of_a_source() {
         source.left = usize::MAX;
         assert_eq!(save(&mut saver, &mut source), Err(SaveError::Device(0)));
     }
-    let saved = save(&mut Saver::new(Begin::Stopped), &mut Failing::after(6));
+    let saved = save(&mut Saver::new(Begin::Stopped), &mut Failing::after(5));
     assert!(saved.is_ok_and(|length| length > 0x3000));
+}
+
+/// Reads a stream of a device that runs to its pause, then of the same that has stopped to its end;
+/// asks in between how much is left.
+fn save_running(saver: &mut Saver<usize>, source: &mut Failing) -> Result<usize, SaveError<usize>> {
+    let before = save(saver, source)?;
+
+    source.device.fill(9);
+    saver.outstanding(source, InfoVersion::V2)?;
+    saver.left(source)?;
+    saver.stopped();
+    Ok(before + save(saver, source)?)
+}
+
+/// A device that runs is asked what has changed, too: to forget it at the start, at the end of each
+/// round, whenever somebody asks how much is left, and when it has stopped.
+#[test]
+fn of_a_source_that_runs() {
+    const CALLS: usize = 3 + 2 + 1 + 2 + 1 + 1 + 1 + 1;
+
+    for left in 0..CALLS {
+        let mut source = Failing::after(left);
+        let mut saver = Saver::new(Begin::PreCopy);
+
+        assert_eq!(
+            save_running(&mut saver, &mut source),
+            Err(SaveError::Device(0)),
+            "after {left} calls"
+        );
+        source.left = usize::MAX;
+        let error = Err(SaveError::Device(0));
+        assert_eq!(saver.remaining(&mut source), error);
+        assert_eq!(saver.left(&mut source), Err(SaveError::Device(0)));
+        assert_eq!(
+            saver.outstanding(&mut source, InfoVersion::V1),
+            Err(SaveError::Device(0)),
+        );
+    }
+    let mut saver = Saver::new(Begin::PreCopy);
+    let saved = save_running(&mut saver, &mut Failing::after(CALLS));
+    assert!(saved.is_ok_and(|length| length > 0x4000));
 }
 
 /// Gives all of `stream` to `restorer`.
@@ -202,10 +251,12 @@ fn of_a_source_in_the_middle_of_a_piece() {
     assert_eq!(saver.remaining(&mut source), Err(error));
 }
 
-/// A source needs memory for a part of the address record file, and only if it has local memory.
+/// A source needs memory for a part of the address record file and for a set of its granules, and
+/// only if it has local memory.
 #[test]
 fn of_memory() {
     const PART: usize = 16 + 1024 * 24;
+    const GRANULES: usize = 8;
     let save = |source: &mut Device, allowance| {
         with_allowance(allowance, || save(&mut Saver::new(Begin::Stopped), source))
     };
@@ -220,9 +271,11 @@ fn of_memory() {
     for granule in [2, 9, 10] {
         source.fill(granule);
     }
-    let error = save(&mut source, PART - 1).unwrap_err();
-    assert_eq!(error, SaveError::OutOfMemory);
-    assert_eq!(error.to_string(), "no memory for the address record file");
-    assert!(save(&mut source, PART).is_ok());
+    for allowance in [0, GRANULES - 1, GRANULES, GRANULES + PART - 1] {
+        let error = save(&mut source, allowance).unwrap_err();
+        assert_eq!(error, SaveError::OutOfMemory);
+        assert_eq!(error.to_string(), "no memory for the address record file");
+    }
+    assert!(save(&mut source, GRANULES + PART).is_ok());
     assert!(save(&mut without, 0).is_ok());
 }

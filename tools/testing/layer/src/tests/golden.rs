@@ -12,13 +12,24 @@ use super::{
         RECEIVING_CONTROL_INTERFACE, RECEIVING_DATA_INTERFACE,
     },
 };
-use crate::layer::{
-    identity::Identity,
-    interface::Function,
-    restore::Destination,
-    tests::device::{Device, CONTROL, IDENTITY},
+use crate::{
+    layer::{
+        address::{Range, Tracked},
+        identity::{Identity, FEATURE_LOCAL_DIRTY},
+        interface::Function,
+        restore::Destination,
+        save::{Begin, Saver},
+        tests::device::{self, Device, CONTROL},
+    },
+    seam::Bytes,
 };
 use std::{env, fs, io::ErrorKind, path::Path};
+
+/// What the devices were of whose streams the first were recorded.
+const IDENTITY: Identity = Identity {
+    features: device::IDENTITY.features & !FEATURE_LOCAL_DIRTY,
+    ..device::IDENTITY
+};
 
 /// Reads a recorded stream. Where there is none and that is asked for, records `stream`.
 fn recorded(name: &str, stream: &[u8]) -> Vec<u8> {
@@ -85,14 +96,28 @@ impl Expected {
     /// Asserts that the recorded stream makes this of a device, and that the decoder says so, too.
     fn check(&self, name: &str, today: &[u8]) {
         let golden = recorded(name, today);
-        let device = self.device();
-        let mut destination = Device::new(self.identity).unwrap();
 
         assert!(today == golden, "{name} is not what is sent today");
+        self.check_with(self.identity, &golden);
+        // A device of today, which can do more.
+        self.check_with(
+            Identity {
+                features: device::IDENTITY.features,
+                ..self.identity
+            },
+            &golden,
+        );
+    }
+
+    /// Asserts that `golden` makes this of a device that is as `identity` says.
+    fn check_with(&self, identity: Identity, golden: &[u8]) {
+        let device = self.device();
+        let mut destination = Device::new(identity).unwrap();
+
         destination.function = self.function;
         destination.fill(5);
         destination.control.fill(0);
-        let progress = destination.restore(&golden, &[usize::MAX]).unwrap();
+        let progress = destination.restore(golden, &[usize::MAX]).unwrap();
         assert!(destination.has_state_of(&device));
         assert_eq!(progress.sections, self.sections);
         assert_eq!(progress.addresses.local_ranges, self.local_ranges);
@@ -100,11 +125,11 @@ impl Expected {
         assert_eq!(progress.stream_bytes, golden.len() as u64);
 
         let own = Own {
-            identity: self.identity,
+            identity,
             control_interface: self.control_interface,
         };
-        let decoded = decode(&golden, &own).unwrap();
-        assert!(decoded.device(self.identity).unwrap().has_state_of(&device));
+        let decoded = decode(golden, &own).unwrap();
+        assert!(decoded.device(identity).unwrap().has_state_of(&device));
         assert_eq!(decoded.sections, self.sections);
         assert_eq!(decoded.local.0, self.local_ranges);
         assert_eq!(decoded.guest.0, self.guest_ranges);
@@ -286,4 +311,47 @@ fn optional_sections() {
         ..Expected::default()
     }
     .check("1.7-optional-sections.stream", &later.sealed());
+}
+
+/// What a device sends that changes while it is saved, and whose writes to guest memory are logged.
+#[test]
+fn pre_copy() {
+    let range = |start, length| Range { start, length };
+    let mut source = Device::new(device::IDENTITY).unwrap();
+    let mut saver = Saver::new(Begin::PreCopy);
+    let mut stream = Bytes::with_capacity(0).unwrap();
+    let mut read_on = |source: &mut Device, saver: &mut Saver<_>| {
+        source.read(saver, &[usize::MAX], &mut stream).unwrap();
+    };
+
+    for granule in [1, 2, 3, 8] {
+        source.fill(granule);
+    }
+    read_on(&mut source, &mut saver);
+    source.change(2, 0x22);
+    source.change(9, 0x99);
+    read_on(&mut source, &mut saver);
+    source.change(2, 0x33);
+    saver.stopped();
+    let ranges = [
+        range(0, 0x8_0000),
+        range(0x10_0000, 0x2000),
+        range(0x10_2000, 0x3fff_e000),
+        range(0x1_0000_0000, 0x4000_0000),
+    ];
+    saver.track(Tracked::new(0x1000, ranges).unwrap());
+    read_on(&mut source, &mut saver);
+
+    let written = |granule: u64, byte| (granule * 0x1000, vec![byte; 0x1000]);
+    let mut local = [1, 3, 8].map(pattern).to_vec();
+    local.extend([written(2, 0x33), written(9, 0x99)]);
+    Expected {
+        identity: device::IDENTITY,
+        local,
+        sections: 13,
+        local_ranges: 5,
+        guest_ranges: 3,
+        ..Expected::default()
+    }
+    .check("1.0-pre-copy.stream", &stream);
 }

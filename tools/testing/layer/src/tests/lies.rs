@@ -3,7 +3,6 @@
 //! What a device says and cannot be true stops the save, and the error says what it was.
 
 use crate::layer::{
-    address::Range,
     identity::Identity,
     tests::device::{Device, IDENTITY},
 };
@@ -26,8 +25,8 @@ fn identities() {
             "vifa_revision: expected at least 0x1, found 0x0",
         ),
         (
-            |identity| identity.features |= 8,
-            "features: expected no bits but 0x7, found 0xd",
+            |identity| identity.features |= 0x10,
+            "features: expected no bits but 0xf, found 0x1d",
         ),
         (
             |identity| identity.bar_size[4] = 0x3000,
@@ -78,50 +77,33 @@ fn identities() {
 }
 
 #[test]
-fn mapped() {
-    for (start, length, message) in [
-        (
-            0x800,
-            0x1000,
-            "start: expected a multiple of 0x1000, found 0x800",
-        ),
-        (
-            0x11000,
-            0x1000,
-            "start: expected at most 0x10000, found 0x11000",
-        ),
-        (
-            u64::MAX - 0xfff,
-            0x1000,
-            "start: expected at most 0x10000, found 0xfffffffffffff000",
-        ),
-        (
-            0,
-            0x1800,
-            "length: expected a multiple of 0x1000, found 0x1800",
-        ),
-        (0, 0, "length: expected at least 0x1000, found 0x0"),
-        (
-            0x10000,
-            0x1000,
-            "length: expected at most 0x0, found 0x1000",
-        ),
-        (
-            0xf000,
-            u64::MAX - 0xfff,
-            "length: expected at most 0x1000, found 0xfffffffffffff000",
-        ),
-        // The device gives the same again when it is asked for what is behind.
-        (
-            0x1000,
-            0x2000,
-            "start: expected at least 0x3000, found 0x1000",
-        ),
-    ] {
-        let mut source = Device::new(IDENTITY).unwrap();
+fn bitmaps() {
+    for missing in [1, 2] {
+        let mut short = Device::new(IDENTITY).unwrap();
 
-        source.lie = Some(Range { start, length });
-        assert_not_saved(source, &format!("mapped local memory: {message}"));
+        short.missing_bitmap = missing;
+        let message = format!(
+            "bitmap of local memory: length: expected 0x2, found {:#x}",
+            2 - missing
+        );
+        assert_not_saved(short, &message);
+    }
+}
+
+/// What stands in a bitmap behind the last granule is no granule.
+#[test]
+fn padding_of_bitmaps() {
+    for granules in [1, 7, 8, 9, 15, 17] {
+        let identity = Identity {
+            local_memory: granules * 0x1000,
+            ..IDENTITY
+        };
+        let mut source = Device::new(identity).unwrap();
+        source.fill(0);
+        let expected = source.save(&[usize::MAX]).unwrap();
+
+        source.padding = 0xff;
+        assert!(source.save(&[usize::MAX]).unwrap()[..] == expected[..]);
     }
 }
 

@@ -443,7 +443,7 @@ fn identities_that_do_not_fit() {
         (6, &[1], "subsystem", "0x1101", "0x1100", equal),
         (8, &[0], "revision_id", "0x0", "0x1", equal),
         (10, &[2], "vifa_revision", "0x2", "0x1", at_least),
-        (12, &[7], "features", "0x7", "0x5", subset),
+        (12, &[7], "features", "0x7", "0xd", subset),
         (16, &[0, 0x20], "bar_size[0]", "0x2000", "0x1000", equal),
         (56, &[1], "bar_size[5]", "0x1", "0x0", equal),
         (64, &[2], "interrupt_vectors", "0x2", "0x1", equal),
