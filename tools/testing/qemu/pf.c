@@ -55,6 +55,13 @@ uint8_t vifa_pf_vf_bar_type(const VifaPF *pf)
            PCI_BASE_ADDRESS_MEM_TYPE_32;
 }
 
+/* Immediate Readiness: after a reset, nobody has to wait for the function. */
+void vifa_pf_set_ready(PCIDevice *device)
+{
+    pci_word_test_and_set_mask(device->config + PCI_STATUS,
+                               PCI_STATUS_IMM_READY);
+}
+
 /* The VF of that index, or NULL where it is not turned on. */
 VifaVF *vifa_pf_vf(VifaPF *pf, uint16_t number)
 {
@@ -320,6 +327,7 @@ static void vifa_pf_realize(PCIDevice *device, Error **errp)
 
     /* The VFs have the PF's vendor: none of their own. */
     pci_config_set_vendor_id(device->config, pf->vendor_id);
+    vifa_pf_set_ready(device);
 
     memory_region_init_io(&pf->registers, OBJECT(pf), &vifa_pf_ops, pf,
                           "vifa-pf-registers",

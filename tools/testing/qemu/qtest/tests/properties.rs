@@ -164,6 +164,28 @@ fn configuration_space_has_the_ids_of_the_properties() {
     }
 }
 
+/// Both functions say that they need no time after a reset, and they need none.
+#[test]
+fn functions_are_ready_at_once() {
+    const STATUS: u64 = 0x06;
+    const IMMEDIATE_READINESS: u16 = 1;
+    let bed = Bed::new("", 1);
+    for function in [bed.pf(), bed.vf(0)] {
+        let ready = || bed.read16(function.register(STATUS)) & IMMEDIATE_READINESS;
+        bed.write16(function.register(STATUS), 0xffff);
+        assert_eq!(ready(), 1, "{function:?}: read-only");
+    }
+    bed.write32(bed.vf_register(0, hw::VIFA_REFERENCE_SCRATCH), 1);
+    bed.reset(bed.vf(0));
+    let status = bed.read16(bed.vf(0).register(STATUS));
+    assert_eq!(status & IMMEDIATE_READINESS, 1, "after a reset");
+    let scratch = bed.vf_register(0, hw::VIFA_REFERENCE_SCRATCH);
+    assert_eq!(bed.read32(scratch), 0, "the reset is over");
+    bed.reset(bed.pf());
+    let status = bed.read16(bed.pf().register(STATUS));
+    assert_eq!(status & IMMEDIATE_READINESS, 1, "after a reset of the PF");
+}
+
 /// The type bits of each of the VFs' BARs, and their sizes as software finds them out.
 fn probe_bars(bed: &Bed) -> Vec<(u32, u64)> {
     let sriov = bed
