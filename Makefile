@@ -38,8 +38,9 @@ miri: ## the layer's tests under Miri
 lint: ## every check of the source: rustfmt, clippy, checkpatch, shellcheck
 	@scripts/lint
 
-bench: ## save and restore against a memfd (JSON: a file for the results, ROUNDS: how many)
-	@scripts/bench $(if $(ROUNDS),--rounds "$(ROUNDS)") $(if $(JSON),--json "$(JSON)")
+bench: ## the driver against what the kernel does by itself (JSON: a file, PLOTS: a directory, ROUNDS)
+	@scripts/bench $(if $(ROUNDS),--rounds "$(ROUNDS)") $(if $(JSON),--json "$(JSON)") \
+		$(if $(PLOTS),--plots "$(PLOTS)")
 
 sandbox: ## the root directory that everything is built and run in
 	@scripts/sandbox create

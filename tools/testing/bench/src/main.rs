@@ -4,37 +4,65 @@
 //! run.
 //!
 //! Runs as root on the SR-IOV host. `Documentation/vifa/performance.rst` says what is measured and how
-//! to read it. Each measurement is a module of its own, which takes the device and returns what is to
-//! be reported: a table for people, and an entry in the JSON file.
+//! to read it. Each measurement is a module of its own, which takes what it measures and returns what
+//! is to be reported: a table for people, an entry in the JSON file, and plots.
 
 mod environment;
+mod footprint;
+mod logging;
+mod machine;
+mod measurement;
 mod memfd;
+mod parallel;
+mod plot;
 mod report;
 mod series;
 mod subject;
+mod table;
 mod throughput;
+mod transition;
 
-use std::{fs::File, io::BufWriter, path::PathBuf, process::ExitCode};
+use std::{fs::File, io::BufWriter, path::PathBuf, process::ExitCode, time::Instant};
 
 use anyhow::{ensure, Context, Result};
-use clap::{builder::RangedU64ValueParser, Parser};
-use vifa_selftests::sys;
+use clap::{builder::RangedU64ValueParser, Parser, ValueEnum};
+use vifa_selftests::{fault::RegisterFile, sys};
 
 use environment::Environment;
+use footprint::Footprints;
+use logging::{Logging, Target};
+use machine::Machine;
+use measurement::Measurement;
+use parallel::Parallel;
 use report::Report;
 use subject::Subject;
 use throughput::Throughput;
+use transition::Transitions;
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    Transitions,
+    Throughput,
+    Logging,
+    Parallel,
+    Memory,
+}
 
 /// Measures the VIFA driver against what the kernel does by itself.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
+    /// Measure only this; may be given again
+    #[arg(long, value_name = "MEASUREMENT")]
+    only: Vec<Kind>,
+
     /// How often to measure; a round before these warms up
     #[arg(long, default_value_t = 7, value_name = "N",
         value_parser = RangedU64ValueParser::<usize>::new().range(1..=1000))]
     rounds: usize,
 
-    /// Bytes of the buffer that each read and write uses
+    /// Bytes of the buffer that each read and write of the throughput uses
     #[arg(long, default_value_t = 1 << 20, value_name = "BYTES",
         value_parser = RangedU64ValueParser::<usize>::new().range(4096..=1 << 30))]
     buffer: usize,
@@ -42,6 +70,10 @@ struct Arguments {
     /// Write the results to this file, too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+
+    /// Write the plots into this directory
+    #[arg(long, value_name = "DIRECTORY")]
+    plots: Option<PathBuf>,
 
     /// The processor that everything runs on, where a virtual machine shows another
     #[arg(long, value_name = "NAME")]
@@ -52,26 +84,104 @@ struct Arguments {
     module: Option<PathBuf>,
 }
 
-fn run(arguments: Arguments) -> Result<()> {
+/// A run, measurement by measurement.
+struct Run {
+    arguments: Arguments,
+    machine: Machine,
+    report: Report,
+}
+
+impl Run {
+    /// Makes the measurement `kind` with `measure`, if it was asked for.
+    fn measure<M: Measurement>(
+        &mut self,
+        kind: Kind,
+        measure: impl FnOnce(&Machine, &Arguments) -> Result<M>,
+    ) -> Result<()> {
+        let only = &self.arguments.only;
+        if !only.is_empty() && !only.contains(&kind) {
+            return Ok(());
+        }
+        let start = Instant::now();
+        let measurement = measure(&self.machine, &self.arguments).context(M::NAME)?;
+        println!("{measurement}");
+        eprintln!("({}: {:.0?})\n", M::NAME, start.elapsed());
+        self.report.add(&measurement)
+    }
+}
+
+fn throughput(machine: &Machine, arguments: &Arguments) -> Result<Throughput> {
+    let mut throughput = Throughput::new(arguments.rounds, arguments.buffer);
+    for physical in machine.physical() {
+        let functions = physical.virtual_functions(1)?;
+        throughput.measure(&Subject::open(&functions[0])?)?;
+    }
+    Ok(throughput)
+}
+
+fn transitions(machine: &Machine, arguments: &Arguments) -> Result<Transitions> {
+    let functions = machine.fleet()?.virtual_functions(1)?;
+    Transitions::measure(&Subject::open(&functions[0])?, arguments.rounds)
+}
+
+fn parallel(machine: &Machine, arguments: &Arguments) -> Result<Parallel> {
+    let functions = machine.fleet()?.virtual_functions(Parallel::MOST as u32)?;
+    let subjects = functions.iter().map(Subject::open);
+    Parallel::measure(&subjects.collect::<Result<Vec<_>>>()?, arguments.rounds)
+}
+
+fn logging(machine: &Machine, arguments: &Arguments) -> Result<Logging> {
+    let fleet = machine.fleet()?;
+    let functions = fleet.virtual_functions(1)?;
+    let subject = Subject::open(&functions[0])?;
+    let target = Target {
+        device: &subject.vf.device,
+        vf: 0,
+        registers: &RegisterFile::map(&fleet.function)?,
+    };
+    Logging::measure(&target, arguments.rounds)
+}
+
+fn memory(machine: &Machine, arguments: &Arguments) -> Result<Footprints> {
+    Footprints::measure(machine.fleet()?, arguments.rounds)
+}
+
+fn run(mut arguments: Arguments) -> Result<()> {
     ensure!(sys::is_root(), "VFIO needs root");
     // Before the work, whose results would be lost.
-    let json = match &arguments.json {
+    let json = match arguments.json.take() {
         Some(path) => {
-            let file = File::create(path).with_context(|| path.display().to_string())?;
+            let file = File::create(&path).with_context(|| path.display().to_string())?;
             Some((path, file))
         }
         None => None,
     };
+    if let Some(directory) = &arguments.plots {
+        ensure!(
+            directory.is_dir(),
+            "{} is no directory",
+            directory.display()
+        );
+    }
 
-    let environment = Environment::look(arguments.processor)?;
+    let environment = Environment::look(arguments.processor.take())?;
     println!("{environment}");
-    let mut subject = Subject::set_up(arguments.module)?;
-    let throughput = Throughput::measure(&mut subject, arguments.rounds, arguments.buffer)?;
-    println!("{throughput}");
+    let mut run = Run {
+        machine: Machine::set_up(arguments.module.take())?,
+        report: Report::new(&environment)?,
+        arguments,
+    };
+    run.measure(Kind::Transitions, transitions)?;
+    run.measure(Kind::Throughput, throughput)?;
+    run.measure(Kind::Logging, logging)?;
+    run.measure(Kind::Parallel, parallel)?;
+    run.measure(Kind::Memory, memory)?;
 
+    if let Some(directory) = &run.arguments.plots {
+        run.report.write_plots(directory)?;
+    }
     if let Some((path, file)) = json {
-        let report = Report::new(&environment, &throughput);
-        serde_json::to_writer_pretty(BufWriter::new(file), &report)
+        serde_json::to_writer_pretty(BufWriter::new(file), &run.report.into_json())
             .with_context(|| path.display().to_string())?;
     }
     Ok(())

@@ -1,99 +1,122 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The JSON file: the figures by which a run is judged, and behind them what they come from.
+//! The JSON file: the figures by which a run is judged, and behind them what they come from; and the
+//! plots.
 
-use serde::Serialize;
+use std::{fs, path::Path};
 
-use crate::{environment::Environment, series::Summary, throughput::Throughput};
+use anyhow::{Context, Result};
+use serde_json::{json, Map, Value};
 
-/// The lowest and the highest value.
-#[derive(Debug, Serialize)]
-struct Range {
-    min: f64,
-    max: f64,
+use crate::{environment::Environment, measurement::Measurement, plot::Plot};
+
+/// A run.
+pub struct Report {
+    members: Map<String, Value>,
+    spread: Map<String, Value>,
+    plots: Vec<Plot>,
 }
 
-impl From<Summary> for Range {
-    fn from(Summary { min, max, .. }: Summary) -> Self {
-        Self { min, max }
+impl Report {
+    /// Begins the report of a run in `environment`.
+    pub fn new(environment: &Environment) -> Result<Self> {
+        let environment = serde_json::to_value(environment)?;
+        Ok(Self {
+            members: Map::from_iter([("environment".to_owned(), environment)]),
+            spread: Map::new(),
+            plots: Vec::new(),
+        })
     }
-}
 
-/// How far the figures spread, each by its name.
-#[derive(Debug, Serialize)]
-struct Spread {
-    save_vs_memfd: Range,
-    restore_vs_memfd: Range,
-}
-
-/// A run. The figures are medians.
-#[derive(Debug, Serialize)]
-pub struct Report<'a> {
-    save_vs_memfd: f64,
-    restore_vs_memfd: f64,
-    spread: Spread,
-    environment: &'a Environment,
-    throughput: &'a Throughput,
-}
-
-impl<'a> Report<'a> {
-    /// Makes the report of what was measured.
-    pub fn new(environment: &'a Environment, throughput: &'a Throughput) -> Self {
-        Self {
-            save_vs_memfd: throughput.save_vs_memfd.median,
-            restore_vs_memfd: throughput.restore_vs_memfd.median,
-            spread: Spread {
-                save_vs_memfd: throughput.save_vs_memfd.into(),
-                restore_vs_memfd: throughput.restore_vs_memfd.into(),
-            },
-            environment,
-            throughput,
+    /// Adds `measurement`.
+    pub fn add<M: Measurement>(&mut self, measurement: &M) -> Result<()> {
+        for figure in measurement.figures() {
+            let summary = figure.summary;
+            self.members
+                .insert(figure.name.to_owned(), json!(summary.median));
+            self.spread.insert(
+                figure.name.to_owned(),
+                json!({ "min": summary.min, "max": summary.max }),
+            );
         }
+        self.members
+            .insert(M::NAME.to_owned(), serde_json::to_value(measurement)?);
+        self.plots.extend(measurement.plots());
+        Ok(())
+    }
+
+    /// Writes the plots into `directory`, each as NAME.svg.
+    pub fn write_plots(&self, directory: &Path) -> Result<()> {
+        for plot in &self.plots {
+            let path = directory.join(plot.name).with_extension("svg");
+            fs::write(&path, plot.draw()?).with_context(|| path.display().to_string())?;
+        }
+        Ok(())
+    }
+
+    /// The content of the JSON file.
+    pub fn into_json(self) -> Value {
+        let mut members = self.members;
+        members.insert("spread".to_owned(), Value::Object(self.spread));
+        Value::Object(members)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::fmt;
 
-    fn summary(median: f64) -> Summary {
-        Summary {
-            median,
-            min: median / 2.0,
-            max: median * 2.0,
+    use serde::Serialize;
+
+    use super::*;
+    use crate::{measurement::Figure, series::Summary};
+
+    #[derive(Serialize)]
+    struct Example {
+        rounds: usize,
+    }
+
+    impl fmt::Display for Example {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a table")
         }
     }
 
-    #[test]
-    fn figures_stand_at_the_top_with_their_spread() {
-        let environment = Environment {
+    impl Measurement for Example {
+        const NAME: &'static str = "example";
+
+        fn figures(&self) -> Vec<Figure> {
+            vec![Figure {
+                name: "one_vs_other",
+                summary: Summary::of([1.0, 2.0, 4.0]),
+            }]
+        }
+
+        fn plots(&self) -> Vec<Plot> {
+            Vec::new()
+        }
+    }
+
+    fn environment() -> Environment {
+        Environment {
             processor: "P".into(),
             accelerator: "TCG".into(),
             kernel: "K".into(),
             cpus: 2,
             date: "D".into(),
-        };
-        let throughput = Throughput {
-            local_memory: 1 << 28,
-            stream: (1 << 28) + 1,
-            buffer: 1 << 20,
-            rounds: 7,
-            memfd_read: summary(10.0),
-            save: summary(20.0),
-            memfd_write: summary(30.0),
-            memfd_write_fresh: summary(40.0),
-            restore: summary(50.0),
-            save_vs_memfd: summary(0.5),
-            restore_vs_memfd: summary(0.25),
-            restore_vs_fresh_memfd: summary(4.0),
-        };
-        let json = serde_json::to_value(Report::new(&environment, &throughput)).unwrap();
+        }
+    }
 
-        assert_eq!(json["save_vs_memfd"], 0.5);
-        assert_eq!(json["restore_vs_memfd"], 0.25);
-        assert_eq!(json["spread"]["save_vs_memfd"]["min"], 0.25);
-        assert_eq!(json["spread"]["restore_vs_memfd"]["max"], 0.5);
+    #[test]
+    fn figures_stand_at_the_top_with_their_spread() {
+        let mut report = Report::new(&environment()).unwrap();
+        report.add(&Example { rounds: 3 }).unwrap();
+        let json = report.into_json();
+
+        assert_eq!(json["one_vs_other"], 2.0);
+        assert_eq!(json["spread"]["one_vs_other"]["min"], 1.0);
+        assert_eq!(json["spread"]["one_vs_other"]["max"], 4.0);
         assert_eq!(json["environment"]["accelerator"], "TCG");
-        assert_eq!(json["throughput"]["restore"]["median"], 50.0);
+        assert_eq!(json["example"]["rounds"], 3);
     }
 }

@@ -2,7 +2,7 @@
 
 //! Series of measured values, and what is said of them.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -34,19 +34,34 @@ impl Summary {
             max: values[last],
         }
     }
-}
 
-impl fmt::Display for Summary {
-    /// In three columns; a precision counts for each of them.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = f.precision().unwrap_or(0);
-        let Self { median, min, max } = self;
-        write!(f, "{median:>10.digits$}{min:>10.digits$}{max:>10.digits$}")
+    /// Sums up `value` of each of `rounds`.
+    ///
+    /// # Panics
+    ///
+    /// If there are none.
+    pub fn over<R>(rounds: &[R], value: impl FnMut(&R) -> f64) -> Self {
+        Self::of(rounds.iter().map(value))
+    }
+
+    /// The same in another unit, of which `factor` are one of the present.
+    pub fn scaled(self, factor: f64) -> Self {
+        Self {
+            median: self.median * factor,
+            min: self.min * factor,
+            max: self.max * factor,
+        }
     }
 }
 
+/// Measures `rounds` times; a round before these warms up.
+pub fn rounds<R, E>(rounds: usize, mut measure: impl FnMut() -> Result<R, E>) -> Result<Vec<R>, E> {
+    measure()?;
+    (0..rounds).map(|_| measure()).collect()
+}
+
 /// Returns the rate at which `bytes` were moved, in MB/s (10^6 bytes in a second).
-pub fn rate(bytes: usize, time: Duration) -> f64 {
+pub fn rate(bytes: u64, time: Duration) -> f64 {
     bytes as f64 / 1e6 / time.as_secs_f64()
 }
 
@@ -78,13 +93,23 @@ mod tests {
     }
 
     #[test]
-    fn rate_is_in_decimal_megabytes() {
-        assert_eq!(rate(3_000_000, Duration::from_millis(500)), 6.0);
+    fn another_unit_changes_all_three() {
+        let summary = Summary::of([1.0, 2.0, 4.0]).scaled(1e3);
+        assert_eq!(summary, Summary::of([1e3, 2e3, 4e3]));
     }
 
     #[test]
-    fn summary_stands_in_columns() {
-        let summary = Summary::of([1.0, 2.0, 4.0]);
-        assert_eq!(format!("{summary:.1}"), "       2.0       1.0       4.0");
+    fn first_round_does_not_count() {
+        let mut count = 0;
+        let measured: Result<Vec<i32>, ()> = rounds(3, || {
+            count += 1;
+            Ok(count)
+        });
+        assert_eq!(measured, Ok(vec![2, 3, 4]));
+    }
+
+    #[test]
+    fn rate_is_in_decimal_megabytes() {
+        assert_eq!(rate(3_000_000, Duration::from_millis(500)), 6.0);
     }
 }

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is measured: a virtual function of the reference device, all of whose local memory holds
-//! data.
+//! What is measured: an open virtual function of the reference device, with the guest's side of it.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use anyhow::{ensure, Context, Result};
 use vifa_selftests::{
-    bed::{Bed, Settings},
     engine::{Command, Engine, Vf},
+    sysfs::PciFunction,
     vfio::{AddressSpace, DmaMemory},
 };
 
@@ -25,36 +24,34 @@ pub struct Subject {
     /// Bytes of local memory, all of them mapped.
     pub local_memory: u64,
     _engine: Engine,
-    _memory: DmaMemory,
     _space: Arc<AddressSpace>,
 }
 
 impl Subject {
-    /// Binds the virtual function, opens it, and fills its local memory.
-    pub fn set_up(module: Option<PathBuf>) -> Result<Self> {
-        let bed = Bed::set_up(&Settings { module })?;
+    /// Opens `function`, and fills its local memory.
+    pub fn open(function: &PciFunction) -> Result<Self> {
         let space = AddressSpace::iommufd()?;
-        let vf = Vf::open(&bed.vf(0)?, &space)?;
+        let vf = Vf::open(function, &space)?;
         let mut engine = Engine::new(&vf, &space, RINGS_AT)?;
-        let memory = DmaMemory::new(&space, MEMORY_AT, STEP as usize)?;
         let local_memory = vf.local_memory();
         ensure!(
             local_memory != 0,
-            "the device has no local memory: give it some with the property local-memory"
+            "{function} has no local memory: give it some with the property local-memory"
         );
-        fill(&vf, &mut engine, &memory, local_memory).context("filling of local memory")?;
+        fill(&vf, &mut engine, &space, local_memory)
+            .with_context(|| format!("filling of {function}'s local memory"))?;
         Ok(Self {
             vf,
             local_memory,
             _engine: engine,
-            _memory: memory,
             _space: space,
         })
     }
 }
 
 /// Writes other bytes to each step of local memory.
-fn fill(vf: &Vf, engine: &mut Engine, memory: &DmaMemory, local_memory: u64) -> Result<()> {
+fn fill(vf: &Vf, engine: &mut Engine, space: &Arc<AddressSpace>, local_memory: u64) -> Result<()> {
+    let memory = DmaMemory::new(space, MEMORY_AT, STEP as usize)?;
     for local in (0..local_memory).step_by(STEP as usize) {
         let length = STEP.min(local_memory - local);
         engine.run(

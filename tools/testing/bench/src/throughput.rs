@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Throughput of save and of restore, against reading and writing a memfd.
+//! Throughput of save and of restore, by the size of the local memory, against reading and writing a
+//! memfd.
 //!
 //! All of it moves the same bytes, a device's whole stream, with buffers of the same size, in rounds
-//! that take one after another, so that whatever else the machine does falls on each alike.
+//! that take one after another, so that whatever else the machine does falls on each alike. A small
+//! stream is moved several times for one value.
 //!
 //! A save is read into one buffer, time and again, from the first byte to the end of the stream; so is
 //! the memfd. A restore is written from the stream's bytes, until the device has taken them all (the
@@ -28,12 +30,19 @@ use vifa_selftests::{
 };
 
 use crate::{
+    measurement::{Figure, Measurement},
     memfd::{read_to_end, Memfd},
-    series::{rate, Summary},
+    plot::{Axis, Line, Plot},
+    series::{self, rate, Summary},
     subject::Subject,
+    table::Table,
 };
 
+/// Bytes that each value moves, at the least.
+const LEAST: u64 = 64 << 20;
+
 /// The times of one round, in the order in which they were taken.
+#[derive(Clone, Copy, Default)]
 struct Round {
     memfd_read: Duration,
     save: Duration,
@@ -42,62 +51,78 @@ struct Round {
     restore: Duration,
 }
 
-/// What was measured. Rates are in MB/s (10^6 bytes in a second).
+/// What was measured with one size of local memory. Rates are in MB/s (10^6 bytes in a second).
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Size {
+    /// Bytes of local memory.
+    local_memory: u64,
+    /// Bytes of the stream.
+    stream: usize,
+    memfd_read: Summary,
+    save: Summary,
+    /// To pages that are there.
+    memfd_write: Summary,
+    /// To pages that are not.
+    memfd_write_fresh: Summary,
+    restore: Summary,
+    /// Ratios of the same round.
+    save_vs_memfd: Summary,
+    restore_vs_memfd: Summary,
+    restore_vs_fresh_memfd: Summary,
+}
+
+/// What was measured.
 #[derive(Debug, Serialize)]
 pub struct Throughput {
-    /// Bytes of local memory.
-    pub local_memory: u64,
-    /// Bytes of the stream.
-    pub stream: usize,
     /// Bytes of the buffer.
-    pub buffer: usize,
+    buffer: usize,
     /// Rounds that count.
-    pub rounds: usize,
-    pub memfd_read: Summary,
-    pub save: Summary,
-    /// To pages that are there.
-    pub memfd_write: Summary,
-    /// To pages that are not.
-    pub memfd_write_fresh: Summary,
-    pub restore: Summary,
-    /// Ratios of the same round.
-    pub save_vs_memfd: Summary,
-    pub restore_vs_memfd: Summary,
-    pub restore_vs_fresh_memfd: Summary,
+    rounds: usize,
+    /// By size, ascending.
+    sizes: Vec<Size>,
 }
 
 impl Throughput {
-    /// Measures `rounds` times with a buffer of `buffer` bytes.
-    pub fn measure(subject: &mut Subject, rounds: usize, buffer: usize) -> Result<Self> {
-        let device = &subject.vf.device;
-        let mut buffer = vec![0; buffer];
+    /// Begins with no size; each value counts `rounds` times, with a buffer of `buffer` bytes.
+    pub fn new(rounds: usize, buffer: usize) -> Self {
+        Self {
+            buffer,
+            rounds,
+            sizes: Vec::new(),
+        }
+    }
 
-        let stream = save_whole(device, subject.local_memory)?;
+    /// Measures `subject`, and leaves it stopped.
+    pub fn measure(&mut self, subject: &Subject) -> Result<()> {
+        let device = &subject.vf.device;
+        let local_memory = subject.local_memory;
+        let mut buffer = vec![0; self.buffer];
+
+        let stream = save_whole(device, local_memory)?;
         let mut memfd = Memfd::new().context("memfd")?;
         memfd.write(&stream, buffer.len()).context("memfd")?;
-        // The first one warms up.
-        let times = (0..=rounds)
-            .map(|_| Round::measure(device, &stream, &mut memfd, &mut buffer))
-            .skip(1)
-            .collect::<Result<Vec<_>>>()?;
-        let again = save_whole(device, subject.local_memory)?;
+        let times = LEAST.div_ceil(local_memory);
+        let rounds = series::rounds(self.rounds, || {
+            (0..times).try_fold(Round::default(), |sum, _| {
+                Ok::<_, anyhow::Error>(
+                    sum + Round::measure(device, &stream, &mut memfd, &mut buffer)?,
+                )
+            })
+        })?;
+        let again = save_whole(device, local_memory)?;
         ensure!(again == stream, "the device is not what it was before");
 
-        let rates = |time: fn(&Round) -> Duration| {
-            Summary::of(times.iter().map(|round| rate(stream.len(), time(round))))
-        };
+        let bytes = times * stream.len() as u64;
+        let rates =
+            |time: fn(&Round) -> Duration| Summary::over(&rounds, |round| rate(bytes, time(round)));
         let ratios = |floor: fn(&Round) -> Duration, time: fn(&Round) -> Duration| {
-            Summary::of(
-                times
-                    .iter()
-                    .map(|round| floor(round).as_secs_f64() / time(round).as_secs_f64()),
-            )
+            Summary::over(&rounds, |round| {
+                floor(round).as_secs_f64() / time(round).as_secs_f64()
+            })
         };
-        Ok(Self {
-            local_memory: subject.local_memory,
+        self.sizes.push(Size {
+            local_memory,
             stream: stream.len(),
-            buffer: buffer.len(),
-            rounds,
             memfd_read: rates(|round| round.memfd_read),
             save: rates(|round| round.save),
             memfd_write: rates(|round| round.memfd_write),
@@ -106,7 +131,9 @@ impl Throughput {
             save_vs_memfd: ratios(|round| round.memfd_read, |round| round.save),
             restore_vs_memfd: ratios(|round| round.memfd_write, |round| round.restore),
             restore_vs_fresh_memfd: ratios(|round| round.memfd_write_fresh, |round| round.restore),
-        })
+        });
+        self.sizes.sort_by_key(|size| size.local_memory);
+        Ok(())
     }
 }
 
@@ -142,6 +169,20 @@ impl Round {
     }
 }
 
+impl std::ops::Add for Round {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            memfd_read: self.memfd_read + other.memfd_read,
+            save: self.save + other.save,
+            memfd_write: self.memfd_write + other.memfd_write,
+            memfd_write_fresh: self.memfd_write_fresh + other.memfd_write_fresh,
+            restore: self.restore + other.restore,
+        }
+    }
+}
+
 /// Begins to save the stopped device, does `work`, and ends it.
 fn with_save<T>(device: &Device, work: impl FnOnce(&Session) -> Result<T>) -> Result<T> {
     let session = device.start(State::StopCopy)?;
@@ -151,7 +192,7 @@ fn with_save<T>(device: &Device, work: impl FnOnce(&Session) -> Result<T>) -> Re
 }
 
 /// Returns the device's whole stream.
-fn save_whole(device: &Device, local_memory: u64) -> Result<Vec<u8>> {
+pub fn save_whole(device: &Device, local_memory: u64) -> Result<Vec<u8>> {
     with_save(device, |session| {
         let mut stream = Vec::with_capacity(local_memory as usize + (1 << 20));
         session.file().read_to_end(&mut stream)?;
@@ -180,35 +221,124 @@ fn restore(device: &Device, stream: &[u8], buffer: usize) -> Result<Duration> {
     Ok(start.elapsed())
 }
 
+impl Size {
+    fn mebibytes(&self) -> u64 {
+        self.local_memory >> 20
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} MiB of local memory", self.mebibytes())?;
+        let rates = Table::new("MB/s", 0)
+            .row("read of a memfd", self.memfd_read)
+            .row("save", self.save)
+            .row("write of a memfd", self.memfd_write)
+            .row("write of a memfd, fresh pages", self.memfd_write_fresh)
+            .row("restore", self.restore);
+        let ratios = Table::new("ratio", 2)
+            .row("save / read of a memfd", self.save_vs_memfd)
+            .row("restore / write of a memfd", self.restore_vs_memfd)
+            .row("restore / write, fresh pages", self.restore_vs_fresh_memfd);
+        writeln!(f, "{rates}{ratios}")
+    }
+}
+
 impl fmt::Display for Throughput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "A stream of {} bytes ({} MiB of local memory), buffers of {} KiB, {} rounds",
-            self.stream,
-            self.local_memory >> 20,
+            "Save and restore: buffers of {} KiB, {} rounds\n",
             self.buffer >> 10,
             self.rounds
         )?;
-        let columns = format_args!("{:>10}{:>10}{:>10}", "median", "min", "max").to_string();
-        writeln!(f, "\n{:<34}{columns}", "MB/s")?;
-        for (name, rate) in [
-            ("read of a memfd", self.memfd_read),
-            ("save", self.save),
-            ("write of a memfd", self.memfd_write),
-            ("write of a memfd, fresh pages", self.memfd_write_fresh),
-            ("restore", self.restore),
-        ] {
-            writeln!(f, "{name:<34}{rate:.0}")?;
+        self.sizes.iter().try_for_each(|size| size.fmt(f))
+    }
+}
+
+impl Measurement for Throughput {
+    const NAME: &'static str = "throughput";
+
+    /// Those of the largest size.
+    fn figures(&self) -> Vec<Figure> {
+        let largest = self.sizes.iter().next_back();
+        largest.map_or_else(Vec::new, |size| {
+            vec![
+                Figure {
+                    name: "save_vs_memfd",
+                    summary: size.save_vs_memfd,
+                },
+                Figure {
+                    name: "restore_vs_memfd",
+                    summary: size.restore_vs_memfd,
+                },
+            ]
+        })
+    }
+
+    fn plots(&self) -> Vec<Plot> {
+        let line = |name: &str, value: fn(&Size) -> Summary| {
+            let points = self
+                .sizes
+                .iter()
+                .map(|size| (size.mebibytes() as f64, value(size)));
+            Line::new(name, points)
+        };
+        let ticks = self
+            .sizes
+            .iter()
+            .map(|size| (size.mebibytes() as f64, size.mebibytes().to_string()));
+        vec![Plot::lines(
+            Self::NAME,
+            "Save and restore",
+            Axis::logarithmic("local memory, MiB").ticks(ticks),
+            Axis::linear("MB/s"),
+            vec![
+                line("save", |size| size.save),
+                line("read of a memfd", |size| size.memfd_read),
+                line("restore", |size| size.restore),
+                line("write of a memfd", |size| size.memfd_write),
+            ],
+        )]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size(local_memory: u64, save_vs_memfd: f64) -> Size {
+        let one = Summary::of([1.0]);
+        Size {
+            local_memory,
+            stream: local_memory as usize + 1,
+            memfd_read: one,
+            save: one,
+            memfd_write: one,
+            memfd_write_fresh: one,
+            restore: one,
+            save_vs_memfd: Summary::of([save_vs_memfd]),
+            restore_vs_memfd: one,
+            restore_vs_fresh_memfd: one,
         }
-        writeln!(f, "\n{:<34}{columns}", "ratio")?;
-        for (name, ratio) in [
-            ("save / read of a memfd", self.save_vs_memfd),
-            ("restore / write of a memfd", self.restore_vs_memfd),
-            ("restore / write, fresh pages", self.restore_vs_fresh_memfd),
-        ] {
-            writeln!(f, "{name:<34}{ratio:.2}")?;
-        }
-        Ok(())
+    }
+
+    #[test]
+    fn figures_are_those_of_the_largest_size() {
+        let mut throughput = Throughput::new(1, 1 << 20);
+        throughput.sizes = vec![size(4 << 20, 0.5), size(256 << 20, 0.75)];
+        let figures = throughput.figures();
+        assert_eq!(figures[0].name, "save_vs_memfd");
+        assert_eq!(figures[0].summary.median, 0.75);
+    }
+
+    #[test]
+    fn times_of_a_round_add_up() {
+        let round = Round {
+            restore: Duration::from_secs(2),
+            ..Round::default()
+        };
+        assert_eq!((round + round).restore, Duration::from_secs(4));
+        assert_eq!((round + round).save, Duration::ZERO);
     }
 }

@@ -111,7 +111,8 @@ impl DirtyBitmap {
         self.page_size
     }
 
-    fn words(&self) -> impl Iterator<Item = u64> + '_ {
+    /// Its words: bit 0 of the first is the first page.
+    pub fn words(&self) -> impl Iterator<Item = u64> + '_ {
         (0..self.memory.length() / WORD).map(|word| u64::from_le(self.memory.read(word * WORD)))
     }
 

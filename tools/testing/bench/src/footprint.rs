@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How much of the kernel's memory a virtual function takes: bound, open, while its writes are logged,
+//! while it is saved, while it is restored, and when all of that is over.
+//!
+//! Each value is the difference between two moments, of several virtual functions that do the same at
+//! once, by their number: what the system does besides counts little. It holds what VFIO and the IOMMU
+//! take, too. So does the floor, the same with `vfio-pci`, which is the kernel's own driver for any
+//! device, and knows no migration.
+
+mod kernel_memory;
+
+use std::fmt;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use vifa_selftests::{
+    bed::VF_DRIVER,
+    migration::{Session, State},
+    sysfs::{Module, PciFunction},
+    vfio::IovaRange,
+};
+
+use self::kernel_memory::KernelMemory;
+use crate::{
+    machine::PhysicalFunction,
+    measurement::{Figure, Measurement},
+    plot::{Bar, Group, Plot},
+    series::{self, Summary},
+    subject::Subject,
+    table::Table,
+    throughput::save_whole,
+};
+
+/// Virtual functions that do the same at once.
+const FUNCTIONS: u32 = 8;
+
+/// What is logged.
+const LOGGED: IovaRange = IovaRange::new(1 << 40, 1 << 40);
+
+/// Bytes that a session has moved when it is looked at: local memory is on its way.
+const HALF_WAY: usize = 2 << 20;
+
+const STOCK_DRIVER: &str = "vfio-pci";
+
+/// What a virtual function does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Stage {
+    /// Bound to `vfio-pci`.
+    StockBound,
+    /// Open, bound to `vfio-pci`.
+    StockOpen,
+    Bound,
+    Open,
+    /// Open, and a TiB is logged at 4 KiB.
+    Logging,
+    /// Open, half way through being saved while it runs.
+    PreCopy,
+    /// Open, half way through being saved.
+    Saving,
+    /// Open, half way through being restored.
+    Restoring,
+    /// Closed and unbound.
+    Over,
+}
+
+/// What was measured of a stage, in bytes for each virtual function.
+#[derive(Debug, Serialize)]
+struct Footprint {
+    stage: Stage,
+    slab: Summary,
+    vmalloc: Summary,
+    dma: Summary,
+}
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+pub struct Footprints {
+    virtual_functions: u32,
+    /// Rounds that count.
+    rounds: usize,
+    stages: Vec<Footprint>,
+}
+
+/// What each stage had in a round, before all of them being nothing.
+type Round = Vec<(Stage, KernelMemory)>;
+
+impl Footprints {
+    /// Measures `rounds` times with virtual functions of `physical`.
+    pub fn measure(physical: &PhysicalFunction, rounds: usize) -> Result<Self> {
+        let stock = Module("vfio_pci");
+        if !stock.is_loaded() {
+            stock.probe()?;
+        }
+        let functions = physical.virtual_functions(FUNCTIONS)?;
+        let rounds = series::rounds(rounds, || round(&functions))?;
+        let stages = rounds[0].iter().enumerate().map(|(at, &(stage, _))| {
+            let over = |bytes: fn(&KernelMemory) -> i64| {
+                Summary::over(&rounds, |round| {
+                    bytes(&round[at].1) as f64 / f64::from(FUNCTIONS)
+                })
+            };
+            Footprint {
+                stage,
+                slab: over(|memory| memory.slab),
+                vmalloc: over(|memory| memory.vmalloc),
+                dma: over(|memory| memory.dma),
+            }
+        });
+        Ok(Self {
+            virtual_functions: FUNCTIONS,
+            rounds: rounds.len(),
+            stages: stages.collect(),
+        })
+    }
+}
+
+fn unbind(functions: &[PciFunction]) -> Result<()> {
+    functions
+        .iter()
+        .try_for_each(|function| function.unbind().context("unbind"))
+}
+
+fn bind(functions: &[PciFunction], driver: &str) -> Result<()> {
+    functions
+        .iter()
+        .try_for_each(|function| function.ensure_bound(driver))
+}
+
+fn open(functions: &[PciFunction]) -> Result<Vec<Subject>> {
+    functions.iter().map(Subject::open).collect()
+}
+
+fn round(functions: &[PciFunction]) -> Result<Round> {
+    unbind(functions)?;
+    let before = KernelMemory::now()?;
+    let mut round = Round::new();
+    let mut at = |stage| -> Result<()> {
+        round.push((stage, KernelMemory::now()?.since(&before)));
+        Ok(())
+    };
+
+    bind(functions, STOCK_DRIVER)?;
+    at(Stage::StockBound)?;
+    let subjects = open(functions)?;
+    at(Stage::StockOpen)?;
+    drop(subjects);
+    unbind(functions)?;
+
+    bind(functions, VF_DRIVER)?;
+    at(Stage::Bound)?;
+    let subjects = open(functions)?;
+    at(Stage::Open)?;
+    for subject in &subjects {
+        let device = &subject.vf.device;
+        device
+            .start_logging(&[LOGGED], 4096)
+            .context("start of logging")?;
+    }
+    at(Stage::Logging)?;
+    for subject in &subjects {
+        let device = &subject.vf.device;
+        device.stop_logging().context("stop of logging")?;
+    }
+    half_saved(&subjects, State::PreCopy, || at(Stage::PreCopy))?;
+    half_saved(&subjects, State::StopCopy, || at(Stage::Saving))?;
+    half_restored(&subjects, || at(Stage::Restoring))?;
+    drop(subjects);
+    unbind(functions)?;
+    at(Stage::Over)?;
+    Ok(round)
+}
+
+/// Enters the state `saving` with all of `subjects`, reads half of their streams, does `work`, and
+/// goes back.
+fn half_saved(
+    subjects: &[Subject],
+    saving: State,
+    work: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let begin = |subject: &Subject| {
+        let session = subject.vf.device.start(saving)?;
+        session.read(HALF_WAY).context("read of the stream")?;
+        Ok(session)
+    };
+    let sessions: Vec<Session> = subjects.iter().map(begin).collect::<Result<_>>()?;
+    work()?;
+    drop(sessions);
+    subjects
+        .iter()
+        .try_for_each(|subject| subject.vf.device.change_state(State::Running))
+}
+
+/// Enters RESUMING with all of `subjects`, writes half of their streams, does `work`, and resets them.
+fn half_restored(subjects: &[Subject], work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let first = subjects.first().context("no virtual function")?;
+    first.vf.device.change_state(State::Stop)?;
+    let stream = save_whole(&first.vf.device, first.local_memory)?;
+    let begin = |subject: &Subject| {
+        let session = subject.vf.device.start(State::Resuming)?;
+        session
+            .write(&stream[..HALF_WAY])
+            .context("write of the stream")?;
+        Ok(session)
+    };
+    let sessions: Vec<Session> = subjects.iter().map(begin).collect::<Result<_>>()?;
+    drop(stream);
+    work()?;
+    drop(sessions);
+    subjects.iter().try_for_each(|subject| subject.vf.reset())
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::StockBound => "floor: bound to vfio-pci",
+            Self::StockOpen => "floor: open, vfio-pci",
+            Self::Bound => "bound",
+            Self::Open => "open",
+            Self::Logging => "logging 1 TiB",
+            Self::PreCopy => "saving, PRE_COPY",
+            Self::Saving => "saving, STOP_COPY",
+            Self::Restoring => "restoring",
+            Self::Over => "over",
+        })
+    }
+}
+
+impl fmt::Display for Footprints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "Memory of a virtual function: the mean of {}, {} rounds\n",
+            self.virtual_functions, self.rounds
+        )?;
+        for (unit, bytes) in [
+            (
+                "KiB of slab",
+                (|stage| stage.slab) as fn(&Footprint) -> Summary,
+            ),
+            ("KiB of vmalloc", |stage| stage.vmalloc),
+            ("KiB of DMA memory", |stage| stage.dma),
+        ] {
+            let mut table = Table::new(unit, 1);
+            table.extend(self.stages.iter().map(|stage| {
+                let name = stage.stage.to_string();
+                (name, bytes(stage).scaled(1.0 / 1024.0))
+            }));
+            table.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl Measurement for Footprints {
+    const NAME: &'static str = "memory";
+
+    fn figures(&self) -> Vec<Figure> {
+        Vec::new()
+    }
+
+    fn plots(&self) -> Vec<Plot> {
+        let groups = self.stages.iter().map(|stage| {
+            let bar = |series, bytes: Summary| Bar {
+                series,
+                value: bytes.scaled(1.0 / 1024.0),
+            };
+            Group {
+                name: stage.stage.to_string(),
+                bars: vec![
+                    bar("slab", stage.slab),
+                    bar("vmalloc", stage.vmalloc),
+                    bar("DMA", stage.dma),
+                ],
+            }
+        });
+        vec![Plot::bars(
+            Self::NAME,
+            "Memory of a virtual function",
+            "KiB",
+            groups.collect(),
+        )]
+    }
+}

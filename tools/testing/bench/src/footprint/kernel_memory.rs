@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The kernel's memory at a moment, by three of its own accounts.
+//!
+//! - Slab: objects in use, of /proc/slabinfo, and what is too large for a slab and comes from the page
+//!   allocator: the pages that /proc/meminfo calls slab beyond those of /proc/slabinfo. Before, each
+//!   cache is told to give back what it holds for each processor, which would count as in use.
+//! - Vmalloc: the areas of /proc/vmallocinfo that were made by vmalloc(), without their guard pages.
+//!   Areas that map memory for DMA are not: that memory is counted below.
+//! - DMA: the coherent memory that the drivers of VIFA hold, of the kernel's DMA-API debugging
+//!   (/sys/kernel/debug/dma-api/dump), in whole pages.
+
+use std::{fs, thread, time::Duration};
+
+use anyhow::{Context, Result};
+
+const PAGE: i64 = 4096;
+
+/// Enough for memory that is freed after a grace period of RCU.
+const GRACE: Duration = Duration::from_millis(300);
+
+/// Bytes of the kernel's memory, or their change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelMemory {
+    pub slab: i64,
+    pub vmalloc: i64,
+    pub dma: i64,
+}
+
+impl KernelMemory {
+    /// Looks at the kernel.
+    pub fn now() -> Result<Self> {
+        thread::sleep(GRACE);
+        shrink_slabs()?;
+        let read = |path: &str| fs::read_to_string(path).context(path.to_owned());
+        let slabs = Slabs::parse(&read("/proc/slabinfo")?).context("/proc/slabinfo")?;
+        let all = slab_bytes(&read("/proc/meminfo")?).context("/proc/meminfo")?;
+        Ok(Self {
+            slab: slabs.used + all - slabs.all,
+            vmalloc: vmalloc_bytes(&read("/proc/vmallocinfo")?),
+            dma: dma_bytes(&read("/sys/kernel/debug/dma-api/dump")?)
+                .context("/sys/kernel/debug/dma-api/dump")?,
+        })
+    }
+
+    /// What has changed since `before`.
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            slab: self.slab - before.slab,
+            vmalloc: self.vmalloc - before.vmalloc,
+            dma: self.dma - before.dma,
+        }
+    }
+}
+
+/// Frees what file systems have cached, and has each cache give back what it holds for a processor.
+fn shrink_slabs() -> Result<()> {
+    const DIRECTORY: &str = "/sys/kernel/slab";
+    fs::write("/proc/sys/vm/drop_caches", "2").context("/proc/sys/vm/drop_caches")?;
+    for cache in fs::read_dir(DIRECTORY).context(DIRECTORY)? {
+        let path = cache?.path().join("shrink");
+        fs::write(&path, "1").with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// Bytes of all caches.
+#[derive(Debug, PartialEq, Eq)]
+struct Slabs {
+    /// In objects in use.
+    used: i64,
+    /// In pages.
+    all: i64,
+}
+
+impl Slabs {
+    /// Reads /proc/slabinfo, version 2.1.
+    fn parse(text: &str) -> Option<Self> {
+        let mut sum = Self { used: 0, all: 0 };
+        for line in text.lines().skip(2) {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let number = |at: usize| fields.get(at)?.parse::<i64>().ok();
+            // name active_objs num_objs objsize objperslab pagesperslab : tunables 0 0 0 : slabdata
+            // active_slabs num_slabs sharedavail
+            sum.used += number(1)? * number(3)?;
+            sum.all += number(14)? * number(5)? * PAGE;
+        }
+        Some(sum)
+    }
+}
+
+/// Bytes of slab in /proc/meminfo.
+fn slab_bytes(text: &str) -> Option<i64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("Slab:"))?;
+    let kibibytes: i64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+/// Bytes of memory of /proc/vmallocinfo's areas of vmalloc().
+fn vmalloc_bytes(text: &str) -> i64 {
+    let areas = text.lines().filter_map(|line| {
+        let mut fields = line.split_whitespace();
+        fields.clone().find(|field| *field == "vmalloc")?;
+        let pages = fields.find_map(|field| field.strip_prefix("pages="))?;
+        pages.parse::<i64>().ok()
+    });
+    areas.sum::<i64>() * PAGE
+}
+
+/// Bytes of coherent memory of VIFA's drivers in the DMA-API debugging's dump.
+fn dma_bytes(text: &str) -> Option<i64> {
+    let mut sum = 0;
+    for line in text.lines() {
+        let mut fields = line.split_whitespace();
+        let is_vifa = fields
+            .next()
+            .is_some_and(|driver| driver.starts_with("vifa"));
+        if !is_vifa || !fields.clone().any(|field| field == "coherent") {
+            continue;
+        }
+        let length = fields.find_map(|field| field.strip_prefix("L="))?;
+        let length = i64::from_str_radix(length, 16).ok()?;
+        sum += (length + PAGE - 1) / PAGE * PAGE;
+    }
+    Some(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slabs_count_objects_and_pages() {
+        let text = "slabinfo - version: 2.1\n\
+            # name <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> : ...\n\
+            one 10 16 256 16 1 : tunables 0 0 0 : slabdata 1 1 0\n\
+            two 3 8 8192 4 8 : tunables 0 0 0 : slabdata 2 2 0\n";
+        let expected = Slabs {
+            used: 10 * 256 + 3 * 8192,
+            all: (1 + 2 * 8) * PAGE,
+        };
+        assert_eq!(Slabs::parse(text), Some(expected));
+        assert_eq!(Slabs::parse("v\n# name\none ten\n"), None);
+    }
+
+    #[test]
+    fn slab_of_meminfo_is_in_bytes() {
+        let text = "MemTotal:  4096 kB\nSlab:             123 kB\nSReclaimable: 7 kB\n";
+        assert_eq!(slab_bytes(text), Some(123 * 1024));
+        assert_eq!(slab_bytes("MemTotal:  4096 kB\n"), None);
+    }
+
+    #[test]
+    fn vmalloc_leaves_out_what_only_maps() {
+        let text = "\
+            0xffffc90000000000-0xffffc90000005000   20480 dup_task_struct+0x4c/0x1b0 pages=4 vmalloc\n\
+            0xffffc90000005000-0xffffc90000007000    8192 acpi_os_map_iomem+0x1/0x2 phys=0x1 ioremap\n\
+            0xffffc90000007000-0xffffc90000108000 1052672 iommu_dma_alloc+0x1/0x2 dma-coherent\n";
+        assert_eq!(vmalloc_bytes(text), 4 * PAGE);
+    }
+
+    #[test]
+    fn dma_counts_whole_pages_of_vifa_s_drivers() {
+        let text = "\
+            vifa-pf 0000:01:00.0 coherent idx 1 P=0x1 D=2 L=100000 cln=0x1 DMA_BIDIRECTIONAL checked\n\
+            vifa-pf 0000:01:00.0 coherent idx 2 P=0x1 D=2 L=10 cln=0x1 DMA_BIDIRECTIONAL checked\n\
+            virtio-pci 0000:00:01.0 coherent idx 3 P=0x1 D=2 L=4000 cln=0x1 DMA_BIDIRECTIONAL checked\n\
+            vifa-pf 0000:01:00.0 scatter-gather idx 4 P=0x1 D=2 L=1000 cln=0x1 DMA_TO_DEVICE checked\n";
+        assert_eq!(dma_bytes(text), Some(0x10_0000 + PAGE));
+        assert_eq!(dma_bytes("vifa-pf 0 coherent idx 1 L=x\n"), None);
+    }
+}

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The floor of a report: what it takes to copy a bitmap and to scan the copy, in user space.
+//!
+//! Whoever reports from a bitmap has to get it and to look at all of it, so that nothing can be faster
+//! than this at the same density. It does not set the bits of another bitmap, pins no page and enters
+//! no kernel: a report does all of that besides.
+//!
+//! The copy is scanned by words of 64 bits. Words with no page cost a comparison, and so do those with
+//! 64; in others runs are found by counting zeros and ones. The result is a list of runs, in which those
+//! that touch are one.
+
+use vifa_selftests::vfio::DirtyBitmap;
+
+/// The memory of the floor. All of it was written before it is used.
+pub struct Floor {
+    source: Vec<u64>,
+    copy: Vec<u64>,
+    /// Words of these that count.
+    words: usize,
+}
+
+impl Floor {
+    /// A floor for bitmaps of up to `pages` bits.
+    pub fn new(pages: u64) -> Self {
+        let memory = || vec![u64::MAX; pages.div_ceil(64) as usize];
+        Self {
+            source: memory(),
+            copy: memory(),
+            words: 0,
+        }
+    }
+
+    /// Takes the content of `bitmap`.
+    pub fn fill(&mut self, bitmap: &DirtyBitmap) {
+        self.words = 0;
+        for (source, word) in self.source.iter_mut().zip(bitmap.words()) {
+            *source = word;
+            self.words += 1;
+        }
+    }
+
+    /// Copies the bitmap and scans the copy; returns how many pages it has.
+    pub fn copy_and_scan(&mut self) -> u64 {
+        let copy = &mut self.copy[..self.words];
+        copy.copy_from_slice(&self.source[..self.words]);
+        // The compiler must not look through the copy.
+        let mut pages = 0;
+        scan(std::hint::black_box(copy), |_, length| pages += length);
+        pages
+    }
+}
+
+/// Tells `found` of each run of set bits in `words`: its first bit, and how many.
+fn scan(words: &[u64], mut found: impl FnMut(u64, u64)) {
+    const BITS: u64 = u64::BITS as u64;
+
+    // The run that has reached the present bit.
+    let mut run: Option<u64> = None;
+    for (bit, &word) in (0..).step_by(BITS as usize).zip(words) {
+        match (word, run) {
+            (0, None) | (u64::MAX, Some(_)) => {}
+            (u64::MAX, None) => run = Some(bit),
+            (0, Some(first)) => {
+                found(first, bit - first);
+                run = None;
+            }
+            _ => {
+                let mut at = 0;
+                while at < BITS {
+                    let rest = word >> at;
+                    let same = match run {
+                        Some(_) => u64::from(rest.trailing_ones()),
+                        None => u64::from(rest.trailing_zeros()),
+                    };
+                    at += same;
+                    if at >= BITS {
+                        break;
+                    }
+                    run = match run {
+                        Some(first) => {
+                            found(first, bit + at - first);
+                            None
+                        }
+                        None => Some(bit + at),
+                    };
+                }
+            }
+        }
+    }
+    if let Some(first) = run {
+        found(first, words.len() as u64 * BITS - first);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runs(words: &[u64]) -> Vec<(u64, u64)> {
+        let mut runs = Vec::new();
+        scan(words, |first, length| runs.push((first, length)));
+        runs
+    }
+
+    #[test]
+    fn clear_bitmap_has_no_run() {
+        assert_eq!(runs(&[0; 4]), []);
+    }
+
+    #[test]
+    fn full_bitmap_is_one_run() {
+        assert_eq!(runs(&[u64::MAX; 4]), [(0, 256)]);
+    }
+
+    #[test]
+    fn runs_go_over_words() {
+        assert_eq!(runs(&[1 << 63, u64::MAX, 0b11, 0]), [(63, 67)]);
+    }
+
+    #[test]
+    fn run_ends_with_the_word_before_a_clear_one() {
+        assert_eq!(runs(&[u64::MAX << 60, 0, 1]), [(60, 4), (128, 1)]);
+    }
+
+    #[test]
+    fn runs_of_one_word_are_told_apart() {
+        assert_eq!(
+            runs(&[0b1011_0110 | (1 << 63)]),
+            [(1, 2), (4, 2), (7, 1), (63, 1)]
+        );
+    }
+
+    #[test]
+    fn scan_agrees_with_bit_by_bit() {
+        let mut state = 1_u64;
+        let words: Vec<u64> = (0..1000)
+            .map(|_| {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                match state >> 62 {
+                    0 => 0,
+                    1 => u64::MAX,
+                    _ => state.rotate_left(17) & (state << 3),
+                }
+            })
+            .collect();
+        let bit = |at: u64| (words[(at / 64) as usize] >> (at % 64)) & 1 == 1;
+        let mut expected: Vec<(u64, u64)> = Vec::new();
+        for at in (0..words.len() as u64 * 64).filter(|&at| bit(at)) {
+            match expected.last_mut() {
+                Some((first, length)) if *first + *length == at => *length += 1,
+                _ => expected.push((at, 1)),
+            }
+        }
+        assert_eq!(runs(&words), expected);
+    }
+
+    #[test]
+    fn floor_counts_the_pages_of_the_copy() {
+        let mut floor = Floor::new(256);
+        floor.words = 4;
+        floor.source = vec![0, 0xff, 0, 1];
+        assert_eq!(floor.copy_and_scan(), 9);
+        assert_eq!(floor.copy, floor.source);
+    }
+}

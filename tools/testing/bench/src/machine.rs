@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The reference devices of the SR-IOV host, which differ in how many virtual functions they can have
+//! and in how much local memory each of these has.
+
+use std::path::PathBuf;
+
+use anyhow::{ensure, Context, Result};
+use vifa_selftests::{
+    bed::{Bed, Settings, MODULE, VF_DRIVER},
+    hw,
+    sysfs::PciFunction,
+};
+
+/// A physical function, bound to its driver.
+pub struct PhysicalFunction {
+    /// The function.
+    pub function: PciFunction,
+    /// How many virtual functions it can have.
+    pub most: u32,
+}
+
+/// All reference devices.
+pub struct Machine {
+    physical: Vec<PhysicalFunction>,
+}
+
+impl Machine {
+    /// Loads the driver, and binds it to each physical function.
+    pub fn set_up(module: Option<PathBuf>) -> Result<Self> {
+        let bed = Bed::find(&Settings { module })?;
+        if !MODULE.is_loaded() {
+            bed.load_module()?;
+        }
+        let driver = bed.pf_driver()?;
+        let functions = PciFunction::find(hw::VIFA_REFERENCE_VENDOR, hw::VIFA_REFERENCE_PF_DEVICE)?;
+        let physical = functions
+            .into_iter()
+            .map(|function| {
+                function.ensure_bound(&driver)?;
+                Ok(PhysicalFunction {
+                    most: function.most_virtual_functions()?,
+                    function,
+                })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { physical })
+    }
+
+    /// All physical functions.
+    pub fn physical(&self) -> &[PhysicalFunction] {
+        &self.physical
+    }
+
+    /// The one that can have most virtual functions.
+    pub fn fleet(&self) -> Result<&PhysicalFunction> {
+        let fleet = self.physical.iter().max_by_key(|physical| physical.most);
+        fleet.context("there is no VIFA reference device")
+    }
+}
+
+impl PhysicalFunction {
+    /// The first `count` virtual functions, bound to `vifa-vfio-pci`; there are no others then.
+    pub fn virtual_functions(&self, count: u32) -> Result<Vec<PciFunction>> {
+        let function = &self.function;
+        ensure!(
+            count <= self.most,
+            "{function} has {} virtual functions at the most, not {count}",
+            self.most
+        );
+        if function.virtual_functions()? != count {
+            for count in [0, count] {
+                function
+                    .set_virtual_functions(count)
+                    .with_context(|| format!("sriov_numvfs = {count} of {function}"))?;
+            }
+        }
+        (0..count)
+            .map(|index| {
+                let vf = function
+                    .virtual_function(index)
+                    .with_context(|| format!("{function} has no VF {index}"))?;
+                vf.ensure_bound(VF_DRIVER)?;
+                Ok(vf)
+            })
+            .collect()
+    }
+}

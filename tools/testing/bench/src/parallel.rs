@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Many virtual functions that save at once: what they get through together, and whether each gets its
+//! share.
+//!
+//! For a while each of them saves again and again, on a thread of its own. Its rate is what it read by
+//! the time that it took, the way into and out of STOP_COPY with it. Fairness is the slowest's rate by
+//! the fastest's, and Jain's index: 1 where all are equal, 1/n where one of n has all.
+
+use std::{
+    fmt, io,
+    sync::Barrier,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{anyhow, ensure, Context, Result};
+use serde::Serialize;
+use vifa_selftests::{migration::State, vfio::Device};
+
+use crate::{
+    measurement::{Figure, Measurement},
+    plot::{Axis, Line, Plot},
+    series::{self, rate, Summary},
+    subject::Subject,
+    table::Table,
+};
+
+/// How many save at once.
+const COUNTS: [usize; 4] = [1, 8, 32, 64];
+
+/// How long they do for one value.
+const WHILE: Duration = Duration::from_millis(1500);
+
+/// Bytes of the buffer that each reads into.
+const BUFFER: usize = 256 << 10;
+
+/// What was measured of so many at once.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Count {
+    virtual_functions: usize,
+    /// Of all together, in MB/s (10^6 bytes in a second).
+    rate: Summary,
+    /// The slowest's rate by the fastest's.
+    slowest_vs_fastest: Summary,
+    jain: Summary,
+}
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+pub struct Parallel {
+    /// Bytes of local memory of each.
+    local_memory: u64,
+    /// Rounds that count.
+    rounds: usize,
+    counts: Vec<Count>,
+    /// The rate of the most at once by that of one alone, in the same round.
+    most_vs_one: Summary,
+}
+
+impl Parallel {
+    /// How many virtual functions it takes.
+    pub const MOST: usize = COUNTS[COUNTS.len() - 1];
+
+    /// Measures `rounds` times with `subjects`, and leaves them stopped.
+    pub fn measure(subjects: &[Subject], rounds: usize) -> Result<Self> {
+        ensure!(
+            subjects.len() >= Self::MOST,
+            "{} virtual functions, of {}",
+            subjects.len(),
+            Self::MOST
+        );
+        let devices: Vec<&Device> = subjects.iter().map(|subject| &subject.vf.device).collect();
+        for device in &devices {
+            device.change_state(State::Stop)?;
+        }
+        let rounds = series::rounds(rounds, || {
+            COUNTS
+                .iter()
+                .map(|&count| Shares::measure(&devices[..count]))
+                .collect::<Result<Vec<_>>>()
+        })?;
+        Ok(Self {
+            local_memory: subjects[0].local_memory,
+            rounds: rounds.len(),
+            counts: COUNTS
+                .iter()
+                .enumerate()
+                .map(|(at, &virtual_functions)| Count {
+                    virtual_functions,
+                    rate: Summary::over(&rounds, |round| round[at].sum()),
+                    slowest_vs_fastest: Summary::over(&rounds, |round| {
+                        round[at].slowest_vs_fastest()
+                    }),
+                    jain: Summary::over(&rounds, |round| round[at].jain()),
+                })
+                .collect(),
+            most_vs_one: Summary::over(&rounds, |round| {
+                round[COUNTS.len() - 1].sum() / round[0].sum()
+            }),
+        })
+    }
+}
+
+/// The rates of those that saved at once, in MB/s.
+struct Shares(Vec<f64>);
+
+impl Shares {
+    fn measure(devices: &[&Device]) -> Result<Self> {
+        let start = Barrier::new(devices.len());
+        thread::scope(|scope| {
+            let threads: Vec<_> = devices
+                .iter()
+                .map(|device| {
+                    let start = &start;
+                    scope.spawn(move || {
+                        let mut buffer = vec![0; BUFFER];
+                        start.wait();
+                        save_for_a_while(device, &mut buffer)
+                    })
+                })
+                .collect();
+            let rates = threads.into_iter().map(|thread| {
+                let result = thread.join().map_err(|_| anyhow!("a thread panicked"))?;
+                result.context("save")
+            });
+            Ok(Self(rates.collect::<Result<_>>()?))
+        })
+    }
+
+    fn sum(&self) -> f64 {
+        self.0.iter().sum()
+    }
+
+    fn slowest_vs_fastest(&self) -> f64 {
+        let summary = Summary::of(self.0.iter().copied());
+        summary.min / summary.max
+    }
+
+    fn jain(&self) -> f64 {
+        let squares: f64 = self.0.iter().map(|rate| rate * rate).sum();
+        self.sum().powi(2) / (self.0.len() as f64 * squares)
+    }
+}
+
+/// Saves the device again and again; returns the rate.
+fn save_for_a_while(device: &Device, buffer: &mut [u8]) -> Result<f64> {
+    let start = Instant::now();
+    let mut bytes = 0;
+    while start.elapsed() < WHILE {
+        let session = device.start(State::StopCopy)?;
+        while start.elapsed() < WHILE {
+            match io::Read::read(&mut session.file(), buffer)? {
+                0 => break,
+                length => bytes += length as u64,
+            }
+        }
+        device.change_state(State::Stop)?;
+    }
+    Ok(rate(bytes, start.elapsed()))
+}
+
+impl fmt::Display for Parallel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "Saving at once: {} MiB of local memory each, {} rounds\n",
+            self.local_memory >> 20,
+            self.rounds
+        )?;
+        let table = |unit: &str, digits, value: fn(&Count) -> Summary| {
+            let mut table = Table::new(unit, digits);
+            table.extend(self.counts.iter().map(|count| {
+                let name = match count.virtual_functions {
+                    1 => "1 virtual function".into(),
+                    many => format!("{many} virtual functions"),
+                };
+                (name, value(count))
+            }));
+            table
+        };
+        let rates = table("MB/s, all together", 0, |count| count.rate);
+        let extremes = table("slowest / fastest", 2, |count| count.slowest_vs_fastest);
+        let jain = table("Jain's index", 3, |count| count.jain);
+        let ratio = Table::new("ratio", 2).row(
+            format!("{} together / 1 alone", Self::MOST),
+            self.most_vs_one,
+        );
+        write!(f, "{rates}{extremes}{jain}{ratio}")
+    }
+}
+
+impl Measurement for Parallel {
+    const NAME: &'static str = "parallel";
+
+    fn figures(&self) -> Vec<Figure> {
+        vec![Figure {
+            name: "save_64vf_vs_1vf",
+            summary: self.most_vs_one,
+        }]
+    }
+
+    fn plots(&self) -> Vec<Plot> {
+        let line = |name: &str, value: fn(&Count) -> Summary| {
+            let points = self
+                .counts
+                .iter()
+                .map(|count| (count.virtual_functions as f64, value(count)));
+            Line::new(name, points)
+        };
+        let axis = || {
+            let ticks = COUNTS.map(|count| (count as f64, count.to_string()));
+            Axis::logarithmic("virtual functions that save at once").ticks(ticks)
+        };
+        vec![
+            Plot::lines(
+                Self::NAME,
+                "Saving at once: throughput",
+                axis(),
+                Axis::linear("MB/s, all together"),
+                vec![line("save", |count| count.rate)],
+            ),
+            Plot::lines(
+                "fairness",
+                "Saving at once: fairness",
+                axis(),
+                Axis::linear("1 is fair"),
+                vec![
+                    line("Jain's index", |count| count.jain),
+                    line("slowest / fastest", |count| count.slowest_vs_fastest),
+                ],
+            ),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_shares_are_fair() {
+        let shares = Shares(vec![5.0; 8]);
+        assert_eq!(shares.sum(), 40.0);
+        assert_eq!(shares.slowest_vs_fastest(), 1.0);
+        assert_eq!(shares.jain(), 1.0);
+    }
+
+    #[test]
+    fn share_of_one_alone_is_not() {
+        let shares = Shares(vec![3.0, 0.0, 0.0, 0.0]);
+        assert_eq!(shares.slowest_vs_fastest(), 0.0);
+        assert_eq!(shares.jain(), 0.25);
+    }
+}
