@@ -285,13 +285,12 @@ impl Engine {
         self.state.lock().counters
     }
 
-    /// Starts the engine with empty rings and counters at zero, to move at the most `speed` bytes
-    /// in a millisecond; 0 for as many as it can.
+    /// Starts the engine with empty rings and counters at zero, as fast as it can be.
     ///
     /// # Errors
     ///
     /// `ENXIO` if the device has gone, `EIO` if the engine does not start.
-    pub(crate) fn start(&self, speed: u32) -> Result {
+    pub(crate) fn start(&self) -> Result {
         self.stop();
         let mut state = self.state.lock();
         state.submitted = 0;
@@ -314,7 +313,7 @@ impl Engine {
         bar.write_reg(registers::COMPLETION_HIGH::from_raw(
             (completions >> 32) as u32,
         ));
-        bar.write_reg(registers::SPEED::from_raw(speed));
+        bar.write_reg(registers::SPEED::zeroed());
         bar.write_reg(
             registers::CONTROL::zeroed()
                 .with_enable(true)
@@ -325,6 +324,18 @@ impl Engine {
             dev_err!(self.device, "the engine does not start: {:?}\n", status);
             return Err(EIO);
         }
+        Ok(())
+    }
+
+    /// Has the engine move at the most `speed` bytes in a millisecond from now on; 0 for as many as
+    /// it can.
+    ///
+    /// # Errors
+    ///
+    /// `ENXIO` if the device has gone.
+    pub(crate) fn set_speed(&self, speed: u32) -> Result {
+        let bar = self.bar.try_access().ok_or(ENXIO)?;
+        bar.write_reg(registers::SPEED::from_raw(speed));
         Ok(())
     }
 

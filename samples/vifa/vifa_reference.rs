@@ -91,8 +91,7 @@ impl pci::Driver for ReferenceDriver {
                     dev_err!(pdev, "needs MSI-X and did not get it: {:?}\n", error)
                 })?;
             let engine = Engine::new(pdev)?;
-            let directory = debugfs::Dir::new(NAME);
-            let name = CString::try_from_fmt(fmt!("{}", pdev.as_ref().name()))?;
+            let directory = CString::try_from_fmt(fmt!("vifa_reference-{}", pdev.as_ref().name()))?;
 
             dev_info!(
                 pdev,
@@ -115,7 +114,7 @@ impl pci::Driver for ReferenceDriver {
                         Ok::<_, Error>(InterruptHandler(engine.clone())),
                     )
                 },
-                workload <- workload::files(pdev.as_ref(), engine.clone(), &directory, &name),
+                workload <- workload::files(pdev.as_ref(), engine.clone(), &directory),
                 engine,
             }))
         })

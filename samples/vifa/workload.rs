@@ -8,13 +8,15 @@
 //! many changes all the time, down to a single command: then only that command's own interrupt can
 //! tell of its completion.
 //!
-//! Beside what the lanes change all the time there is what nobody changes: archives, in guest memory
-//! and in local memory, written when a run begins and read again and again until it ends. They show
-//! whether a migration carries what was last written long before it.
+//! Beside what the lanes change all the time there is what nobody changes: archives in guest memory,
+//! written when a run begins and read again and again until it ends. They show whether a migration
+//! carries what was last written long before it. The store is spread all over the local memory: one
+//! block in `sparse` holds data, and now and then one of them is written anew.
 //!
 //! A run is a write to the debugfs file `run` and takes as long as that: it ends when somebody
-//! writes to `stop`, when a signal comes or when the engine fails. `progress` tells how it goes. A
-//! write to `tamper` changes one bit of an archive, which the run has to notice before it ends.
+//! writes to `stop`, when a signal comes or when the engine fails. [`Settings`] are what may be
+//! written to it. `progress` tells how it goes. A write to `tamper` changes one bit of an archive,
+//! which the run has to notice before it ends.
 
 use crate::{
     crc32c::Crc32c,
@@ -61,20 +63,25 @@ const LANES: usize = 8;
 /// Guest buffers that the commands of a chain write.
 const LANE_BUFFERS: usize = 4;
 
-/// Archives in guest memory, and as many in local memory.
+/// Archives in guest memory.
 const ARCHIVES: usize = 8;
 
-/// Size of each buffer, and of each lane's and each archive's part of the local memory, in words.
+/// Size of each buffer, and of each lane's and each block's part of the local memory, in words.
 const BUFFER_WORDS: usize = 8192;
+
+/// Blocks of the store that a chain writes anew.
+const REWRITTEN_BLOCKS: usize = 3;
 
 /// Most commands of a chain; all lanes' chains together fit into the rings.
 const CHAIN_COMMANDS: usize = 7;
 
 static_assert!(LANES * CHAIN_COMMANDS <= crate::engine::RING_ENTRIES);
+static_assert!(2 * REWRITTEN_BLOCKS <= CHAIN_COMMANDS);
 
-/// Bytes that the engine moves in a millisecond unless `run` says otherwise: slow enough for the CPU
-/// to keep up with it, so that commands are under way at any moment.
-const DEFAULT_SPEED: u32 = 2048;
+/// Blocks of the store that are filled at a time when a run begins.
+const FILLED_BLOCKS: usize = 16;
+
+static_assert!(2 * FILLED_BLOCKS <= crate::engine::RING_ENTRIES);
 
 const fn bytes(words: usize) -> u64 {
     (words * size_of::<u64>()) as u64
@@ -152,7 +159,9 @@ enum Step {
     LocalWrite,
     LocalRead,
     ArchiveChecksum,
-    ArchiveRead,
+    StoreRead,
+    /// A part of writing a block of the store anew: what reads it verifies it.
+    Rewrite,
 }
 
 /// What went wrong with a step.
@@ -199,12 +208,13 @@ struct Chain {
     /// Where in the buffers the chain works, in words.
     start: usize,
     pattern: Pattern,
-    /// What `ArchiveChecksum` and `ArchiveRead` are to find.
+    /// What `ArchiveChecksum` and `StoreRead` are to find.
     archived: Pattern,
+    stored: Pattern,
 }
 
 impl Chain {
-    fn new(start: usize, pattern: Pattern, archived: Pattern) -> Self {
+    fn new(start: usize, pattern: Pattern, archived: Pattern, stored: Pattern) -> Self {
         Self {
             steps: [(Step::Nop, Command::Nop); CHAIN_COMMANDS],
             length: 0,
@@ -212,6 +222,7 @@ impl Chain {
             start,
             pattern,
             archived,
+            stored,
         }
     }
 
@@ -257,21 +268,90 @@ impl Lane {
     }
 }
 
-/// Where the local memory's parts are, in bytes; nothing is, where there is too little of it.
-#[derive(Clone, Copy)]
-struct LocalMemory;
+/// What is in the local memory: each lane's part, and the store.
+struct LocalMemory {
+    /// Of the blocks behind the lanes' parts, one in `sparse` holds data; the rest never do.
+    sparse: usize,
+    /// The first word of each that does.
+    stored: KVec<u64>,
+}
 
 impl LocalMemory {
-    fn of(engine: &Engine) -> Option<Self> {
-        (engine.local_memory() >= bytes(BUFFER_WORDS) * (LANES + ARCHIVES) as u64).then_some(Self)
+    /// Lays out the local memory; nothing is in it, where there is too little of it.
+    fn new(engine: &Engine, sparse: usize, random: &mut Random) -> Result<Option<Self>> {
+        let parts = (engine.local_memory() / bytes(BUFFER_WORDS)) as usize;
+        let Some(blocks @ 1..) = parts.checked_sub(LANES) else {
+            return Ok(None);
+        };
+        let mut stored = KVec::new();
+        for _ in (0..blocks).step_by(sparse) {
+            stored.push(random.next(), GFP_KERNEL)?;
+        }
+        Ok(Some(Self { sparse, stored }))
     }
 
-    fn lane(self, lane: usize, start: usize) -> u64 {
+    fn lane(&self, lane: usize, start: usize) -> u64 {
         bytes(lane * BUFFER_WORDS + start)
     }
 
-    fn archive(self, archive: usize, start: usize) -> u64 {
-        self.lane(LANES + archive, start)
+    fn block(&self, block: usize, start: usize) -> u64 {
+        self.lane(LANES + block * self.sparse, start)
+    }
+
+    fn pattern(&self, block: usize) -> Pattern {
+        Pattern {
+            first: self.stored[block],
+            words: BUFFER_WORDS,
+        }
+    }
+
+    /// What fills a block, by way of a buffer.
+    fn fill(&self, block: usize, buffer: &Buffer) -> [Command; 2] {
+        let length = bytes(BUFFER_WORDS);
+        [
+            Command::Fill {
+                destination: buffer.address(0),
+                length,
+                first: self.stored[block],
+            },
+            Command::LocalWrite {
+                source: buffer.address(0),
+                offset: self.block(block, 0),
+                length,
+            },
+        ]
+    }
+}
+
+/// How a run goes: words of the form `NAME=NUMBER`.
+struct Settings {
+    /// Bytes that the engine moves in a millisecond; 0 for as many as it can. By default slow enough
+    /// for the CPU to keep up with it, so that commands are under way at any moment.
+    speed: u32,
+    /// One block in so many of the local memory holds data.
+    sparse: usize,
+    /// Of as many chains as there are lanes, how many write to the store.
+    rewrite: usize,
+}
+
+impl Settings {
+    fn parse(text: &str) -> Result<Self> {
+        let mut settings = Self {
+            speed: 2048,
+            sparse: 4,
+            rewrite: 1,
+        };
+        for argument in text.split_whitespace() {
+            let (name, number) = argument.split_once('=').ok_or(EINVAL)?;
+            let number: u32 = number.parse().map_err(|_| EINVAL)?;
+            match (name, number) {
+                ("speed", _) => settings.speed = number,
+                ("sparse", 1..) => settings.sparse = number as usize,
+                ("rewrite", _) => settings.rewrite = number as usize,
+                _ => return Err(EINVAL),
+            }
+        }
+        Ok(settings)
     }
 }
 
@@ -356,16 +436,8 @@ impl Workload {
         drop(self.bench.lock());
     }
 
-    /// Runs until it is told to stop. `arguments` are words of the form `speed=NUMBER`.
-    fn run(&self, arguments: &str) -> Result {
-        let mut speed = DEFAULT_SPEED;
-        for argument in arguments.split_whitespace() {
-            speed = argument
-                .strip_prefix("speed=")
-                .and_then(|number| number.parse().ok())
-                .ok_or(EINVAL)?;
-        }
-
+    /// Runs until it is told to stop.
+    fn run(&self, settings: &Settings) -> Result {
         let mut bench = self.bench.try_lock().ok_or(EBUSY)?;
         self.stop.store(false, Relaxed);
         *self.progress.lock() = Progress {
@@ -374,8 +446,8 @@ impl Workload {
         };
         let result = self
             .engine
-            .start(speed)
-            .and_then(|()| Run::new(self, &mut bench)?.run());
+            .start()
+            .and_then(|()| Run::new(self, &mut bench, settings)?.run());
         self.engine.stop();
         for lane in &mut bench.lanes {
             lane.chain = None;
@@ -420,38 +492,58 @@ struct Run<'a> {
     local: Option<LocalMemory>,
     /// What the archives hold.
     archived: [Pattern; ARCHIVES],
+    rewrite: usize,
 }
 
 impl<'a> Run<'a> {
-    /// Fills the archives.
-    fn new(workload: &'a Workload, bench: &'a mut Bench) -> Result<Self> {
+    /// Fills the archives and the store, as fast as it can; then the engine gets its speed.
+    fn new(workload: &'a Workload, bench: &'a mut Bench, settings: &Settings) -> Result<Self> {
         let archived = [(); ARCHIVES].map(|()| Pattern {
             first: bench.random.next(),
             words: BUFFER_WORDS,
         });
+        let local = LocalMemory::new(&workload.engine, settings.sparse, &mut bench.random)?;
         let run = Self {
-            local: LocalMemory::of(&workload.engine),
             workload,
             bench,
+            local,
             archived,
+            rewrite: settings.rewrite,
         };
-        let mut finished = KVec::new();
-        for (archive, (buffer, pattern)) in run.bench.archives.iter().zip(archived).enumerate() {
+        for (buffer, pattern) in run.bench.archives.iter().zip(archived) {
             buffer.write(pattern);
-            if let Some(local) = run.local {
-                workload.engine.submit(&[Command::LocalWrite {
-                    source: buffer.address(0),
-                    offset: local.archive(archive, 0),
-                    length: bytes(BUFFER_WORDS),
-                }])?;
-                workload.engine.wait(&mut finished)?;
-                if let Some(Err(refusal)) = finished.first() {
-                    run.fault(Step::LocalWrite, Fault::Refused(*refusal));
+        }
+        if let Some(local) = &run.local {
+            run.fill(local)?;
+        }
+        workload.engine.set_speed(settings.speed)?;
+        Ok(run)
+    }
+
+    fn fill(&self, local: &LocalMemory) -> Result {
+        let buffer = &self.bench.lanes[0].buffers[0];
+        let blocks = local.stored.len();
+        let mut commands = KVec::new();
+        let mut finished = KVec::new();
+        for first in (0..blocks).step_by(FILLED_BLOCKS) {
+            commands.clear();
+            for block in first..blocks.min(first + FILLED_BLOCKS) {
+                commands.extend_from_slice(&local.fill(block, buffer), GFP_KERNEL)?;
+            }
+            self.workload.engine.submit(&commands)?;
+            let mut under_way = commands.len();
+            while under_way > 0 {
+                self.workload.engine.wait(&mut finished)?;
+                under_way -= finished.len();
+                self.workload.progress.lock().operations += finished.len() as u64;
+                for outcome in &finished {
+                    if let Err(refusal) = outcome {
+                        self.fault(Step::Rewrite, Fault::Refused(*refusal));
+                    }
                 }
-                workload.progress.lock().operations += 1;
             }
         }
-        Ok(run)
+        Ok(())
     }
 
     fn run(mut self) -> Result {
@@ -488,7 +580,7 @@ impl<'a> Run<'a> {
         for (buffer, pattern) in self.bench.archives.iter().zip(self.archived) {
             self.workload.progress.lock().bytes += bytes(BUFFER_WORDS);
             if let Err(fault) = buffer.verify(0, pattern) {
-                self.fault(Step::ArchiveRead, fault);
+                self.fault(Step::ArchiveChecksum, fault);
             }
         }
         Ok(())
@@ -515,11 +607,35 @@ impl<'a> Run<'a> {
             first: random.next(),
             words,
         };
-        let mut chain = Chain::new(start, pattern, self.archived[archive].part(start, words));
+        let archived = self.archived[archive].part(start, words);
+        let block = match &self.local {
+            Some(local) => random.below(local.stored.len()),
+            None => 0,
+        };
+        let stored = match &self.local {
+            Some(local) => local.pattern(block).part(start, words),
+            None => archived,
+        };
+        let mut chain = Chain::new(start, pattern, archived, stored);
 
         if random.below(LANES) == 0 {
             chain.push(Step::Nop, Command::Nop);
             return chain;
+        }
+        if let Some(local) = &mut self.local {
+            if random.below(LANES) < self.rewrite {
+                let buffer = &self.bench.lanes[lane].buffers[3];
+                for _ in 0..REWRITTEN_BLOCKS {
+                    let block = random.below(local.stored.len());
+                    // Commands are done in the order of submission: whoever reads from now on
+                    // reads this.
+                    local.stored[block] = random.next();
+                    for command in local.fill(block, buffer) {
+                        chain.push(Step::Rewrite, command);
+                    }
+                }
+                return chain;
+            }
         }
         let address = |buffer: usize| self.bench.lanes[lane].buffers[buffer].address(start);
         chain.push(
@@ -552,7 +668,7 @@ impl<'a> Run<'a> {
                 length,
             },
         );
-        if let Some(local) = self.local {
+        if let Some(local) = &self.local {
             chain.push(
                 Step::LocalWrite,
                 Command::LocalWrite {
@@ -570,9 +686,9 @@ impl<'a> Run<'a> {
                 },
             );
             chain.push(
-                Step::ArchiveRead,
+                Step::StoreRead,
                 Command::LocalRead {
-                    offset: local.archive(archive, start),
+                    offset: local.block(block, start),
                     destination: address(3),
                     length,
                 },
@@ -597,17 +713,17 @@ impl<'a> Run<'a> {
                 None => continue,
                 Some(Err(refusal)) => Err(Fault::Refused(refusal)),
                 Some(Ok(result)) => match step {
-                    Step::Nop | Step::LocalWrite => Ok(()),
+                    Step::Nop | Step::LocalWrite | Step::Rewrite => Ok(()),
                     Step::Fill => buffers[0].verify(chain.start, chain.pattern),
                     Step::Copy => buffers[1].verify(chain.start, chain.pattern),
                     Step::Checksum => checksum(chain.pattern, result),
                     Step::LocalRead => buffers[2].verify(chain.start, chain.pattern),
                     Step::ArchiveChecksum => checksum(chain.archived, result),
-                    Step::ArchiveRead => buffers[3].verify(chain.start, chain.archived),
+                    Step::StoreRead => buffers[3].verify(chain.start, chain.stored),
                 },
             };
             let length = match step {
-                Step::Nop | Step::LocalWrite => 0,
+                Step::Nop | Step::LocalWrite | Step::Rewrite => 0,
                 _ => bytes(chain.pattern.words),
             };
             {
@@ -632,7 +748,8 @@ fn write_run(workload: &Workload, reader: &mut UserSliceReader) -> Result {
     let length = reader.len();
     let text = text.get_mut(..length).ok_or(EINVAL)?;
     reader.read_slice(text)?;
-    workload.run(core::str::from_utf8(text).map_err(|_| EINVAL)?)
+    let text = core::str::from_utf8(text).map_err(|_| EINVAL)?;
+    workload.run(&Settings::parse(text)?)
 }
 
 fn write_stop(workload: &Workload, _reader: &mut UserSliceReader) -> Result {
@@ -645,16 +762,16 @@ fn write_tamper(workload: &Workload, _reader: &mut UserSliceReader) -> Result {
     Ok(())
 }
 
-/// Makes the workload of the function with this `engine`, and its files in `parent`.
+/// Makes the workload of the function with this `engine`, and its files in the `directory` of
+/// debugfs.
 pub(crate) fn files<'a>(
     device: &'a Device<Bound>,
     engine: Arc<Engine>,
-    parent: &'a debugfs::Dir,
-    name: &'a CString,
+    directory: &'a CString,
 ) -> impl PinInit<debugfs::Scope<Workload>, Error> + 'a {
-    parent.scope(
+    debugfs::Scope::dir(
         Workload::new(device, engine),
-        name,
+        directory,
         |workload, directory| {
             directory.read_callback_file(c"progress", workload, &Workload::report);
             directory.write_only_callback_file(c"run", workload, &write_run);

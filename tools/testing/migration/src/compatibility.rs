@@ -10,24 +10,27 @@
 //! the other way round takes a machine that has booted with the other device.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{ensure, Context, Result};
 
-use crate::devices::{select, Devices};
-use crate::hw;
-use crate::identity::{Field, Identity, Rule};
-use crate::kernel_log::KernelLog;
-use crate::migration::{Guest, Plan};
-use crate::region::Region;
-use crate::sriov::Function;
-use crate::style::seconds;
-use crate::tap::Tap;
-use crate::vmm::Machine;
-use crate::{Options, Scratch};
+use vifa_migrate::devices::{select, Devices};
+use vifa_migrate::guest::Guest;
+use vifa_migrate::hw;
+use vifa_migrate::identity::{Field, Identity, Rule};
+use vifa_migrate::kernel_log::KernelLog;
+use vifa_migrate::migration::Plan;
+use vifa_migrate::region::Region;
+use vifa_migrate::scratch::Scratch;
+use vifa_migrate::sriov::Function;
+use vifa_migrate::style::seconds;
+use vifa_migrate::vmm::{Machine, Passthrough, Role};
 
-/// Features that the guest makes use of: a device that claims to have no others is no worse.
-const FEATURES_IN_USE: u64 = hw::VIFA_FEATURE_LOCAL_MEMORY as u64;
+use crate::tap::Tap;
+use crate::Options;
+
+/// Features that the guest and QEMU make use of: a device that claims to have no others is no worse.
+const FEATURES_IN_USE: u64 = (hw::VIFA_FEATURE_LOCAL_MEMORY | hw::VIFA_FEATURE_DIRTY_LOG) as u64;
 
 /// What the device of a machine goes through that is refused.
 const REFUSED_STATES: [&str; 2] = ["pre-copy", "running"];
@@ -99,17 +102,15 @@ impl Cases {
         Ok(cases)
     }
 
-    /// Neither way fits, as far as both can be tried.
+    /// Neither way fits.
     fn equal(&mut self, devices: &Devices, field: Field) -> Result<()> {
         let other = devices.counterpart(&self.end, &field)?;
-        if field.can_be_left() {
-            self.reverse.push(Case {
-                field: field.clone(),
-                source: other.clone(),
-                destination: self.end.clone(),
-                fits: false,
-            });
-        }
+        self.reverse.push(Case {
+            field: field.clone(),
+            source: other.clone(),
+            destination: self.end.clone(),
+            fits: false,
+        });
         self.chain.push(Case {
             field,
             source: self.end.clone(),
@@ -156,7 +157,6 @@ pub fn run(options: &Options, names: &[String]) -> Result<bool> {
     let bench = Bench {
         machine,
         plan: Plan {
-            live: Duration::ZERO,
             operations: OPERATIONS,
             ..options.plan()
         },
@@ -203,7 +203,7 @@ impl Bench<'_> {
     /// A machine that has booted with a device that is `identity`.
     fn boot(&self, identity: &Identity) -> Result<Guest> {
         let function = self.devices.obtain(identity, None)?;
-        let mut guest = Guest::start(&self.machine, function, self.directory)?;
+        let mut guest = Guest::start(&self.machine, &given(function), self.directory, "vm")?;
         guest.boot()?;
         Ok(guest)
     }
@@ -212,7 +212,7 @@ impl Bench<'_> {
     fn chain(&self, cases: &Cases, tap: &mut Tap) -> Result<()> {
         let begin = Instant::now();
         let mut guest = self.boot(&cases.start)?;
-        tap.pass(&format!("guest runs with {}", guest.function()));
+        tap.pass(&format!("guest runs with {}", guest.passthrough()));
         tap.note(&format!("{} to boot", seconds(begin.elapsed())));
 
         for case in &cases.chain {
@@ -257,13 +257,13 @@ impl Bench<'_> {
             differences == [case.field.clone()],
             "the devices do not differ in this field alone"
         );
-        let source = guest.function().clone();
+        let source = guest.functions()[0].clone();
         let identity = Region::read(&source)?.identity;
         ensure!(identity == case.source, "the machine has another device");
         let destination = self.devices.obtain(&case.destination, Some(&source))?;
 
         if case.fits {
-            let vmm = guest.destination(destination)?;
+            let vmm = guest.destination(&given(destination), Role::Receive)?;
             let outcome = guest.migrate(vmm, &self.plan, &mut |_| ())?;
             return Ok(Report {
                 problems: Vec::new(),
@@ -271,13 +271,13 @@ impl Bench<'_> {
                     "{source} to {destination}: {} in all, downtime {}, device {}",
                     seconds(begin.elapsed()),
                     seconds(outcome.downtime),
-                    outcome.source_states.join(" -> ")
+                    outcome.source_states
                 )],
             });
         }
 
         let mut log = KernelLog::from_now()?;
-        let mut vmm = guest.destination(destination)?;
+        let mut vmm = guest.destination(&given(destination), Role::Receive)?;
         let refusal = guest.be_refused(&mut vmm, &self.plan)?;
         let region = Region::read(destination)?;
         vmm.quit()?;
@@ -311,12 +311,17 @@ impl Bench<'_> {
 
     /// Moves the machine to another device that is `identity`, as its own is.
     fn fit(&self, guest: &mut Guest, identity: &Identity) -> Result<()> {
-        let source = guest.function().clone();
+        let source = guest.functions()[0].clone();
         let destination = self.devices.obtain(identity, Some(&source))?;
-        let vmm = guest.destination(destination)?;
+        let vmm = guest.destination(&given(destination), Role::Receive)?;
         guest.migrate(vmm, &self.plan, &mut |_| ())?;
         Ok(())
     }
+}
+
+/// What a machine is given that has one device.
+fn given(function: &Function) -> Passthrough {
+    Passthrough::new(std::slice::from_ref(function))
 }
 
 /// What the kernel has logged of `function`.

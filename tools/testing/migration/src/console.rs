@@ -6,6 +6,7 @@
 //! and what the destination says counts once everything of the source has been read.
 
 use std::io::Read;
+use std::iter::Sum;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Instant;
@@ -68,18 +69,39 @@ impl Workload {
     }
 }
 
-/// A line of the guest's init.
+impl Sum for Workload {
+    fn sum<I: Iterator<Item = Self>>(workloads: I) -> Self {
+        workloads.fold(Self::default(), |sum, next| Self {
+            running: sum.running || next.running,
+            operations: sum.operations + next.operations,
+            bytes: sum.bytes + next.bytes,
+            errors: sum.errors + next.errors,
+            lost_interrupts: sum.lost_interrupts + next.lost_interrupts,
+            submitted: sum.submitted + next.submitted,
+            completed: sum.completed + next.completed,
+            interrupts: sum.interrupts + next.interrupts,
+            misordered: sum.misordered + next.misordered,
+            stalls: sum.stalls + next.stalls,
+            longest_gap_ms: sum.longest_gap_ms.max(next.longest_gap_ms),
+        })
+    }
+}
+
+/// A line of the guest's init; the workloads are one for each of its devices, in their order.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum Report {
-    /// The workload is about to run.
+    /// The workloads are about to run.
     Ready,
-    /// How the workload goes; `sequence` counts these lines.
-    Progress { sequence: u64, workload: Workload },
-    /// The workload has ended.
+    /// How the workloads go; `sequence` counts these lines.
+    Progress {
+        sequence: u64,
+        workloads: Vec<Workload>,
+    },
+    /// The workloads have ended.
     Finished {
         error: Option<String>,
-        workload: Workload,
+        workloads: Vec<Workload>,
     },
     /// There is no workload.
     Failed { error: String },
@@ -207,17 +229,20 @@ impl Console {
     fn report(&mut self, time: Instant, report: Report) -> Result<()> {
         match &report {
             Report::Ready => (),
-            Report::Progress { sequence, workload } => {
+            Report::Progress {
+                sequence,
+                workloads,
+            } => {
                 ensure!(
                     *sequence == self.next_sequence,
                     "the guest's line {} is missing: line {sequence} came instead",
                     self.next_sequence
                 );
                 self.next_sequence += 1;
-                workload.check()?;
+                workloads.iter().try_for_each(Workload::check)?;
             }
-            Report::Finished { error, workload } => {
-                workload.check()?;
+            Report::Finished { error, workloads } => {
+                workloads.iter().try_for_each(Workload::check)?;
                 if let Some(error) = error {
                     bail!("the workload failed: {error}");
                 }
@@ -233,14 +258,14 @@ impl Console {
         &self.reports
     }
 
-    /// The workload as last reported.
-    pub fn workload(&self) -> Option<&Workload> {
+    /// The workloads as last reported.
+    pub fn workloads(&self) -> Option<&[Workload]> {
         self.reports
             .iter()
             .rev()
             .find_map(|(_, report)| match report {
-                Report::Progress { workload, .. } | Report::Finished { workload, .. } => {
-                    Some(workload)
+                Report::Progress { workloads, .. } | Report::Finished { workloads, .. } => {
+                    Some(&**workloads)
                 }
                 Report::Ready | Report::Failed { .. } => None,
             })
@@ -263,7 +288,7 @@ mod tests {
 
     fn progress(sequence: u64, operations: u64) -> String {
         format!(
-            r#"vifa: {{"event":"progress","sequence":{sequence},"workload":{{"running":true,"operations":{operations},"bytes":1,"errors":0,"lost_interrupts":0,"submitted":9,"completed":8,"interrupts":7,"misordered":0,"stalls":0,"longest_gap_ms":3}}}}"#
+            r#"vifa: {{"event":"progress","sequence":{sequence},"workloads":[{{"running":true,"operations":{operations},"bytes":1,"errors":0,"lost_interrupts":0,"submitted":9,"completed":8,"interrupts":7,"misordered":0,"stalls":0,"longest_gap_ms":3}}]}}"#
         ) + "\r\n"
     }
 
@@ -278,7 +303,7 @@ mod tests {
         let text = "SeaBIOS\r\nvifa: {\"event\":\"ready\"}\r\n".to_owned() + &progress(0, 5);
         let console = taken(&text).unwrap();
         assert_eq!(console.reports()[0].1, Report::Ready);
-        assert_eq!(console.workload().unwrap().operations, 5);
+        assert_eq!(console.workloads().unwrap()[0].operations, 5);
     }
 
     #[test]
@@ -286,9 +311,9 @@ mod tests {
         let text = progress(0, 7);
         let (start, end) = text.split_at(40);
         let mut console = taken(start).unwrap();
-        assert!(console.workload().is_none());
+        assert!(console.workloads().is_none());
         console.take(Instant::now(), end.as_bytes()).unwrap();
-        assert_eq!(console.workload().unwrap().operations, 7);
+        assert_eq!(console.workloads().unwrap()[0].operations, 7);
     }
 
     #[test]
@@ -312,14 +337,14 @@ mod tests {
 
     fn finished(error: &str, errors: u64) -> String {
         format!(
-            r#"vifa: {{"event":"finished","error":{error},"workload":{{"running":false,"operations":1,"bytes":1,"errors":{errors},"lost_interrupts":0,"submitted":1,"completed":1,"interrupts":1,"misordered":0,"stalls":0,"longest_gap_ms":0}}}}"#
+            r#"vifa: {{"event":"finished","error":{error},"workloads":[{{"running":false,"operations":1,"bytes":1,"errors":{errors},"lost_interrupts":0,"submitted":1,"completed":1,"interrupts":1,"misordered":0,"stalls":0,"longest_gap_ms":0}}]}}"#
         ) + "\n"
     }
 
     #[test]
     fn knows_how_the_workload_ended() {
         let console = taken(&finished("null", 0)).unwrap();
-        assert!(!console.workload().unwrap().running);
+        assert!(!console.workloads().unwrap()[0].running);
         assert!(taken(&finished(r#""Connection timed out""#, 0)).is_err());
         assert!(taken(&finished("null", 1)).is_err());
     }

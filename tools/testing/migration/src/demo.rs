@@ -4,32 +4,34 @@
 
 use anyhow::Result;
 
-use crate::migration::Guest;
-use crate::style::{mebibytes, Clock};
-use crate::{prepare, Options, Scratch};
+use vifa_migrate::guest::Guest;
+use vifa_migrate::scratch::Scratch;
+use vifa_migrate::style::{mebibytes, Clock};
+use vifa_migrate::vmm::{Passthrough, Role};
 
-/// Migrates once.
-pub fn run(options: &Options) -> Result<bool> {
+use crate::{prepare, Options};
+
+/// Migrates once a machine with `devices` devices.
+pub fn run(options: &Options, devices: usize) -> Result<bool> {
     let machine = options.machine()?;
     let plan = options.plan();
     let scratch = Scratch::new()?;
     let clock = Clock::start();
 
-    let (host, version) = prepare(options, &machine)?;
-    let [source, destination] = &host.virtuals[..] else {
-        unreachable!("two virtual functions were asked for");
-    };
+    let (host, version) = prepare(options, &machine, 2 * devices)?;
+    let (sources, destinations) = host.virtuals.split_at(devices);
+    let (source, destination) = (Passthrough::new(sources), Passthrough::new(destinations));
     clock.tell(&version);
-    clock.tell(&format!("virtual functions {source} and {destination}"));
     clock.tell(&format!("source:      QEMU starts, its guest has {source}"));
-    let mut guest = Guest::start(&machine, source, scratch.path())?;
+    let mut guest = Guest::start(&machine, &source, scratch.path(), "vm")?;
     clock.tell(&format!(
         "destination: QEMU starts with {destination} and waits"
     ));
-    let vmm = guest.destination(destination)?;
+    let vmm = guest.destination(&destination, Role::Receive)?;
     guest.boot()?;
     clock.tell("source:      the guest is up, its workload runs");
     let outcome = guest.migrate(vmm, &plan, &mut |text| clock.tell(text))?;
+    outcome.trace.check(devices)?;
     let workload = guest.finish()?;
     clock.tell("destination: the workload has ended, everything is verified");
     guest.quit()?;

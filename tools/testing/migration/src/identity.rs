@@ -35,8 +35,11 @@ pub enum Origin {
 /// A field of `struct vifa_identity`, or an element of one that is an array.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {
+    /// As in `bar_size[0]`.
     pub name: String,
+    /// What the destination's has to be.
     pub rule: Rule,
+    /// Where it comes from.
     pub origin: Origin,
     offset: usize,
     width: usize,
@@ -47,14 +50,6 @@ impl Field {
     /// by a claim.
     pub fn is_for_good(&self) -> bool {
         self.origin == Origin::Device && self.rule != Rule::Equal
-    }
-
-    /// Whether QEMU migrates a device that has the counterpart's value.
-    ///
-    /// Where the BAR of the MSI-X table has more than the table's page, it does not: the kernel's
-    /// legacy container tracks no writes to what QEMU makes of the rest of that page.
-    pub fn can_be_left(&self) -> bool {
-        self.name != "bar_size[4]"
     }
 }
 
@@ -135,7 +130,9 @@ const PATCH: usize = 8;
 /// Bytes of the identity that are to be other than the device says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patch {
+    /// Where they are in the device's answer.
     pub offset: usize,
+    /// What they are.
     pub value: u64,
 }
 
@@ -153,10 +150,27 @@ impl Identity {
         }
     }
 
+    /// The value of one field.
     pub fn get(&self, field: &Field) -> u64 {
         let mut value = [0; 8];
         value[..field.width].copy_from_slice(&self.0[field.offset..field.offset + field.width]);
         u64::from_le_bytes(value)
+    }
+
+    /// Bytes of local memory.
+    pub fn local_memory(&self) -> u64 {
+        self.number(offset_of!(hw::vifa_identity, local_memory))
+    }
+
+    /// Whether the device tells which of its local memory has changed.
+    pub fn knows_local_dirty(&self) -> bool {
+        let features = self.number(offset_of!(hw::vifa_identity, features));
+        features & u64::from(hw::VIFA_FEATURE_LOCAL_DIRTY) != 0
+    }
+
+    fn number(&self, offset: usize) -> u64 {
+        let bytes = self.0[offset..offset + 8].try_into();
+        u64::from_le_bytes(bytes.expect("as many bytes as there are in a u64"))
     }
 
     /// The same with another value of one field.

@@ -1,43 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Migrates a virtual machine with a VIFA interface, and believes only what it verifies.
-//!
-//! Runs as root on the SR-IOV host. It makes virtual functions, passes one to a virtual machine
-//! under the distribution's unmodified QEMU and moves the machine, its workload running, to another
-//! QEMU that has another virtual function. The workload in the guest verifies every byte that the
-//! device moves, and that each command completes exactly once.
+//! Migrates a virtual machine with VIFA interfaces, and believes only what it verifies: the command
+//! line of what the library does.
 
 mod compatibility;
-mod console;
 mod demo;
-mod devices;
-#[path = "../../selftests/vifa/src/hw.rs"]
-mod hw;
-mod identity;
-mod kernel_log;
-mod migration;
-mod processor;
-mod qmp;
-mod region;
-mod register_file;
+mod downtimes;
+mod interruptions;
+mod matrix;
 mod rounds;
-mod sriov;
-mod style;
 mod tap;
-mod vmm;
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{anyhow, ensure, Context, Result};
 use clap::{Args, Parser, Subcommand};
-
-use crate::migration::Plan;
-use crate::sriov::Host;
-use crate::vmm::Machine;
+use vifa_migrate::devices;
+use vifa_migrate::migration::Plan;
+use vifa_migrate::sriov::Host;
+use vifa_migrate::vmm::{Machine, MEMORY, QEMU};
 
 /// Migrate a virtual machine with a VIFA interface and check that nothing was lost.
 #[derive(Parser)]
@@ -53,11 +37,63 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Action {
     /// Migrate once, and tell how it goes.
-    Demo,
-    /// Migrate back and forth; the results are TAP.
+    Demo {
+        /// Virtual functions of the machine.
+        #[arg(long, default_value_t = 1)]
+        devices: usize,
+    },
+    /// Migrate back and forth by every way, break some migrations off, and see that a log that loses
+    /// pages is found out; the results are TAP.
     Test {
         /// How often to migrate.
-        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+        /// Virtual functions of the machine.
+        #[arg(long, default_value_t = 2)]
+        devices: usize,
+    },
+    /// Migrate machines with each number of virtual functions by each way from each backend of
+    /// VFIO's to each, and several machines at once; the results are TAP.
+    Matrix {
+        /// Virtual functions of a machine.
+        #[arg(
+            long,
+            value_delimiter = ',',
+            default_value = "1,2,4",
+            value_name = "NUMBERS"
+        )]
+        devices: Vec<usize>,
+        /// Machines that migrate at once at the end.
+        #[arg(long, default_value_t = 2)]
+        machines: usize,
+    },
+    /// Cancel migrations and kill their destinations, in each phase and at random moments, and
+    /// migrate then; the results are TAP.
+    Interrupt {
+        /// How many random moments.
+        #[arg(long, default_value_t = 20)]
+        times: u32,
+        /// What the random moments come from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Virtual functions of the machine.
+        #[arg(long, default_value_t = 2)]
+        devices: usize,
+        /// Leave out the phases.
+        #[arg(long)]
+        random_alone: bool,
+    },
+    /// Measure how long the machine stands: with local memory moved while it runs, with local memory
+    /// moved when it has stopped, and without a device.
+    Downtime {
+        /// The physical function whose devices know which of their local memory has changed.
+        #[arg(long, value_name = "ADDRESS")]
+        pre_copy: String,
+        /// The physical function whose devices do not.
+        #[arg(long, value_name = "ADDRESS")]
+        stop_copy: String,
+        /// Migrations of each kind.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
     },
     /// Migrate between devices that differ in one field each; the results are TAP. Every device of
@@ -99,29 +135,33 @@ struct Options {
     #[arg(
         long,
         global = true,
-        default_value = "qemu-system-x86_64",
+        default_value = QEMU,
         value_name = "PROGRAM"
     )]
     qemu: PathBuf,
 
     /// Memory of the virtual machine, in MiB.
-    #[arg(long, global = true, default_value_t = 128, value_name = "MIB")]
+    #[arg(long, global = true, default_value_t = MEMORY, value_name = "MIB")]
     memory: u32,
 
     /// Arguments for the guest's kernel.
     #[arg(long, global = true, value_name = "ARGUMENTS")]
     append: Option<String>,
 
-    /// How long the machine runs on while it is sent, in seconds.
-    #[arg(long, global = true, default_value_t = 4, value_name = "SECONDS")]
+    /// How long the machine runs on while it is sent, at least, in seconds.
+    #[arg(long, global = true, default_value_t = 0, value_name = "SECONDS")]
     live: u64,
 
-    /// The most that is sent in a second, in MiB.
-    #[arg(long, global = true, default_value_t = 64, value_name = "MIB")]
-    bandwidth: u64,
+    /// The most that is sent in a second, in MiB; by default QEMU's own limit.
+    #[arg(long, global = true, value_name = "MIB")]
+    bandwidth: Option<u64>,
+
+    /// How long the machine may stand, in milliseconds; by default QEMU's own limit.
+    #[arg(long, global = true, value_name = "MILLISECONDS")]
+    downtime_limit: Option<u64>,
 
     /// Operations that the workload must complete before and after each migration.
-    #[arg(long, global = true, default_value_t = 200, value_name = "NUMBER")]
+    #[arg(long, global = true, default_value_t = 100, value_name = "NUMBER")]
     operations: u64,
 }
 
@@ -145,10 +185,15 @@ impl Options {
     }
 
     fn plan(&self) -> Plan {
+        let default = Plan::default();
         Plan {
             live: Duration::from_secs(self.live),
-            bandwidth: self.bandwidth * 1024 * 1024,
+            bandwidth: self.bandwidth.map_or(default.bandwidth, |mib| mib << 20),
+            downtime: self
+                .downtime_limit
+                .map_or(default.downtime, Duration::from_millis),
             operations: self.operations,
+            ..default
         }
     }
 
@@ -159,40 +204,31 @@ impl Options {
         Ok(())
     }
 
-    fn host(&self) -> Result<Host> {
+    fn host(&self, functions: usize) -> Result<Host> {
         self.check_root()?;
-        Host::prepare(self.module.as_deref(), self.device.as_deref(), 2)
-    }
-}
-
-/// A directory of this process's own, removed at the end.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("vifa-migrate-{}", std::process::id()));
-        fs::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
-        Ok(Self(path))
-    }
-
-    fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What is left in a temporary directory harms nobody.
-        let _ = fs::remove_dir_all(&self.0);
+        Host::prepare(self.module.as_deref(), self.device.as_deref(), functions)
     }
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let options = &arguments.options;
     let result = match arguments.command {
-        Action::Demo => demo::run(&arguments.options),
-        Action::Test { rounds } => rounds::run(&arguments.options, rounds),
-        Action::Compatibility { fields } => compatibility::run(&arguments.options, &fields),
+        Action::Demo { devices } => demo::run(options, devices),
+        Action::Test { rounds, devices } => rounds::run(options, rounds, devices),
+        Action::Matrix { devices, machines } => matrix::run(options, &devices, machines),
+        Action::Interrupt {
+            times,
+            seed,
+            devices,
+            random_alone,
+        } => interruptions::run(options, times, seed, devices, random_alone),
+        Action::Downtime {
+            pre_copy,
+            stop_copy,
+            rounds,
+        } => downtimes::run(options, pre_copy, stop_copy, rounds),
+        Action::Compatibility { fields } => compatibility::run(options, &fields),
         Action::Devices { fields } => list_devices(&fields),
     };
     match result {
@@ -212,12 +248,12 @@ fn list_devices(fields: &[String]) -> Result<bool> {
     Ok(true)
 }
 
-/// Makes the virtual functions and asks QEMU who it is, both at once: QEMU takes long to start for
-/// the first time.
-fn prepare(options: &Options, machine: &Machine) -> Result<(Host, String)> {
+/// Makes `functions` virtual functions and asks QEMU who it is, both at once: QEMU takes long to
+/// start for the first time.
+fn prepare(options: &Options, machine: &Machine, functions: usize) -> Result<(Host, String)> {
     thread::scope(|scope| {
         let version = scope.spawn(|| machine.version());
-        let host = options.host()?;
+        let host = options.host(functions)?;
         let version = version
             .join()
             .map_err(|_| anyhow!("asking for QEMU's version"))??;

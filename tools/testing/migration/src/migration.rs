@@ -1,45 +1,34 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One virtual machine, and its moves from one QEMU and virtual function to another.
+//! A virtual machine moves from one QEMU and its virtual functions to another.
 //!
 //! A machine moves over a connection, to a QEMU that waits for it, or by way of a file. The
 //! connection is used in both directions, and QEMU is told to stop the source only once the
 //! destination has agreed to take what it was sent of the devices (`switchover-ack`). So whatever
 //! the destination's driver refuses of the devices' first words, it refuses of a running machine.
+//!
+//! All else is QEMU's default, the limits of downtime and bandwidth as well, unless a [`Plan`] says
+//! otherwise.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::thread;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, bail, ensure, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::console::{Console, Report, Workload};
+use crate::comparison::Comparison;
+use crate::console::Workload;
+use crate::guest::{Guest, Phase, PROGRESS_TIMEOUT};
 use crate::qmp::Event;
-use crate::sriov::Function;
 use crate::style::{mebibytes, seconds};
-use crate::vmm::{Machine, Vmm};
-
-/// How long the guest may take to boot and to bind its driver.
-const BOOT_TIMEOUT: Duration = Duration::from_secs(480);
+use crate::trace::Trace;
+use crate::vmm::{Passthrough, Role, Vmm};
 
 /// How long a whole migration may take.
 const MIGRATION_TIMEOUT: Duration = Duration::from_secs(480);
-
-/// How long a destination may take to refuse a machine. The machine would not have moved by then: it
-/// writes faster than QEMU may stop it for.
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// How long the workload may take to show that it goes on.
-const PROGRESS_TIMEOUT: Duration = Duration::from_secs(120);
-
-/// Between two looks at what changes.
-const POLL: Duration = Duration::from_millis(20);
-
-/// How much of the console an error shows.
-const CONSOLE_LINES: usize = 20;
 
 /// The states of a device that has a P2P-quiesced run state, where it leaves and where it arrives.
 /// Where it has left, QEMU stops it at leisure: perhaps after nobody looks any more.
@@ -47,82 +36,174 @@ const SOURCE_STATES: [&str; 3] = ["pre-copy", "pre-copy-p2p", "stop-copy"];
 const SOURCE_STATE_AFTERWARDS: &str = "stop";
 const DESTINATION_STATES: [&str; 3] = ["resuming", "running-p2p", "running"];
 
+/// What goes over several connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Multifd {
+    /// Nothing.
+    #[default]
+    Off,
+    /// Memory; devices go over the first connection.
+    Memory,
+    /// Memory, and of devices what is left when they have stopped.
+    All,
+}
+
+impl fmt::Display for Multifd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "one connection",
+            Self::Memory => "multifd for memory",
+            Self::All => "multifd",
+        })
+    }
+}
+
 /// How a machine is moved.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// How long the machine is to keep running while its memory is sent.
+    /// How long the machine is to keep running while it is sent, at least.
     pub live: Duration,
     /// Bytes a second, at the most.
     pub bandwidth: u64,
-    /// Operations that the workload must complete before the move, and again after it.
+    /// How long the machine may stand, as QEMU estimates.
+    pub downtime: Duration,
+    /// How many bytes may be left to send when the machine stops, whatever QEMU estimates.
+    pub left: Option<u64>,
+    /// What goes over several connections.
+    pub multifd: Multifd,
+    /// Operations that the workloads must complete before the move, and again after it.
     pub operations: u64,
 }
 
-/// The progress of the workload in one phase.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Phase {
-    pub operations: u64,
-    pub bytes: u64,
-}
-
-impl Phase {
-    fn between(start: &Workload, end: &Workload) -> Self {
+impl Default for Plan {
+    /// QEMU's own limits.
+    fn default() -> Self {
         Self {
-            operations: end.operations.saturating_sub(start.operations),
-            bytes: end.bytes.saturating_sub(start.bytes),
+            live: Duration::ZERO,
+            bandwidth: 128 << 20,
+            downtime: Duration::from_millis(300),
+            left: None,
+            multifd: Multifd::Off,
+            operations: 100,
         }
+    }
+}
+
+impl Plan {
+    /// Has `vmm` keep the machine running, or go by the limits.
+    fn limit(&self, vmm: &mut Vmm, live: bool) -> Result<()> {
+        // What may be left is the product of time and bandwidth; with bandwidth 0, QEMU takes the one
+        // that it has found.
+        let (milliseconds, bandwidth) = match (live, self.left) {
+            (true, _) => (1, 1000),
+            (false, Some(left)) => (1000, left),
+            (false, None) => (self.downtime.as_millis() as u64, 0),
+        };
+        vmm.qmp()?.execute(
+            "migrate-set-parameters",
+            json!({
+                "max-bandwidth": self.bandwidth,
+                "downtime-limit": milliseconds,
+                "avail-switchover-bandwidth": bandwidth,
+            }),
+        )?;
+        Ok(())
+    }
+}
+
+/// The states that devices went through, by QEMU's names of them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct States(BTreeMap<String, Vec<String>>);
+
+impl States {
+    /// Adds the `state` that `device` came to.
+    pub fn push(&mut self, device: String, state: String) {
+        self.0.entry(device).or_default().push(state);
+    }
+
+    /// Each device's.
+    pub fn each(&self) -> impl Iterator<Item = &[String]> {
+        self.0.values().map(Vec::as_slice)
+    }
+
+    /// Whether all of `devices` have come to `state` last.
+    pub fn all_are(&self, devices: usize, state: &str) -> bool {
+        let last = |states: &Vec<String>| states.last().is_some_and(|last| last == state);
+        self.0.values().filter(|states| last(states)).count() == devices
+    }
+}
+
+impl fmt::Display for States {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut all: Vec<_> = self.each().map(|states| states.join(" -> ")).collect();
+        all.dedup();
+        f.write_str(&all.join("; "))
     }
 }
 
 /// What a migration came to.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// The states of the device that the source QEMU went through, and the destination.
-    pub source_states: Vec<String>,
-    pub destination_states: Vec<String>,
+    /// The devices that moved.
+    pub devices: usize,
+    /// The states of the devices that the source QEMU went through, and the destination.
+    pub source_states: States,
+    /// The destination's.
+    pub destination_states: States,
+    /// What the source QEMU did with the devices.
+    pub trace: Trace,
+    /// What was compared while the machine stood.
+    pub comparison: Option<Comparison>,
     /// Bytes of device state that QEMU transferred.
     pub device_bytes: u64,
     /// Bytes of memory that QEMU transferred.
     pub memory_bytes: u64,
+    /// From the order to migrate to the end.
     pub total: Duration,
     /// As QEMU reports it.
     pub downtime: Duration,
+    /// From the moment that the machine's processors stopped to that when they ran again.
+    pub stopped: Duration,
     /// From the workload's last report through the source to its first through the destination.
     pub silence: Duration,
+    /// What the workloads did before the order to migrate.
     pub before: Phase,
     /// While the source was sending and still running.
     pub during: Phase,
+    /// Where the machine arrived.
     pub after: Phase,
 }
 
 impl Outcome {
-    /// Checks that the device went through the states of a migration that begins while it runs.
+    /// Checks that each device went through the states of a migration that begins while it runs.
     pub fn check_states(&self) -> Result<()> {
-        let source = match self.source_states.as_slice() {
-            [states @ .., last] if last == SOURCE_STATE_AFTERWARDS => states,
-            states => states,
-        };
         for (side, states, expected) in [
-            ("source", source, SOURCE_STATES),
-            (
-                "destination",
-                self.destination_states.as_slice(),
-                DESTINATION_STATES,
-            ),
+            ("source", &self.source_states, SOURCE_STATES),
+            ("destination", &self.destination_states, DESTINATION_STATES),
         ] {
+            let told = states.each().count();
             ensure!(
-                states == expected,
-                "the {side}'s device went through {states:?}, not {expected:?}"
+                told == self.devices,
+                "of {} devices of the {side} {told} told of their states",
+                self.devices
             );
+            for states in states.each() {
+                let states = match states {
+                    [states @ .., last] if last == SOURCE_STATE_AFTERWARDS => states,
+                    states => states,
+                };
+                ensure!(
+                    states == expected,
+                    "a device of the {side} went through {states:?}, not {expected:?}"
+                );
+            }
         }
         Ok(())
     }
 
-    /// Whether the device runs in the destination, which is the last thing that happens.
+    /// Whether all devices run in the destination, which is the last thing that happens.
     fn has_arrived(&self) -> bool {
-        self.destination_states
-            .last()
-            .is_some_and(|state| state == "running")
+        self.destination_states.all_are(self.devices, "running")
     }
 }
 
@@ -133,6 +214,7 @@ impl fmt::Display for Outcome {
             "  source states    {}
   dest. states     {}
   device state     {} bytes
+  device log       {}
   memory           {}
   total time       {}
   downtime         {}
@@ -140,9 +222,10 @@ impl fmt::Display for Outcome {
   before           {} operations, {} verified
   during           {} operations, {} verified
   after            {} operations, {} verified",
-            self.source_states.join(" -> "),
-            self.destination_states.join(" -> "),
+            self.source_states,
+            self.destination_states,
             self.device_bytes,
+            self.trace,
             mebibytes(self.memory_bytes),
             seconds(self.total),
             seconds(self.downtime),
@@ -153,42 +236,32 @@ impl fmt::Display for Outcome {
             mebibytes(self.during.bytes),
             self.after.operations,
             mebibytes(self.after.bytes),
-        )
+        )?;
+        match &self.comparison {
+            Some(comparison) => write!(f, "\n  compared         {comparison}"),
+            None => Ok(()),
+        }
     }
-}
-
-/// What became of a machine that a destination refused to take.
-#[derive(Clone, Debug, Default)]
-pub struct Refusal {
-    /// The states of the device that the source QEMU went through.
-    pub source_states: Vec<String>,
-    /// From the order to migrate to its failure.
-    pub took: Duration,
-    /// What the destination's QEMU says.
-    pub reason: String,
-    /// What the workload did from the order to migrate until its failure was known.
-    pub during: Phase,
-    pub after: Phase,
 }
 
 /// Part of the answer to `query-migrate`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
-struct Status {
-    status: String,
-    error_desc: Option<String>,
+pub(crate) struct Status {
+    pub(crate) status: String,
+    pub(crate) error_desc: Option<String>,
     total_time: u64,
     downtime: u64,
-    ram: Transferred,
+    pub(crate) ram: Transferred,
     vfio: Transferred,
     socket_address: Vec<Address>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
-struct Transferred {
+pub(crate) struct Transferred {
     transferred: u64,
-    dirty_sync_count: u64,
+    pub(crate) dirty_sync_count: u64,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -197,75 +270,57 @@ struct Address {
     port: String,
 }
 
-/// The virtual machine, wherever it is.
-pub struct Guest {
-    machine: Machine,
-    directory: PathBuf,
-    vmm: Vmm,
-    console: Console,
-    /// How many QEMUs it has had.
-    generation: usize,
+/// What is known of a move before it has ended.
+pub(crate) struct Move {
+    /// When the order was given.
+    pub(crate) begin: Instant,
+    /// The workloads then.
+    pub(crate) start: Vec<Workload>,
+    /// When the processors stopped, as the source tells.
+    stopped: Option<Duration>,
+    /// When they ran again, as the destination tells.
+    resumed: Option<Duration>,
 }
 
 impl Guest {
-    /// Starts a machine with `function`.
-    pub fn start(machine: &Machine, function: &Function, directory: &Path) -> Result<Self> {
-        let mut vmm = Vmm::start(machine, function, directory, "vm0", false)?;
-        let mut console = Console::default();
-        console.follow(vmm.take_output()?)?;
-        Ok(Self {
-            machine: machine.clone(),
-            directory: directory.to_owned(),
-            vmm,
-            console,
-            generation: 0,
-        })
-    }
-
-    /// Waits until the machine is up and its workload runs.
-    pub fn boot(&mut self) -> Result<()> {
-        self.until(
-            "the guest has not started its workload",
-            BOOT_TIMEOUT,
-            |guest| Ok(guest.console.workload().map(|_| ())),
-        )
-        .map_err(|error| self.explain(error))
-    }
-
-    /// The virtual function that the machine has.
-    pub fn function(&self) -> &Function {
-        &self.vmm.function
-    }
-
-    /// The workload as last reported.
-    pub fn workload(&self) -> Workload {
-        self.console.workload().cloned().unwrap_or_default()
-    }
-
-    /// Starts a QEMU with `function` for the machine to move to. It need not be ready yet.
-    pub fn destination(&mut self, function: &Function) -> Result<Vmm> {
-        self.generation += 1;
-        let name = format!("vm{}", self.generation);
-        Vmm::start(&self.machine, function, &self.directory, &name, true)
-    }
-
-    /// Moves the machine to `destination`, its workload running. `tell` hears what happens.
+    /// Moves the machine to `destination`, its workloads running. `tell` hears what happens. Where
+    /// the destination is to let the machine stand, all of its memory and its devices are compared
+    /// before it runs.
     ///
     /// # Errors
     ///
-    /// When QEMU fails, when the workload finds an error or loses an interrupt, when it stops before
-    /// or after the move, and when anything takes too long.
+    /// When QEMU fails, when a workload finds an error or loses an interrupt, when one stops before
+    /// or after the move, when anything takes too long, and when the machine is not the same.
     pub fn migrate(
         &mut self,
-        mut destination: Vmm,
+        destination: Vmm,
         plan: &Plan,
         tell: &mut dyn FnMut(&str),
     ) -> Result<Outcome> {
+        self.migrate_holding(destination, plan, &mut |_| Ok(false), tell)
+    }
+
+    /// As [`Self::migrate`]; but the machine is not to stop while `hold` says so, which is asked
+    /// while it is sent.
+    pub fn migrate_holding(
+        &mut self,
+        mut destination: Vmm,
+        plan: &Plan,
+        hold: &mut dyn FnMut(Duration) -> Result<bool>,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<Outcome> {
         let mut outcome = Outcome::default();
-        let sent = self.send_to(&mut destination, plan, &mut outcome, tell);
+        let sent = self.send_to(&mut destination, plan, hold, &mut outcome, tell);
         let errors = destination.errors();
-        sent.and_then(|start| {
-            let left = self.switch_to(destination, &start, &mut outcome, tell)?;
+        sent.and_then(|mut sent| {
+            if destination.role == Role::ReceivePaused {
+                let comparison =
+                    self.compare(&mut destination, &mut sent, &mut outcome, tell)??;
+                tell(&format!("both stand: {comparison}"));
+                outcome.comparison = Some(comparison);
+                self.let_run(&mut destination, &mut sent, &mut outcome, tell)?;
+            }
+            let left = self.switch_to(destination, &sent, &mut outcome, tell)?;
             self.go_on(left, plan, &mut outcome, tell)
         })
         .map_err(|error| {
@@ -303,19 +358,29 @@ impl Guest {
         tell: &mut dyn FnMut(&str),
     ) -> Result<()> {
         let uri = format!("file:{}", path.display());
-        let start = self.begin(&uri, Route::File, plan, outcome, tell)?;
-        self.send(plan, outcome, tell, |_, _| Ok(true))?;
-        let left = self.switch_to(destination, &start, outcome, tell)?;
+        set_capabilities(&mut self.vmm, Route::File)?;
+        let mut sent = self.begin(&uri, plan, outcome, tell)?;
+        self.send(
+            plan,
+            &mut sent,
+            &mut |_| Ok(false),
+            outcome,
+            tell,
+            |_, _, _| Ok(true),
+        )?;
+        let left = self.switch_to(destination, &sent, outcome, tell)?;
 
         tell("destination: reads the file");
         set_capabilities(&mut self.vmm, Route::File)?;
         let incoming = json!({ "uri": uri });
         self.vmm.qmp()?.execute("migrate-incoming", incoming)?;
         self.until("the file is not taken", MIGRATION_TIMEOUT, |guest| {
+            let states = &mut outcome.destination_states;
             watch(
                 &mut guest.vmm,
                 "destination:",
-                &mut outcome.destination_states,
+                states,
+                &mut sent.resumed,
                 tell,
             )?;
             Ok(outcome.has_arrived().then_some(()))
@@ -323,111 +388,60 @@ impl Guest {
         self.go_on(left, plan, outcome, tell)
     }
 
-    /// Has `destination` refuse the machine, which goes on where it is.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Self::migrate`]; and when `destination` takes the machine, or the machine stops for
-    /// any time.
-    pub fn be_refused(&mut self, destination: &mut Vmm, plan: &Plan) -> Result<Refusal> {
-        self.offer_to(destination, plan).map_err(|error| {
-            let errors = destination.errors();
-            self.explain(error)
-                .context(format!("destination: {errors}"))
-        })
-    }
-
-    fn offer_to(&mut self, destination: &mut Vmm, plan: &Plan) -> Result<Refusal> {
-        let mut refusal = Refusal::default();
-        let uri = listen(destination)?;
-        let begin = Instant::now();
-        let start = self.begin(
-            &uri,
-            Route::Connection,
-            plan,
-            &mut Outcome::default(),
-            &mut |_| (),
-        )?;
-        self.until("nobody refuses the machine", REFUSAL_TIMEOUT, |guest| {
-            for (_, event) in guest.vmm.qmp()?.take_events()? {
-                match event {
-                    Event::VfioMigration { state } => refusal.source_states.push(state),
-                    Event::Stop => bail!("the machine was stopped before it was refused"),
-                    event => notice(event, "source:     ", &mut |_| ())?,
-                }
-            }
-            match query(&mut guest.vmm)?.status.as_str() {
-                "failed" => Ok(Some(())),
-                "completed" => bail!("the destination took the machine"),
-                _ => Ok(None),
-            }
-        })?;
-        refusal.took = begin.elapsed();
-
-        let running = self.vmm.qmp()?.execute("query-status", json!({}))?;
-        ensure!(
-            running["status"] == "running",
-            "the refused machine is not running, but {}",
-            running["status"]
-        );
-        refusal.reason = query(destination)?
-            .error_desc
-            .context("the destination's QEMU does not say why it failed")?;
-        self.console.read()?;
-        let left = self.workload();
-        refusal.during = Phase::between(&start, &left);
-        refusal.after = self.work("after the refusal", &left, plan.operations)?;
-        for (_, event) in self.vmm.qmp()?.take_events()? {
-            match event {
-                Event::VfioMigration { state } => refusal.source_states.push(state),
-                Event::Stop => bail!("the machine was stopped after it was refused"),
-                event => notice(event, "source:     ", &mut |_| ())?,
-            }
-        }
-        Ok(refusal)
-    }
-
-    /// Begins to send the machine to `uri`; what the workload had done when that began.
+    /// Begins to send the machine to `uri`.
     fn begin(
         &mut self,
         uri: &str,
-        route: Route,
         plan: &Plan,
         outcome: &mut Outcome,
         tell: &mut dyn FnMut(&str),
-    ) -> Result<Workload> {
-        let booted = self.workload();
+    ) -> Result<Move> {
+        let booted = self.workloads();
         outcome.before = self.work("before the migration", &booted, plan.operations)?;
+        self.order(uri, plan, tell)
+    }
 
+    /// Gives the order to send the machine to `uri`.
+    pub(crate) fn order(
+        &mut self,
+        uri: &str,
+        plan: &Plan,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<Move> {
         self.vmm.qmp()?.take_events()?;
-        set_capabilities(&mut self.vmm, route)?;
-        let source = self.vmm.qmp()?;
-        source.execute(
-            "migrate-set-parameters",
-            json!({ "max-bandwidth": plan.bandwidth, "downtime-limit": 300 }),
-        )?;
+        plan.limit(&mut self.vmm, plan.live > Duration::ZERO)?;
+        self.vmm.begin_trace();
         self.console.read()?;
-        let start = self.workload();
+        let start = self.workloads();
         tell("the migration starts");
         self.vmm.qmp()?.execute("migrate", json!({ "uri": uri }))?;
-        Ok(start)
+        Ok(Move {
+            begin: Instant::now(),
+            start,
+            stopped: None,
+            resumed: None,
+        })
     }
 
     /// Waits until everything is sent and `arrived` as well.
     fn send(
         &mut self,
         plan: &Plan,
+        sent: &mut Move,
+        hold: &mut dyn FnMut(Duration) -> Result<bool>,
         outcome: &mut Outcome,
         tell: &mut dyn FnMut(&str),
-        mut arrived: impl FnMut(&mut Outcome, &mut dyn FnMut(&str)) -> Result<bool>,
+        mut arrived: impl FnMut(&mut Move, &mut Outcome, &mut dyn FnMut(&str)) -> Result<bool>,
     ) -> Result<()> {
-        let begin = Instant::now();
-        let mut live = true;
+        outcome.devices = self.functions().len();
+        let mut live = plan.live > Duration::ZERO;
         self.until("the migration has not ended", MIGRATION_TIMEOUT, |guest| {
+            let states = &mut outcome.source_states;
             watch(
                 &mut guest.vmm,
                 "source:     ",
-                &mut outcome.source_states,
+                states,
+                &mut sent.stopped,
                 tell,
             )?;
             let status = query(&mut guest.vmm)?;
@@ -441,12 +455,14 @@ impl Guest {
                         .unwrap_or("QEMU does not say why")
                 );
             }
-            if arrived(outcome, tell)? && status.status == "completed" {
+            if arrived(sent, outcome, tell)? && status.status == "completed" {
                 // What QEMU told between the last look and its answer.
+                let states = &mut outcome.source_states;
                 watch(
                     &mut guest.vmm,
                     "source:     ",
-                    &mut outcome.source_states,
+                    states,
+                    &mut sent.stopped,
                     tell,
                 )?;
                 outcome.device_bytes = status.vfio.transferred;
@@ -455,58 +471,113 @@ impl Guest {
                 outcome.downtime = Duration::from_millis(status.downtime);
                 return Ok(Some(()));
             }
-            // Without a log of what the device writes, all memory counts as written all the
-            // time: once everything was sent, the rest has to follow while the machine stands.
-            if live && status.ram.dirty_sync_count > 1 && begin.elapsed() >= plan.live {
+            if live && sent.begin.elapsed() >= plan.live && !hold(sent.begin.elapsed())? {
                 live = false;
-                guest.vmm.qmp()?.execute(
-                    "migrate-set-parameters",
-                    json!({ "downtime-limit": 600_000 }),
-                )?;
+                plan.limit(&mut guest.vmm, live)?;
             }
             Ok(None)
         })
     }
 
-    /// Sends the machine to `destination`; what the workload had done when that began.
-    fn send_to(
+    /// Sends the machine to `destination`.
+    pub(crate) fn send_to(
         &mut self,
         destination: &mut Vmm,
         plan: &Plan,
+        hold: &mut dyn FnMut(Duration) -> Result<bool>,
         outcome: &mut Outcome,
         tell: &mut dyn FnMut(&str),
-    ) -> Result<Workload> {
-        let uri = listen(destination)?;
-        let start = self.begin(&uri, Route::Connection, plan, outcome, tell)?;
-        self.send(plan, outcome, tell, |outcome, tell| {
-            let states = &mut outcome.destination_states;
-            watch(destination, "destination:", states, tell)?;
-            if let Some(error) = query(destination)?.error_desc {
-                bail!("the destination refuses the machine: {error}");
-            }
-            Ok(outcome.has_arrived())
+    ) -> Result<Move> {
+        let uri = listen(destination, plan.multifd)?;
+        set_capabilities(&mut self.vmm, Route::Connection(plan.multifd))?;
+        let mut sent = self.begin(&uri, plan, outcome, tell)?;
+        self.send(
+            plan,
+            &mut sent,
+            hold,
+            outcome,
+            tell,
+            |sent, outcome, tell| {
+                let states = &mut outcome.destination_states;
+                watch(destination, "destination:", states, &mut sent.resumed, tell)?;
+                let status = query(destination)?;
+                if let Some(error) = status.error_desc {
+                    bail!("the destination refuses the machine: {error}");
+                }
+                Ok(match destination.role {
+                    Role::ReceivePaused => status.status == "completed",
+                    Role::Boot | Role::Receive => outcome.has_arrived(),
+                })
+            },
+        )?;
+        Ok(sent)
+    }
+
+    /// Compares the machine that stands at `destination` with the one that stands here; what that
+    /// came to.
+    pub(crate) fn compare(
+        &mut self,
+        destination: &mut Vmm,
+        sent: &mut Move,
+        outcome: &mut Outcome,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<Result<Comparison>> {
+        self.until("the devices are not stopped", PROGRESS_TIMEOUT, |guest| {
+            let states = &mut outcome.source_states;
+            watch(
+                &mut guest.vmm,
+                "source:     ",
+                states,
+                &mut sent.stopped,
+                tell,
+            )?;
+            Ok(states
+                .all_are(outcome.devices, SOURCE_STATE_AFTERWARDS)
+                .then_some(()))
         })?;
-        Ok(start)
+        let memory = u64::from(self.machine.memory) << 20;
+        Ok(Comparison::of(
+            &mut self.vmm,
+            destination,
+            memory,
+            &self.directory,
+        ))
+    }
+
+    /// Has the machine run at `destination`, which has let it stand.
+    fn let_run(
+        &mut self,
+        destination: &mut Vmm,
+        sent: &mut Move,
+        outcome: &mut Outcome,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<()> {
+        destination.qmp()?.execute("cont", json!({}))?;
+        self.until("the machine does not run", PROGRESS_TIMEOUT, |_| {
+            let states = &mut outcome.destination_states;
+            watch(destination, "destination:", states, &mut sent.resumed, tell)?;
+            Ok(outcome.has_arrived().then_some(()))
+        })
     }
 
     /// Ends the QEMU that the machine has left, and follows it to `destination`; how many reports
     /// of the workload came from where it was.
-    fn switch_to(
+    pub(crate) fn switch_to(
         &mut self,
         mut destination: Vmm,
-        start: &Workload,
+        sent: &Move,
         outcome: &mut Outcome,
         tell: &mut dyn FnMut(&str),
     ) -> Result<usize> {
+        outcome.trace = self.vmm.trace()?;
+        if let (Some(stopped), Some(resumed)) = (sent.stopped, sent.resumed) {
+            outcome.stopped = resumed.saturating_sub(stopped);
+        }
         let output = destination.take_output()?;
         std::mem::replace(&mut self.vmm, destination).quit()?;
         tell("source:      QEMU has ended");
         self.console.follow(output)?;
-        outcome.during = Phase::between(start, &self.workload());
-        ensure!(
-            outcome.during.operations > 0,
-            "the workload did nothing while the migration was under way"
-        );
+        outcome.during = Phase::between(&sent.start, &self.workloads());
         Ok(self.console.reports().len())
     }
 
@@ -527,143 +598,63 @@ impl Guest {
         if let [.., (last, _), (next, _)] = &self.console.reports()[..=first] {
             outcome.silence = *next - *last;
         }
-        let arrived = self.workload();
+        let arrived = self.workloads();
         tell("destination: the workload goes on");
         outcome.after = self.work("after the migration", &arrived, plan.operations)?;
         Ok(())
-    }
-
-    /// Ends the workload.
-    ///
-    /// # Errors
-    ///
-    /// Unless each command that the workload ever submitted completed once and was found right.
-    pub fn finish(&mut self) -> Result<Workload> {
-        let told = self.console.reports().len();
-        self.vmm.type_line("stop")?;
-        let workload = self
-            .until("the workload does not end", PROGRESS_TIMEOUT, |guest| {
-                let mut reports = guest.console.reports()[told..].iter();
-                Ok(reports.find_map(|(_, report)| match report {
-                    Report::Finished { workload, .. } => Some(workload.clone()),
-                    _ => None,
-                }))
-            })
-            .map_err(|error| self.explain(error))?;
-        workload.check_finished()?;
-        Ok(workload)
-    }
-
-    /// Runs the workload anew and changes one bit behind its back, for a test of this test.
-    ///
-    /// # Errors
-    ///
-    /// When nobody notices.
-    pub fn tamper(&mut self) -> Result<()> {
-        self.vmm.type_line("run")?;
-        self.until(
-            "the workload does not run again",
-            PROGRESS_TIMEOUT,
-            |guest| {
-                let workload = guest.workload();
-                Ok((workload.running && workload.operations > 0).then_some(()))
-            },
-        )
-        .map_err(|error| self.explain(error))?;
-        self.vmm.type_line("tamper")?;
-        self.vmm.type_line("stop")?;
-        let begin = Instant::now();
-        while begin.elapsed() < PROGRESS_TIMEOUT {
-            self.vmm.alive()?;
-            if self.console.read().is_err() {
-                return Ok(());
-            }
-            thread::sleep(POLL);
-        }
-        Err(self.explain(anyhow!(
-            "nobody noticed a wrong bit in {} s",
-            PROGRESS_TIMEOUT.as_secs()
-        )))
-    }
-
-    /// Ends the machine.
-    pub fn quit(self) -> Result<()> {
-        self.vmm.quit()
-    }
-
-    /// Waits until the workload has done `operations` more than at `start`.
-    fn work(&mut self, when: &str, start: &Workload, operations: u64) -> Result<Phase> {
-        self.until(
-            &format!("the workload makes no progress {when}"),
-            PROGRESS_TIMEOUT,
-            |guest| {
-                let phase = Phase::between(start, &guest.workload());
-                Ok((phase.operations >= operations).then_some(phase))
-            },
-        )
-    }
-
-    /// Waits until `look` finds something, while all is well.
-    fn until<T>(
-        &mut self,
-        otherwise: &str,
-        timeout: Duration,
-        mut look: impl FnMut(&mut Self) -> Result<Option<T>>,
-    ) -> Result<T> {
-        let deadline = Instant::now() + timeout;
-        loop {
-            self.console.read()?;
-            if let Some(found) = look(self)? {
-                return Ok(found);
-            }
-            self.vmm.alive()?;
-            ensure!(
-                Instant::now() < deadline,
-                "{otherwise} after {} s",
-                timeout.as_secs()
-            );
-            thread::sleep(POLL);
-        }
-    }
-
-    /// Adds to `error` what the guest and its QEMU said last.
-    fn explain(&mut self, error: anyhow::Error) -> anyhow::Error {
-        let console = self.console.tail(CONSOLE_LINES).join("\n    ");
-        anyhow!(
-            "{error:#}\nQEMU: {}\nThe end of the guest's console:\n    {console}",
-            self.vmm.errors()
-        )
     }
 }
 
 /// How a machine goes from one QEMU to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Route {
-    Connection,
+pub(crate) enum Route {
+    Connection(Multifd),
     /// One way, and at leisure.
     File,
 }
 
 /// Readies `vmm`, which may have had part in a migration by another route.
-fn set_capabilities(vmm: &mut Vmm, route: Route) -> Result<()> {
-    let answers = route == Route::Connection;
+pub(crate) fn set_capabilities(vmm: &mut Vmm, route: Route) -> Result<()> {
+    let (answers, multifd) = match route {
+        Route::Connection(multifd) => (true, multifd),
+        Route::File => (false, Multifd::Off),
+    };
     let capabilities = [
         ("events", true),
         ("return-path", answers),
         ("switchover-ack", answers),
+        ("multifd", multifd != Multifd::Off),
+        ("pause-before-switchover", false),
     ]
     .map(|(capability, state)| json!({ "capability": capability, "state": state }));
-    vmm.qmp()?.execute(
+    let devices = vmm.passthrough.functions.len();
+    let qmp = vmm.qmp()?;
+    qmp.execute(
         "migrate-set-capabilities",
         json!({ "capabilities": capabilities }),
     )?;
+    // By itself, QEMU has devices follow memory. To keep them apart is of use to a test alone.
+    let transfer = match multifd {
+        Multifd::Memory => "off",
+        Multifd::Off | Multifd::All => "auto",
+    };
+    for device in 0..devices {
+        qmp.execute(
+            "qom-set",
+            json!({
+                "path": format!("/machine/peripheral/{}", Passthrough::id(device)),
+                "property": "x-migration-multifd-transfer",
+                "value": transfer,
+            }),
+        )?;
+    }
     Ok(())
 }
 
 /// Makes `destination` wait for a machine, and stay to be asked where it refuses it; the URI where
 /// it waits.
-fn listen(destination: &mut Vmm) -> Result<String> {
-    set_capabilities(destination, Route::Connection)?;
+pub(crate) fn listen(destination: &mut Vmm, multifd: Multifd) -> Result<String> {
+    set_capabilities(destination, Route::Connection(multifd))?;
     destination.qmp()?.execute(
         "migrate-incoming",
         json!({ "uri": "tcp:127.0.0.1:0", "exit-on-error": false }),
@@ -676,19 +667,24 @@ fn listen(destination: &mut Vmm) -> Result<String> {
     Ok(format!("tcp:127.0.0.1:{}", address.port))
 }
 
-/// Takes in what `vmm` has reported: the states of its device, which are added to `states`, and what
-/// is worth telling.
-fn watch(
+/// Takes in what `vmm` has reported: the states of its devices, which are added to `states`, the
+/// time when its processors stopped or ran, and what is worth telling.
+pub(crate) fn watch(
     vmm: &mut Vmm,
     side: &str,
-    states: &mut Vec<String>,
+    states: &mut States,
+    turned: &mut Option<Duration>,
     tell: &mut dyn FnMut(&str),
 ) -> Result<()> {
-    for (_, event) in vmm.qmp()?.take_events()? {
+    for (time, event) in vmm.qmp()?.take_events()? {
         match event {
-            Event::VfioMigration { state } => {
-                tell(&format!("{side} device is {state}"));
-                states.push(state);
+            Event::VfioMigration { device, state } => {
+                tell(&format!("{side} {device} is {state}"));
+                states.push(device, state);
+            }
+            Event::Stop | Event::Resume => {
+                *turned = Some(time);
+                notice(event, side, tell)?;
             }
             event => notice(event, side, tell)?,
         }
@@ -696,13 +692,13 @@ fn watch(
     Ok(())
 }
 
-fn query(vmm: &mut Vmm) -> Result<Status> {
+pub(crate) fn query(vmm: &mut Vmm) -> Result<Status> {
     let answer = vmm.qmp()?.execute("query-migrate", json!({}))?;
     Status::deserialize(&answer).with_context(|| format!("QEMU answers query-migrate: {answer}"))
 }
 
-/// Passes on what is worth telling of an event that does not concern the device.
-fn notice(event: Event, side: &str, tell: &mut dyn FnMut(&str)) -> Result<()> {
+/// Passes on what is worth telling of an event that does not concern the devices.
+pub(crate) fn notice(event: Event, side: &str, tell: &mut dyn FnMut(&str)) -> Result<()> {
     match event {
         Event::Stop => tell(&format!("{side} the machine stops")),
         Event::Resume => tell(&format!("{side} the machine runs")),
@@ -747,10 +743,15 @@ mod tests {
         assert_eq!(status.status, "");
     }
 
+    fn states(states: &[&str]) -> States {
+        let states = states.iter().map(|state| (*state).to_owned()).collect();
+        States(BTreeMap::from([("vf0".to_owned(), states)]))
+    }
+
     #[test]
     fn a_migration_goes_through_the_states_of_pre_copy() {
-        let states = |states: &[&str]| states.iter().map(|state| (*state).to_owned()).collect();
         let outcome = Outcome {
+            devices: 1,
             source_states: states(&["pre-copy", "pre-copy-p2p", "stop-copy", "stop"]),
             destination_states: states(&["resuming", "running-p2p", "running"]),
             ..Outcome::default()
@@ -768,24 +769,24 @@ mod tests {
         assert!(without_pre_copy.check_states().is_err());
         let without_p2p = Outcome {
             destination_states: states(&["resuming", "running"]),
-            ..outcome
+            ..outcome.clone()
         };
         assert!(without_p2p.check_states().is_err());
+        let one_is_missing = Outcome {
+            devices: 2,
+            ..outcome
+        };
+        assert!(one_is_missing.check_states().is_err());
     }
 
     #[test]
-    fn phases_count_what_was_added() {
-        let start = Workload {
-            operations: 10,
-            bytes: 100,
-            ..Workload::default()
-        };
-        let end = Workload {
-            operations: 15,
-            bytes: 260,
-            ..Workload::default()
-        };
-        let phase = Phase::between(&start, &end);
-        assert_eq!((phase.operations, phase.bytes), (5, 160));
+    fn all_devices_have_to_come_to_a_state() {
+        let mut both = states(&["resuming", "running"]);
+        assert!(both.all_are(1, "running") && !both.all_are(2, "running"));
+        both.push("vf1".to_owned(), "resuming".to_owned());
+        assert!(!both.all_are(2, "running"));
+        both.push("vf1".to_owned(), "running".to_owned());
+        assert!(both.all_are(2, "running"));
+        assert_eq!(both.to_string(), "resuming -> running");
     }
 }

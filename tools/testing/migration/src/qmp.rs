@@ -3,7 +3,7 @@
 //! QMP, the protocol by which a program controls QEMU: JSON objects, one a line, over a socket.
 //!
 //! Only what a migration takes: commands with a result or an error, and events, which are kept in
-//! the order and with the time of their arrival until somebody asks for them.
+//! the order of their arrival until somebody asks for them.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -27,8 +27,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(240);
 pub enum Event {
     /// The state of the migration.
     Migration { status: String },
-    /// The state of a VFIO device.
-    VfioMigration { state: String },
+    /// The state of a VFIO device, by QEMU's name of it.
+    VfioMigration { device: String, state: String },
     /// The virtual machine's processors stopped.
     Stop,
     /// The virtual machine's processors run again.
@@ -45,7 +45,8 @@ enum Message {
     Greeting,
     Return(Value),
     Error(String),
-    Event(Event),
+    /// With the time that QEMU gives it, since the epoch.
+    Event(Duration, Event),
 }
 
 #[derive(Deserialize)]
@@ -57,7 +58,22 @@ struct Wire {
     error: Option<WireError>,
     event: Option<String>,
     #[serde(default)]
+    timestamp: Timestamp,
+    #[serde(default)]
     data: Value,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Timestamp {
+    seconds: u64,
+    microseconds: u64,
+}
+
+impl From<Timestamp> for Duration {
+    fn from(timestamp: Timestamp) -> Self {
+        Self::from_secs(timestamp.seconds) + Self::from_micros(timestamp.microseconds)
+    }
 }
 
 #[derive(Deserialize)]
@@ -71,8 +87,11 @@ impl Message {
             serde_json::from_str(line).with_context(|| format!("QEMU said: {line}"))?;
         Ok(match wire {
             Wire {
-                event: Some(event), ..
-            } => Message::Event(Event::parse(event, &wire.data)),
+                event: Some(event),
+                timestamp,
+                data,
+                ..
+            } => Message::Event(timestamp.into(), Event::parse(event, &data)),
             Wire {
                 error: Some(error), ..
             } => Message::Error(error.desc),
@@ -95,6 +114,7 @@ impl Event {
                 status: text("status"),
             },
             "VFIO_MIGRATION" => Event::VfioMigration {
+                device: text("device-id"),
                 state: text("device-state"),
             },
             "STOP" => Event::Stop,
@@ -110,8 +130,8 @@ impl Event {
 /// A connection to a QEMU.
 pub struct Qmp {
     stream: UnixStream,
-    messages: Receiver<(Instant, Result<Message>)>,
-    events: Vec<(Instant, Event)>,
+    messages: Receiver<Result<Message>>,
+    events: Vec<(Duration, Event)>,
 }
 
 impl Qmp {
@@ -142,10 +162,7 @@ impl Qmp {
         thread::spawn(move || {
             for line in reader.lines() {
                 let Ok(line) = line else { return };
-                if sender
-                    .send((Instant::now(), Message::parse(&line)))
-                    .is_err()
-                {
+                if sender.send(Message::parse(&line)).is_err() {
                     return;
                 }
             }
@@ -177,15 +194,33 @@ impl Qmp {
         }
     }
 
-    /// The events since the last call.
-    pub fn take_events(&mut self) -> Result<Vec<(Instant, Event)>> {
-        while let Ok((time, message)) = self.messages.try_recv() {
-            match message? {
-                Message::Event(event) => self.events.push((time, event)),
-                message => bail!("QEMU said unasked: {message:?}"),
-            }
+    /// The events since the last call, with the time that QEMU gives them, since the epoch.
+    pub fn take_events(&mut self) -> Result<Vec<(Duration, Event)>> {
+        while let Ok(message) = self.messages.try_recv() {
+            self.keep(message?)?;
         }
         Ok(std::mem::take(&mut self.events))
+    }
+
+    /// Waits for an event until `deadline`, unless there are some already.
+    pub fn wait_event(&mut self, deadline: Instant) -> Result<()> {
+        if !self.events.is_empty() {
+            return Ok(());
+        }
+        let rest = deadline.saturating_duration_since(Instant::now());
+        match self.messages.recv_timeout(rest) {
+            Ok(message) => self.keep(message?),
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            Err(RecvTimeoutError::Disconnected) => bail!("QEMU hung up"),
+        }
+    }
+
+    fn keep(&mut self, message: Message) -> Result<()> {
+        match message {
+            Message::Event(time, event) => self.events.push((time, event)),
+            message => bail!("QEMU said unasked: {message:?}"),
+        }
+        Ok(())
     }
 
     /// The next message that is no event.
@@ -193,8 +228,8 @@ impl Qmp {
         loop {
             let rest = deadline.saturating_duration_since(Instant::now());
             match self.messages.recv_timeout(rest) {
-                Ok((time, message)) => match message? {
-                    Message::Event(event) => self.events.push((time, event)),
+                Ok(message) => match message? {
+                    Message::Event(time, event) => self.events.push((time, event)),
                     message => return Ok(message),
                 },
                 Err(RecvTimeoutError::Timeout) => bail!(
@@ -214,6 +249,7 @@ mod tests {
     #[test]
     fn tells_messages_apart() {
         let parse = |line| Message::parse(line).unwrap();
+        let event = |event| Message::Event(Duration::ZERO, event);
         assert_eq!(
             parse(r#"{"QMP": {"version": {}, "capabilities": ["oob"]}}"#),
             Message::Greeting
@@ -224,21 +260,22 @@ mod tests {
             Message::Error("no".into())
         );
         assert_eq!(
-            parse(r#"{"timestamp": {"seconds": 1}, "event": "STOP"}"#),
-            Message::Event(Event::Stop)
+            parse(r#"{"timestamp": {"seconds": 1, "microseconds": 7}, "event": "STOP"}"#),
+            Message::Event(Duration::from_micros(1_000_007), Event::Stop)
         );
         assert_eq!(
             parse(
                 r#"{"event": "VFIO_MIGRATION",
                     "data": {"device-id": "vf", "device-state": "stop-copy"}}"#
             ),
-            Message::Event(Event::VfioMigration {
+            event(Event::VfioMigration {
+                device: "vf".into(),
                 state: "stop-copy".into()
             })
         );
         assert_eq!(
             parse(r#"{"event": "MIGRATION", "data": {"status": "active"}}"#),
-            Message::Event(Event::Migration {
+            event(Event::Migration {
                 status: "active".into()
             })
         );
@@ -247,7 +284,10 @@ mod tests {
     #[test]
     fn a_guest_that_resets_has_failed() {
         let message = Message::parse(r#"{"event": "RESET", "data": {"guest": true}}"#).unwrap();
-        assert!(matches!(message, Message::Event(Event::GuestFailed { .. })));
+        assert!(matches!(
+            message,
+            Message::Event(_, Event::GuestFailed { .. })
+        ));
     }
 
     #[test]

@@ -15,9 +15,23 @@ const DIRECTORY: &str = "/sys/kernel/debug/vifa";
 
 /// A copy of the region: one moment.
 pub struct Region {
+    /// What the function is.
     pub identity: Identity,
     /// What the last error was about; empty without one.
     pub error: String,
+    /// What its log came to since its driver was bound.
+    pub log: Log,
+}
+
+/// What a log of writes to guest memory came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Log {
+    /// Reports that were asked for.
+    pub reports: u64,
+    /// Bytes reported dirty.
+    pub dirty_bytes: u64,
+    /// Reports of more than was written.
+    pub lost: u64,
 }
 
 impl Region {
@@ -36,9 +50,22 @@ impl Region {
         let text =
             &bytes[offset_of!(hw::vifa_region, error_text)..][..hw::VIFA_REGION_TEXT as usize];
         let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+        let number = |offset: usize| {
+            let bytes = bytes[offset..offset + 8].try_into();
+            u64::from_le_bytes(bytes.expect("as many bytes as there are in a u64"))
+        };
+        ensure!(
+            bytes.len() >= size_of::<hw::vifa_region>(),
+            "the region says nothing of the log"
+        );
         Ok(Self {
             identity,
             error: String::from_utf8_lossy(text).into_owned(),
+            log: Log {
+                reports: number(offset_of!(hw::vifa_region, log_reports)),
+                dirty_bytes: number(offset_of!(hw::vifa_region, log_dirty_bytes)),
+                lost: number(offset_of!(hw::vifa_region, log_lost)),
+            },
         })
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The physical function's register file, as far as a test makes the device claim what is not so.
+//! The physical function's register file, as far as a test makes the device fail, or claim what is
+//! not so.
 
 use std::fs::{self, OpenOptions};
 use std::os::fd::AsRawFd;
@@ -53,6 +54,27 @@ impl Location {
         }
         None
     }
+}
+
+/// A fault, as `vifa_fault.h` has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fault {
+    /// `VIFA_FAULT_*`: what happens.
+    pub kind: u32,
+    /// The virtual function's index, or `VIFA_FAULT_ANY_VF`.
+    pub vf: u32,
+    /// `VIFA_MAILBOX_ID_CONTROL` or `_DATA`; 0: both.
+    pub frame: u32,
+    /// Of which command; 0: of each.
+    pub opcode: u32,
+    /// What this means depends on the kind.
+    pub value: u64,
+    /// Bytes of a patch.
+    pub offset: u32,
+    /// How many they are.
+    pub width: u32,
+    /// How often, or `VIFA_FAULT_ALWAYS`.
+    pub count: u32,
 }
 
 /// The layer frame, in which the fault slots are.
@@ -126,29 +148,55 @@ impl RegisterFile {
             "{} patches do not fit in {SLOTS_EACH} fault slots",
             patches.len()
         );
-        for slot in slots.clone() {
-            self.write(slot_register(slot, hw::VIFA_FAULT_COUNT), 0);
-        }
+        slots.clone().for_each(|slot| self.disarm(slot));
         for (slot, patch) in slots.zip(patches) {
-            for (register, value) in [
-                (hw::VIFA_FAULT_KIND, hw::VIFA_FAULT_PATCH),
-                (hw::VIFA_FAULT_VF, vf),
-                (hw::VIFA_FAULT_FRAME, hw::VIFA_MAILBOX_ID_CONTROL),
-                (hw::VIFA_FAULT_OPCODE, hw::VIFA_CONTROL_IDENTIFY),
-                (hw::VIFA_FAULT_VALUE_LOW, patch.value as u32),
-                (hw::VIFA_FAULT_VALUE_HIGH, (patch.value >> 32) as u32),
-                (hw::VIFA_FAULT_OFFSET, patch.offset as u32),
-                (hw::VIFA_FAULT_WIDTH, size_of_val(&patch.value) as u32),
-                (hw::VIFA_FAULT_COUNT, hw::VIFA_FAULT_ALWAYS),
-            ] {
-                self.write(slot_register(slot, register), value);
-            }
-            ensure!(
-                self.read(slot_register(slot, hw::VIFA_FAULT_COUNT)) == hw::VIFA_FAULT_ALWAYS,
-                "the device does not take {patch:?}"
-            );
+            self.arm(
+                slot,
+                &Fault {
+                    kind: hw::VIFA_FAULT_PATCH,
+                    vf,
+                    frame: hw::VIFA_MAILBOX_ID_CONTROL,
+                    opcode: hw::VIFA_CONTROL_IDENTIFY,
+                    value: patch.value,
+                    offset: patch.offset as u32,
+                    width: size_of_val(&patch.value) as u32,
+                    count: hw::VIFA_FAULT_ALWAYS,
+                },
+            )?;
         }
         Ok(())
+    }
+
+    /// Has `fault` happen from now on, which takes the `slot`.
+    pub fn arm(&self, slot: u32, fault: &Fault) -> Result<()> {
+        for (register, value) in [
+            (hw::VIFA_FAULT_KIND, fault.kind),
+            (hw::VIFA_FAULT_VF, fault.vf),
+            (hw::VIFA_FAULT_FRAME, fault.frame),
+            (hw::VIFA_FAULT_OPCODE, fault.opcode),
+            (hw::VIFA_FAULT_VALUE_LOW, fault.value as u32),
+            (hw::VIFA_FAULT_VALUE_HIGH, (fault.value >> 32) as u32),
+            (hw::VIFA_FAULT_OFFSET, fault.offset),
+            (hw::VIFA_FAULT_WIDTH, fault.width),
+            (hw::VIFA_FAULT_COUNT, fault.count),
+        ] {
+            self.write(slot_register(slot, register), value);
+        }
+        ensure!(
+            self.read(slot_register(slot, hw::VIFA_FAULT_COUNT)) == fault.count,
+            "the device does not take {fault:?}"
+        );
+        Ok(())
+    }
+
+    /// Has the fault in `slot` happen no more.
+    pub fn disarm(&self, slot: u32) {
+        self.write(slot_register(slot, hw::VIFA_FAULT_COUNT), 0);
+    }
+
+    /// How often the fault in `slot` has happened since it was armed.
+    pub fn fired(&self, slot: u32) -> u32 {
+        self.read(slot_register(slot, hw::VIFA_FAULT_FIRED))
     }
 }
 

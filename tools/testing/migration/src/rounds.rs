@@ -1,23 +1,54 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Migrations back and forth, over a connection and at last by way of a file.
+//! What `make test` takes the time for: one machine that goes back and forth, each time by another
+//! way, and is compared each time; some migrations that are broken off; one that loses pages.
 
 use std::fs;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{ensure, Context, Result};
 
-use crate::migration::Guest;
-use crate::style::{mebibytes, seconds};
+use vifa_migrate::guest::Guest;
+use vifa_migrate::hw;
+use vifa_migrate::interruption::{Ending, Interruption, Moment, Phase};
+use vifa_migrate::migration::{Multifd, Plan};
+use vifa_migrate::register_file::{Fault, RegisterFile};
+use vifa_migrate::scratch::Scratch;
+use vifa_migrate::sriov::{Function, Host};
+use vifa_migrate::style::{mebibytes, seconds};
+use vifa_migrate::vmm::{Backend, Passthrough, Role};
+
 use crate::tap::Tap;
-use crate::{prepare, Options, Scratch};
+use crate::{prepare, Options};
 
-/// Migrates `rounds` times over a connection, and once by a file; whether all went well.
-pub fn run(options: &Options, rounds: u32) -> Result<bool> {
-    // Beside the rounds: the guest's start, the file, the workload's end, and a test of the workload.
-    let mut tap = Tap::plan(rounds + 4);
+/// The ways that the rounds take turns in; the first is QEMU's default.
+const WAYS: [(Backend, Multifd); 4] = [
+    (Backend::Container, Multifd::Off),
+    (Backend::Iommufd, Multifd::All),
+    (Backend::Container, Multifd::All),
+    (Backend::Iommufd, Multifd::Off),
+];
+
+const INTERRUPTIONS: [(Interruption, Phase); 4] = [
+    (Interruption::Cancel, Phase::LaterRounds),
+    (Interruption::Death, Phase::LaterRounds),
+    (Interruption::Cancel, Phase::Stopped),
+    (Interruption::Death, Phase::LastRound),
+];
+
+/// A log that loses pages loses one in so many.
+const DROPPED: u64 = 10;
+
+/// The slot of the fault; the compatibility tests use the first.
+pub(crate) const SLOT: u32 = 15;
+
+/// Runs it all; whether all went well.
+pub fn run(options: &Options, rounds: u32, devices: usize) -> Result<bool> {
+    // Beside these: the guest's start, the lost pages, the file, the workload's end, and a test of
+    // the workload.
+    let mut tap = Tap::plan(rounds + INTERRUPTIONS.len() as u32 + 5);
     let begin = Instant::now();
-    let result = migrate(options, rounds, &mut tap);
+    let result = migrate(options, rounds, devices, &mut tap);
     if let Err(error) = &result {
         tap.fail(&format!("{error:#}"));
     }
@@ -25,33 +56,45 @@ pub fn run(options: &Options, rounds: u32) -> Result<bool> {
     Ok(tap.finish())
 }
 
-fn migrate(options: &Options, rounds: u32, tap: &mut Tap) -> Result<()> {
+fn migrate(options: &Options, rounds: u32, devices: usize, tap: &mut Tap) -> Result<()> {
     let machine = options.machine()?;
     let plan = options.plan();
     let scratch = Scratch::new()?;
-    let (host, version) = prepare(options, &machine)?;
+    let (host, version) = prepare(options, &machine, 2 * devices)?;
     tap.note(&version);
-    let mut functions = host.virtuals.iter().cycle();
-    let mut next = || functions.next().expect("there are virtual functions");
+    let mut turns = Turns::new(&host, devices);
 
-    let mut guest = Guest::start(&machine, next(), scratch.path())?;
+    let first = turns.next(Backend::Container);
+    let mut guest = Guest::start(&machine, &first, scratch.path(), "vm")?;
     guest.boot()?;
-    tap.pass(&format!("guest runs with {}", guest.function()));
-    for round in 1..=rounds {
-        let (from, to) = (guest.function().clone(), next());
-        let vmm = guest.destination(to)?;
+    tap.pass(&format!("guest runs with {}", guest.passthrough()));
+    for (round, (backend, multifd)) in (1..=rounds).zip(WAYS.iter().cycle()) {
+        let plan = Plan {
+            multifd: *multifd,
+            ..plan
+        };
+        let name = format!("round {round}: {} to", guest.passthrough());
+        let to = turns.next(*backend);
+        let vmm = guest.destination(&to, Role::ReceivePaused)?;
         let outcome = guest.migrate(vmm, &plan, &mut |_| ())?;
         outcome.check_states()?;
-        tap.pass(&format!("round {round}: {from} to {to}"));
+        outcome.trace.check(devices)?;
+        tap.pass(&format!("{name} {to}, {multifd}"));
         tap.note(&outcome.to_string());
     }
+    for (interruption, phase) in INTERRUPTIONS {
+        let to = turns.other(guest.functions());
+        interrupt(&mut guest, &to, &plan, interruption, phase, tap)?;
+    }
+    lose_pages(&host, &mut guest, &mut turns, &plan, tap)?;
 
-    let (from, to) = (guest.function().clone(), next());
+    let to = turns.next(Backend::Container);
+    let name = format!("by a file: {} to {to}", guest.passthrough());
     let file = scratch.path().join("machine");
-    let vmm = guest.destination(to)?;
+    let vmm = guest.destination(&to, Role::Receive)?;
     let outcome = guest.migrate_by_file(vmm, &file, &plan, &mut |_| ())?;
     outcome.check_states()?;
-    tap.pass(&format!("by a file: {from} to {to}"));
+    tap.pass(&name);
     tap.note(&outcome.to_string());
     tap.note(&format!("file {}", mebibytes(fs::metadata(&file)?.len())));
 
@@ -67,4 +110,109 @@ fn migrate(options: &Options, rounds: u32, tap: &mut Tap) -> Result<()> {
     guest.tamper()?;
     tap.pass("the workload notices a single wrong bit");
     guest.quit()
+}
+
+/// The functions that a machine has in turn.
+pub(crate) struct Turns<'a> {
+    sides: [&'a [Function]; 2],
+    next: usize,
+}
+
+impl<'a> Turns<'a> {
+    /// The first `devices` functions of the host, and the next.
+    pub(crate) fn new(host: &'a Host, devices: usize) -> Self {
+        let (first, second) = host.virtuals.split_at(devices);
+        Self {
+            sides: [first, &second[..devices]],
+            next: 0,
+        }
+    }
+
+    /// The functions that the machine does not have.
+    pub(crate) fn next(&mut self, backend: Backend) -> Passthrough {
+        let side = self.sides[self.next];
+        self.next = 1 - self.next;
+        Passthrough {
+            backend,
+            ..Passthrough::new(side)
+        }
+    }
+
+    /// As [`Self::next`], for a destination that the machine does not stay at; it has `taken`.
+    pub(crate) fn other(&self, taken: &[Function]) -> Passthrough {
+        let other = self.sides.iter().find(|side| **side != taken);
+        Passthrough::new(other.copied().unwrap_or_default())
+    }
+}
+
+/// Breaks a migration off, in a phase before which the machine is not given away.
+fn interrupt(
+    guest: &mut Guest,
+    to: &Passthrough,
+    plan: &Plan,
+    interruption: Interruption,
+    phase: Phase,
+    tap: &mut Tap,
+) -> Result<()> {
+    let name = format!("{interruption} {phase}: the machine goes on");
+    let plan = Plan {
+        // Lasts until somebody comes.
+        live: if phase == Phase::LaterRounds {
+            Duration::from_secs(3600)
+        } else {
+            plan.live
+        },
+        ..*plan
+    };
+    let vmm = guest.destination(to, Role::Receive)?;
+    let interrupted = guest
+        .interrupt(vmm, &plan, interruption, Moment::In(phase))
+        .with_context(|| name.clone())?;
+    ensure!(
+        interrupted.ending == Ending::Stayed,
+        "{name}: it did not stay, {interrupted}"
+    );
+    tap.pass(&name);
+    tap.note(&interrupted.to_string());
+    Ok(())
+}
+
+/// Has the devices' logs lose pages: the comparison has to find that out.
+fn lose_pages(
+    host: &Host,
+    guest: &mut Guest,
+    turns: &mut Turns,
+    plan: &Plan,
+    tap: &mut Tap,
+) -> Result<()> {
+    let registers = RegisterFile::map(&host.physical)?
+        .context("the device has no fault slots: it needs fault-injection=on")?;
+    registers.arm(
+        SLOT,
+        &Fault {
+            kind: hw::VIFA_FAULT_LOG_DROP,
+            vf: hw::VIFA_FAULT_ANY_VF,
+            value: DROPPED,
+            count: hw::VIFA_FAULT_ALWAYS,
+            ..Fault::default()
+        },
+    )?;
+    let to = turns.other(guest.functions());
+    let vmm = guest.destination(&to, Role::ReceivePaused)?;
+    let compared = guest.send_and_return(vmm, plan);
+    let dropped = registers.fired(SLOT);
+    registers.disarm(SLOT);
+    let error = match compared? {
+        Ok(comparison) => {
+            anyhow::bail!("{dropped} pages were not logged, and nobody noticed: {comparison}")
+        }
+        Err(error) => format!("{error:#}"),
+    };
+    ensure!(
+        error.contains("pages of memory are not what they were"),
+        "not the lost pages were found: {error}"
+    );
+    tap.pass("pages that are not logged are missed");
+    tap.note(&format!("{dropped} pages were not logged: {error}"));
+    Ok(())
 }

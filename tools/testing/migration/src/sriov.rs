@@ -29,7 +29,6 @@ impl fmt::Display for Function {
 
 impl Function {
     /// The function whose directory in sysfs this is.
-    #[cfg(test)]
     pub fn at(path: &str) -> Self {
         Self(PathBuf::from(path))
     }
@@ -95,6 +94,7 @@ fn write(path: &Path, value: &str) -> Result<()> {
 
 /// The host's side of an SR-IOV device, with virtual functions that are ours.
 pub struct Host {
+    /// The physical function.
     pub physical: Function,
     /// The virtual functions, bound to the driver.
     pub virtuals: Vec<Function>,

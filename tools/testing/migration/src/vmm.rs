@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The distribution's unmodified QEMU, with one virtual function passed through.
+//! The distribution's unmodified QEMU, with virtual functions passed through.
+//!
+//! The devices are given to it as anybody would give them, with QEMU's own defaults: nothing tells it
+//! that they can be migrated, nor how. What it does with them it tells in its trace ([`crate::trace`]).
 
-use std::fs::File;
+use std::env;
+use std::fmt;
+use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +22,13 @@ use crate::console::Output;
 use crate::processor;
 use crate::qmp::Qmp;
 use crate::sriov::Function;
+use crate::trace::{self, Trace};
+
+/// The distribution's QEMU.
+pub const QEMU: &str = "qemu-system-x86_64";
+
+/// Memory of a virtual machine, in MiB, unless somebody wants another.
+pub const MEMORY: u32 = 128;
 
 /// How long QEMU may take to end when it is told to.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -24,11 +36,105 @@ const QUIT_TIMEOUT: Duration = Duration::from_secs(30);
 /// QEMU's machine, without what the firmware would look for and the guest has no use for.
 const MACHINE: &str = "q35,sata=off,smbus=off,i8042=off,vmport=off";
 
+/// By which of VFIO's ways a device reaches QEMU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// By its group, in a container.
+    #[default]
+    Container,
+    /// By its own file, with an iommufd.
+    Iommufd,
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Container => "container",
+            Self::Iommufd => "iommufd",
+        })
+    }
+}
+
+/// What a QEMU is given of this machine's: virtual functions, in the order of the guest's devices.
+#[derive(Clone, Debug, Default)]
+pub struct Passthrough {
+    /// The functions.
+    pub functions: Vec<Function>,
+    /// How QEMU gets them.
+    pub backend: Backend,
+}
+
+impl Passthrough {
+    /// These functions, by way of the container.
+    pub fn new(functions: &[Function]) -> Self {
+        Self {
+            functions: functions.to_vec(),
+            backend: Backend::default(),
+        }
+    }
+
+    /// What QEMU calls the device with this number.
+    pub fn id(number: usize) -> String {
+        format!("vf{number}")
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        let mut arguments = Vec::new();
+        if self.backend == Backend::Iommufd {
+            arguments.extend(["-object", "iommufd,id=iommufd"].map(str::to_owned));
+        }
+        for (number, function) in self.functions.iter().enumerate() {
+            let backend = match self.backend {
+                Backend::Container => "",
+                Backend::Iommufd => ",iommufd=iommufd",
+            };
+            arguments.push("-device".to_owned());
+            // What it says of migrations it says to a tool that asks, and the functions have no ROM.
+            arguments.push(format!(
+                "vfio-pci,id={},host={function}{backend},migration-events=on,rombar=0",
+                Self::id(number)
+            ));
+        }
+        arguments
+    }
+}
+
+impl fmt::Display for Passthrough {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let functions: Vec<_> = self.functions.iter().map(Function::address).collect();
+        write!(f, "{} ({})", functions.join(" "), self.backend)
+    }
+}
+
+/// What a QEMU is started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// To boot a guest.
+    Boot,
+    /// To take a guest from elsewhere and run it.
+    Receive,
+    /// To take a guest from elsewhere and let it stand until it is told to run.
+    ReceivePaused,
+}
+
+impl Role {
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Boot => &[],
+            Self::Receive => &["-incoming", "defer"],
+            Self::ReceivePaused => &["-incoming", "defer", "-S"],
+        }
+    }
+}
+
 /// What every virtual machine here is like; source and destination must be the same.
 #[derive(Clone, Debug)]
 pub struct Machine {
+    /// The program.
     pub qemu: PathBuf,
+    /// The guest's kernel: a bzImage, or a vmlinux with the PVH entry point.
     pub kernel: PathBuf,
+    /// The guest's initramfs, as build-guest packs it.
     pub initramfs: PathBuf,
     /// Memory in MiB.
     pub memory: u32,
@@ -37,6 +143,24 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// The machine that the environment of the SR-IOV host names: 128 MiB of memory, and the guest
+    /// of `VIFA_GUEST_KERNEL` and `VIFA_GUEST_INITRAMFS`.
+    pub fn from_environment() -> Result<Self> {
+        let path = |name| {
+            let path = env::var_os(name).with_context(|| format!("{name} names no guest"))?;
+            Ok::<_, anyhow::Error>(PathBuf::from(path))
+        };
+        let machine = Self {
+            qemu: PathBuf::from(QEMU),
+            kernel: path("VIFA_GUEST_KERNEL")?,
+            initramfs: path("VIFA_GUEST_INITRAMFS")?,
+            memory: MEMORY,
+            append: None,
+        };
+        machine.check()?;
+        Ok(machine)
+    }
+
     /// Checks that everything is there before anything is started.
     pub fn check(&self) -> Result<()> {
         for (what, path) in [("kernel", &self.kernel), ("initramfs", &self.initramfs)] {
@@ -65,18 +189,19 @@ impl Machine {
         Ok(text.lines().next().unwrap_or_default().to_owned())
     }
 
-    fn arguments(&self, function: &Function, socket: &Path) -> Vec<String> {
-        let mut kernel = format!("console=ttyS0 loglevel=5 {}", processor::clock());
+    fn arguments(&self, passthrough: &Passthrough, files: &Files) -> Vec<String> {
+        let mut kernel = format!(
+            "console=ttyS0 loglevel=5 VIFA_DEVICES={} {}",
+            passthrough.functions.len(),
+            processor::clock()
+        );
         if let Some(append) = &self.append {
             kernel += " ";
             kernel += append;
         }
-        let device = format!(
-            "vfio-pci,id=vf,host={function},enable-migration=on,migration-events=on,rombar=0"
-        );
-        let qmp = format!("unix:{},server=on,wait=off", socket.display());
+        let qmp = format!("unix:{},server=on,wait=off", files.socket.display());
         let memory = self.memory.to_string();
-        [
+        let mut arguments = [
             "-nodefaults",
             "-no-user-config",
             "-no-reboot",
@@ -94,53 +219,70 @@ impl Machine {
             &self.initramfs.to_string_lossy(),
             "-append",
             &kernel,
-            "-device",
-            &device,
             "-serial",
             "stdio",
             "-qmp",
             &qmp,
+            "-D",
+            &files.trace.to_string_lossy(),
         ]
         .map(str::to_owned)
-        .to_vec()
+        .to_vec();
+        for event in trace::EVENTS {
+            arguments.extend(["-trace".to_owned(), event.to_owned()]);
+        }
+        arguments.extend(passthrough.arguments());
+        arguments
     }
+}
+
+/// The files that a QEMU has to itself.
+#[derive(Debug)]
+struct Files {
+    socket: PathBuf,
+    errors: PathBuf,
+    trace: PathBuf,
 }
 
 /// A running QEMU. It ends when this is dropped, or when this process dies.
 pub struct Vmm {
     child: Child,
     keyboard: ChildStdin,
-    errors: PathBuf,
-    socket: PathBuf,
+    files: Files,
     output: Option<Output>,
     qmp: Option<Qmp>,
-    /// The virtual function that its guest has.
-    pub function: Function,
+    trace_start: u64,
+    /// What its guest has of this machine's.
+    pub passthrough: Passthrough,
+    /// What it was started for.
+    pub role: Role,
 }
 
 impl Vmm {
-    /// Starts QEMU with a guest that boots, or that is to come from elsewhere. `name` tells its
-    /// files in `directory` from another's.
+    /// Starts QEMU. `name` tells its files in `directory` from another's.
     pub fn start(
         machine: &Machine,
-        function: &Function,
+        passthrough: &Passthrough,
         directory: &Path,
         name: &str,
-        incoming: bool,
+        role: Role,
     ) -> Result<Self> {
-        let socket = directory.join(format!("{name}.qmp"));
-        let errors = directory.join(format!("{name}.stderr"));
-        let mut arguments = machine.arguments(function, &socket);
-        if incoming {
-            arguments.extend(["-incoming", "defer"].map(str::to_owned));
-        }
+        let file = |suffix| directory.join(format!("{name}.{suffix}"));
+        let files = Files {
+            socket: file("qmp"),
+            errors: file("stderr"),
+            trace: file("trace"),
+        };
+        let errors =
+            File::create(&files.errors).with_context(|| format!("{}", files.errors.display()))?;
         let parent = std::process::id();
         let mut command = Command::new(&machine.qemu);
         command
-            .args(arguments)
+            .args(machine.arguments(passthrough, &files))
+            .args(role.arguments())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(File::create(&errors).with_context(|| format!("{}", errors.display()))?)
+            .stderr(errors)
             .process_group(0);
         // SAFETY: The closure makes system calls only, which are safe between fork and exec.
         unsafe {
@@ -162,11 +304,12 @@ impl Vmm {
         Ok(Self {
             child,
             keyboard,
-            errors,
-            socket,
+            files,
             output: Some(Output::new(screen)),
             qmp: None,
-            function: function.clone(),
+            trace_start: 0,
+            passthrough: passthrough.clone(),
+            role,
         })
     }
 
@@ -179,8 +322,8 @@ impl Vmm {
     pub fn qmp(&mut self) -> Result<&mut Qmp> {
         if self.qmp.is_none() {
             let child = &mut self.child;
-            let errors = &self.errors;
-            let qmp = Qmp::connect(&self.socket, || alive(child, errors))?;
+            let errors = &self.files.errors;
+            let qmp = Qmp::connect(&self.files.socket, || alive(child, errors))?;
             self.qmp = Some(qmp);
         }
         self.qmp.as_mut().context("no connection to QEMU")
@@ -188,7 +331,30 @@ impl Vmm {
 
     /// Says why QEMU has ended, if it has.
     pub fn alive(&mut self) -> Result<()> {
-        alive(&mut self.child, &self.errors)
+        alive(&mut self.child, &self.files.errors)
+    }
+
+    /// The number of its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Has [`Self::trace`] begin here.
+    pub fn begin_trace(&mut self) {
+        // QEMU makes the file when it has something to write.
+        self.trace_start = fs::metadata(&self.files.trace).map_or(0, |file| file.len());
+    }
+
+    /// What it has done with its devices since [`Self::begin_trace`].
+    pub fn trace(&self) -> Result<Trace> {
+        Trace::read(&self.files.trace, self.trace_start)
+    }
+
+    /// Kills QEMU where it stands.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill().context("killing QEMU")?;
+        self.child.wait().context("waiting for QEMU")?;
+        Ok(())
     }
 
     /// Types a line on the guest's console.
@@ -205,7 +371,7 @@ impl Vmm {
                 ensure!(
                     status.success(),
                     "QEMU ended with {status}: {}",
-                    said(&self.errors)
+                    said(&self.files.errors)
                 );
                 return Ok(());
             }
@@ -219,7 +385,7 @@ impl Vmm {
 
     /// What QEMU wrote to its standard error.
     pub fn errors(&self) -> String {
-        said(&self.errors)
+        said(&self.files.errors)
     }
 }
 
@@ -243,7 +409,7 @@ fn ended(status: ExitStatus, errors: &Path) -> anyhow::Error {
 }
 
 fn said(errors: &Path) -> String {
-    match std::fs::read_to_string(errors) {
+    match fs::read_to_string(errors) {
         Ok(text) if text.trim().is_empty() => "it said nothing".to_owned(),
         Ok(text) => text.trim().to_owned(),
         Err(error) => format!("what it said cannot be read: {error}"),

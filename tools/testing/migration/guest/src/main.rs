@@ -2,25 +2,29 @@
 
 //! The first and only process of the virtual machine that is migrated.
 //!
-//! It loads the driver of the reference device, starts the driver's workload and then tells the
-//! serial console several times a second how the workload goes. It knows nothing of migration.
+//! It loads the driver of the reference device, starts the driver's workload on each device and then
+//! tells the serial console several times a second how the workloads go. It knows nothing of
+//! migration. How many devices there are, the kernel's command line tells: `VIFA_DEVICES=2`, by
+//! default one.
 //!
 //! What it says are lines of `vifa: ` and a JSON object with a member `event`:
 //!
-//! - `ready`: the driver is bound and the workload about to run;
-//! - `progress`: `sequence` counts these lines, `workload` is what the driver reports;
-//! - `finished`: a run of the workload has ended; `error` is null or says why it failed, `workload`
-//!   is final;
+//! - `ready`: the driver is bound and the workloads are about to run;
+//! - `progress`: `sequence` counts these lines, `workloads` is what the driver reports for each
+//!   device, in the order of their addresses;
+//! - `finished`: the runs of all workloads have ended; `error` is null or says why one failed,
+//!   `workloads` is final;
 //! - `failed`: there is no workload; `error` says why.
 //!
-//! What it obeys are lines on the console: `stop` ends the run, `run` begins another, and `tamper`
-//! changes a bit that the run has to find wrong.
+//! What it obeys are lines on the console: `stop` ends the runs, `run` begins others, with the
+//! settings that follow the word, and `tamper` changes a bit that the first run has to find wrong.
 
+use std::env;
 use std::ffi::CString;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -32,7 +36,8 @@ const CLASS: &str = "0x120000";
 const DEVICES: &str = "/sys/bus/pci/devices";
 const PROBE: &str = "/sys/bus/pci/drivers_probe";
 const DEBUGFS: &str = "/sys/kernel/debug";
-const WORKLOADS: &str = "/sys/kernel/debug/vifa_reference";
+/// What begins the name of each device's directory there.
+const WORKLOAD: &str = "vifa_reference-";
 
 /// Between two lines of progress.
 const PERIOD: Duration = Duration::from_millis(250);
@@ -56,6 +61,7 @@ fn main() -> ! {
 /// Something to act upon.
 enum Event {
     Line(String),
+    /// One workload's run.
     Ended(io::Result<()>),
 }
 
@@ -66,7 +72,7 @@ fn run() -> Result<(), String> {
     mount("debugfs", DEBUGFS)?;
     load(MODULE)?;
     bind_foreign()?;
-    let workload = find_workload()?;
+    let workloads = find_workloads(expected_devices()?)?;
     say(r#"{"event":"ready"}"#);
 
     let (sender, events) = mpsc::channel();
@@ -79,52 +85,78 @@ fn run() -> Result<(), String> {
         }
     });
 
-    let begin = || {
-        let (run, sender) = (workload.join("run"), sender.clone());
-        // The write takes as long as the run.
-        thread::spawn(move || sender.send(Event::Ended(fs::write(run, "\n"))));
+    let begin = |settings: &str| {
+        for workload in &workloads {
+            let (run, sender) = (workload.join("run"), sender.clone());
+            let settings = format!("{settings}\n");
+            // The write takes as long as the run.
+            thread::spawn(move || sender.send(Event::Ended(fs::write(run, settings))));
+        }
     };
-    let tell = |file: &str| {
+    let tell = |workload: &Path, file: &str| {
         let path = workload.join(file);
         fs::write(&path, "\n").map_err(|error| format!("{}: {error}", path.display()))
     };
-    let progress = || {
-        let path = workload.join("progress");
-        fs::read_to_string(&path)
-            .map(|text| text.trim().to_owned())
-            .map_err(|error| format!("{}: {error}", path.display()))
-    };
 
-    begin();
+    begin("");
     let mut sequence = 0u64;
+    let mut ended = 0;
+    let mut failure = None;
     loop {
         match events.recv_timeout(PERIOD) {
             Err(RecvTimeoutError::Timeout) => {
                 say(&format!(
-                    r#"{{"event":"progress","sequence":{sequence},"workload":{}}}"#,
-                    progress()?
+                    r#"{{"event":"progress","sequence":{sequence},"workloads":{}}}"#,
+                    progress(&workloads)?
                 ));
                 sequence += 1;
             }
             Err(RecvTimeoutError::Disconnected) => return Err("nobody is left to listen".into()),
-            Ok(Event::Line(line)) => match line.trim() {
-                "run" => begin(),
-                "stop" => tell("stop")?,
-                "tamper" => tell("tamper")?,
+            Ok(Event::Line(line)) => match line.trim().split_once(' ').unwrap_or((line.trim(), ""))
+            {
+                ("run", settings) => begin(settings),
+                ("stop", _) => {
+                    for workload in &workloads {
+                        tell(workload, "stop")?;
+                    }
+                }
+                ("tamper", _) => {
+                    if let Some(first) = workloads.first() {
+                        tell(first, "tamper")?;
+                    }
+                }
                 _ => (),
             },
             Ok(Event::Ended(result)) => {
-                let error = match result {
-                    Ok(()) => "null".to_owned(),
-                    Err(error) => format!(r#""{}""#, escape(&error.to_string())),
+                ended += 1;
+                failure = failure.or(result.err());
+                if ended < workloads.len() {
+                    continue;
+                }
+                ended = 0;
+                let error = match failure.take() {
+                    None => "null".to_owned(),
+                    Some(error) => format!(r#""{}""#, escape(&error.to_string())),
                 };
                 say(&format!(
-                    r#"{{"event":"finished","error":{error},"workload":{}}}"#,
-                    progress()?
+                    r#"{{"event":"finished","error":{error},"workloads":{}}}"#,
+                    progress(&workloads)?
                 ));
             }
         }
     }
+}
+
+/// What the driver reports of each workload, as a JSON array.
+fn progress(workloads: &[PathBuf]) -> Result<String, String> {
+    let mut reports = Vec::new();
+    for workload in workloads {
+        let path = workload.join("progress");
+        let text =
+            fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        reports.push(text.trim().to_owned());
+    }
+    Ok(format!("[{}]", reports.join(",")))
 }
 
 /// Writes one line to the console, by one call, so that nothing gets in between.
@@ -210,19 +242,36 @@ fn bind_foreign() -> Result<(), String> {
     Ok(())
 }
 
-/// The debugfs directory of the first device that the driver is bound to.
-fn find_workload() -> Result<PathBuf, String> {
+/// How many devices this machine was given: what the kernel does not know of its command line, it
+/// hands on as environment.
+fn expected_devices() -> Result<usize, String> {
+    match env::var("VIFA_DEVICES") {
+        Ok(number) => number
+            .parse()
+            .map_err(|error| format!("VIFA_DEVICES={number}: {error}")),
+        Err(_) => Ok(1),
+    }
+}
+
+/// The debugfs directories of the `number` devices that the driver is bound to.
+fn find_workloads(number: usize) -> Result<Vec<PathBuf>, String> {
     let deadline = Instant::now() + PROBE_TIMEOUT;
     loop {
-        let found = fs::read_dir(WORKLOADS)
-            .ok()
-            .and_then(|mut entries| entries.next())
-            .and_then(Result::ok);
-        if let Some(entry) = found {
-            return Ok(entry.path());
+        let entries = fs::read_dir(DEBUGFS).map_err(|error| format!("{DEBUGFS}: {error}"))?;
+        let mut found: Vec<_> = entries
+            .map_while(Result::ok)
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(WORKLOAD))
+            .map(|entry| entry.path())
+            .collect();
+        if found.len() == number {
+            found.sort();
+            return Ok(found);
         }
         if Instant::now() > deadline {
-            return Err("the driver is bound to no device".into());
+            return Err(format!(
+                "the driver is bound to {} devices, not to {number}",
+                found.len()
+            ));
         }
         thread::sleep(Duration::from_millis(10));
     }

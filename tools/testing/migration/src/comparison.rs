@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A virtual machine that stands in two QEMUs, where it has left and where it has arrived: its
+//! whole memory and each of its devices have to be the same.
+//!
+//! Nothing of the machine has part in this, and nothing of what moved it: QEMU writes down the
+//! memory of both, and each device is saved once more where it is, from the beginning. Its stream
+//! tells what its local memory holds, and where, and its control plane.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{bail, ensure, Context, Result};
+use serde_json::json;
+
+use crate::hw;
+use crate::style::mebibytes;
+use crate::vfio::Device;
+use crate::vmm::Vmm;
+
+/// What is compared as one.
+const PAGE: usize = 4096;
+
+/// Bytes of memory that are compared at a time.
+const CHUNK: usize = 256 * PAGE;
+
+/// How many places of a difference are told.
+const PLACES: usize = 4;
+
+/// What was found to be the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Comparison {
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Bytes of local memory that hold data, of all devices.
+    pub local: u64,
+    /// Devices.
+    pub devices: usize,
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} of memory and {} of local memory of {} devices are the same",
+            mebibytes(self.memory),
+            mebibytes(self.local),
+            self.devices
+        )
+    }
+}
+
+impl Comparison {
+    /// Compares all `memory` bytes, and all devices. The machine stands in both QEMUs; files are
+    /// made in `directory`, and removed.
+    ///
+    /// # Errors
+    ///
+    /// When anything differs.
+    pub fn of(
+        source: &mut Vmm,
+        destination: &mut Vmm,
+        memory: u64,
+        directory: &Path,
+    ) -> Result<Self> {
+        let left = Dump::make(source, memory, directory, "left")?;
+        let arrived = Dump::make(destination, memory, directory, "arrived")?;
+        let differences = compare_files(&left.0, &arrived.0, memory)?;
+        ensure!(
+            differences.is_empty(),
+            "{} of {} pages of memory are not what they were: {}",
+            differences.len(),
+            memory / PAGE as u64,
+            places(&differences)
+        );
+
+        let functions =
+            [source, destination].map(|vmm| (vmm.process(), &vmm.passthrough.functions));
+        let [(left, sources), (arrived, destinations)] = functions;
+        let mut local = 0;
+        for (source, destination) in sources.iter().zip(destinations) {
+            let left = Contents::parse(&Device::of(left, source)?.save()?)
+                .with_context(|| format!("what {source} saves"))?;
+            let arrived = Contents::parse(&Device::of(arrived, destination)?.save()?)
+                .with_context(|| format!("what {destination} saves"))?;
+            left.compare(&arrived)
+                .with_context(|| format!("{source} and {destination}"))?;
+            local += left.bytes();
+        }
+        Ok(Self {
+            memory,
+            local,
+            devices: sources.len(),
+        })
+    }
+}
+
+/// The memory of a virtual machine in a file, which is removed at the end.
+struct Dump(PathBuf);
+
+impl Dump {
+    fn make(vmm: &mut Vmm, size: u64, directory: &Path, name: &str) -> Result<Self> {
+        let dump = Self(directory.join(format!("{name}-{}", vmm.process())));
+        vmm.qmp()?.execute(
+            "pmemsave",
+            json!({ "val": 0, "size": size, "filename": dump.0 }),
+        )?;
+        Ok(dump)
+    }
+}
+
+impl Drop for Dump {
+    fn drop(&mut self) {
+        // What is left in a directory of scratch files harms nobody.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// The addresses of the pages in which two files differ, both of which have `size` bytes.
+fn compare_files(left: &Path, right: &Path, size: u64) -> Result<Vec<u64>> {
+    let open = |path: &Path| {
+        let file = File::open(path).with_context(|| path.display().to_string())?;
+        let length = file.metadata()?.len();
+        ensure!(
+            length == size,
+            "{} has {length} bytes, not {size}",
+            path.display()
+        );
+        Ok(file)
+    };
+    let (mut left, mut right) = (open(left)?, open(right)?);
+    let mut differences = Vec::new();
+    let (mut a, mut b) = (vec![0; CHUNK], vec![0; CHUNK]);
+    for start in (0..size).step_by(CHUNK) {
+        let length = CHUNK.min((size - start) as usize);
+        left.read_exact(&mut a[..length])?;
+        right.read_exact(&mut b[..length])?;
+        differences.extend(compare(&a[..length], &b[..length]).map(|page| start + page));
+    }
+    Ok(differences)
+}
+
+/// The offsets of the pages in which `left` and `right` differ, which are of one length.
+fn compare<'a>(left: &'a [u8], right: &'a [u8]) -> impl Iterator<Item = u64> + 'a {
+    let pages = left.chunks(PAGE).zip(right.chunks(PAGE)).enumerate();
+    pages
+        .filter(|(_, (left, right))| left != right)
+        .map(|(page, _)| (page * PAGE) as u64)
+}
+
+fn places(offsets: &[u64]) -> String {
+    let some = offsets.iter().take(PLACES);
+    let some: Vec<_> = some.map(|offset| format!("{offset:#x}")).collect();
+    let more = if offsets.len() > PLACES { ", ..." } else { "" };
+    format!("at {}{more}", some.join(", "))
+}
+
+/// What a stream carries.
+#[derive(Debug, Default, PartialEq)]
+struct Contents {
+    /// Runs of local memory, with their offsets, in their order.
+    runs: Vec<(u64, Vec<u8>)>,
+    /// The control plane.
+    control: Vec<u8>,
+}
+
+impl Contents {
+    fn parse(mut stream: &[u8]) -> Result<Self> {
+        let mut contents = Self::default();
+        let mut ended = false;
+        while !stream.is_empty() {
+            ensure!(!ended, "there is something behind the end");
+            let (kind, payload, rest) = section(stream).context("a section is cut short")?;
+            match kind {
+                hw::VIFA_SECTION_DATA => {
+                    let (offset, bytes) =
+                        payload.split_first_chunk().context("a run has no offset")?;
+                    contents
+                        .runs
+                        .push((u64::from_le_bytes(*offset), bytes.to_vec()));
+                }
+                hw::VIFA_SECTION_CONTROL => contents.control = payload.to_vec(),
+                hw::VIFA_SECTION_END => ended = true,
+                _ => (),
+            }
+            stream = rest;
+        }
+        ensure!(ended, "the stream has no end");
+        ensure!(!contents.control.is_empty(), "there is no control plane");
+        Ok(contents)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.runs.iter().map(|(_, bytes)| bytes.len() as u64).sum()
+    }
+
+    fn compare(&self, other: &Self) -> Result<()> {
+        ensure!(
+            self.control == other.control,
+            "the control planes are not the same"
+        );
+        let ranges = |contents: &Self| -> Vec<_> {
+            let runs = contents.runs.iter();
+            runs.map(|(offset, bytes)| (*offset, bytes.len())).collect()
+        };
+        ensure!(
+            ranges(self) == ranges(other),
+            "the local memory holds data at other places: {} bytes and {}",
+            self.bytes(),
+            other.bytes()
+        );
+        let mut differences = Vec::new();
+        for ((offset, left), (_, right)) in self.runs.iter().zip(&other.runs) {
+            differences.extend(compare(left, right).map(|page| offset + page));
+        }
+        if !differences.is_empty() {
+            bail!(
+                "{} pages of local memory are not what they were: {}",
+                differences.len(),
+                places(&differences)
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The first section of `stream`: its type and its payload; and what follows.
+fn section(stream: &[u8]) -> Option<(u32, &[u8], &[u8])> {
+    let (header, rest) = stream.split_at_checked(size_of::<hw::vifa_section_header>())?;
+    let kind = u16::from_le_bytes(header[..2].try_into().ok()?);
+    let length = u32::from_le_bytes(header[4..8].try_into().ok()?);
+    let (payload, rest) = rest.split_at_checked(length as usize)?;
+    Some((kind.into(), payload, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream(runs: &[(u64, &[u8])], control: &[u8]) -> Vec<u8> {
+        let mut stream = Vec::new();
+        let mut push = |kind: u32, payload: &[u8]| {
+            let mut header = vec![0; size_of::<hw::vifa_section_header>()];
+            header[..2].copy_from_slice(&(kind as u16).to_le_bytes());
+            header[4..8].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+            stream.extend(header);
+            stream.extend(payload);
+        };
+        push(hw::VIFA_SECTION_IDENTITY, &[1, 2, 3]);
+        for (offset, bytes) in runs {
+            push(
+                hw::VIFA_SECTION_DATA,
+                &[&offset.to_le_bytes()[..], bytes].concat(),
+            );
+        }
+        push(hw::VIFA_SECTION_CONTROL, control);
+        push(hw::VIFA_SECTION_END, &[0; 8]);
+        stream
+    }
+
+    #[test]
+    fn a_wrong_byte_a_lost_run_and_another_control_plane_are_differences() {
+        let page = [7; PAGE];
+        let mut wrong = page;
+        wrong[PAGE - 1] = 8;
+        let contents =
+            |runs: &[(u64, &[u8])], control| Contents::parse(&stream(runs, control)).unwrap();
+        let whole = contents(&[(0, &page), (8192, &page)], &[1]);
+        assert_eq!(whole.bytes(), 8192);
+        assert!(whole.compare(&whole).is_ok());
+        for other in [
+            contents(&[(0, &page), (8192, &wrong)], &[1]),
+            contents(&[(0, &page)], &[1]),
+            contents(&[(0, &page), (4096, &page)], &[1]),
+            contents(&[(0, &page), (8192, &page)], &[2]),
+        ] {
+            assert!(whole.compare(&other).is_err(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn half_a_stream_is_none() {
+        let stream = stream(&[(0, &[1; 64])], &[1]);
+        assert!(Contents::parse(&stream).is_ok());
+        assert!(Contents::parse(&stream[..stream.len() - 1]).is_err());
+        assert!(Contents::parse(&stream[..stream.len() - 40]).is_err());
+        assert!(Contents::parse(&[]).is_err());
+    }
+
+    #[test]
+    fn finds_the_pages_that_differ() {
+        let directory = std::env::temp_dir();
+        let path = |name| directory.join(format!("vifa-compare-{}-{name}", std::process::id()));
+        let size = CHUNK + PAGE;
+        let mut bytes = vec![1; size];
+        fs::write(path("a"), &bytes).unwrap();
+        bytes[5000] = 2;
+        bytes[size - 1] = 2;
+        fs::write(path("b"), &bytes).unwrap();
+        let differences = compare_files(&path("a"), &path("b"), size as u64).unwrap();
+        assert_eq!(differences, [4096, CHUNK as u64]);
+        assert!(compare_files(&path("a"), &path("b"), 5).is_err());
+        for name in ["a", "b"] {
+            fs::remove_file(path(name)).unwrap();
+        }
+    }
+}

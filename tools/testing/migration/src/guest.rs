@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One virtual machine with its workloads, wherever it is.
+//!
+//! Whatever is waited for here is waited for while all is well: a complaint of the guest, an error
+//! that a workload finds, or the end of its QEMU ends every wait with an error.
+
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, ensure, Result};
+
+use crate::console::{Console, Report, Workload};
+use crate::sriov::Function;
+use crate::vmm::{Machine, Passthrough, Role, Vmm};
+
+/// How long the guest may take to boot and to bind its driver.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(480);
+
+/// How long the workload may take to show that it goes on.
+pub(crate) const PROGRESS_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Between two looks at what changes.
+const POLL: Duration = Duration::from_millis(20);
+
+/// How much of the console an error shows.
+const CONSOLE_LINES: usize = 20;
+
+/// The progress of the workloads in one phase.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Phase {
+    /// Operations that were verified.
+    pub operations: u64,
+    /// Bytes that were.
+    pub bytes: u64,
+}
+
+impl Phase {
+    pub(crate) fn between(start: &[Workload], end: &[Workload]) -> Self {
+        let start: Workload = start.iter().cloned().sum();
+        let end: Workload = end.iter().cloned().sum();
+        Self {
+            operations: end.operations.saturating_sub(start.operations),
+            bytes: end.bytes.saturating_sub(start.bytes),
+        }
+    }
+}
+
+/// The virtual machine.
+pub struct Guest {
+    pub(crate) machine: Machine,
+    pub(crate) directory: PathBuf,
+    pub(crate) vmm: Vmm,
+    pub(crate) console: Console,
+    /// What tells its files from another machine's.
+    name: String,
+    /// How many QEMUs it has had.
+    generation: usize,
+}
+
+impl Guest {
+    /// Starts a machine with what it is given. Its files in `directory` begin with `name`.
+    pub fn start(
+        machine: &Machine,
+        passthrough: &Passthrough,
+        directory: &Path,
+        name: &str,
+    ) -> Result<Self> {
+        let vmm_name = format!("{name}-0");
+        let mut vmm = Vmm::start(machine, passthrough, directory, &vmm_name, Role::Boot)?;
+        let mut console = Console::default();
+        console.follow(vmm.take_output()?)?;
+        Ok(Self {
+            machine: machine.clone(),
+            directory: directory.to_owned(),
+            vmm,
+            console,
+            name: name.to_owned(),
+            generation: 0,
+        })
+    }
+
+    /// Waits until the machine is up and its workloads run.
+    pub fn boot(&mut self) -> Result<()> {
+        self.until(
+            "the guest has not started its workload",
+            BOOT_TIMEOUT,
+            |guest| Ok(guest.console.workloads().map(|_| ())),
+        )
+        .map_err(|error| self.explain(error))
+    }
+
+    /// What the machine has of this machine's.
+    pub fn passthrough(&self) -> &Passthrough {
+        &self.vmm.passthrough
+    }
+
+    /// Its virtual functions.
+    pub fn functions(&self) -> &[Function] {
+        &self.vmm.passthrough.functions
+    }
+
+    /// The workloads as last reported.
+    pub fn workloads(&self) -> Vec<Workload> {
+        self.console.workloads().unwrap_or_default().to_vec()
+    }
+
+    /// Starts a QEMU with as many functions for the machine to move to. It need not be ready yet.
+    pub fn destination(&mut self, passthrough: &Passthrough, role: Role) -> Result<Vmm> {
+        self.generation += 1;
+        let name = format!("{}-{}", self.name, self.generation);
+        Vmm::start(&self.machine, passthrough, &self.directory, &name, role)
+    }
+
+    /// Ends the workloads' runs.
+    ///
+    /// # Errors
+    ///
+    /// Unless each command that they ever submitted completed once and was found right.
+    pub fn finish(&mut self) -> Result<Workload> {
+        let workloads = self.stop().map_err(|error| self.explain(error))?;
+        workloads.iter().try_for_each(Workload::check_finished)?;
+        Ok(workloads.into_iter().sum())
+    }
+
+    fn stop(&mut self) -> Result<Vec<Workload>> {
+        let told = self.console.reports().len();
+        self.vmm.type_line("stop")?;
+        self.until("the workloads do not end", PROGRESS_TIMEOUT, |guest| {
+            let mut reports = guest.console.reports()[told..].iter();
+            Ok(reports.find_map(|(_, report)| match report {
+                Report::Finished { workloads, .. } => Some(workloads.clone()),
+                _ => None,
+            }))
+        })
+    }
+
+    /// Runs the workloads anew, with `settings` of the guest's driver.
+    pub fn run(&mut self, settings: &str) -> Result<()> {
+        self.vmm.type_line(&format!("run {settings}"))?;
+        self.until(
+            "the workloads do not run again",
+            PROGRESS_TIMEOUT,
+            |guest| {
+                let runs = |workload: &Workload| workload.running && workload.operations > 0;
+                Ok(guest.workloads().iter().all(runs).then_some(()))
+            },
+        )
+        .map_err(|error| self.explain(error))
+    }
+
+    /// Runs the workloads anew and changes one bit behind their back, for a test of this test.
+    ///
+    /// # Errors
+    ///
+    /// When nobody notices.
+    pub fn tamper(&mut self) -> Result<()> {
+        self.run("")?;
+        self.vmm.type_line("tamper")?;
+        self.vmm.type_line("stop")?;
+        self.notice("a wrong bit")
+    }
+
+    /// Waits until somebody in the guest finds something wrong.
+    ///
+    /// # Errors
+    ///
+    /// When nobody does.
+    pub fn notice(&mut self, what: &str) -> Result<()> {
+        let begin = Instant::now();
+        while begin.elapsed() < PROGRESS_TIMEOUT {
+            self.vmm.alive()?;
+            if self.console.read().is_err() {
+                return Ok(());
+            }
+            thread::sleep(POLL);
+        }
+        Err(self.explain(anyhow!(
+            "nobody noticed {what} in {} s",
+            PROGRESS_TIMEOUT.as_secs()
+        )))
+    }
+
+    /// Ends the machine.
+    pub fn quit(self) -> Result<()> {
+        self.vmm.quit()
+    }
+
+    /// Waits until the workloads have done `operations` more than at `start`, each of them its part.
+    pub(crate) fn work(
+        &mut self,
+        when: &str,
+        start: &[Workload],
+        operations: u64,
+    ) -> Result<Phase> {
+        let part = operations.div_ceil(start.len().max(1) as u64);
+        self.until(
+            &format!("a workload makes no progress {when}"),
+            PROGRESS_TIMEOUT,
+            |guest| {
+                let now = guest.workloads();
+                let done = start
+                    .iter()
+                    .zip(&now)
+                    .all(|(start, now)| now.operations >= start.operations + part);
+                Ok(done.then(|| Phase::between(start, &now)))
+            },
+        )
+    }
+
+    /// Waits until `look` finds something, while all is well.
+    pub(crate) fn until<T>(
+        &mut self,
+        otherwise: &str,
+        timeout: Duration,
+        mut look: impl FnMut(&mut Self) -> Result<Option<T>>,
+    ) -> Result<T> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            self.console.read()?;
+            if let Some(found) = look(self)? {
+                return Ok(found);
+            }
+            self.vmm.alive()?;
+            ensure!(
+                Instant::now() < deadline,
+                "{otherwise} after {} s",
+                timeout.as_secs()
+            );
+            thread::sleep(POLL);
+        }
+    }
+
+    /// Adds to `error` what the guest and its QEMU said last.
+    pub(crate) fn explain(&mut self, error: anyhow::Error) -> anyhow::Error {
+        let console = self.console.tail(CONSOLE_LINES).join("\n    ");
+        anyhow!(
+            "{error:#}\nQEMU: {}\nThe end of the guest's console:\n    {console}",
+            self.vmm.errors()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_count_what_was_added() {
+        let workload = |operations, bytes| Workload {
+            operations,
+            bytes,
+            ..Workload::default()
+        };
+        let start = [workload(10, 100), workload(1, 1)];
+        let end = [workload(15, 260), workload(2, 1)];
+        let phase = Phase::between(&start, &end);
+        assert_eq!((phase.operations, phase.bytes), (6, 160));
+    }
+}

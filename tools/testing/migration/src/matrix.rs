@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Every way in which a machine can migrate: from each of VFIO's backends to each, devices over the
+//! one connection or over channels of their own, with one device and with more; and several machines
+//! at once.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, ensure, Context, Result};
+
+use vifa_migrate::guest::Guest;
+use vifa_migrate::migration::{Multifd, Outcome, Plan};
+use vifa_migrate::region::Region;
+use vifa_migrate::scratch::Scratch;
+use vifa_migrate::sriov::Function;
+use vifa_migrate::style::seconds;
+use vifa_migrate::vmm::{Backend, Machine, Passthrough, Role};
+
+use crate::rounds::Turns;
+use crate::tap::Tap;
+use crate::{prepare, Options};
+
+/// The ways, in an order in which each begins where the one before has arrived: the backend of the
+/// destination, and what goes over several connections.
+const WAYS: [(Backend, Multifd); 9] = [
+    (Backend::Container, Multifd::Off),
+    (Backend::Container, Multifd::Memory),
+    (Backend::Container, Multifd::All),
+    (Backend::Iommufd, Multifd::Off),
+    (Backend::Iommufd, Multifd::Memory),
+    (Backend::Iommufd, Multifd::All),
+    (Backend::Container, Multifd::Off),
+    (Backend::Iommufd, Multifd::All),
+    (Backend::Container, Multifd::All),
+];
+
+/// How long a machine may stand that must not be stopped, in milliseconds, and how long it is
+/// watched.
+const WATCHED: Duration = Duration::from_secs(4);
+
+/// Runs it all; whether all went well.
+pub fn run(options: &Options, devices: &[usize], machines: usize) -> Result<bool> {
+    // Beside the ways, for each number of devices: the guest's start and end; at the end, the limit
+    // and several machines.
+    let mut tap = Tap::plan(((WAYS.len() + 2) * devices.len() + 2) as u32);
+    let begin = Instant::now();
+    let result = devices
+        .iter()
+        .try_for_each(|devices| ways(options, *devices, &mut tap))
+        .and_then(|()| limit(options, &mut tap))
+        .and_then(|()| at_once(options, machines, &mut tap));
+    if let Err(error) = &result {
+        tap.fail(&format!("{error:#}"));
+    }
+    tap.note(&format!("{} in all", seconds(begin.elapsed())));
+    Ok(tap.finish())
+}
+
+fn ways(options: &Options, devices: usize, tap: &mut Tap) -> Result<()> {
+    let machine = options.machine()?;
+    let scratch = Scratch::new()?;
+    let (host, _) = prepare(options, &machine, 2 * devices)?;
+    let mut turns = Turns::new(&host, devices);
+    let first = turns.next(Backend::Container);
+    let mut guest = Guest::start(&machine, &first, scratch.path(), "vm")?;
+    guest.boot()?;
+    tap.pass(&format!("guest runs with {first}"));
+    for (backend, multifd) in WAYS {
+        let plan = Plan {
+            multifd,
+            ..options.plan()
+        };
+        let from = guest.passthrough().backend;
+        let name = format!("{devices} devices from {from} to {backend}, {multifd}");
+        let outcome =
+            migrate(&mut guest, &turns.next(backend), &plan).with_context(|| name.clone())?;
+        tap.pass(&name);
+        tap.note(&outcome.to_string());
+    }
+    let workload = guest.finish()?;
+    tap.pass("every command completed once, every byte is right");
+    tap.note(&format!("{} operations", workload.operations));
+    guest.quit()
+}
+
+/// Moves the machine, compares it, and sees how that was done.
+fn migrate(guest: &mut Guest, to: &Passthrough, plan: &Plan) -> Result<Outcome> {
+    let functions = guest.functions().to_vec();
+    let before = logs(&functions)?;
+    let vmm = guest.destination(to, Role::ReceivePaused)?;
+    let outcome = guest.migrate(vmm, plan, &mut |_| ())?;
+    outcome.check_states()?;
+    outcome.trace.check(functions.len())?;
+    ensure!(
+        (outcome.trace.threads > 0) == (plan.multifd == Multifd::All),
+        "{} devices had channels of their own",
+        outcome.trace.threads
+    );
+    for ((function, before), after) in functions.iter().zip(before).zip(logs(&functions)?) {
+        ensure!(
+            after.reports > before.reports && after.dirty_bytes > before.dirty_bytes,
+            "{function} reported nothing: {before:?}, then {after:?}"
+        );
+        ensure!(
+            after.lost == before.lost,
+            "{function} lost its log: {before:?}, then {after:?}"
+        );
+    }
+    Ok(outcome)
+}
+
+fn logs(functions: &[Function]) -> Result<Vec<vifa_migrate::region::Log>> {
+    let regions = functions.iter().map(Region::read);
+    regions.map(|region| Ok(region?.log)).collect()
+}
+
+/// A machine whose devices have more to send than can be sent in the time is not stopped, until it
+/// may stand longer.
+fn limit(options: &Options, tap: &mut Tap) -> Result<()> {
+    let machine = options.machine()?;
+    let scratch = Scratch::new()?;
+    let (host, _) = prepare(options, &machine, 2)?;
+    let mut turns = Turns::new(&host, 1);
+    let first = turns.next(Backend::Container);
+    let mut guest = Guest::start(&machine, &first, scratch.path(), "vm")?;
+    guest.boot()?;
+    let plan = Plan {
+        live: WATCHED,
+        ..options.plan()
+    };
+    let vmm = guest.destination(&turns.next(Backend::Container), Role::Receive)?;
+    let outcome = guest.migrate(vmm, &plan, &mut |_| ())?;
+    ensure!(
+        outcome.total >= WATCHED,
+        "the machine was stopped after {}, when there was more to send than it might stand for",
+        seconds(outcome.total)
+    );
+    guest.finish()?;
+    guest.quit()?;
+    tap.pass("the machine is not stopped before the limit allows it");
+    tap.note(&format!(
+        "it may stand {}: downtime {}",
+        seconds(plan.downtime),
+        seconds(outcome.downtime)
+    ));
+    Ok(())
+}
+
+/// Several machines with a device each migrate at once, there and back.
+fn at_once(options: &Options, machines: usize, tap: &mut Tap) -> Result<()> {
+    let machine = options.machine()?;
+    let plan = options.plan();
+    let scratch = Scratch::new()?;
+    let (host, _) = prepare(options, &machine, 2 * machines)?;
+    let outcomes: Vec<Result<[Outcome; 2]>> = thread::scope(|scope| {
+        let threads: Vec<_> = host
+            .virtuals
+            .chunks(2)
+            .enumerate()
+            .map(|(number, functions)| {
+                let (machine, plan, path) = (&machine, &plan, scratch.path());
+                let name = format!("vm{number}");
+                scope.spawn(move || there_and_back(machine, functions, plan, path, &name))
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|_| Err(anyhow!("a thread panicked")))
+            })
+            .collect()
+    });
+    for outcomes in outcomes {
+        for outcome in outcomes? {
+            tap.note(&outcome.to_string());
+        }
+    }
+    tap.pass(&format!("{machines} machines migrate at once, and back"));
+    Ok(())
+}
+
+fn there_and_back(
+    machine: &Machine,
+    functions: &[Function],
+    plan: &Plan,
+    directory: &std::path::Path,
+    name: &str,
+) -> Result<[Outcome; 2]> {
+    let [here, there] = functions else {
+        unreachable!("each machine has two functions");
+    };
+    let given = |function: &Function| Passthrough::new(std::slice::from_ref(function));
+    let mut guest = Guest::start(machine, &given(here), directory, name)?;
+    guest.boot()?;
+    let outcomes = [
+        migrate(&mut guest, &given(there), plan)?,
+        migrate(&mut guest, &given(here), plan)?,
+    ];
+    guest.finish()?;
+    guest.quit()?;
+    Ok(outcomes)
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What QEMU says that it does with the devices it migrates: a part of its trace.
+//!
+//! A migration that succeeds does not tell how: without a log of the devices' own, QEMU takes all
+//! memory for dirty, or none; without rounds, it moves a device's memory while the machine stands.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use anyhow::{ensure, Context, Result};
+
+/// The events that [`Trace`] is made from.
+pub const EVENTS: [&str; 6] = [TRACKING, REPORT, BLOCK, EMPTY, STOPPED, STOPPED_THREAD];
+
+const TRACKING: &str = "vfio_device_dirty_tracking_start";
+const REPORT: &str = "vfio_get_dirty_bitmap";
+const BLOCK: &str = "vfio_save_block";
+const EMPTY: &str = "vfio_save_block_precopy_empty_hit";
+const STOPPED: &str = "vfio_save_complete_precopy_start";
+const STOPPED_THREAD: &str = "vfio_save_complete_precopy_thread_start";
+
+/// What the source's QEMU has done in one migration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trace {
+    /// Times that the devices were told to log what they write.
+    pub log_starts: u64,
+    /// Pieces of memory that the devices were asked about.
+    pub reports: u64,
+    /// Pages that were reported.
+    pub dirty_pages: u64,
+    /// Bytes of device state that were read while the machine ran.
+    pub live_bytes: u64,
+    /// Times that there was nothing to read, after there was something.
+    pub live_ends: u64,
+    /// Bytes of device state that were read when the machine had stopped; those that are sent over
+    /// channels of their own do not count.
+    pub stopped_bytes: u64,
+    /// Devices whose rest was sent over channels of their own.
+    pub threads: u64,
+}
+
+impl Trace {
+    /// Reads what stands in the file at `path` from byte `start` on.
+    pub fn read(path: &Path, start: u64) -> Result<Self> {
+        let mut text = String::new();
+        let mut file = File::open(path).with_context(|| path.display().to_string())?;
+        file.seek(SeekFrom::Start(start))
+            .and_then(|_| file.read_to_string(&mut text))
+            .with_context(|| path.display().to_string())?;
+        Ok(Self::parse(&text))
+    }
+
+    fn parse(text: &str) -> Self {
+        let mut trace = Self::default();
+        let mut stopped = false;
+        for (event, rest) in text.lines().filter_map(|line| line.split_once(' ')) {
+            match event {
+                TRACKING => trace.log_starts += 1,
+                REPORT => {
+                    trace.reports += 1;
+                    trace.dirty_pages += number(rest, "dirty_pages=");
+                }
+                EMPTY => trace.live_ends += 1,
+                STOPPED => stopped = true,
+                STOPPED_THREAD => {
+                    stopped = true;
+                    trace.threads += 1;
+                }
+                BLOCK if stopped => trace.stopped_bytes += number(rest, "data_size "),
+                BLOCK => trace.live_bytes += number(rest, "data_size "),
+                _ => (),
+            }
+        }
+        trace
+    }
+
+    /// Checks that `devices` devices were asked what they have written, and that each began to be
+    /// moved while the machine ran.
+    pub fn check(&self, devices: usize) -> Result<()> {
+        ensure!(
+            self.log_starts > 0,
+            "QEMU did not have the devices log what they write"
+        );
+        ensure!(
+            self.reports > 0,
+            "QEMU asked for no report of what was written"
+        );
+        ensure!(
+            self.live_ends >= devices as u64,
+            "of {devices} devices {} were read to a temporary end while the machine ran",
+            self.live_ends
+        );
+        Ok(())
+    }
+}
+
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} reports of {} dirty pages; device state: {} bytes while the machine ran, {} then",
+            self.reports, self.dirty_pages, self.live_bytes, self.stopped_bytes
+        )?;
+        match self.threads {
+            0 => Ok(()),
+            threads => write!(f, " and what {threads} threads sent"),
+        }
+    }
+}
+
+/// The number in `text` behind `name`; 0 where there is none.
+fn number(text: &str, name: &str) -> u64 {
+    let digits = text.split_once(name).map_or("", |(_, rest)| rest);
+    let end = digits
+        .find(|digit: char| !digit.is_ascii_digit())
+        .unwrap_or(digits.len());
+    digits[..end].parse().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINES: &str = "vfio_device_dirty_tracking_start nr_ranges 1 32:[0x0 - 0x7ffffff]
+vfio_save_block  (0000:01:10.0) data_size 300
+vfio_get_dirty_bitmap iova=0x0 size= 0x8000000 bitmap_size=0x1000 start=0x0 dirty_pages=17
+vfio_save_block  (0000:01:10.0) data_size 1048576
+vfio_save_block_precopy_empty_hit  (0000:01:10.0)
+vfio_save_complete_precopy_start  (0000:01:10.0)
+vfio_save_block  (0000:01:10.0) data_size 512
+";
+
+    #[test]
+    fn tells_what_was_read_live_from_what_was_read_stopped() {
+        let trace = Trace::parse(LINES);
+        assert_eq!(
+            trace,
+            Trace {
+                log_starts: 1,
+                reports: 1,
+                dirty_pages: 17,
+                live_bytes: 1_048_876,
+                live_ends: 1,
+                stopped_bytes: 512,
+                threads: 0,
+            }
+        );
+        assert!(trace.check(1).is_ok());
+        assert!(trace.check(2).is_err());
+    }
+
+    #[test]
+    fn misses_a_log_that_was_not_started_or_not_read() {
+        let without = |event: &str| {
+            let lines: Vec<_> = LINES
+                .lines()
+                .filter(|line| !line.starts_with(event))
+                .collect();
+            Trace::parse(&lines.join("\n"))
+        };
+        assert!(without(TRACKING).check(1).is_err());
+        assert!(without(REPORT).check(1).is_err());
+    }
+}
