@@ -13,6 +13,7 @@
 mod buffer;
 mod completion;
 mod function;
+mod local;
 mod log;
 mod mailbox;
 mod physical;

@@ -5,6 +5,10 @@
 use super::{
     buffer::Buffer,
     completion::TimedCompletion,
+    local::{
+        Bitmap,
+        Granules, //
+    },
     log::{
         Fault,
         WriteLog, //
@@ -294,23 +298,14 @@ impl Backend for Function {
         if end == 0 {
             return Ok(0);
         }
-        let mut buffer = self.buffer(WINDOW as usize / 8)?;
+        let mut bitmap = Bitmap::new(self)?;
         let step = WINDOW * granule;
         let mut granules = 0;
         for start in (0..end).step_by(step as usize) {
-            let length = step.min(end - start);
-            let bytes = (length / granule).div_ceil(8) as usize;
-            self.data(
-                Command::LOCAL_BITMAP,
-                [start, length],
-                Some((&mut buffer, bytes)),
-            )?;
-            // The bits, rather than result 0: they are what they are.
-            let bits = buffer.bytes(bytes).iter();
-            granules += bits.map(|byte| u64::from(byte.count_ones())).sum::<u64>();
+            let (_, count) = bitmap.ask(self, Granules::Mapped, start, step.min(end - start))?;
+            granules += count;
         }
-        // Padding bits of the last byte are the device's.
-        Ok((granules * granule).min(end))
+        Ok(granules * granule)
     }
 
     fn source(device: &Arc<Self>) -> Result<Sender> {

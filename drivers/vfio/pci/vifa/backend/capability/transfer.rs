@@ -9,6 +9,10 @@
 use super::{
     buffer::Buffer,
     function::Function,
+    local::{
+        Bitmap,
+        Granules, //
+    },
     mailbox::{
         Command,
         Pending,
@@ -17,10 +21,8 @@ use super::{
 };
 use crate::{
     backend::Backend,
-    bindings::*,
     layer::{
         address::Range,
-        granules::WINDOW,
         identity::Identity,
         interface::Interfaces,
         restore::Destination,
@@ -61,7 +63,7 @@ pub(crate) struct Sender {
     reading: Option<Reading>,
     /// The buffer that neither of these has.
     spare: Option<Buffer>,
-    bitmap: Buffer,
+    bitmap: Bitmap,
 }
 
 impl Sender {
@@ -70,7 +72,7 @@ impl Sender {
             piece: Piece::Local(bulk_buffer(&function)?, 0),
             reading: None,
             spare: Some(bulk_buffer(&function)?),
-            bitmap: function.buffer(WINDOW as usize / 8)?,
+            bitmap: Bitmap::new(&function)?,
             function,
         })
     }
@@ -93,21 +95,6 @@ impl Sender {
             run.length as usize,
         )?;
         Ok(Reading { run, pending })
-    }
-
-    /// Has the device fill the bitmap for `length` bytes of local memory from `offset` on; `of` is
-    /// 0 for what is mapped, or `VIFA_LOCAL_DIRTY`.
-    fn bitmap(&mut self, offset: u64, length: u64, of: u32) -> Result<&[u8]> {
-        let granules = length.checked_div(self.identity().granule.into());
-        let bytes = granules.unwrap_or(0).div_ceil(8) as usize;
-
-        self.function.data(
-            Command::LOCAL_BITMAP,
-            [offset, length | u64::from(of)],
-            Some((&mut self.bitmap, bytes)),
-        )?;
-        // The bits, rather than result 0: they are what they are.
-        Ok(self.bitmap.bytes(bytes))
     }
 }
 
@@ -151,11 +138,17 @@ impl Source for Sender {
     }
 
     fn mapped(&mut self, offset: u64, length: u64) -> Result<&[u8]> {
-        self.bitmap(offset, length, 0)
+        let (mapped, _) = self
+            .bitmap
+            .ask(&self.function, Granules::Mapped, offset, length)?;
+        Ok(mapped)
     }
 
     fn changed(&mut self, offset: u64, length: u64) -> Result<&[u8]> {
-        self.bitmap(offset, length, VIFA_LOCAL_DIRTY)
+        let (changed, _) = self
+            .bitmap
+            .ask(&self.function, Granules::Changed, offset, length)?;
+        Ok(changed)
     }
 
     fn read_local(&mut self, offset: u64, length: usize) -> Result {

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a device tells of its local memory: bitmaps of granules.
+//!
+//! A bit that is lost is data that is lost. A device therefore tells how many bits it has set, and is
+//! not believed if they are not there.
+
+use super::{
+    buffer::Buffer,
+    function::Function,
+    mailbox::{
+        Command,
+        Results, //
+    }, //
+};
+use crate::{
+    backend::Backend,
+    bindings::VIFA_LOCAL_DIRTY,
+    layer::granules::WINDOW, //
+};
+use kernel::prelude::*;
+
+/// Granules that a device can be asked about.
+#[derive(Clone, Copy)]
+pub(super) enum Granules {
+    /// Those that hold data.
+    Mapped,
+    /// Those that have changed since this was last asked.
+    Changed,
+}
+
+/// A buffer for bitmaps.
+pub(super) struct Bitmap(Buffer);
+
+impl Bitmap {
+    /// Makes a buffer for the bitmap of [`WINDOW`] granules.
+    pub(super) fn new(function: &Function) -> Result<Self> {
+        Ok(Self(function.buffer(WINDOW as usize / 8)?))
+    }
+
+    /// Asks about `length` bytes of local memory from `offset` on. Returns the bitmap, of which bits
+    /// behind the last granule may be anything, and how many granules are in it.
+    ///
+    /// # Errors
+    ///
+    /// As for a command; `EIO` where the device does not tell how many bits it has set.
+    pub(super) fn ask(
+        &mut self,
+        function: &Function,
+        granules: Granules,
+        offset: u64,
+        length: u64,
+    ) -> Result<(&[u8], u64)> {
+        let count = length
+            .checked_div(function.identity().granule.into())
+            .unwrap_or(0);
+        let bytes = count.div_ceil(8) as usize;
+        let flag = match granules {
+            Granules::Mapped => 0,
+            Granules::Changed => VIFA_LOCAL_DIRTY,
+        };
+
+        // What the device leaves out is not to be taken for what it said before.
+        self.0.bytes_mut().get_mut(..bytes).ok_or(EIO)?.fill(0);
+        let Results(told, _) = function.data(
+            Command::LOCAL_BITMAP,
+            [offset, length | u64::from(flag)],
+            Some((&mut self.0, bytes)),
+        )?;
+
+        let bitmap = self.0.bytes(bytes);
+        let padding = bitmap.last().map_or(0, |last| match count % 8 {
+            0 => 0,
+            used => (last >> used).count_ones(),
+        });
+        let set: u64 = bitmap.iter().map(|byte| u64::from(byte.count_ones())).sum();
+        let set = set - u64::from(padding);
+        if set != told {
+            dev_err!(
+                function.device(),
+                "LOCAL_BITMAP: {} bits are set, the device told of {}\n",
+                set,
+                told
+            );
+            return Err(EIO);
+        }
+        Ok((bitmap, set))
+    }
+}
