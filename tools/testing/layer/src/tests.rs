@@ -14,6 +14,7 @@ mod failures;
 mod golden;
 mod headers;
 mod lies;
+mod log;
 mod properties;
 mod refusals;
 mod rounds;

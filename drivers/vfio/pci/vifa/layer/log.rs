@@ -147,8 +147,11 @@ pub(crate) struct Capacity {
     pub(crate) summary_pages: u64,
     /// Bits of a summary, at the most.
     pub(crate) summary_bits: u64,
-    /// Pages that are read at a time, at the most: a multiple of `summary_pages`.
-    pub(crate) window_pages: u64,
+    /// Bits of the summary whose pages are read at a time, at the most.
+    pub(crate) window_bits: u64,
+    /// Clear bits of the summary that cost less to read with what is around them than another
+    /// command does.
+    pub(crate) gap_bits: u64,
 }
 
 impl Capacity {
@@ -239,10 +242,15 @@ impl Iterator for Windows<'_> {
         }
 
         let first = self.bit;
-        let most = self.capacity.window_pages / self.capacity.summary_pages.max(1);
-        let limit = first.saturating_add(most.max(1));
-        while self.bit < limit && self.is_set(self.bit) == Some(true) {
-            self.bit = self.bit.saturating_add(1);
+        let limit = first.saturating_add(self.capacity.window_bits.max(1));
+        let mut ahead = first;
+        while ahead < limit && ahead.saturating_sub(self.bit) <= self.capacity.gap_bits {
+            match self.is_set(ahead) {
+                Some(true) => self.bit = ahead.saturating_add(1),
+                Some(false) => {}
+                None => break,
+            }
+            ahead = ahead.saturating_add(1);
         }
 
         let unit = self.capacity.summary_unit();
@@ -255,11 +263,21 @@ impl Iterator for Windows<'_> {
     }
 }
 
-/// Bytes of a word.
-const WORD: usize = 8;
-
 /// Words that are looked at together.
-const GROUP: usize = 4;
+const GROUP: usize = 8;
+
+const GROUP_BYTES: usize = 8 * GROUP;
+const GROUP_BITS: u64 = 64 * GROUP as u64;
+
+/// Makes words of bytes.
+fn load(bytes: &[u8; GROUP_BYTES]) -> [u64; GROUP] {
+    core::array::from_fn(|index| {
+        bytes
+            .get(8 * index..)
+            .and_then(|rest| rest.first_chunk())
+            .map_or(0, |word| u64::from_le_bytes(*word))
+    })
+}
 
 /// Joins set bits.
 struct Runs<F> {
@@ -269,15 +287,18 @@ struct Runs<F> {
 }
 
 impl<F: FnMut(u64, u64)> Runs<F> {
-    /// Returns whether no run begins or ends in these words.
-    fn goes_on(&self, words: [u64; GROUP]) -> bool {
+    /// Takes the next words, of which bit 0 is the bitmap's bit `base`.
+    fn take(&mut self, base: u64, words: [u64; GROUP]) {
         let same = if self.first.is_some() { u64::MAX } else { 0 };
 
-        words.into_iter().all(|word| word == same)
+        if words.iter().fold(0, |all, word| all | (word ^ same)) != 0 {
+            for (base, word) in (base..).step_by(64).zip(words) {
+                self.take_word(base, word);
+            }
+        }
     }
 
-    /// Takes the next word, whose bit 0 is the bitmap's bit `base`.
-    fn take(&mut self, base: u64, word: u64) {
+    fn take_word(&mut self, base: u64, word: u64) {
         // The bits that differ from the one before.
         let mut edges = word ^ (word << 1 | u64::from(self.first.is_some()));
 
@@ -305,38 +326,25 @@ pub(crate) fn for_each_run(bitmap: &[u8], bits: u64, mut found: impl FnMut(u64, 
     let Some(bitmap) = bitmap.get(..length) else {
         return found(0, bits);
     };
-    // CAST: Less than `length`.
-    let (words, rest) = bitmap.split_at((bits / 64) as usize * WORD);
+    // Behind the last of the bits there may be others in its byte.
+    let whole = bits / GROUP_BITS * GROUP_BITS;
+    let (groups, rest) = bitmap.split_at((whole / 8) as usize);
     let mut runs = Runs { first: None, found };
-    let mut at = 0_u64;
 
-    for group in words.chunks(GROUP * WORD) {
-        let mut loaded = [0; GROUP];
-        for (word, bytes) in loaded.iter_mut().zip(group.chunks_exact(WORD)) {
-            *word = load(bytes);
-        }
-        if group.len() == GROUP * WORD && runs.goes_on(loaded) {
-            at = at.saturating_add(64 * GROUP as u64);
-            continue;
-        }
-        for &word in loaded.iter().take(group.len() / WORD) {
-            runs.take(at, word);
-            at = at.saturating_add(64);
-        }
+    let groups = groups.chunks_exact(GROUP_BYTES);
+    let bases = (0..).step_by(GROUP_BITS as usize);
+    for (base, group) in bases.zip(groups.filter_map(|group| group.first_chunk())) {
+        runs.take(base, load(group));
     }
-    let beyond = u64::MAX << (bits % 64);
-    runs.take(at, load(rest) & !beyond);
+    let mut last = [0; GROUP_BYTES];
+    for (to, from) in last.iter_mut().zip(rest) {
+        *to = *from;
+    }
+    if let Some(byte) = last.get_mut((bits % GROUP_BITS / 8) as usize) {
+        *byte &= !(u8::MAX << (bits % 8));
+    }
+    runs.take(whole, load(&last));
     if runs.first.is_some() {
         runs.toggle(bits);
     }
-}
-
-/// Makes a word of up to eight bytes.
-fn load(bytes: &[u8]) -> u64 {
-    let mut word = [0; WORD];
-
-    for (to, from) in word.iter_mut().zip(bytes) {
-        *to = *from;
-    }
-    u64::from_le_bytes(word)
 }

@@ -50,8 +50,11 @@ use kernel::{
 /// Bytes of the buffer for summaries.
 const SUMMARY_SIZE: usize = 4096;
 
-/// Bytes of each of the two buffers for bitmaps.
-const WINDOW_SIZE: usize = 256 * 1024;
+/// Bytes of each of the two buffers for bitmaps. With the other one, they are less than 1 MiB.
+const WINDOW_SIZE: usize = 480 * 1024;
+
+/// Bits of a summary that are clear and yet read: 4 KiB of bitmap each.
+const GAP_BITS: u64 = 16;
 
 /// Largest page that a log is asked for: the stream has 32 bits for its bytes.
 const PAGE_SIZE_MAX: u64 = 1 << 31;
@@ -257,7 +260,8 @@ impl WriteLog {
             page_size: page_size.into(),
             summary_pages: VIFA_LOG_SUMMARY_PAGES.into(),
             summary_bits: 8 * SUMMARY_SIZE as u64,
-            window_pages: 8 * WINDOW_SIZE as u64,
+            window_bits: 8 * WINDOW_SIZE as u64 / u64::from(VIFA_LOG_SUMMARY_PAGES),
+            gap_bits: GAP_BITS,
         };
         Ok(Self {
             ranges,

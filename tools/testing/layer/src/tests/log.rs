@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What reports of written guest memory ask of a log.
+//!
+//! The models here know single bytes, pages and bits. They share nothing with the layer.
+
+use crate::layer::{
+    address::Range,
+    log::{self, Capacity, Piece, Pieces, Windows},
+};
+use proptest::{collection::vec, prelude::*};
+use std::collections::BTreeSet;
+
+/// The bytes from `start` to `end`.
+fn range(start: u64, end: u64) -> Range {
+    Range {
+        start,
+        length: end - start,
+    }
+}
+
+/// The bytes of a range, in units that are smaller than any page.
+fn units(range: Range) -> impl Iterator<Item = u64> {
+    assert_eq!((range.start % UNIT, range.length % UNIT), (0, 0));
+    (range.start / UNIT)..(range.start / UNIT + range.length / UNIT)
+}
+
+const UNIT: u64 = 0x200;
+
+/// A log in miniature: of 4 KiB pages, with 4 to a bit of the summary.
+const CAPACITY: Capacity = Capacity {
+    page_size: 0x1000,
+    summary_pages: 4,
+    summary_bits: 5,
+    window_bits: 6,
+    gap_bits: 2,
+};
+
+/// Any ranges of whole pages that neither overlap nor touch, up to some hundred pages.
+fn ranges(page_size: u64) -> impl Strategy<Value = Vec<Range>> {
+    vec((1..20u64, 1..60u64), 0..5).prop_map(move |gaps_and_lengths| {
+        let mut end = 0;
+        gaps_and_lengths
+            .into_iter()
+            .map(|(gap, length)| {
+                let start = end + gap * page_size;
+                end = start + length * page_size;
+                range(start, end)
+            })
+            .collect()
+    })
+}
+
+/// Any bytes, page edges rather often.
+fn report() -> impl Strategy<Value = Range> {
+    let edge = prop_oneof![0..3000u64, (0..375u64).prop_map(|page| page * 8)];
+    (edge.clone(), edge)
+        .prop_filter("a report has a length", |(one, other)| one != other)
+        .prop_map(|(one, other)| range(one.min(other) * UNIT, one.max(other) * UNIT))
+}
+
+#[test]
+fn page_sizes() {
+    for page_size in [0x1000, 0x2000, 0x20_0000, 1 << 63] {
+        assert_eq!(log::check_page_size(page_size), Ok(()));
+    }
+    for (page_size, reason) in [
+        (0, "page_size: expected a power of two, found 0x0"),
+        (3, "page_size: expected a power of two, found 0x3"),
+        (0x1800, "page_size: expected a power of two, found 0x1800"),
+        (
+            u64::MAX,
+            "page_size: expected a power of two, found 0xffffffffffffffff",
+        ),
+        (1, "page_size: expected at least 0x1000, found 0x1"),
+        (0x800, "page_size: expected at least 0x1000, found 0x800"),
+    ] {
+        let violation = log::check_page_size(page_size).unwrap_err();
+        assert_eq!(violation.to_string(), reason);
+    }
+}
+
+#[test]
+fn ranges_of_vfio() {
+    assert_eq!(log::range(0, 0xfff, 0x1000), Ok(range(0, 0x1000)));
+    assert_eq!(
+        log::range(0x3000, u64::MAX - 0x1000, 0x1000),
+        Ok(range(0x3000, u64::MAX - 0xfff))
+    );
+    for ((first, last), reason) in [
+        // As VFIO writes the range without length at 0, at 0x2000.
+        ((0, u64::MAX), "length: expected at least 0x1, found 0x0"),
+        ((0x2000, 0x1fff), "length: expected at least 0x1, found 0x0"),
+        (
+            (0x800, 0x17ff),
+            "iova: expected a multiple of 0x1000, found 0x800",
+        ),
+        (
+            (0x1000, 0x1fef),
+            "length: expected a multiple of 0x1000, found 0xff0",
+        ),
+        // It ends where the address space does.
+        (
+            (0x1000, u64::MAX),
+            "length: expected at most 0xffffffffffffefff, found 0xfffffffffffff000",
+        ),
+    ] {
+        let violation = log::range(first, last, 0x1000).unwrap_err();
+        assert_eq!(violation.to_string(), reason);
+    }
+}
+
+proptest! {
+    /// The pieces are the whole report, in order; each page of a range is read if the report has all
+    /// of it, and only looked at if not; nothing else is asked of the log.
+    #[test]
+    fn pieces((page_size, tracked) in (3..7u32).prop_flat_map(|order| {
+        let page_size = UNIT << order;
+        (Just(page_size), ranges(page_size))
+    }), report in report()) {
+        let mut at = report.start;
+
+        for piece in Pieces::new(&tracked, page_size, report) {
+            let bytes = match piece {
+                Piece::Untracked(bytes) | Piece::Pages(bytes) => bytes,
+                Piece::Part { part, .. } => part,
+            };
+            prop_assert_eq!(bytes.start, at);
+            prop_assert!(bytes.length > 0);
+            at = bytes.end();
+
+            for unit in units(bytes) {
+                let byte = unit * UNIT;
+                let page = byte / page_size * page_size;
+                let home = tracked.iter().find(|range| range.start <= byte && byte < range.end());
+                let is_whole = report.start <= page && page + page_size <= report.end();
+
+                match (home, piece) {
+                    (None, Piece::Untracked(_)) => {}
+                    (Some(home), Piece::Pages(pages)) => {
+                        prop_assert!(is_whole, "{:#x} is read", byte);
+                        prop_assert!(home.start <= pages.start && pages.end() <= home.end());
+                        prop_assert_eq!((pages.start % page_size, pages.length % page_size), (0, 0));
+                    }
+                    (Some(_), Piece::Part { page: looked_at, .. }) => {
+                        prop_assert!(!is_whole, "{:#x} is not read", byte);
+                        prop_assert_eq!(looked_at, range(page, page + page_size));
+                    }
+                    (home, piece) => prop_assert!(false, "{:?} is {:?}", home, piece),
+                }
+            }
+        }
+        prop_assert_eq!(at, report.end());
+    }
+
+    /// All is read that the summary names, and of the rest short gaps alone: no window is larger than
+    /// it may be, and none could have been joined with the next.
+    #[test]
+    fn windows(summary in vec(any::<u8>(), 1..9), pages in 1..250u64) {
+        let bits = pages.div_ceil(CAPACITY.summary_pages);
+        prop_assume!(bits <= 8 * summary.len() as u64);
+        let base = 0x7000;
+        let whole = range(base, base + pages * CAPACITY.page_size);
+        let is_set = |bit: u64| summary[bit as usize / 8] >> (bit % 8) & 1 != 0;
+        let unit = CAPACITY.summary_pages * CAPACITY.page_size;
+        let mut read = BTreeSet::new();
+        let mut before: Option<(u64, u64)> = None;
+
+        for window in Windows::new(&summary, whole, CAPACITY) {
+            prop_assert_eq!((window.start - base) % unit, 0);
+            prop_assert!(window.end() == whole.end() || window.length % unit == 0);
+            let first = (window.start - base) / unit;
+            let end = first + window.length.div_ceil(unit);
+
+            prop_assert!(first < end && end <= first + CAPACITY.window_bits);
+            prop_assert!(is_set(first) && is_set(end - 1));
+            let set = (first..end).filter(|&bit| is_set(bit)).collect::<Vec<_>>();
+            prop_assert!(set.windows(2).all(|pair| pair[1] - pair[0] <= CAPACITY.gap_bits + 1));
+            if let Some((before_first, before_end)) = before {
+                let gap = first - before_end;
+                let joined = first + 1 - before_first;
+                prop_assert!(gap > CAPACITY.gap_bits || joined > CAPACITY.window_bits);
+            }
+            before = Some((first, end));
+            read.extend(first..end);
+        }
+        prop_assert!((0..bits).filter(|&bit| is_set(bit)).all(|bit| read.contains(&bit)));
+    }
+
+    /// A range is divided into summaries that have no more bits than there is room for.
+    #[test]
+    fn summaries(pages in 1..200u64) {
+        let whole = range(0x9000, 0x9000 + pages * CAPACITY.page_size);
+        let mut at = whole.start;
+
+        for part in CAPACITY.summaries(whole) {
+            prop_assert_eq!(part.start, at);
+            prop_assert!((1..=CAPACITY.summary_bits).contains(&CAPACITY.bits(part)));
+            at = part.end();
+            prop_assert!(CAPACITY.bits(part) == CAPACITY.summary_bits || at == whole.end());
+        }
+        prop_assert_eq!(at, whole.end());
+    }
+
+    /// Runs are those of the bits, whatever stands behind the last.
+    #[test]
+    fn runs(bytes in vec(prop_oneof![3 => Just(0u8), 3 => Just(0xff), 2 => any::<u8>()], 0..200),
+            cut in 0..8u64) {
+        let bits = (8 * bytes.len() as u64).saturating_sub(cut);
+        let mut found = Vec::new();
+        log::for_each_run(&bytes, bits, |first, count| found.push((first, count)));
+
+        let mut expected: Vec<(u64, u64)> = Vec::new();
+        for bit in (0..bits).filter(|bit| bytes[*bit as usize / 8] >> (bit % 8) & 1 != 0) {
+            match expected.last_mut() {
+                Some((first, count)) if *first + *count == bit => *count += 1,
+                _ => expected.push((bit, 1)),
+            }
+        }
+        prop_assert_eq!(found, expected);
+    }
+}
+
+/// A bitmap that is too short is taken for all dirty.
+#[test]
+fn short_bitmap() {
+    let mut found = Vec::new();
+    log::for_each_run(&[0; 7], 57, |first, count| found.push((first, count)));
+    assert_eq!(found, [(0, 57)]);
+}
+
+/// A log that knows its dirty pages by number, and the model of what it has to report.
+struct Log {
+    tracked: Vec<Range>,
+    dirty: BTreeSet<u64>,
+}
+
+impl Log {
+    fn has(&self, byte: u64) -> bool {
+        let is_home = |range: &&Range| range.start <= byte && byte < range.end();
+        self.tracked.iter().any(|range| is_home(&range))
+    }
+
+    fn write(&mut self, bytes: Range) {
+        let written = units(bytes).map(|unit| unit * UNIT);
+        let written: Vec<_> = written.filter(|&byte| self.has(byte)).collect();
+        let pages = written.into_iter().map(|byte| byte / CAPACITY.page_size);
+        self.dirty.extend(pages);
+    }
+
+    /// A bit for each `unit` pages of `bytes`.
+    fn bitmap(&self, bytes: Range, unit: u64) -> Vec<u8> {
+        let first = bytes.start / CAPACITY.page_size;
+        let pages = CAPACITY.pages(bytes);
+        let mut bitmap = vec![0; pages.div_ceil(unit).div_ceil(8) as usize];
+        for page in self.dirty.range(first..first + pages) {
+            let bit = (page - first) / unit;
+            bitmap[bit as usize / 8] |= 1 << (bit % 8);
+        }
+        bitmap
+    }
+
+    fn read_and_clear(&mut self, window: Range, told: &mut BTreeSet<u64>) {
+        let bitmap = self.bitmap(window, 1);
+        let first = window.start / CAPACITY.page_size;
+        let pages = CAPACITY.pages(window);
+        self.dirty
+            .retain(|page| !(first..first + pages).contains(page));
+        log::for_each_run(&bitmap, pages, |run, count| {
+            let start = window.start + run * CAPACITY.page_size;
+            told.extend(units(range(start, start + count * CAPACITY.page_size)));
+        });
+    }
+
+    /// Reports as a driver does.
+    fn report(&mut self, report: Range) -> BTreeSet<u64> {
+        let mut told = BTreeSet::new();
+        let tracked = self.tracked.clone();
+        for piece in Pieces::new(&tracked, CAPACITY.page_size, report) {
+            match piece {
+                Piece::Untracked(bytes) => told.extend(units(bytes)),
+                Piece::Part { page, part } => {
+                    if self.bitmap(page, CAPACITY.summary_pages) != [0] {
+                        told.extend(units(part));
+                    }
+                }
+                Piece::Pages(pages) if CAPACITY.is_small(pages) => {
+                    self.read_and_clear(pages, &mut told);
+                }
+                Piece::Pages(pages) => {
+                    for part in CAPACITY.summaries(pages) {
+                        let summary = self.bitmap(part, CAPACITY.summary_pages);
+                        for window in Windows::new(&summary, part, CAPACITY) {
+                            self.read_and_clear(window, &mut told);
+                        }
+                    }
+                }
+            }
+        }
+        told
+    }
+}
+
+proptest! {
+    /// Reports in any order, of any bytes, tell of the pages that were written and of no other, and
+    /// forget those alone of which they had all.
+    #[test]
+    fn reports(
+        tracked in ranges(CAPACITY.page_size),
+        rounds in vec((vec(report(), 0..8), report()), 1..6),
+    ) {
+        let mut log = Log { tracked, dirty: BTreeSet::new() };
+        let mut model = BTreeSet::new();
+
+        for (writes, report) in rounds {
+            for write in writes {
+                // A device writes little at a time.
+                let write = range(write.start, write.end().min(write.start + 0x3000));
+                log.write(write);
+                let pages = units(write).map(|unit| unit * UNIT / CAPACITY.page_size);
+                model.extend(pages.filter(|page| log.has(page * CAPACITY.page_size)));
+            }
+            let page = |unit: u64| unit * UNIT / CAPACITY.page_size;
+            let expected: BTreeSet<_> = units(report)
+                .filter(|&unit| !log.has(unit * UNIT) || model.contains(&page(unit)))
+                .collect();
+
+            prop_assert_eq!(log.report(report), expected);
+            model.retain(|page| {
+                let start = page * CAPACITY.page_size;
+                start < report.start || report.end() < start + CAPACITY.page_size
+            });
+            prop_assert_eq!(&log.dirty, &model);
+        }
+    }
+}
