@@ -64,6 +64,11 @@ impl Bed {
         self.without(hw::VIFA_HW_FEATURE_LOCAL_DIRTY, "local-dirty")
     }
 
+    /// A bed on another reference device, whose VFs do not log what they write.
+    pub fn without_dirty_log(&self) -> Result<Self> {
+        self.without(hw::VIFA_HW_FEATURE_DIRTY_LOG, "dirty-log")
+    }
+
     /// A bed on the first reference device without `feature`, which the device's `property` gives.
     fn without(&self, feature: u32, property: &str) -> Result<Self> {
         let bed = Self::find_with(&self.settings, |features| features & feature == 0)

@@ -153,6 +153,22 @@ pub enum Command {
         local: u64,
         length: u64,
     },
+    /// Writes the words from `first` on, `length` bytes of them, each where [`scattered`] says in the
+    /// `window` bytes at `destination`.
+    Scatter {
+        destination: u64,
+        window: u64,
+        length: u64,
+        first: u64,
+    },
+}
+
+/// Where in a window of `window` bytes the engine's SCATTER writes the word `word`: its offset.
+pub fn scattered(word: u64, window: u64) -> u64 {
+    let mut x = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (x ^ (x >> 31)) % (window / 8) * 8
 }
 
 impl Command {
@@ -185,6 +201,18 @@ impl Command {
             Self::LocalDiscard { local, length } => {
                 (hw::VIFA_REFERENCE_LOCAL_DISCARD, 0, local, length, 0)
             }
+            Self::Scatter {
+                destination,
+                window,
+                length,
+                first,
+            } => (
+                hw::VIFA_REFERENCE_SCATTER,
+                window,
+                destination,
+                length,
+                first,
+            ),
         };
         vifa_reference_submission {
             opcode: opcode as u16,

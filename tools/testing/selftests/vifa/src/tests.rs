@@ -10,6 +10,7 @@ mod device;
 mod fault;
 mod feature;
 pub(crate) mod fixture;
+mod logging;
 mod overlap;
 mod parallel;
 mod pre_copy;
@@ -85,6 +86,7 @@ pub fn all() -> Vec<Test> {
         compatibility::tests(),
         transfer::tests(),
         pre_copy::tests(),
+        logging::tests(),
         region::tests(),
         close::tests(),
         parallel::tests(),

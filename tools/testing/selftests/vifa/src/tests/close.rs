@@ -121,7 +121,7 @@ fn kill(bed: &Bed, state: State) -> Result<()> {
 ///
 /// A session has buffers of more than a mebibyte; what else goes on in the machine needs less than
 /// so many of them.
-fn costs_no_memory(times: u64, mut act: impl FnMut() -> Result<()>) -> Result<()> {
+pub(super) fn costs_no_memory(times: u64, mut act: impl FnMut() -> Result<()>) -> Result<()> {
     const MEBIBYTE: u64 = 1 << 20;
     // What is allocated once, and stays.
     act()?;
@@ -138,7 +138,7 @@ fn costs_no_memory(times: u64, mut act: impl FnMut() -> Result<()>) -> Result<()
 }
 
 /// Bytes of memory that could be had.
-fn available_memory() -> Result<u64> {
+pub(super) fn available_memory() -> Result<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
     let kibibytes: u64 = text
         .lines()

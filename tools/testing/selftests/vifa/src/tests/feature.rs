@@ -21,7 +21,6 @@ pub fn tests() -> Vec<Test> {
         migration_is_stop_copy_p2p_and_pre_copy,
         migration_of_a_device_without_p2p_is_stop_copy_and_pre_copy,
         probes_tell_which_operations_there_are,
-        dma_logging_is_not_offered,
         precopy_information_can_be_had_in_version_2,
         short_arguments_are_refused,
         unknown_flags_are_refused,
@@ -84,31 +83,6 @@ fn probes_tell_which_operations_there_are(bed: &Bed) -> Result<()> {
             &format!("probe of SET of feature {feature}"),
             device.probe(Operation::ProbeSet, feature),
             &[libc::EINVAL],
-        )?;
-    }
-    Ok(())
-}
-
-fn dma_logging_is_not_offered(bed: &Bed) -> Result<()> {
-    let device = open(bed)?;
-    for (operation, feature) in [
-        (
-            Operation::ProbeSet,
-            vfio::VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
-        ),
-        (
-            Operation::ProbeSet,
-            vfio::VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP,
-        ),
-        (
-            Operation::ProbeGet,
-            vfio::VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT,
-        ),
-    ] {
-        expect::refused(
-            &format!("probe of feature {feature}"),
-            device.probe(operation, feature),
-            &[libc::ENOTTY],
         )?;
     }
     Ok(())

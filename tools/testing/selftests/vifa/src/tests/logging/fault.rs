@@ -1,0 +1,376 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A device that fails, hangs, lies or has lost count: whatever a report asks for is dirty then, which
+//! is counted, and said once. A log that was not started or stopped as it should can be started anew.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+use super::tracked::{Tracked, AREA, GIB, MIB, PAGE};
+use crate::{
+    bed::Bed,
+    expect,
+    fault::{
+        Armed, Fault, Opcode, RegisterFile, LOG_READ_AND_CLEAR, LOG_START, LOG_STOP, LOG_SUMMARY,
+    },
+    hw::{self, vifa_region},
+    kmsg::KernelLog,
+    region,
+    tests::{claims, Test},
+    vfio::IovaRange,
+};
+
+/// More than one bit of a summary stands for: reports of it begin with LOG_SUMMARY.
+const LARGE: IovaRange = IovaRange::new(AREA.iova, 512 * MIB);
+
+/// Longer than any timeout of the device in a test, with room for a slow machine.
+const SLACK: Duration = Duration::from_secs(3);
+
+const FAILURES: [Fault; 3] = [
+    Fault::Status(hw::VIFA_STATUS_DEVICE_FAILURE),
+    Fault::Status(hw::VIFA_STATUS_DMA_FAULT),
+    Fault::Status(0x4242),
+];
+/// Numbers of pages that were not asked for.
+const LIES: [Fault; 3] = [
+    Fault::ShortResult(1),
+    Fault::Result(0),
+    Fault::Result(u64::MAX),
+];
+/// Page sizes that are none, or more than was asked for.
+const PAGE_SIZES: [Fault; 6] = [
+    Fault::Result(0),
+    Fault::Result(2048),
+    Fault::Result(12 << 10),
+    Fault::Result(128 << 10),
+    Fault::Result((1 << 32) + PAGE),
+    Fault::Result(u64::MAX),
+];
+const TAG: [Fault; 1] = [Fault::Tag(0x8001)];
+const HANG: [Fault; 1] = [Fault::Hang];
+const HANG_ABORT: [Fault; 1] = [Fault::HangAbort];
+const LOST: [Fault; 1] = [Fault::LogLost];
+
+pub fn tests() -> Vec<Test> {
+    type Body = fn(&Bed, Opcode, Fault) -> Result<()>;
+    let mut tests = Vec::new();
+    let mut add = |opcode: Opcode, what: &str, faults: &'static [Fault], body: Body| {
+        tests.push(Test::new(
+            format!("logging.{}_{what}", opcode.name),
+            move |bed| {
+                faults.iter().try_for_each(|fault| {
+                    body(bed, opcode, *fault).with_context(|| format!("{fault:?}"))
+                })
+            },
+        ));
+    };
+    for opcode in [LOG_SUMMARY, LOG_READ_AND_CLEAR] {
+        add(opcode, "fails", &FAILURES, is_reported_dirty);
+        add(opcode, "lies_about_its_pages", &LIES, is_reported_dirty);
+        add(opcode, "has_another_tag", &TAG, is_reported_dirty);
+        add(opcode, "hangs", &HANG, is_reported_dirty);
+        add(opcode, "tells_of_a_lost_log", &LOST, is_reported_dirty);
+    }
+    add(
+        LOG_READ_AND_CLEAR,
+        "hangs_and_its_abort_too",
+        &HANG_ABORT,
+        is_reported_dirty,
+    );
+    add(LOG_START, "fails", &FAILURES, does_not_start);
+    add(
+        LOG_START,
+        "lies_about_its_page_size",
+        &PAGE_SIZES,
+        does_not_start,
+    );
+    add(LOG_START, "has_another_tag", &TAG, does_not_start);
+    add(LOG_START, "hangs", &HANG, does_not_start);
+    add(
+        LOG_START,
+        "hangs_and_its_abort_too",
+        &HANG_ABORT,
+        does_not_start,
+    );
+    add(LOG_STOP, "fails", &FAILURES, does_not_stop);
+    add(LOG_STOP, "hangs", &HANG, does_not_stop);
+    add(
+        LOG_STOP,
+        "hangs_and_its_abort_too",
+        &HANG_ABORT,
+        does_not_stop,
+    );
+    tests.extend(claims!("logging":
+        device_that_refuses_the_ranges_names_them,
+        report_that_fails_in_its_middle_is_dirty_as_a_whole,
+        stop_that_fails_at_close_does_not_bind_the_next_user,
+    ));
+    tests
+}
+
+/// What has to be told of the log besides the pages.
+struct Told {
+    log: KernelLog,
+    vf: String,
+    before: vifa_region,
+    lost: u64,
+    said: usize,
+}
+
+impl Told {
+    fn from_now(bed: &Bed, tracked: &Tracked) -> Result<Self> {
+        Ok(Self {
+            log: KernelLog::from_now()?,
+            vf: bed.vf(0)?.to_string(),
+            before: region::read(&tracked.guest.vf.device)?,
+            lost: 0,
+            said: 0,
+        })
+    }
+
+    /// Counts from now on.
+    fn rebase(&mut self, tracked: &Tracked) -> Result<()> {
+        self.before = region::read(&tracked.guest.vf.device)?;
+        self.lost = 0;
+        Ok(())
+    }
+
+    /// A report on [`LARGE`] has all of it, is counted, and was said if it is the first of its log.
+    fn all_is_dirty(&mut self, tracked: &Tracked, word: &str, first: bool) -> Result<()> {
+        let device = &tracked.guest.vf.device;
+        let reported = device.dirty_pages(LARGE, PAGE).context("REPORT")?;
+        expect::equal("pages reported", reported.count(), LARGE.length / PAGE)?;
+        self.lost += 1;
+        let now = region::read(device)?;
+        expect::equal(
+            "reports, bytes reported dirty, and reports of a log that did not know",
+            [
+                now.log_reports - self.before.log_reports,
+                now.log_dirty_bytes - self.before.log_dirty_bytes,
+                now.log_lost - self.before.log_lost,
+            ],
+            [self.lost, self.lost * LARGE.length, self.lost],
+        )?;
+        let text = region::error_text(&now)?;
+        expect::claim(
+            &format!("an error in the region with {word:?}, not {text:?}"),
+            text.contains(word) && now.error != 0,
+        )?;
+        if first {
+            self.said += 1;
+            self.log.expect(&[&self.vf, word])?;
+        }
+        expect::equal(
+            "messages that all is dirty",
+            self.log.count(&[&self.vf, "dirty"])?,
+            self.said,
+        )
+    }
+}
+
+/// Nothing is lost where the device does not know better, and nothing is reported for ever.
+fn is_reported_dirty(bed: &Bed, opcode: Opcode, fault: Fault) -> Result<()> {
+    let registers = RegisterFile::map(&bed.pf)?;
+    let mut tracked = Tracked::idle(bed, 0)?;
+    let mut told = Told::from_now(bed, &tracked)?;
+    let word = match fault {
+        Fault::LogLost => "lost",
+        _ => opcode.name,
+    };
+    tracked.start(&[LARGE], PAGE)?;
+    let armed = registers.arm(0, opcode, fault, 2)?;
+    for first in [true, false] {
+        // A clean log is not read.
+        tracked.touch(LARGE.iova)?;
+        let start = Instant::now();
+        told.all_is_dirty(&tracked, word, first)?;
+        let (took, limit) = (start.elapsed(), 2 * registers.timeout + SLACK);
+        expect::claim(
+            &format!("the report within {limit:?}, not after {took:?}"),
+            took < limit,
+        )?;
+    }
+    expect::claim("the fault to have happened", armed.fired() > 0)?;
+    drop(armed);
+    match fault {
+        Fault::HangAbort => {
+            told.all_is_dirty(&tracked, word, false)?;
+            return recovers(&mut tracked);
+        }
+        Fault::LogLost => {
+            told.all_is_dirty(&tracked, word, false)?;
+            tracked.stop()?;
+            tracked.start(&[LARGE], PAGE)?;
+        }
+        _ => goes_on(&mut tracked)?,
+    }
+    is_exact(&mut tracked)?;
+    if fault == Fault::Hang {
+        // Each takes a second.
+        return Ok(());
+    }
+
+    // It is said anew for each log.
+    tracked.stop()?;
+    tracked.start(&[LARGE], PAGE)?;
+    tracked.touch(LARGE.iova)?;
+    let _armed = registers.arm(0, opcode, fault, 1)?;
+    told.rebase(&tracked)?;
+    told.all_is_dirty(&tracked, word, true)
+        .context("of a second log")
+}
+
+/// The first report after the fault has at least what was written since, and nothing that was not
+/// written at all.
+fn goes_on(tracked: &mut Tracked) -> Result<()> {
+    tracked.touch(LARGE.iova + 3 * PAGE)?;
+    let reported = tracked.guest.vf.device.dirty_pages(LARGE, PAGE)?;
+    let reported: BTreeSet<_> = reported.dirty().collect();
+    let written = tracked.expected(LARGE, PAGE)?;
+    expect::claim(
+        "what was written after the fault to be reported",
+        reported.contains(&(LARGE.iova + 3 * PAGE)),
+    )?;
+    expect::claim(
+        "nothing to be reported that was not written",
+        reported.is_subset(&written),
+    )
+}
+
+fn is_exact(tracked: &mut Tracked) -> Result<()> {
+    tracked.reports(LARGE, PAGE)?;
+    tracked.touch(LARGE.iova + 5 * PAGE)?;
+    tracked.reports(LARGE, PAGE)?;
+    tracked.reports(LARGE, PAGE)
+}
+
+/// After a reset, the device logs as ever.
+fn recovers(tracked: &mut Tracked) -> Result<()> {
+    tracked.guest.recover()?;
+    tracked.start(&[LARGE], PAGE)?;
+    is_exact(tracked)
+}
+
+/// The errors that a command may end with that meets `fault`.
+fn errors(fault: Fault) -> &'static [i32] {
+    match fault {
+        Fault::Hang | Fault::HangAbort => &[libc::ETIMEDOUT],
+        Fault::Tag(_) => &[libc::EIO, libc::ETIMEDOUT],
+        _ => &[libc::EIO],
+    }
+}
+
+/// Nothing is logged, and the region says why.
+fn is_off(tracked: &Tracked, word: &str) -> Result<()> {
+    let device = &tracked.guest.vf.device;
+    let region = region::read(device)?;
+    expect::equal("page size in the region", region.log_page_size, 0)?;
+    let text = region::error_text(&region)?;
+    expect::claim(
+        &format!("an error in the region with {word:?}, not {text:?}"),
+        text.contains(word),
+    )?;
+    let report = device.dirty_pages(LARGE, PAGE).map(drop);
+    expect::refused("REPORT", report, &[libc::EINVAL])
+}
+
+fn does_not_start(bed: &Bed, opcode: Opcode, fault: Fault) -> Result<()> {
+    let registers = RegisterFile::map(&bed.pf)?;
+    let mut tracked = Tracked::idle(bed, 0)?;
+    let stops = registers.count(0, LOG_STOP)?;
+    let armed = registers.arm(0, opcode, fault, 1)?;
+    let result = tracked.guest.vf.device.start_logging(&[LARGE], 64 << 10);
+    expect::refused("START", result, errors(fault))?;
+    expect::equal("times that the fault happened", armed.fired(), 1)?;
+    drop(armed);
+    if matches!(fault, Fault::Result(_)) {
+        expect::equal("LOG_STOP of what had started", stops.fired(), 1)?;
+    }
+    is_off(&tracked, opcode.name)?;
+    if fault == Fault::HangAbort {
+        return recovers(&mut tracked);
+    }
+    tracked.start(&[LARGE], PAGE).context("after the fault")?;
+    is_exact(&mut tracked)
+}
+
+fn does_not_stop(bed: &Bed, opcode: Opcode, fault: Fault) -> Result<()> {
+    let registers = RegisterFile::map(&bed.pf)?;
+    let mut tracked = Tracked::idle(bed, 0)?;
+    tracked.start(&[LARGE], PAGE)?;
+    tracked.touch(LARGE.iova)?;
+    let armed = registers.arm(0, opcode, fault, 1)?;
+    let result = tracked.guest.vf.device.stop_logging();
+    expect::refused("STOP", result, errors(fault))?;
+    expect::equal("times that the fault happened", armed.fired(), 1)?;
+    drop(armed);
+    is_off(&tracked, opcode.name)?;
+    if fault == Fault::HangAbort {
+        return recovers(&mut tracked);
+    }
+    // What the device may still log is no matter of the next log.
+    tracked.start(&[LARGE], PAGE).context("after the fault")?;
+    is_exact(&mut tracked)
+}
+
+fn device_that_refuses_the_ranges_names_them(bed: &Bed) -> Result<()> {
+    let mut tracked = Tracked::idle(bed, 0)?;
+    // More pages than any device of today has a log for.
+    let range = IovaRange::new(0, 1 << 62);
+    let result = tracked.guest.vf.device.start_logging(&[range], PAGE);
+    expect::refused("START", result, &[libc::EINVAL])?;
+    is_off(&tracked, LOG_START.name)?;
+    tracked.start(&[LARGE], PAGE)?;
+    is_exact(&mut tracked)
+}
+
+/// Spares the next `times` commands `opcode` what is armed after this.
+fn spare(registers: &RegisterFile, opcode: Opcode, times: u32) -> Result<Armed<'_>> {
+    registers.arm(0, opcode, Fault::Delay(Duration::ZERO), times)
+}
+
+fn report_that_fails_in_its_middle_is_dirty_as_a_whole(bed: &Bed) -> Result<()> {
+    /// Several windows of the log.
+    const HUGE: IovaRange = IovaRange::new(0, 64 * GIB);
+    let registers = RegisterFile::map(&bed.pf)?;
+    let mut tracked = Tracked::idle(bed, 0)?;
+    tracked.start(&[HUGE], PAGE)?;
+    for before in [1, 3] {
+        tracked.mark(&registers, IovaRange::new(0, 40 * GIB))?;
+        let spared = spare(&registers, LOG_READ_AND_CLEAR, before)?;
+        let failure = Fault::Status(hw::VIFA_STATUS_DEVICE_FAILURE);
+        let armed = registers.arm(0, LOG_READ_AND_CLEAR, failure, 1)?;
+        let reported = tracked.guest.vf.device.dirty_pages(HUGE, PAGE)?;
+        expect::equal(
+            "commands that succeeded, and that failed",
+            [spared.fired(), armed.fired()],
+            [before, 1],
+        )?;
+        expect::equal("pages reported", reported.count(), HUGE.length / PAGE)?;
+        drop((spared, armed));
+        // What the failed report did not read is still in the log.
+        tracked.guest.vf.device.dirty_pages(HUGE, PAGE)?;
+        tracked.expected(HUGE, PAGE)?;
+        tracked.reports(HUGE, MIB)?;
+    }
+    Ok(())
+}
+
+fn stop_that_fails_at_close_does_not_bind_the_next_user(bed: &Bed) -> Result<()> {
+    let registers = RegisterFile::map(&bed.pf)?;
+    for fault in [Fault::Status(hw::VIFA_STATUS_DEVICE_FAILURE), Fault::Hang] {
+        let tracked = Tracked::new(bed, 0)?;
+        let armed = registers.arm(0, LOG_STOP, fault, 1)?;
+        drop(tracked);
+        expect::equal("times that the fault happened", armed.fired(), 1)?;
+        drop(armed);
+        let mut tracked = Tracked::idle(bed, 0)?;
+        tracked.start(&[LARGE], PAGE)?;
+        is_exact(&mut tracked).context("of the next user")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,416 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What START, STOP and REPORT refuse, and that a refusal changes nothing.
+
+use std::{io, mem::offset_of};
+
+use anyhow::{Context, Result};
+use vfio_bindings::bindings::vfio::{
+    self, vfio_device_feature_dma_logging_control, vfio_device_feature_dma_logging_range,
+    vfio_device_feature_dma_logging_report,
+};
+
+use super::tracked::{Tracked, AREA, GIB, KIB, MIB, PAGE, RANGES};
+use crate::{
+    bed::Bed,
+    expect, region,
+    sys::Mapping,
+    tests::{claims, Test},
+    vfio::{request, Device, Feature, IovaRange, Operation, Place, Start},
+};
+
+pub fn tests() -> Vec<Test> {
+    claims!("logging":
+        second_start_is_refused_and_the_first_goes_on,
+        report_without_start_is_refused,
+        stop_without_start_changes_nothing,
+        start_with_a_page_size_that_is_none_is_refused,
+        start_with_ranges_that_are_none_is_refused,
+        start_with_more_ranges_than_fit_in_a_page_is_refused,
+        start_with_bad_pointers_is_refused,
+        report_with_a_page_size_that_is_none_is_refused,
+        report_on_a_range_that_is_none_is_refused,
+        report_with_bad_pointers_harms_nobody,
+        wrong_operations_and_sizes_are_refused,
+    )
+}
+
+const START: u32 = vfio::VFIO_DEVICE_FEATURE_DMA_LOGGING_START;
+const STOP: u32 = vfio::VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP;
+const REPORT: u32 = vfio::VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT;
+
+/// Nothing is logged: reports are refused, and a START is not.
+fn is_not_logging(tracked: &mut Tracked) -> Result<()> {
+    let report = tracked.guest.vf.device.dirty_pages(RANGES[0], PAGE);
+    expect::refused("REPORT after a refusal", report.map(drop), &[libc::EINVAL])?;
+    tracked.start(&RANGES, PAGE)?;
+    tracked.touch(RANGES[0].iova)?;
+    tracked.reports_all()?;
+    tracked.stop()
+}
+
+/// The log goes on and is exact.
+fn goes_on(tracked: &mut Tracked) -> Result<()> {
+    tracked.touch(RANGES[2].iova)?;
+    tracked.reports_all()
+}
+
+fn second_start_is_refused_and_the_first_goes_on(bed: &Bed) -> Result<()> {
+    let mut tracked = Tracked::new(bed, 0)?;
+    tracked.touch(RANGES[0].iova)?;
+    for ranges in [&RANGES[..], &[IovaRange::new(0, PAGE)]] {
+        let result = tracked.guest.vf.device.start_logging(ranges, PAGE);
+        expect::refused("second START", result, &[libc::EINVAL])?;
+    }
+    goes_on(&mut tracked)
+}
+
+fn report_without_start_is_refused(bed: &Bed) -> Result<()> {
+    let mut tracked = Tracked::idle(bed, 0)?;
+    is_not_logging(&mut tracked)?;
+    let report = tracked.guest.vf.device.dirty_pages(RANGES[0], PAGE);
+    expect::refused("REPORT after STOP", report.map(drop), &[libc::EINVAL])
+}
+
+fn stop_without_start_changes_nothing(bed: &Bed) -> Result<()> {
+    let mut tracked = Tracked::idle(bed, 0)?;
+    for _ in 0..2 {
+        tracked.stop().context("before START")?;
+    }
+    is_not_logging(&mut tracked)?;
+    tracked.stop().context("after STOP")?;
+    is_not_logging(&mut tracked)
+}
+
+/// What `act` does is refused by the driver, which checks what VFIO's core does not: the migration
+/// region tells which field it was.
+fn refuses_naming(
+    device: &Device,
+    field: &str,
+    what: &str,
+    act: impl FnOnce() -> io::Result<()>,
+) -> Result<()> {
+    let before = region::read(device)?.generation;
+    expect::refused(what, act(), &[libc::EINVAL])?;
+    let region = region::read(device)?;
+    let text = region::error_text(&region)?;
+    expect::claim(
+        &format!("{what}: an error that is a new one"),
+        region.generation > before,
+    )?;
+    expect::claim(
+        &format!("{what}: an error that names {field}, not {text:?}"),
+        text.contains(field),
+    )
+}
+
+fn start_with_a_page_size_that_is_none_is_refused(bed: &Bed) -> Result<()> {
+    let mut tracked = Tracked::idle(bed, 0)?;
+    let device = &tracked.guest.vf.device;
+    // The first is aligned to them all as far as VFIO's core sees, the second to whatever it is.
+    let range = IovaRange::new(GIB, GIB);
+    let everything = IovaRange::new(0, 0);
+    for page_size in [1, 2, 512, 2 * KIB, 4095, 4097, 12 * KIB, 3 * GIB, u64::MAX] {
+        expect::refused(
+            &format!("START in pages of {page_size:#x} bytes"),
+            device.start_logging(&[range], page_size),
+            &[libc::EINVAL],
+        )?;
+    }
+    refuses_naming(device, "page_size", "START in pages of 0 bytes", || {
+        device.start_logging(&[everything], 0).map(drop)
+    })?;
+    refuses_naming(device, "page_size", "START in pages of 12 KiB", || {
+        device.start_logging(&[range], 12 * KIB).map(drop)
+    })?;
+    is_not_logging(&mut tracked)
+}
+
+fn start_with_ranges_that_are_none_is_refused(bed: &Bed) -> Result<()> {
+    let mut tracked = Tracked::idle(bed, 0)?;
+    let device = &tracked.guest.vf.device;
+    let range = |page: u64, pages: u64| IovaRange::new(page * PAGE, pages * PAGE);
+    type Refused<'a> = (&'a str, &'a [IovaRange], u64, i32);
+    let refused: [Refused; 11] = [
+        ("no range", &[], PAGE, libc::EINVAL),
+        (
+            "an unaligned IOVA",
+            &[IovaRange::new(GIB + 8, PAGE)],
+            PAGE,
+            libc::EINVAL,
+        ),
+        (
+            "an unaligned length",
+            &[IovaRange::new(GIB, PAGE + 512)],
+            PAGE,
+            libc::EINVAL,
+        ),
+        (
+            "an IOVA off the page size",
+            &[range(1, 512)],
+            2 * MIB,
+            libc::EINVAL,
+        ),
+        (
+            "a length off the page size",
+            &[range(512, 511)],
+            2 * MIB,
+            libc::EINVAL,
+        ),
+        (
+            "a range twice",
+            &[range(8, 8), range(8, 8)],
+            PAGE,
+            libc::EINVAL,
+        ),
+        (
+            "overlapping ranges",
+            &[range(8, 8), range(15, 2)],
+            PAGE,
+            libc::EINVAL,
+        ),
+        (
+            "a range in another",
+            &[range(8, 8), range(10, 1)],
+            PAGE,
+            libc::EINVAL,
+        ),
+        (
+            "an overlap that descends",
+            &[range(15, 2), range(30, 1), range(8, 8)],
+            PAGE,
+            libc::EINVAL,
+        ),
+        (
+            "a range that wraps",
+            &[IovaRange::new(u64::MAX - PAGE + 1, 2 * PAGE)],
+            PAGE,
+            libc::EOVERFLOW,
+        ),
+        (
+            "a range that ends the space",
+            &[IovaRange::new(u64::MAX - PAGE + 1, PAGE)],
+            PAGE,
+            libc::EOVERFLOW,
+        ),
+    ];
+    for (what, ranges, page_size, error) in refused {
+        expect::refused(
+            &format!("START with {what}"),
+            device.start_logging(ranges, page_size),
+            &[error],
+        )?;
+    }
+    for empty in [IovaRange::new(0, 0), IovaRange::new(GIB, 0)] {
+        refuses_naming(device, "length", &format!("START with {empty:x?}"), || {
+            device.start_logging(&[empty], PAGE).map(drop)
+        })?;
+    }
+    refuses_naming(
+        device,
+        "length",
+        "START with an empty range among others",
+        || {
+            let ranges = [range(8, 8), IovaRange::new(GIB, 0), range(20, 4)];
+            device.start_logging(&ranges, PAGE).map(drop)
+        },
+    )?;
+    is_not_logging(&mut tracked)
+}
+
+fn start_with_more_ranges_than_fit_in_a_page_is_refused(bed: &Bed) -> Result<()> {
+    let mut tracked = Tracked::idle(bed, 0)?;
+    let apart: Vec<_> = (0..257)
+        .map(|number| IovaRange::new(AREA.iova + 2 * number * PAGE, PAGE))
+        .collect();
+    let device = &tracked.guest.vf.device;
+    expect::refused(
+        "START with 257 ranges",
+        device.start_logging(&apart, PAGE),
+        &[libc::E2BIG],
+    )?;
+    is_not_logging(&mut tracked)
+}
+
+/// A page that can be accessed, and behind it one that cannot.
+fn end_of_memory() -> Result<(Mapping, usize)> {
+    let memory = Mapping::anonymous(2 * PAGE as usize)?;
+    memory.forbid_from(PAGE as usize)?;
+    Ok((memory, PAGE as usize))
+}
+
+fn start_with_bad_pointers_is_refused(bed: &Bed) -> Result<()> {
+    let mut tracked = Tracked::idle(bed, 0)?;
+    let device = &tracked.guest.vf.device;
+    let (memory, end) = end_of_memory()?;
+    let size = size_of::<vfio_device_feature_dma_logging_range>();
+    let behind = memory.address() + end as u64;
+    for (what, ranges, num_ranges) in [
+        ("at NULL", 0, 1),
+        ("at an address of the kernel's", 0xffff_8880_0000_0000, 1),
+        ("behind the end of memory", behind, 1),
+        ("across the end of memory", behind - size as u64, 2),
+        ("that end the address space", u64::MAX - 15, 1),
+    ] {
+        let control = vfio_device_feature_dma_logging_control {
+            page_size: PAGE,
+            num_ranges,
+            __reserved: 0,
+            ranges,
+        };
+        // The first range is a good one where it can be read.
+        memory.write(end - size, AREA.iova);
+        memory.write(end - size + 8, PAGE);
+        let mut start = Start::new(Operation::Set, START, control);
+        expect::refused(
+            &format!("START with ranges {what}"),
+            device.raw_feature(&mut start),
+            &[libc::EFAULT],
+        )?;
+    }
+    // The argument itself ends before its last field.
+    let start = Start::new(Operation::Set, START, Default::default());
+    let at = end - offset_of!(vfio_device_feature_dma_logging_control, ranges) - 8;
+    memory.write(at, start.argsz);
+    memory.write(at + 4, start.flags);
+    expect::refused(
+        "START with an argument across the end of memory",
+        memory.ioctl(
+            device,
+            &request::device_feature::<vfio_device_feature_dma_logging_control>(),
+            at,
+        ),
+        &[libc::EFAULT],
+    )?;
+    is_not_logging(&mut tracked)
+}
+
+fn report_with_a_page_size_that_is_none_is_refused(bed: &Bed) -> Result<()> {
+    let mut tracked = Tracked::new(bed, 0)?;
+    tracked.touch(RANGES[0].iova)?;
+    for page_size in [0, 1, 512, 2 * KIB, 4095, 4097, 12 * KIB, u64::MAX] {
+        expect::refused(
+            &format!("REPORT in pages of {page_size:#x} bytes"),
+            tracked
+                .guest
+                .vf
+                .device
+                .report_to(Place::NULL, RANGES[0], page_size),
+            &[libc::EINVAL],
+        )?;
+    }
+    goes_on(&mut tracked)
+}
+
+fn report_on_a_range_that_is_none_is_refused(bed: &Bed) -> Result<()> {
+    let mut tracked = Tracked::new(bed, 0)?;
+    tracked.touch(RANGES[0].iova)?;
+    let device = &tracked.guest.vf.device;
+    for (iova, length) in [
+        (u64::MAX, 1),
+        (u64::MAX - PAGE + 1, PAGE),
+        (RANGES[0].iova, u64::MAX - RANGES[0].iova + 1),
+        (PAGE, u64::MAX),
+    ] {
+        let range = IovaRange::new(iova, length);
+        expect::refused(
+            &format!("REPORT on {length:#x} bytes at {iova:#x}"),
+            device.report_to(Place::NULL, range, PAGE),
+            &[libc::EOVERFLOW],
+        )?;
+    }
+    for iova in [0, RANGES[0].iova, RANGES[0].iova + 8] {
+        refuses_naming(
+            device,
+            "length",
+            &format!("REPORT on 0 bytes at {iova:#x}"),
+            || device.report_to(Place::NULL, IovaRange::new(iova, 0), PAGE),
+        )?;
+    }
+    goes_on(&mut tracked)
+}
+
+/// VFIO's core writes into the bitmap and tells nobody where it cannot: such a report may come to
+/// nothing or be refused.
+fn report_with_bad_pointers_harms_nobody(bed: &Bed) -> Result<()> {
+    let mut tracked = Tracked::new(bed, 0)?;
+    let (memory, end) = end_of_memory()?;
+    // Half of the first range's bitmap.
+    let half = (RANGES[0].length / PAGE / 16) as usize;
+    for (what, place) in [
+        ("at NULL", Place::NULL),
+        ("at an address of the kernel's", Place::KERNEL),
+        ("behind the end of memory", Place::of(&memory, end)),
+        ("across the end of memory", Place::of(&memory, end - half)),
+    ] {
+        let ends = [RANGES[0].iova, RANGES[0].end() - PAGE];
+        for page in ends {
+            tracked.touch(page)?;
+        }
+        let result = tracked.guest.vf.device.report_to(place, RANGES[0], PAGE);
+        if result.is_err() {
+            expect::refused(
+                &format!("REPORT with a bitmap {what}"),
+                result,
+                &[libc::EFAULT],
+            )?;
+        }
+        // Whatever became of them: nobody knows any longer.
+        for page in ends {
+            tracked.touch(page)?;
+        }
+        tracked.reports_all().context(what)?;
+    }
+    // The argument itself ends before its last field.
+    let device = &tracked.guest.vf.device;
+    let report = Feature::new(
+        Operation::Get,
+        REPORT,
+        vfio_device_feature_dma_logging_report::default(),
+    );
+    let at = end - offset_of!(vfio_device_feature_dma_logging_report, bitmap) - 8;
+    memory.write(at, report.argsz);
+    memory.write(at + 4, report.flags);
+    expect::refused(
+        "REPORT with an argument across the end of memory",
+        memory.ioctl(
+            device,
+            &request::device_feature::<vfio_device_feature_dma_logging_report>(),
+            at,
+        ),
+        &[libc::EFAULT],
+    )?;
+    goes_on(&mut tracked)
+}
+
+/// Asks for `feature` with `argsz` and `flags` as they are given.
+fn ask<T>(device: &Device, argsz: usize, flags: u32, data: T) -> io::Result<()> {
+    let argsz = argsz as u32;
+    device.raw_feature(&mut Feature { argsz, flags, data })
+}
+
+fn wrong_operations_and_sizes_are_refused(bed: &Bed) -> Result<()> {
+    const GET: u32 = vfio::VFIO_DEVICE_FEATURE_GET;
+    const SET: u32 = vfio::VFIO_DEVICE_FEATURE_SET;
+    let mut tracked = Tracked::idle(bed, 0)?;
+    let device = &tracked.guest.vf.device;
+    let control = vfio_device_feature_dma_logging_control::default();
+    let report = vfio_device_feature_dma_logging_report::default();
+    let is_refused = |what: &str, result| expect::refused(what, result, &[libc::EINVAL]);
+    is_refused("GET of START", ask(device, 32, GET | START, control))?;
+    is_refused("GET of STOP", ask(device, 8, GET | STOP, ()))?;
+    is_refused("SET of REPORT", ask(device, 40, SET | REPORT, report))?;
+    for argsz in [0, 7, 8, 16, 31] {
+        let what = format!("START with argsz {argsz}");
+        is_refused(&what, ask(device, argsz, SET | START, control))?;
+    }
+    for argsz in [0, 7] {
+        let what = format!("STOP with argsz {argsz}");
+        is_refused(&what, ask(device, argsz, SET | STOP, ()))?;
+    }
+    for argsz in [0, 7, 8, 32, 39] {
+        let what = format!("REPORT with argsz {argsz}");
+        is_refused(&what, ask(device, argsz, GET | REPORT, report))?;
+    }
+    is_not_logging(&mut tracked)
+}
