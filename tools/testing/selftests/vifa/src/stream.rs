@@ -80,7 +80,8 @@ impl Part {
         }
     }
 
-    fn parse(mut payload: &[u8]) -> Result<Self> {
+    /// Takes the payload of an address section apart.
+    pub fn parse(mut payload: &[u8]) -> Result<Self> {
         let rest = &mut payload;
         let record: vifa_address_record = take_value(rest, "address record")?;
         let ranges = (0..record.count)

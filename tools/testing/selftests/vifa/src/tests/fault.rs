@@ -16,8 +16,8 @@ use crate::{
     bed::{Bed, VF_DRIVER},
     expect,
     fault::{
-        Fault, Opcode, RegisterFile, IDENTIFY, LOAD, LOCAL_BITMAP, LOCAL_CLEAR, LOCAL_LIST,
-        LOCAL_READ, LOCAL_WRITE, SAVE, SET_RUN_STATE,
+        Fault, Opcode, RegisterFile, IDENTIFY, LOAD, LOCAL_BITMAP, LOCAL_CLEAR, LOCAL_READ,
+        LOCAL_WRITE, SAVE, SET_RUN_STATE,
     },
     hw,
     kmsg::KernelLog,
@@ -42,7 +42,7 @@ impl Action {
     fn with(opcode: Opcode) -> Self {
         match opcode {
             SET_RUN_STATE => Self::Stop,
-            SAVE | LOCAL_LIST | LOCAL_READ => Self::Save,
+            SAVE | LOCAL_BITMAP | LOCAL_READ => Self::Save,
             _ => Self::Load,
         }
     }
@@ -81,7 +81,7 @@ const COMMANDS: [Opcode; 7] = [
     SET_RUN_STATE,
     SAVE,
     LOAD,
-    LOCAL_LIST,
+    LOCAL_BITMAP,
     LOCAL_READ,
     LOCAL_WRITE,
     LOCAL_CLEAR,
@@ -169,28 +169,17 @@ pub fn tests() -> Vec<Test> {
     );
     add(
         "lies_about_its_count",
-        LOCAL_LIST,
+        LOCAL_BITMAP,
         Fault::Result(1 << 33),
         &[libc::EIO],
     );
-    for (what, offset, value) in [
-        ("lists_a_range_outside_of_local_memory", 0, 1 << 50),
-        ("lists_a_range_off_the_granule", 0, 8),
-        ("lists_an_endless_range", 8, u64::MAX),
-        ("lists_an_empty_range", 8, 0),
-    ] {
-        let width = 8;
-        add(
-            what,
-            LOCAL_LIST,
-            Fault::Patch {
-                offset,
-                width,
-                value,
-            },
-            &[libc::EIO],
-        );
-    }
+    // The furnished guest has data at the start and in the middle of its local memory.
+    add(
+        "withholds_bytes",
+        LOCAL_BITMAP,
+        Fault::ShortData(1 << 6),
+        &[libc::EIO],
+    );
     for (what, fault) in [
         ("fails", Fault::Status(hw::VIFA_STATUS_DEVICE_FAILURE)),
         ("hangs", Fault::Hang),

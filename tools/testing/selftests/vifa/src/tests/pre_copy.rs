@@ -2,10 +2,17 @@
 
 //! The states PRE_COPY and PRE_COPY_P2P: a stream begins while the device runs.
 
+mod failures;
+mod local_memory;
+mod numbers;
+mod rounds;
+mod tracked;
+
 use std::{thread, time::Duration};
 
 use anyhow::{Context, Result};
-use vfio_bindings::bindings::vfio::{self, vfio_precopy_info};
+use local_memory::granule_of;
+use vfio_bindings::bindings::vfio::vfio_precopy_info;
 
 use super::{
     claims,
@@ -17,30 +24,25 @@ use crate::{
     engine::Command,
     expect,
     fault::{Fault, RegisterFile, SET_RUN_STATE},
-    hw,
+    hw::{self, vifa_address_range, vifa_address_record, vifa_data_run, vifa_section_header},
     migration::{Segments, Session, State},
     process::alongside,
     stream::{Stream, RELATIONS_END},
     sys::{self, Mapping},
-    vfio::{request, Feature, Operation},
+    vfio::request,
 };
 
 const BOTH: [State; 2] = [State::PreCopy, State::PreCopyP2p];
 
-/// Sizes of reads that meet no border, and one that meets them all.
-const ODD: [usize; 7] = [1, 3, 7, 13, 101, 255, 4096];
-
 pub fn tests() -> Vec<Test> {
-    claims!("pre_copy":
-        stream_begins_with_identity_and_relations,
+    let mut tests = claims!("pre_copy":
+        stream_begins_with_who_sends_what_to_whom,
         stream_comes_to_a_pause_again_and_again,
         large_read_ends_at_the_pause,
         poll_shows_the_pause,
         poll_wakes_when_the_device_stops,
         poll_wakes_when_the_session_ends,
-        information_is_exact_in_any_segmentation,
         information_in_version_1_leaves_the_flags_alone,
-        information_in_version_2_has_no_flags,
         information_with_short_arguments_is_refused,
         information_at_a_bad_address_is_refused,
         information_in_other_states_is_refused,
@@ -51,9 +53,8 @@ pub fn tests() -> Vec<Test> {
         device_without_p2p_works,
         quiesced_device_waits,
         device_follows_the_states,
-        local_memory_that_changes_arrives,
         stream_goes_on_in_stop_copy,
-        stream_that_was_not_read_goes_on_in_stop_copy,
+        stream_that_was_read_in_part_goes_on_in_stop_copy,
         stream_is_the_one_of_stop_copy,
         stream_is_the_same_after_moves_within_the_group,
         stream_of_a_device_without_p2p_goes_on_in_stop_copy,
@@ -66,7 +67,12 @@ pub fn tests() -> Vec<Test> {
         device_that_refuses_to_stop_stays_quiesced,
         device_that_hangs_ends_in_error,
         device_that_hangs_without_p2p_ends_in_error,
-    )
+    );
+    tests.extend(numbers::tests());
+    tests.extend(rounds::tests());
+    tests.extend(tracked::tests());
+    tests.extend(failures::tests());
+    tests
 }
 
 /// A furnished guest in `state`, and its session.
@@ -77,11 +83,25 @@ fn begun(bed: &Bed, state: State) -> Result<(Guest, Session)> {
     Ok((guest, session))
 }
 
+/// The stream of `session` has come to its temporary end.
 fn pauses(session: &Session) -> Result<()> {
     expect::refused("read at the pause", session.read(1), &[libc::ENOMSG])
 }
 
-fn stream_begins_with_identity_and_relations(bed: &Bed) -> Result<()> {
+/// Bytes that `count` ranges of a granule each take in a stream, in one part.
+fn part_of(count: usize, granule: u64) -> usize {
+    let section = size_of::<vifa_section_header>();
+    let address = section + size_of::<vifa_address_record>();
+    let data = section + size_of::<vifa_data_run>() + granule as usize;
+    address + count * (size_of::<vifa_address_range>() + data)
+}
+
+/// Bytes of the stream of a furnished guest that can be read before it changes anything.
+fn pause_of(guest: &Guest) -> Result<usize> {
+    Ok(RELATIONS_END + part_of(2, granule_of(guest)?))
+}
+
+fn stream_begins_with_who_sends_what_to_whom(bed: &Bed) -> Result<()> {
     for state in BOTH {
         let (_guest, session) = begun(bed, state)?;
         let stream = Stream::parse(&session.read_to_pause(Segments::Whole)?)?;
@@ -93,7 +113,13 @@ fn stream_begins_with_identity_and_relations(bed: &Bed) -> Result<()> {
         expect::equal(
             &format!("types of the sections in {}", state.name()),
             kinds,
-            vec![hw::VIFA_SECTION_IDENTITY, hw::VIFA_SECTION_RELATIONS],
+            vec![
+                hw::VIFA_SECTION_IDENTITY,
+                hw::VIFA_SECTION_RELATIONS,
+                hw::VIFA_SECTION_ADDRESS,
+                hw::VIFA_SECTION_DATA,
+                hw::VIFA_SECTION_DATA,
+            ],
         )?;
     }
     Ok(())
@@ -111,20 +137,25 @@ fn stream_comes_to_a_pause_again_and_again(bed: &Bed) -> Result<()> {
 }
 
 fn large_read_ends_at_the_pause(bed: &Bed) -> Result<()> {
-    let (_guest, session) = begun(bed, State::PreCopy)?;
+    let (guest, session) = begun(bed, State::PreCopy)?;
     let bytes = session.read(1 << 20)?;
-    expect::equal("bytes of a large read", bytes.len(), RELATIONS_END)?;
+    expect::equal("bytes of a large read", bytes.len(), pause_of(&guest)?)?;
     pauses(&session)
 }
 
 fn poll_shows_the_pause(bed: &Bed) -> Result<()> {
-    let (guest, session) = begun(bed, State::PreCopy)?;
+    let (mut guest, session) = begun(bed, State::PreCopy)?;
     let shows = |what: &str, expected: i16| expect::equal(what, session.poll()?, expected);
     shows("poll at the start", libc::POLLIN)?;
-    session.read(RELATIONS_END - 1)?;
+    session.read(pause_of(&guest)? - 1)?;
     shows("poll a byte before the pause", libc::POLLIN)?;
     session.read(1)?;
+    pauses(&session)?;
     shows("poll at the pause", 0)?;
+    guest.write_local(0, 5)?;
+    shows("poll after a write", libc::POLLIN)?;
+    session.read_to_pause(Segments::Whole)?;
+    shows("poll at the next pause", 0)?;
     guest.vf.device.change_state(State::PreCopyP2p)?;
     shows("poll at the pause in PRE_COPY_P2P", 0)?;
     guest.vf.device.change_state(State::StopCopy)?;
@@ -161,28 +192,6 @@ fn poll_wakes_when_the_session_ends(bed: &Bed) -> Result<()> {
     wakes(bed, State::Running, libc::POLLERR)
 }
 
-fn information_is_exact_in_any_segmentation(bed: &Bed) -> Result<()> {
-    for (state, piece) in BOTH.into_iter().cycle().zip(ODD) {
-        let (_guest, session) = begun(bed, state)?;
-        let mut left = RELATIONS_END;
-        loop {
-            let info = session.precopy_info(0)?;
-            expect::equal(
-                &format!("initial bytes with reads of {piece} in {}", state.name()),
-                info.initial_bytes,
-                left as u64,
-            )?;
-            expect::equal("dirty bytes", info.dirty_bytes, 0)?;
-            if left == 0 {
-                break;
-            }
-            left -= session.read(piece)?.len();
-        }
-        pauses(&session)?;
-    }
-    Ok(())
-}
-
 /// "Without this opt-in, the flags field of struct vfio_precopy_info is reserved": whoever does not
 /// know of it may have left anything there.
 fn information_in_version_1_leaves_the_flags_alone(bed: &Bed) -> Result<()> {
@@ -191,27 +200,8 @@ fn information_in_version_1_leaves_the_flags_alone(bed: &Bed) -> Result<()> {
     expect::equal("flags", info.flags, 0x5a5a_5a5a)
 }
 
-fn information_in_version_2_has_no_flags(bed: &Bed) -> Result<()> {
-    let mut guest = Guest::new(bed, 0)?;
-    guest.vf.device.feature(Feature::new(
-        Operation::Set,
-        vfio::VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2,
-        (),
-    ))?;
-    let session = guest.vf.device.start(State::PreCopy)?;
-    let flags = |session: &Session| -> Result<u32> { Ok(session.precopy_info(u32::MAX)?.flags) };
-    expect::equal("flags at the start", flags(&session)?, 0)?;
-    session.read_to_pause(Segments::Whole)?;
-    guest.work(1)?;
-    expect::equal("flags at the pause", flags(&session)?, 0)?;
-    drop((guest, session));
-    let (_guest, session) = begun(bed, State::PreCopy)?;
-    let unchanged = flags(&session)?;
-    expect::equal("flags after the device was closed", unchanged, u32::MAX)
-}
-
 fn information_with_short_arguments_is_refused(bed: &Bed) -> Result<()> {
-    let (_guest, session) = begun(bed, State::PreCopy)?;
+    let (guest, session) = begun(bed, State::PreCopy)?;
     for argsz in [0, 8, 16, 23] {
         let mut info = vfio_precopy_info {
             argsz,
@@ -226,7 +216,7 @@ fn information_with_short_arguments_is_refused(bed: &Bed) -> Result<()> {
     expect::equal(
         "initial bytes after refusals",
         session.precopy_info(0)?.initial_bytes,
-        RELATIONS_END as u64,
+        RELATIONS_END as u64 + 2 * granule_of(&guest)?,
     )
 }
 
@@ -350,31 +340,6 @@ fn device_follows_the_states(bed: &Bed) -> Result<()> {
     )
 }
 
-fn local_memory_that_changes_arrives(bed: &Bed) -> Result<()> {
-    let (mut guest, session) = begun(bed, State::PreCopy)?;
-    let mut stream = session.read_to_pause(Segments::Whole)?;
-    let middle = guest.vf.local_memory() / 2;
-    let fresh = middle + middle / 2;
-    guest.write_local(middle, 0xc0)?;
-    guest.write_local(fresh, 0xf0)?;
-    guest.vf.device.change_state(State::StopCopy)?;
-    stream.extend(session.read_all(Segments::Whole)?);
-    drop((guest, session));
-
-    let mut guest = Guest::new(bed, 1)?;
-    guest.vf.device.load(&stream)?;
-    guest.vf.device.change_state(State::Running)?;
-    guest.engine.enable(&guest.vf)?;
-    for (local, seed) in [(0, 0x9_2ec0), (middle, 0xc0), (fresh, 0xf0)] {
-        expect::same_bytes(
-            &format!("local memory at {local:#x}"),
-            &guest.read_local(local, 0)?,
-            &filled(seed, CHUNK),
-        )?;
-    }
-    Ok(())
-}
-
 /// Goes on from `state` to STOP_COPY after `before` bytes of the stream; the whole is the one of
 /// STOP_COPY alone, and loads.
 fn goes_on(bed: &Bed, state: State, before: usize) -> Result<()> {
@@ -392,13 +357,22 @@ fn goes_on(bed: &Bed, state: State, before: usize) -> Result<()> {
 }
 
 fn stream_goes_on_in_stop_copy(bed: &Bed) -> Result<()> {
-    goes_on(bed, State::PreCopyP2p, RELATIONS_END)
+    goes_on(bed, State::PreCopyP2p, 1 << 20)
 }
 
-fn stream_that_was_not_read_goes_on_in_stop_copy(bed: &Bed) -> Result<()> {
-    [0, 1, 20, RELATIONS_END - 1]
-        .into_iter()
-        .try_for_each(|before| goes_on(bed, State::PreCopy, before))
+/// Whichever part of the stream is read while the device runs.
+fn stream_that_was_read_in_part_goes_on_in_stop_copy(bed: &Bed) -> Result<()> {
+    let middle_of_data = RELATIONS_END + part_of(0, 0) + 1000;
+    [
+        0,
+        1,
+        20,
+        RELATIONS_END - 1,
+        RELATIONS_END + 1,
+        middle_of_data,
+    ]
+    .into_iter()
+    .try_for_each(|before| goes_on(bed, State::PreCopy, before))
 }
 
 fn stream_is_the_one_of_stop_copy(bed: &Bed) -> Result<()> {
@@ -420,7 +394,7 @@ fn stream_is_the_same_after_moves_within_the_group(bed: &Bed) -> Result<()> {
 }
 
 fn stream_of_a_device_without_p2p_goes_on_in_stop_copy(bed: &Bed) -> Result<()> {
-    goes_on(&bed.without_p2p()?, State::PreCopy, RELATIONS_END)
+    goes_on(&bed.without_p2p()?, State::PreCopy, 1 << 20)
 }
 
 fn stop_copy_has_no_pause(bed: &Bed) -> Result<()> {
