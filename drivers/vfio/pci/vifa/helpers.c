@@ -35,6 +35,11 @@ bool rust_helper_fatal_signal_pending(void)
 	return fatal_signal_pending(current);
 }
 
+void rust_helper_iova_bitmap_set(struct iova_bitmap *bitmap, unsigned long iova, size_t length)
+{
+	iova_bitmap_set(bitmap, iova, length);
+}
+
 int rust_helper_pci_domain_nr(struct pci_bus *bus)
 {
 	return pci_domain_nr(bus);

@@ -38,7 +38,7 @@ pub(crate) fn check_page_size(page_size: u64) -> Result<(), Violation> {
 pub(crate) fn range(first: u64, last: u64, page_size: u64) -> Result<Range, Violation> {
     let length = last.wrapping_sub(first).wrapping_add(1);
 
-    check("length", length, Expectation::AtLeast(1))?;
+    check_length(length)?;
     check("iova", first, Expectation::MultipleOf(page_size))?;
     check("length", length, Expectation::MultipleOf(page_size))?;
     check(
@@ -50,6 +50,15 @@ pub(crate) fn range(first: u64, last: u64, page_size: u64) -> Result<Range, Viol
         start: first,
         length,
     })
+}
+
+/// Checks how many bytes somebody asks to report.
+///
+/// # Errors
+///
+/// There are none.
+pub(crate) fn check_length(length: u64) -> Result<(), Violation> {
+    check("length", length, Expectation::AtLeast(1))
 }
 
 /// A piece of a report.

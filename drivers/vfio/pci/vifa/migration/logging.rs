@@ -127,6 +127,9 @@ impl<B: Backend> Logging<B> {
         let Some(active) = &mut self.active else {
             return Err(self.refuse_to("report", EINVAL, "it is off"));
         };
+        if let Err(violation) = log::check_length(length) {
+            return Err(self.refuse_to("report", EINVAL, violation));
+        }
         let part = Range {
             start: iova,
             length,

@@ -94,8 +94,7 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     fn log_stop(device: &Device<Self>) -> Result;
 
     /// `VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT`: sets in `dirty` what was written of the `length` bytes
-    /// from `iova`, and forgets it. There is at least one byte, and the last is not beyond the address
-    /// space.
+    /// from `iova`, and forgets it. They end within the address space.
     fn log_report(
         device: &Device<Self>,
         iova: u64,

@@ -24,7 +24,6 @@ use core::{
 };
 use kernel::{
     bindings::{
-        interval_tree_node,
         iova_bitmap,
         rb_root_cached, //
     },
@@ -39,7 +38,7 @@ pub(crate) const IS_AVAILABLE: bool = cfg!(CONFIG_IOMMUFD_DRIVER);
 /// The IOVA ranges that user space wants logged, in ascending order: the first and the last byte of
 /// each. They do not overlap. One without length ends before it begins, modulo 2^64.
 pub(crate) struct Ranges<'a> {
-    next: *mut interval_tree_node,
+    next: *mut bindings::interval_tree_node,
     _tree: PhantomData<&'a rb_root_cached>,
 }
 
@@ -50,7 +49,7 @@ impl Ranges<'_> {
     unsafe fn new(tree: *mut rb_root_cached) -> Self {
         Self {
             // SAFETY: By the safety requirements.
-            next: unsafe { kernel::bindings::interval_tree_iter_first(tree, 0, usize::MAX) },
+            next: unsafe { bindings::interval_tree_iter_first(tree, 0, usize::MAX) },
             _tree: PhantomData,
         }
     }
@@ -64,7 +63,7 @@ impl Iterator for Ranges<'_> {
         // SAFETY: The tree, and with it the node, is valid and does not change.
         let (first, last) = unsafe { ((*node).start, (*node).last) };
         // SAFETY: As above.
-        self.next = unsafe { kernel::bindings::interval_tree_iter_next(node, 0, usize::MAX) };
+        self.next = unsafe { bindings::interval_tree_iter_next(node, 0, usize::MAX) };
         Some((first as u64, last as u64))
     }
 }
@@ -73,8 +72,8 @@ impl Iterator for Ranges<'_> {
 pub(crate) struct DirtyBitmap<'a> {
     bitmap: NonNull<iova_bitmap>,
     /// The bytes that it is for.
-    first: usize,
-    last: usize,
+    start: u64,
+    end: u64,
     _bitmap: PhantomData<&'a mut iova_bitmap>,
 }
 
@@ -83,25 +82,20 @@ impl DirtyBitmap<'_> {
     /// not for have none.
     ///
     /// Where the bitmap's own memory cannot be reached, nothing is set, and the core does not tell.
-    #[cfg_attr(not(CONFIG_IOMMUFD_DRIVER), allow(unused_variables))]
     pub(crate) fn set(&mut self, iova: u64, length: u64) {
-        let Some(last) = length
-            .checked_sub(1)
-            .and_then(|rest| iova.checked_add(rest))
-        else {
-            return;
-        };
-        // CAST: The core has 64 bits for an IOVA only where it is built for that.
-        let first = (iova as usize).max(self.first);
-        let last = (last as usize).min(self.last);
-        if first > last {
+        let start = iova.max(self.start);
+        let end = iova.saturating_add(length).min(self.end);
+        if start >= end {
             return;
         }
         // SAFETY: The bitmap is valid and borrowed for as long as `self` is; the bytes are among those
-        // that it is for.
-        #[cfg(CONFIG_IOMMUFD_DRIVER)]
+        // that it is for. CAST: An IOVA of the core's is an `unsigned long`.
         unsafe {
-            kernel::bindings::iova_bitmap_set(self.bitmap.as_ptr(), first, last - first + 1);
+            bindings::rust_helper_iova_bitmap_set(
+                self.bitmap.as_ptr(),
+                start as usize,
+                (end - start) as usize,
+            );
         }
     }
 }
@@ -152,17 +146,14 @@ impl<T: Driver> Operations<T> {
         // SAFETY: As in `start`.
         let device = unsafe { Device::<T>::from_vfio(vfio_device) };
         from_result(|| {
-            let last = length
-                .checked_sub(1)
-                .and_then(|rest| iova.checked_add(rest))
-                .ok_or(EINVAL)?;
+            let (iova, length) = (iova as u64, length as u64);
             let mut bitmap = DirtyBitmap {
                 bitmap: NonNull::new(bitmap).ok_or(EINVAL)?,
-                first: iova,
-                last,
+                start: iova,
+                end: iova.checked_add(length).ok_or(EOVERFLOW)?,
                 _bitmap: PhantomData,
             };
-            T::log_report(device, iova as u64, length as u64, &mut bitmap)?;
+            T::log_report(device, iova, length, &mut bitmap)?;
             Ok(0)
         })
     }

@@ -5,6 +5,9 @@
 //! A report first asks for the summary, which costs one command for a terabyte, and then reads what
 //! the summary names. The log has two buffers for that, so that the device fills one while the
 //! processor looks through the other.
+//!
+//! Nobody hears of it where what a device writes by DMA gets lost on its way. All bits of a buffer are
+//! therefore set when the device is given it: what it does not write is dirty.
 
 use super::{
     buffer::Buffer,
@@ -111,17 +114,31 @@ impl From<Fault> for Stop {
     }
 }
 
+/// Sets all bits in the first `length` bytes of a buffer.
+fn set_all(buffer: &mut Buffer, length: usize) {
+    if let Some(bytes) = buffer.bytes_mut().get_mut(..length) {
+        bytes.fill(u8::MAX);
+    }
+}
+
 /// A bitmap that the device writes.
 struct Reading {
     window: Range,
     pending: Pending,
 }
 
+/// Allocates a buffer for bitmaps.
+fn window_buffer(function: &Function) -> Result<Buffer, Fault> {
+    let mut buffer = function.buffer(WINDOW_SIZE).map_err(Fault::Memory)?;
+    set_all(&mut buffer, WINDOW_SIZE);
+    Ok(buffer)
+}
+
 /// Reads bitmaps, one ahead.
 struct Reader {
     function: Arc<Function>,
     capacity: Capacity,
-    /// Buffers that no command has.
+    /// Buffers that no command has, with all bits set.
     spare: [Option<Buffer>; 2],
     reading: Option<Reading>,
 }
@@ -131,11 +148,13 @@ impl Reader {
     fn take_buffer(&mut self) -> Result<Buffer, Fault> {
         match self.spare.iter_mut().find_map(Option::take) {
             Some(buffer) => Ok(buffer),
-            None => self.function.buffer(WINDOW_SIZE).map_err(Fault::Memory),
+            None => window_buffer(&self.function),
         }
     }
 
-    fn put_back(&mut self, buffer: Buffer) {
+    /// Takes back a buffer of which the device has written the first `length` bytes.
+    fn put_back(&mut self, mut buffer: Buffer, length: usize) {
+        set_all(&mut buffer, length);
         if let Some(place) = self.spare.iter_mut().find(|place| place.is_none()) {
             *place = Some(buffer);
         }
@@ -185,14 +204,14 @@ impl Reader {
         };
         let page_size = self.capacity.page_size;
         let pages = self.capacity.pages(window);
-        let bitmap = buffer.bytes(pages.div_ceil(8) as usize);
-        log::for_each_run(bitmap, pages, |first, count| {
+        let length = pages.div_ceil(8) as usize;
+        log::for_each_run(buffer.bytes(length), pages, |first, count| {
             dirty(Range {
                 start: window.start + first * page_size,
                 length: count * page_size,
             });
         });
-        self.put_back(buffer);
+        self.put_back(buffer, length);
     }
 }
 
@@ -222,6 +241,7 @@ impl Summariser {
         if self.buffer.is_forfeited() {
             self.buffer = self.function.buffer(SUMMARY_SIZE).map_err(Fault::Memory)?;
         }
+        set_all(&mut self.buffer, bytes);
         let results = self
             .function
             .attempt_data(
@@ -252,8 +272,10 @@ impl WriteLog {
         page_size: u64,
     ) -> Result<Self, Fault> {
         let summary = function.buffer(SUMMARY_SIZE).map_err(Fault::Memory)?;
-        let window = || function.buffer(WINDOW_SIZE).map_err(Fault::Memory);
-        let spare = [Some(window()?), Some(window()?)];
+        let spare = [
+            Some(window_buffer(&function)?),
+            Some(window_buffer(&function)?),
+        ];
 
         let page_size = begin(&function, &ranges, page_size)?;
         let capacity = Capacity {
@@ -285,7 +307,8 @@ impl WriteLog {
         match piece {
             Piece::Untracked(range) => dirty(range),
             Piece::Part { page, part } => {
-                if self.summariser.ask(page)?.iter().any(|&byte| byte != 0) {
+                let summary = self.summariser.ask(page)?;
+                if summary.first().is_none_or(|byte| byte & 1 != 0) {
                     dirty(part);
                 }
             }
