@@ -5,7 +5,7 @@
 //! `struct vifa_region` of the uAPI header is its layout. Its bytes come from debugfs or from the
 //! device's VFIO file ([`read`]).
 
-use std::{fmt, fs, io::Read};
+use std::{fmt, fs, io::Read, mem::offset_of};
 
 use anyhow::Result;
 use serde::Serialize;
@@ -52,6 +52,8 @@ pub(crate) struct Region {
     pub(crate) addresses: Addresses,
     /// Transfers that ended since the driver was bound.
     pub(crate) counters: Counters,
+    /// DMA logging; `None` before version 1.1, which does not tell of it.
+    pub(crate) logging: Option<Logging>,
 }
 
 /// A version of a layout.
@@ -154,6 +156,32 @@ pub(crate) struct Counters {
     pub(crate) failed: u64,
 }
 
+/// DMA logging, and what it came to since the driver was bound.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Logging {
+    /// Bytes of a page; 0 while writes are not logged.
+    #[serde(rename = "log_page_size")]
+    pub(crate) page_size: u64,
+    /// Ranges of guest memory that are tracked.
+    #[serde(rename = "log_ranges")]
+    pub(crate) ranges: u64,
+    /// Bytes in them.
+    #[serde(rename = "log_bytes")]
+    pub(crate) bytes: u64,
+    /// Reports.
+    #[serde(rename = "log_reports")]
+    pub(crate) reports: u64,
+    /// Bytes that they told dirty.
+    #[serde(rename = "log_dirty_bytes")]
+    pub(crate) dirty_bytes: u64,
+    /// Of the reports, those of all that was asked for, since the device lost count or failed.
+    #[serde(rename = "log_lost")]
+    pub(crate) lost: u64,
+}
+
+/// Bytes of a region of version 1.0.
+const LENGTH_1_0: usize = offset_of!(vifa_region, log_page_size);
+
 impl Region {
     /// Reads a region from its bytes. What a later minor version put behind it is left alone.
     ///
@@ -163,15 +191,31 @@ impl Region {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Violation> {
         use Expectation::{AtLeast, Equal, Known};
 
-        let length = size_of::<vifa_region>() as u64;
-        let raw: vifa_region = headers::read(bytes).ok_or(Violation {
+        let found = bytes.len() as u64;
+        let too_short = |length: usize| Violation {
             field: "length",
-            expected: AtLeast(length),
-            found: bytes.len() as u64,
-        })?;
+            expected: AtLeast(length as u64),
+            found,
+        };
+        // What version 1.0 lacks is zeroes here.
+        let mut padded = [0; size_of::<vifa_region>()];
+        let bytes = match bytes.len() {
+            0..LENGTH_1_0 => return Err(too_short(LENGTH_1_0)),
+            length if length < padded.len() => {
+                padded[..length].copy_from_slice(bytes);
+                &padded
+            }
+            _ => bytes,
+        };
+        let raw: vifa_region = headers::read(bytes).ok_or(too_short(padded.len()))?;
+        let minor = u16::from_le(raw.minor);
+        let length = match minor {
+            0 => LENGTH_1_0,
+            _ => size_of::<vifa_region>(),
+        } as u64;
         let magic = headers::VIFA_REGION_MAGIC.first_chunk().copied();
         let state = u32::from_le(raw.state);
-        let place = std::mem::offset_of!(vifa_region, identity);
+        let place = offset_of!(vifa_region, identity);
 
         check(
             "magic",
@@ -183,11 +227,12 @@ impl Region {
             u16::from_le(raw.major),
             Equal(headers::VIFA_REGION_MAJOR.into()),
         )?;
+        check("length", found, AtLeast(length))?;
         check("size", u32::from_le(raw.size), AtLeast(length))?;
         Ok(Self {
             version: Version {
                 major: u16::from_le(raw.major),
-                minor: u16::from_le(raw.minor),
+                minor,
             },
             generation: u64::from_le(raw.generation),
             interfaces: Interfaces {
@@ -237,6 +282,14 @@ impl Region {
                 restored: u64::from_le(raw.restored),
                 failed: u64::from_le(raw.failed),
             },
+            logging: (minor != 0).then(|| Logging {
+                page_size: u64::from_le(raw.log_page_size),
+                ranges: u64::from_le(raw.log_ranges),
+                bytes: u64::from_le(raw.log_bytes),
+                reports: u64::from_le(raw.log_reports),
+                dirty_bytes: u64::from_le(raw.log_dirty_bytes),
+                lost: u64::from_le(raw.log_lost),
+            }),
         })
     }
 }
@@ -324,6 +377,19 @@ impl fmt::Display for Records {
     }
 }
 
+impl Logging {
+    /// What is logged.
+    fn now(&self) -> String {
+        if self.page_size == 0 {
+            return "off".to_owned();
+        }
+        format!(
+            "{} bytes in {} ranges, pages of {} bytes",
+            self.bytes, self.ranges, self.page_size
+        )
+    }
+}
+
 impl fmt::Display for Region {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::default();
@@ -383,6 +449,16 @@ impl fmt::Display for Region {
                 self.counters.saved, self.counters.restored, self.counters.failed
             ),
         );
+        if let Some(logging) = &self.logging {
+            row("DMA logging", logging.now());
+            row(
+                "DMA reports",
+                format!(
+                    "{}, of {} bytes dirty; {} for want of a log",
+                    logging.reports, logging.dirty_bytes, logging.lost
+                ),
+            );
+        }
         row("generation", self.generation.to_string());
         write!(f, "{table}identity\n{}", self.identity)
     }

@@ -2,7 +2,6 @@
 
 use super::*;
 use proptest::prelude::*;
-use std::mem::offset_of;
 
 const LENGTH: usize = size_of::<vifa_region>();
 
@@ -15,6 +14,7 @@ fn sound() -> Vec<u8> {
 
     put(0, b"VIFAREGN");
     put(offset_of!(vifa_region, major), &1_u16.to_le_bytes());
+    put(offset_of!(vifa_region, minor), &1_u16.to_le_bytes());
     put(
         offset_of!(vifa_region, size),
         &(LENGTH as u32).to_le_bytes(),
@@ -55,6 +55,12 @@ fn each_field_is_read_where_the_header_has_it() {
         number(offset_of!(vifa_region, saved));
         number(offset_of!(vifa_region, restored));
         number(offset_of!(vifa_region, failed));
+        number(offset_of!(vifa_region, log_page_size));
+        number(offset_of!(vifa_region, log_ranges));
+        number(offset_of!(vifa_region, log_bytes));
+        number(offset_of!(vifa_region, log_reports));
+        number(offset_of!(vifa_region, log_dirty_bytes));
+        number(offset_of!(vifa_region, log_lost));
         bytes[offset_of!(vifa_region, records) + 4 * 2] = 7;
         bytes[offset_of!(vifa_region, identity.queues)] = 9;
     })
@@ -94,6 +100,17 @@ fn each_field_is_read_where_the_header_has_it() {
             restored: 11,
             failed: 12
         }
+    );
+    assert_eq!(
+        region.logging,
+        Some(Logging {
+            page_size: 13,
+            ranges: 14,
+            bytes: 15,
+            reports: 16,
+            dirty_bytes: 17,
+            lost: 18,
+        })
     );
     assert!(region
         .identity
@@ -143,7 +160,10 @@ fn the_last_error_ends_with_its_first_nul_and_has_no_control_characters() {
 
 #[test]
 fn what_is_no_region_is_refused_by_field() {
-    assert_eq!(Region::decode(&sound()[1..]).unwrap_err().field, "length");
+    assert_eq!(
+        Region::decode(&sound()[..LENGTH - 1]).unwrap_err().field,
+        "length"
+    );
     assert_eq!(refused(|bytes| bytes[0] = 0), "magic");
     assert_eq!(
         refused(|bytes| bytes[offset_of!(vifa_region, major)] = 2),
@@ -175,13 +195,50 @@ fn what_is_no_region_is_refused_by_field() {
 fn what_a_later_minor_version_added_is_left_alone() {
     let mut bytes = sound();
 
-    bytes[offset_of!(vifa_region, minor)] = 1;
+    bytes[offset_of!(vifa_region, minor)] = 2;
     bytes[offset_of!(vifa_region, size)] += 8;
     bytes.extend([0xff; 8]);
     assert_eq!(
         Region::decode(&bytes).unwrap().version,
-        Version { major: 1, minor: 1 }
+        Version { major: 1, minor: 2 }
     );
+}
+
+#[test]
+fn a_region_of_version_1_0_does_not_tell_of_logging() {
+    let mut bytes = sound();
+
+    bytes.truncate(LENGTH_1_0);
+    bytes[offset_of!(vifa_region, minor)] = 0;
+    bytes[offset_of!(vifa_region, size)..][..4].copy_from_slice(&(LENGTH_1_0 as u32).to_le_bytes());
+    let region = Region::decode(&bytes).unwrap();
+    assert_eq!(region.logging, None);
+    assert!(!region.to_string().contains("DMA"));
+
+    bytes.pop();
+    assert_eq!(Region::decode(&bytes).unwrap_err().field, "length");
+}
+
+#[test]
+fn logging_is_shown_with_its_extent() {
+    let put = |bytes: &mut [u8], offset: usize, value: u64| {
+        bytes[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
+    };
+    let off = with(|_| {}).unwrap().to_string();
+    let on = with(|bytes| {
+        put(bytes, offset_of!(vifa_region, log_page_size), 4096);
+        put(bytes, offset_of!(vifa_region, log_ranges), 2);
+        put(bytes, offset_of!(vifa_region, log_bytes), 8192);
+        put(bytes, offset_of!(vifa_region, log_reports), 3);
+        put(bytes, offset_of!(vifa_region, log_dirty_bytes), 4096);
+        put(bytes, offset_of!(vifa_region, log_lost), 1);
+    })
+    .unwrap()
+    .to_string();
+
+    assert!(off.contains("DMA logging        off\n"));
+    assert!(on.contains("DMA logging        8192 bytes in 2 ranges, pages of 4096 bytes\n"));
+    assert!(on.contains("DMA reports        3, of 4096 bytes dirty; 1 for want of a log\n"));
 }
 
 proptest! {

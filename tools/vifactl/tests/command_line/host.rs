@@ -253,6 +253,7 @@ pub fn region() -> Vec<u8> {
 
     put(0, b"VIFAREGN");
     put(offset_of!(vifa_region, major), &1_u16.to_le_bytes());
+    put(offset_of!(vifa_region, minor), &1_u16.to_le_bytes());
     put(
         offset_of!(vifa_region, size),
         &(size_of::<vifa_region>() as u32).to_le_bytes(),
