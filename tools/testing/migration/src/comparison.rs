@@ -167,7 +167,12 @@ struct Contents {
 }
 
 impl Contents {
-    fn parse(mut stream: &[u8]) -> Result<Self> {
+    fn parse(stream: &[u8]) -> Result<Self> {
+        let (header, mut stream) = stream
+            .split_at_checked(size_of::<hw::vifa_stream_header>())
+            .context("the header is cut short")?;
+        let magic = &hw::VIFA_STREAM_MAGIC[..8];
+        ensure!(header.starts_with(magic), "this is no stream");
         let mut contents = Self::default();
         let mut ended = false;
         while !stream.is_empty() {
@@ -240,7 +245,8 @@ mod tests {
     use super::*;
 
     fn stream(runs: &[(u64, &[u8])], control: &[u8]) -> Vec<u8> {
-        let mut stream = Vec::new();
+        let mut stream = hw::VIFA_STREAM_MAGIC[..8].to_vec();
+        stream.resize(size_of::<hw::vifa_stream_header>(), 0);
         let mut push = |kind: u32, payload: &[u8]| {
             let mut header = vec![0; size_of::<hw::vifa_section_header>()];
             header[..2].copy_from_slice(&(kind as u16).to_le_bytes());
@@ -278,6 +284,23 @@ mod tests {
         ] {
             assert!(whole.compare(&other).is_err(), "{other:?}");
         }
+    }
+
+    #[test]
+    fn reads_what_the_driver_makes() {
+        let golden = include_bytes!("../../layer/golden/1.0-sparse.stream");
+        let contents = Contents::parse(golden).unwrap();
+        assert!(!contents.runs.is_empty() && contents.bytes() > 0);
+        let mut lost = golden.to_vec();
+        let (offset, bytes) = &contents.runs[0];
+        let place = lost
+            .windows(bytes.len())
+            .position(|window| window == bytes)
+            .unwrap();
+        lost[place] ^= 1;
+        let lost = Contents::parse(&lost).unwrap();
+        let error = format!("{:#}", contents.compare(&lost).unwrap_err());
+        assert!(error.contains(&format!("{offset:#x}")), "{error}");
     }
 
     #[test]
