@@ -38,8 +38,8 @@ miri: ## the layer's tests under Miri
 lint: ## every check of the source: rustfmt, clippy, checkpatch, shellcheck
 	@scripts/lint
 
-bench: ## the driver against what the kernel does by itself (JSON: a file, PLOTS: a directory, ROUNDS)
-	@scripts/bench $(if $(ROUNDS),--rounds "$(ROUNDS)") $(if $(JSON),--json "$(JSON)") \
+bench: ## the driver against what the kernel does by itself (JSON, PLOTS, ROUNDS, QUICK)
+	@scripts/bench $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds "$(ROUNDS)") $(if $(JSON),--json "$(JSON)") \
 		$(if $(PLOTS),--plots "$(PLOTS)")
 
 sandbox: ## the root directory that everything is built and run in
@@ -69,4 +69,6 @@ help: ## this list
 	@echo "  VIFA_CACHE               where everything that is built is kept (default: ~/.cache/vifa)"
 	@echo "  FUZZ_SECONDS             how long each fuzz target runs (default: 60)"
 	@echo "  MUTATIONS                how many mutated streams are judged (default: 10000000)"
+	@echo "  JSON, PLOTS              a file for the bench's results, a directory for its plots"
+	@echo "  ROUNDS, QUICK            how often the bench measures (default: 7); 1: twice"
 	@echo "  VIFA_JOBS                how many jobs run at once (default: one for each processor)"

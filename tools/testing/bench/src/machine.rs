@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use anyhow::{ensure, Context, Result};
 use vifa_selftests::{
     bed::{Bed, Settings, MODULE, VF_DRIVER},
+    fault::Capability,
     hw,
     sysfs::PciFunction,
 };
@@ -18,6 +19,8 @@ pub struct PhysicalFunction {
     pub function: PciFunction,
     /// How many virtual functions it can have.
     pub most: u32,
+    /// `VIFA_HW_FEATURE_*`
+    features: u32,
 }
 
 /// All reference devices.
@@ -40,6 +43,7 @@ impl Machine {
                 function.ensure_bound(&driver)?;
                 Ok(PhysicalFunction {
                     most: function.most_virtual_functions()?,
+                    features: Capability::of(&function)?.features,
                     function,
                 })
             })
@@ -57,9 +61,28 @@ impl Machine {
         let fleet = self.physical.iter().max_by_key(|physical| physical.most);
         fleet.context("there is no VIFA reference device")
     }
+
+    /// Two that are alike but that the virtual functions of the first know which local memory has
+    /// changed, and those of the second do not.
+    pub fn twins(&self) -> Result<[&PhysicalFunction; 2]> {
+        let second = self
+            .physical
+            .iter()
+            .find(|physical| !physical.knows_dirty());
+        let second = second.context("there is no VIFA reference device with local-dirty=off")?;
+        let is_twin = |first: &&PhysicalFunction| first.knows_dirty() && first.most == second.most;
+        let first = self.physical.iter().find(is_twin);
+        let first = first.context("there is none that is like it with local-dirty=on")?;
+        Ok([first, second])
+    }
 }
 
 impl PhysicalFunction {
+    /// Whether the virtual functions know which local memory has changed.
+    pub fn knows_dirty(&self) -> bool {
+        self.features & hw::VIFA_HW_FEATURE_LOCAL_DIRTY != 0
+    }
+
     /// The first `count` virtual functions, bound to `vifa-vfio-pci`; there are no others then.
     pub fn virtual_functions(&self, count: u32) -> Result<Vec<PciFunction>> {
         let function = &self.function;

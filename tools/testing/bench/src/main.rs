@@ -7,6 +7,7 @@
 //! to read it. Each measurement is a module of its own, which takes what it measures and returns what
 //! is to be reported: a table for people, an entry in the JSON file, and plots.
 
+mod downtime;
 mod environment;
 mod footprint;
 mod logging;
@@ -26,8 +27,10 @@ use std::{fs::File, io::BufWriter, path::PathBuf, process::ExitCode, time::Insta
 
 use anyhow::{ensure, Context, Result};
 use clap::{builder::RangedU64ValueParser, Parser, ValueEnum};
+use vifa_migrate::{downtime::Setup, vmm};
 use vifa_selftests::{fault::RegisterFile, sys};
 
+use downtime::Downtimes;
 use environment::Environment;
 use footprint::Footprints;
 use logging::{Logging, Target};
@@ -45,8 +48,9 @@ enum Kind {
     Transitions,
     Throughput,
     Logging,
-    Parallel,
     Memory,
+    Parallel,
+    Downtime,
 }
 
 /// Measures the VIFA driver against what the kernel does by itself.
@@ -112,7 +116,8 @@ impl Run {
 
 fn throughput(machine: &Machine, arguments: &Arguments) -> Result<Throughput> {
     let mut throughput = Throughput::new(arguments.rounds, arguments.buffer);
-    for physical in machine.physical() {
+    // Another that does not know what has changed is saved in the same way.
+    for physical in machine.physical().iter().filter(|one| one.knows_dirty()) {
         let functions = physical.virtual_functions(1)?;
         throughput.measure(&Subject::open(&functions[0])?)?;
     }
@@ -142,8 +147,25 @@ fn logging(machine: &Machine, arguments: &Arguments) -> Result<Logging> {
     Logging::measure(&target, arguments.rounds)
 }
 
+/// Memory spreads little, and a migration takes long: these take part of the rounds.
+fn fewer(rounds: usize) -> usize {
+    rounds.div_ceil(3)
+}
+
 fn memory(machine: &Machine, arguments: &Arguments) -> Result<Footprints> {
-    Footprints::measure(machine.fleet()?, arguments.rounds)
+    Footprints::measure(machine.fleet()?, fewer(arguments.rounds))
+}
+
+fn downtime(machine: &Machine, arguments: &Arguments) -> Result<Downtimes> {
+    let [pre_copy, stop_copy] = machine.twins()?.map(|twin| twin.function.to_string());
+    let setup = Setup {
+        machine: vmm::Machine::from_environment()?,
+        module: arguments.module.clone(),
+        pre_copy,
+        stop_copy,
+        rounds: fewer(arguments.rounds) as u32,
+    };
+    Downtimes::measure(&setup, &mut |text| eprintln!("{text}"))
 }
 
 fn run(mut arguments: Arguments) -> Result<()> {
@@ -167,15 +189,16 @@ fn run(mut arguments: Arguments) -> Result<()> {
     let environment = Environment::look(arguments.processor.take())?;
     println!("{environment}");
     let mut run = Run {
-        machine: Machine::set_up(arguments.module.take())?,
+        machine: Machine::set_up(arguments.module.clone())?,
         report: Report::new(&environment)?,
         arguments,
     };
     run.measure(Kind::Transitions, transitions)?;
     run.measure(Kind::Throughput, throughput)?;
     run.measure(Kind::Logging, logging)?;
-    run.measure(Kind::Parallel, parallel)?;
     run.measure(Kind::Memory, memory)?;
+    run.measure(Kind::Parallel, parallel)?;
+    run.measure(Kind::Downtime, downtime)?;
 
     if let Some(directory) = &run.arguments.plots {
         run.report.write_plots(directory)?;

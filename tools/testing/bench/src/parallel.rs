@@ -30,7 +30,7 @@ use crate::{
 const COUNTS: [usize; 4] = [1, 8, 32, 64];
 
 /// How long they do for one value.
-const WHILE: Duration = Duration::from_millis(1500);
+const WHILE: Duration = Duration::from_secs(2);
 
 /// Bytes of the buffer that each reads into.
 const BUFFER: usize = 256 << 10;

@@ -2,11 +2,13 @@
 
 //! The kernel's memory at a moment, by three of its own accounts.
 //!
-//! - Slab: objects in use, of /proc/slabinfo, and what is too large for a slab and comes from the page
-//!   allocator: the pages that /proc/meminfo calls slab beyond those of /proc/slabinfo. Before, each
-//!   cache is told to give back what it holds for each processor, which would count as in use.
+//! - Slab: the objects in use of the caches of kmalloc(), which is what drivers allocate with, of
+//!   /proc/slabinfo; and what is too large for them and comes from the page allocator: the pages that
+//!   /proc/meminfo calls slab beyond those of /proc/slabinfo. Before, each cache is told to give back
+//!   what it holds for each processor, which would count as in use.
 //! - Vmalloc: the areas of /proc/vmallocinfo that were made by vmalloc(), without their guard pages.
-//!   Areas that map memory for DMA are not: that memory is counted below.
+//!   Stacks of threads are left out, which come and go with the kernel's workers; and so are areas that
+//!   map memory for DMA: that memory is counted below.
 //! - DMA: the coherent memory that the drivers of VIFA hold, of the kernel's DMA-API debugging
 //!   (/sys/kernel/debug/dma-api/dump), in whole pages.
 
@@ -18,6 +20,9 @@ const PAGE: i64 = 4096;
 
 /// Enough for memory that is freed after a grace period of RCU.
 const GRACE: Duration = Duration::from_millis(300);
+
+/// Who allocates the stack of a thread, whatever the compiler inlines.
+const STACK_CALLERS: [&str; 3] = ["dup_task_struct+", "copy_process+", "kernel_clone+"];
 
 /// Bytes of the kernel's memory, or their change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,12 +69,12 @@ fn shrink_slabs() -> Result<()> {
     Ok(())
 }
 
-/// Bytes of all caches.
+/// Bytes of slabs.
 #[derive(Debug, PartialEq, Eq)]
 struct Slabs {
-    /// In objects in use.
+    /// In objects in use of kmalloc()'s caches.
     used: i64,
-    /// In pages.
+    /// In pages of all caches.
     all: i64,
 }
 
@@ -82,7 +87,9 @@ impl Slabs {
             let number = |at: usize| fields.get(at)?.parse::<i64>().ok();
             // name active_objs num_objs objsize objperslab pagesperslab : tunables 0 0 0 : slabdata
             // active_slabs num_slabs sharedavail
-            sum.used += number(1)? * number(3)?;
+            if fields[0].starts_with("kmalloc-") {
+                sum.used += number(1)? * number(3)?;
+            }
             sum.all += number(14)? * number(5)? * PAGE;
         }
         Some(sum)
@@ -100,6 +107,10 @@ fn slab_bytes(text: &str) -> Option<i64> {
 fn vmalloc_bytes(text: &str) -> i64 {
     let areas = text.lines().filter_map(|line| {
         let mut fields = line.split_whitespace();
+        let caller = fields.clone().nth(2)?;
+        if STACK_CALLERS.iter().any(|name| caller.starts_with(name)) {
+            return None;
+        }
         fields.clone().find(|field| *field == "vmalloc")?;
         let pages = fields.find_map(|field| field.strip_prefix("pages="))?;
         pages.parse::<i64>().ok()
@@ -133,14 +144,15 @@ mod tests {
     fn slabs_count_objects_and_pages() {
         let text = "slabinfo - version: 2.1\n\
             # name <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> : ...\n\
-            one 10 16 256 16 1 : tunables 0 0 0 : slabdata 1 1 0\n\
-            two 3 8 8192 4 8 : tunables 0 0 0 : slabdata 2 2 0\n";
+            kmalloc-256 10 16 256 16 1 : tunables 0 0 0 : slabdata 1 1 0\n\
+            kmalloc-8k 3 8 8192 4 8 : tunables 0 0 0 : slabdata 2 2 0\n\
+            vm_area_struct 5 5 184 22 1 : tunables 0 0 0 : slabdata 1 1 0\n";
         let expected = Slabs {
             used: 10 * 256 + 3 * 8192,
-            all: (1 + 2 * 8) * PAGE,
+            all: (1 + 2 * 8 + 1) * PAGE,
         };
         assert_eq!(Slabs::parse(text), Some(expected));
-        assert_eq!(Slabs::parse("v\n# name\none ten\n"), None);
+        assert_eq!(Slabs::parse("v\n# name\nkmalloc-8 ten\n"), None);
     }
 
     #[test]
@@ -151,9 +163,10 @@ mod tests {
     }
 
     #[test]
-    fn vmalloc_leaves_out_what_only_maps() {
+    fn vmalloc_leaves_out_stacks_and_what_only_maps() {
         let text = "\
-            0xffffc90000000000-0xffffc90000005000   20480 dup_task_struct+0x4c/0x1b0 pages=4 vmalloc\n\
+            0xffffc90000000000-0xffffc90000005000   20480 kvmalloc_node_noprof+0x4c/0x1b0 pages=4 vmalloc\n\
+            0xffffc90000200000-0xffffc90000205000   20480 kernel_clone+0x9a/0x350 pages=4 vmalloc\n\
             0xffffc90000005000-0xffffc90000007000    8192 acpi_os_map_iomem+0x1/0x2 phys=0x1 ioremap\n\
             0xffffc90000007000-0xffffc90000108000 1052672 iommu_dma_alloc+0x1/0x2 dma-coherent\n";
         assert_eq!(vmalloc_bytes(text), 4 * PAGE);
