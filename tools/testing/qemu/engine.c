@@ -24,10 +24,16 @@
 #define VIFA_ENGINE_RING_MIN        2
 #define VIFA_ENGINE_WORD            sizeof(uint64_t)
 
-/* Commands that one slice takes at the most. */
-#define VIFA_ENGINE_SLICE_COMMANDS  64
+/*
+ * Bytes that one slice moves at the most. All VFs can have one in the same turn
+ * of the main loop.
+ */
+#define VIFA_ENGINE_SLICE_BYTES     (256 * KiB)
 
-/* What a transfer takes of a slice's budget at least, in bytes. */
+/*
+ * What a transfer takes of that at least, and taking a command, its completion
+ * included.
+ */
 #define VIFA_ENGINE_TRANSFER_COST   512
 
 /* How long credit is saved up while there is nothing to move. */
@@ -416,6 +422,11 @@ static uint64_t vifa_engine_cost(const VifaWork *work, uint64_t chunk)
     return MAX(chunk, transfers * VIFA_ENGINE_TRANSFER_COST);
 }
 
+static void vifa_engine_spend(uint64_t *budget, uint64_t cost)
+{
+    *budget -= MIN(*budget, cost);
+}
+
 /* Bytes that the slice, the speed and the bounce buffer let move now. */
 static uint64_t vifa_engine_chunk(const VifaEngine *engine, uint64_t budget)
 {
@@ -465,7 +476,7 @@ static bool vifa_engine_advance(VifaVF *vf, uint64_t *budget)
             return vifa_engine_complete(vf, VIFA_REFERENCE_COMPLETION_FAULT);
         }
         work->done += chunk;
-        *budget -= MIN(*budget, vifa_engine_cost(work, chunk));
+        vifa_engine_spend(budget, vifa_engine_cost(work, chunk));
         engine->credit -= MIN(chunk, engine->credit);
     }
 
@@ -536,7 +547,7 @@ static void vifa_engine_run(void *opaque)
     VifaVF *vf = opaque;
     VifaEngine *engine = &vf->engine;
     VifaEngineState *state = &engine->state;
-    uint64_t budget = VIFA_SLICE_BYTES;
+    uint64_t budget = VIFA_ENGINE_SLICE_BYTES;
     bool wait = false;
 
     if (vf->run_state != VIFA_RUN_STATE_RUNNING) {
@@ -544,15 +555,16 @@ static void vifa_engine_run(void *opaque)
     }
 
     vifa_engine_accrue(engine);
-    for (int i = 0; vifa_engine_enabled(state); i++) {
+    while (vifa_engine_enabled(state)) {
         if (!state->unfinished) {
-            if (i >= VIFA_ENGINE_SLICE_COMMANDS) {
+            if (!budget) {
                 wait = true;
                 break;
             }
             if (!vifa_engine_take(vf)) {
                 break;
             }
+            vifa_engine_spend(&budget, VIFA_ENGINE_TRANSFER_COST);
         }
         if (!vifa_engine_advance(vf, &budget)) {
             wait = vifa_engine_enabled(state) && state->unfinished;

@@ -21,11 +21,10 @@
 #define VIFA_LOG_RANGES_MAX         1024
 
 /*
- * Bytes of a bitmap that are read in one step, and in one slice. A step passes
- * through VifaPF.bounce: one half for our bits, one for little-endian ones.
+ * Bytes of a bitmap that are read in one step. It passes through VifaPF.bounce:
+ * one half for our bits, one for little-endian ones.
  */
 #define VIFA_LOG_STEP_BYTES         (VIFA_BOUNCE_BYTES / 2)
-#define VIFA_LOG_SLICE_BYTES        (1 * MiB)
 
 /* The page sizes that the log supports, largest first: 2 MiB, 64 and 4 KiB. */
 static const unsigned int vifa_log_page_shifts[] = { 21, 16, 12 };
@@ -373,7 +372,7 @@ static uint16_t vifa_log_move(VifaVF *vf, const VifaCommand *command,
 
 static uint16_t vifa_log_read_and_clear(VifaVF *vf, VifaCommand *command)
 {
-    uint64_t slice_end = command->done + VIFA_LOG_SLICE_BYTES;
+    uint64_t slice_end = command->done + VIFA_SLICE_BYTES;
     VifaLogPages pages;
     uint16_t status = vifa_log_find(&vf->log, command, 1, &pages);
 

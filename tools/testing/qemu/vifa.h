@@ -43,8 +43,11 @@ OBJECT_DECLARE_SIMPLE_TYPE(VifaVF, VIFA_VF)
 #define VIFA_SCATTER_MAX            512
 #define VIFA_LOCAL_GRANULES_MAX     (1 << 20)
 
-/* Longest piece of work before the main loop gets its turn, and the turn. */
-#define VIFA_SLICE_BYTES            (256 * KiB)
+/*
+ * Longest piece of work of a mailbox before the main loop gets its turn, and
+ * the turn.
+ */
+#define VIFA_SLICE_BYTES            (1 * MiB)
 #define VIFA_PAUSE_NS               (50 * 1000)
 
 /* Longest single DMA transfer: data passes through VifaPF.bounce. */
