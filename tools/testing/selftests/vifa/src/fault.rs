@@ -91,6 +91,18 @@ pub struct Marks {
     pub seed: u32,
 }
 
+impl Marks {
+    /// All pages of `range`.
+    pub const fn all_of(range: IovaRange) -> Self {
+        Self {
+            range,
+            stride: range.length,
+            run: range.length,
+            seed: 0,
+        }
+    }
+}
+
 /// What the VIFA capability of a physical function says.
 pub struct Capability {
     /// `VIFA_HW_FEATURE_*`

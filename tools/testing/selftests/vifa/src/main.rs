@@ -6,7 +6,7 @@
 use std::{io, path::PathBuf, process::ExitCode, time::Instant};
 
 use anyhow::{ensure, Result};
-use clap::Parser;
+use clap::{value_parser, Parser};
 use vifa_selftests::{
     bed::{Bed, Settings},
     ktap::Report,
@@ -26,6 +26,10 @@ struct Arguments {
     #[arg(long, value_name = "PATH", env = "VIFA_MODULE")]
     module: Option<PathBuf>,
 
+    /// How many words the VF writes while its log is read; the log is broken for one in a tenth of them
+    #[arg(long, value_name = "NUMBER", default_value_t = 300_000, value_parser = value_parser!(u64).range(10_000..))]
+    logged_writes: u64,
+
     /// Run only tests whose names contain one of these
     filter: Vec<String>,
 }
@@ -37,7 +41,7 @@ impl Arguments {
 }
 
 fn run(arguments: &Arguments) -> Result<bool> {
-    let tests: Vec<_> = tests::all()
+    let tests: Vec<_> = tests::all(arguments.logged_writes)
         .into_iter()
         .filter(|test| arguments.selects(&test.name))
         .collect();

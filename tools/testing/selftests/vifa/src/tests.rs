@@ -72,8 +72,9 @@ macro_rules! claims {
 }
 use claims;
 
-/// All tests, in the order in which they run: what later ones build on comes first.
-pub fn all() -> Vec<Test> {
+/// All tests, in the order in which they run: what later ones build on comes first. The largest of the
+/// log has `logged_writes` words written.
+pub fn all(logged_writes: u64) -> Vec<Test> {
     [
         device::tests(),
         feature::tests(),
@@ -86,7 +87,7 @@ pub fn all() -> Vec<Test> {
         compatibility::tests(),
         transfer::tests(),
         pre_copy::tests(),
-        logging::tests(),
+        logging::tests(logged_writes),
         region::tests(),
         close::tests(),
         parallel::tests(),

@@ -13,6 +13,7 @@ use crate::{
     engine::Vf,
     expect, hw,
     process::{alongside, wait_for_event},
+    region,
     vfio::{AddressSpace, Device, Interrupt},
 };
 
@@ -24,6 +25,7 @@ pub fn tests() -> Vec<Test> {
     claims!("device":
         is_a_pci_device_with_reset,
         has_the_regions_of_its_bars,
+        does_not_tell_that_the_msix_table_can_be_mapped,
         shows_configuration_space,
         keeps_identity_read_only,
         reads_and_writes_bar_0_by_file_and_by_mapping,
@@ -83,8 +85,11 @@ fn has_the_regions_of_its_bars(bed: &Bed) -> Result<()> {
             }
             hw::VIFA_REFERENCE_MSIX_BAR => {
                 expect::claim("a BAR with the MSI-X table", region.size >= 16)?;
-                // Not to be mapped: VMMs would take what is left of the table's page for memory.
-                expect::equal("flags of BAR 4", flags, ACCESS)?;
+                expect::equal(
+                    "flags of BAR 4",
+                    flags,
+                    ACCESS | vfio::VFIO_REGION_INFO_FLAG_MMAP,
+                )?;
             }
             _ => expect::equal(&format!("size of BAR {bar}"), region.size, 0)?,
         }
@@ -94,6 +99,23 @@ fn has_the_regions_of_its_bars(bed: &Bed) -> Result<()> {
     let config = device.region(vfio::VFIO_PCI_CONFIG_REGION_INDEX)?;
     expect::equal("flags of configuration space", config.flags, ACCESS)?;
     expect::equal("size of configuration space", config.size, 4096)
+}
+
+/// VMMs would take what is left of the table's page for memory.
+fn does_not_tell_that_the_msix_table_can_be_mapped(bed: &Bed) -> Result<()> {
+    let device = open(bed)?;
+    for bar in vfio::VFIO_PCI_BAR0_REGION_INDEX..=vfio::VFIO_PCI_BAR5_REGION_INDEX {
+        expect::equal(
+            &format!("capabilities of BAR {bar}"),
+            device.region_capabilities(bar)?,
+            vec![],
+        )?;
+    }
+    expect::equal(
+        "capabilities of the migration region",
+        device.region_capabilities(region::index(&device)?)?,
+        vec![vfio::VFIO_REGION_INFO_CAP_TYPE],
+    )
 }
 
 fn shows_configuration_space(bed: &Bed) -> Result<()> {

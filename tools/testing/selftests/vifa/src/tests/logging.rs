@@ -4,7 +4,9 @@
 
 mod fault;
 mod life;
+mod load;
 mod model;
+mod observer;
 mod random;
 mod refusal;
 mod report;
@@ -12,12 +14,14 @@ mod tracked;
 
 use super::Test;
 
-pub fn tests() -> Vec<Test> {
+/// The tests; the largest has `writes` words written.
+pub fn tests(writes: u64) -> Vec<Test> {
     [
         refusal::tests(),
         report::tests(),
         life::tests(),
         fault::tests(),
+        load::tests(writes),
     ]
     .into_iter()
     .flatten()

@@ -80,17 +80,25 @@ impl RegionWithCapabilities {
         Some(u32::from_le_bytes(bytes.try_into().ok()?))
     }
 
+    /// The capabilities: the id of each, and where it stands from the start of the argument.
+    fn capabilities(&self) -> Vec<(u32, usize)> {
+        let mut found = Vec::new();
+        let mut offset = self.info.cap_offset as usize;
+        // struct vfio_info_cap_header: 16-bit id and version, offset of the next.
+        while let (Some(header), Some(next)) = (self.word(offset), self.word(offset + 4)) {
+            found.push((header & 0xffff, offset));
+            offset = next as usize;
+        }
+        found
+    }
+
     /// Type and subtype of a device-specific region.
     fn kind(&self) -> Option<(u32, u32)> {
-        let mut offset = self.info.cap_offset as usize;
-        while offset != 0 {
-            // struct vfio_info_cap_header: 16-bit id and version, offset of the next.
-            if self.word(offset)? & 0xffff == vfio::VFIO_REGION_INFO_CAP_TYPE {
-                return Some((self.word(offset + 8)?, self.word(offset + 12)?));
-            }
-            offset = self.word(offset + 4)? as usize;
-        }
-        None
+        let capabilities = self.capabilities();
+        let (_, offset) = capabilities
+            .iter()
+            .find(|(id, _)| *id == vfio::VFIO_REGION_INFO_CAP_TYPE)?;
+        Some((self.word(offset + 8)?, self.word(offset + 12)?))
     }
 }
 
@@ -196,6 +204,16 @@ impl Device {
 
     /// Type and subtype of the region `index`, where it is a device-specific one.
     pub fn region_kind(&self, index: u32) -> io::Result<Option<(u32, u32)>> {
+        Ok(self.region_with_capabilities(index)?.kind())
+    }
+
+    /// The ids of the capabilities of the region `index`.
+    pub fn region_capabilities(&self, index: u32) -> io::Result<Vec<u32>> {
+        let capabilities = self.region_with_capabilities(index)?.capabilities();
+        Ok(capabilities.into_iter().map(|(id, _)| id).collect())
+    }
+
+    fn region_with_capabilities(&self, index: u32) -> io::Result<RegionWithCapabilities> {
         let mut argument = RegionWithCapabilities {
             info: vfio_region_info {
                 argsz: size_of::<RegionWithCapabilities>() as u32,
@@ -209,7 +227,7 @@ impl Device {
             &request::DEVICE_GET_REGION_CAPABILITIES,
             &mut argument,
         )?;
-        Ok(argument.kind())
+        Ok(argument)
     }
 
     /// `VFIO_DEVICE_GET_IRQ_INFO`

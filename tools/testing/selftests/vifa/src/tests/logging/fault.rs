@@ -15,7 +15,8 @@ use crate::{
     bed::Bed,
     expect,
     fault::{
-        Armed, Fault, Opcode, RegisterFile, LOG_READ_AND_CLEAR, LOG_START, LOG_STOP, LOG_SUMMARY,
+        Armed, Fault, Marks, Opcode, RegisterFile, LOG_READ_AND_CLEAR, LOG_START, LOG_STOP,
+        LOG_SUMMARY,
     },
     hw::{self, vifa_region},
     kmsg::KernelLog,
@@ -50,6 +51,8 @@ const PAGE_SIZES: [Fault; 6] = [
     Fault::Result((1 << 32) + PAGE),
     Fault::Result(u64::MAX),
 ];
+/// More bytes than the buffer has.
+const WITHHELD: [Fault; 1] = [Fault::ShortData(1 << 20)];
 const TAG: [Fault; 1] = [Fault::Tag(0x8001)];
 const HANG: [Fault; 1] = [Fault::Hang];
 const HANG_ABORT: [Fault; 1] = [Fault::HangAbort];
@@ -73,6 +76,12 @@ pub fn tests() -> Vec<Test> {
         add(opcode, "lies_about_its_pages", &LIES, is_reported_dirty);
         add(opcode, "has_another_tag", &TAG, is_reported_dirty);
         add(opcode, "hangs", &HANG, is_reported_dirty);
+        add(
+            opcode,
+            "withholds_its_bitmap",
+            &WITHHELD,
+            withholds_its_bitmap,
+        );
         add(opcode, "tells_of_a_lost_log", &LOST, is_reported_dirty);
     }
     add(
@@ -334,17 +343,18 @@ fn spare(registers: &RegisterFile, opcode: Opcode, times: u32) -> Result<Armed<'
 }
 
 fn report_that_fails_in_its_middle_is_dirty_as_a_whole(bed: &Bed) -> Result<()> {
-    /// Several windows of the log.
-    const HUGE: IovaRange = IovaRange::new(0, 64 * GIB);
+    /// Several windows of the log, whatever their size.
+    const HUGE: IovaRange = IovaRange::new(0, 256 * GIB);
     let registers = RegisterFile::map(&bed.pf)?;
-    let mut tracked = Tracked::idle(bed, 0)?;
-    tracked.start(&[HUGE], PAGE)?;
+    let tracked = Tracked::idle(bed, 0)?;
+    let device = &tracked.guest.vf.device;
+    device.start_logging(&[HUGE], PAGE)?;
     for before in [1, 3] {
-        tracked.mark(&registers, IovaRange::new(0, 40 * GIB))?;
+        registers.mark(0, Marks::all_of(IovaRange::new(0, 200 * GIB)))?;
         let spared = spare(&registers, LOG_READ_AND_CLEAR, before)?;
         let failure = Fault::Status(hw::VIFA_STATUS_DEVICE_FAILURE);
         let armed = registers.arm(0, LOG_READ_AND_CLEAR, failure, 1)?;
-        let reported = tracked.guest.vf.device.dirty_pages(HUGE, PAGE)?;
+        let reported = device.dirty_pages(HUGE, PAGE)?;
         expect::equal(
             "commands that succeeded, and that failed",
             [spared.fired(), armed.fired()],
@@ -353,11 +363,35 @@ fn report_that_fails_in_its_middle_is_dirty_as_a_whole(bed: &Bed) -> Result<()> 
         expect::equal("pages reported", reported.count(), HUGE.length / PAGE)?;
         drop((spared, armed));
         // What the failed report did not read is still in the log.
-        tracked.guest.vf.device.dirty_pages(HUGE, PAGE)?;
-        tracked.expected(HUGE, PAGE)?;
-        tracked.reports(HUGE, MIB)?;
+        device.dirty_pages(HUGE, MIB)?;
+        let reported = device.dirty_pages(HUGE, MIB)?;
+        expect::equal("pages reported in the end", reported.count(), 0)?;
     }
     Ok(())
+}
+
+/// What the device does not tell of is dirty: it says that it has, and has not.
+fn withholds_its_bitmap(bed: &Bed, opcode: Opcode, fault: Fault) -> Result<()> {
+    let registers = RegisterFile::map(&bed.pf)?;
+    let mut tracked = Tracked::idle(bed, 0)?;
+    tracked.start(&[LARGE], PAGE)?;
+    // What the buffers held before is no matter.
+    for _ in 0..2 {
+        tracked.reports(LARGE, PAGE)?;
+        tracked.touch(LARGE.iova)?;
+        let armed = registers.arm(0, opcode, fault, 1)?;
+        let reported = tracked.guest.vf.device.dirty_pages(LARGE, PAGE)?;
+        expect::equal("times that the fault happened", armed.fired(), 1)?;
+        expect::claim(
+            "the page to be reported whose bit was withheld",
+            reported.dirty().next() == Some(LARGE.iova),
+        )?;
+        drop(armed);
+        // What the device says that it has told of is gone, and may be reported once more.
+        tracked.guest.vf.device.dirty_pages(LARGE, PAGE)?;
+        tracked.expected(LARGE, PAGE)?;
+    }
+    is_exact(&mut tracked)
 }
 
 fn stop_that_fails_at_close_does_not_bind_the_next_user(bed: &Bed) -> Result<()> {

@@ -15,7 +15,7 @@ use crate::{
     bed::{Bed, VF_DRIVER},
     engine::{Command, COMPLETION_TIMEOUT},
     expect,
-    fault::{Fault, RegisterFile, LOG_READ_AND_CLEAR, LOG_START, LOG_STOP},
+    fault::{Fault, Marks, RegisterFile, LOG_READ_AND_CLEAR, LOG_START, LOG_STOP},
     hw::{self, vifa_region},
     migration::State,
     process::Victim,
@@ -214,7 +214,7 @@ fn killed_process_does_not_finish_a_long_report(bed: &Bed) -> Result<()> {
     let victim = Victim::holding(Duration::from_secs(10), || {
         let mut tracked = Tracked::idle(bed, 0)?;
         tracked.start(&[range], PAGE)?;
-        tracked.mark(&registers, range)?;
+        registers.mark(0, Marks::all_of(range))?;
         let report = thread::spawn(move || {
             // Ends with the process.
             let _ = tracked.guest.vf.device.dirty_pages(range, PAGE);

@@ -119,13 +119,7 @@ impl Tracked {
 
     /// Marks `range` in the log of the VF, which has the index 0, and writes nothing.
     pub fn mark(&mut self, registers: &RegisterFile, range: IovaRange) -> Result<()> {
-        let marks = Marks {
-            range,
-            stride: range.length,
-            run: range.length,
-            seed: 0,
-        };
-        registers.mark(0, marks)?;
+        registers.mark(0, Marks::all_of(range))?;
         self.wrote(range)
     }
 
