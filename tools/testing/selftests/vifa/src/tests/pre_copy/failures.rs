@@ -63,7 +63,6 @@ pub fn tests() -> Vec<Test> {
             },
         ));
     };
-    add("hangs", LOCAL_BITMAP, Fault::Hang, &[libc::ETIMEDOUT]);
     add(
         "withholds_bytes",
         LOCAL_BITMAP,

@@ -358,7 +358,7 @@ fn random_guest_arrives(bed: &Bed, seed: u64) -> Result<()> {
 }
 
 fn guest_that_writes_all_the_while_arrives(bed: &Bed) -> Result<()> {
-    const WHILE: Duration = Duration::from_millis(1500);
+    const WHILE: Duration = Duration::from_millis(600);
     let Source {
         mut guest,
         mut memory,
