@@ -223,6 +223,7 @@ impl Guest {
             Ok((running["status"] == "running").then_some(()))
         })?;
         let took = struck.elapsed();
+        self.hear_source(&mut outcome)?;
         let now = self.workloads();
         self.work("after the interruption", &now, plan.operations)?;
         Ok(Interrupted {

@@ -28,7 +28,7 @@ use crate::trace::{self, Trace};
 pub const QEMU: &str = "qemu-system-x86_64";
 
 /// Memory of a virtual machine, in MiB, unless somebody wants another.
-pub const MEMORY: u32 = 128;
+pub const MEMORY: u32 = 64;
 
 /// How long QEMU may take to end when it is told to.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -81,12 +81,12 @@ impl Passthrough {
     fn arguments(&self) -> Vec<String> {
         let mut arguments = Vec::new();
         if self.backend == Backend::Iommufd {
-            arguments.extend(["-object", "iommufd,id=iommufd"].map(str::to_owned));
+            arguments.extend(["-object", "iommufd,id=iommufd0"].map(str::to_owned));
         }
         for (number, function) in self.functions.iter().enumerate() {
             let backend = match self.backend {
                 Backend::Container => "",
-                Backend::Iommufd => ",iommufd=iommufd",
+                Backend::Iommufd => ",iommufd=iommufd0",
             };
             arguments.push("-device".to_owned());
             // What it says of migrations it says to a tool that asks, and the functions have no ROM.
@@ -143,7 +143,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// The machine that the environment of the SR-IOV host names: 128 MiB of memory, and the guest
+    /// The machine that the environment of the SR-IOV host names: 64 MiB of memory, and the guest
     /// of `VIFA_GUEST_KERNEL` and `VIFA_GUEST_INITRAMFS`.
     pub fn from_environment() -> Result<Self> {
         let path = |name| {
