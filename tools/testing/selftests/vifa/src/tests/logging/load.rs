@@ -297,10 +297,12 @@ impl Load {
             let (Some(first), Some(last)) = (tracked.first(), tracked.last()) else {
                 continue;
             };
-            let finding = self.observer.is_dirty(&began, *first..last + 1);
-            // Who knows for certain why it is dirty?
-            let all = (end - iova) == tracked.len() as u64 * PAGE;
-            self.found(finding.filter(|_| all && iova % PAGE == 0));
+            let pages = *first..last + 1;
+            if (iova, end - iova) == (whole.start, pages.len() as u64 * PAGE) {
+                self.found(self.observer.is_dirty(&began, pages));
+            } else {
+                self.observer.may_be_dirty(pages);
+            }
         }
         self.reported.fetch_add(1, Ordering::Relaxed);
         Ok(())

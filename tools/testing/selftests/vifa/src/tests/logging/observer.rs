@@ -18,7 +18,7 @@ use std::{
 struct Page {
     /// The last one.
     written: AtomicU64,
-    /// What a report has told that has come: no write up to here is in a report that begins now.
+    /// What a report has told that has come: no write up to here is in one that begins now.
     told: AtomicU64,
     /// What it may have told.
     perhaps_told: AtomicU64,
@@ -92,17 +92,29 @@ impl Observer {
 
     /// The report that `began` has returned, and tells that some of `pages` was written.
     pub fn is_dirty(&self, began: &Began, pages: Range<usize>) -> Option<Finding> {
-        let given = self.given();
+        let of_one = pages.len() == 1;
         let first = pages.start;
         let mut written = false;
-        for page in &self.pages[pages] {
+        for page in &self.pages[pages.clone()] {
             let told = page.told.load(Ordering::Acquire);
             // A report that began after this one may have told of a later write already.
             written |= told > began.done || page.written.load(Ordering::Acquire) > told;
-            page.told.fetch_max(began.done, Ordering::AcqRel);
+            // Where there are several, it may have been another one that was written, and a report
+            // that has not come yet may tell of this one.
+            if of_one {
+                page.told.fetch_max(began.done, Ordering::AcqRel);
+            }
+        }
+        self.may_be_dirty(pages);
+        (!written).then_some(Finding::Spurious { page: first })
+    }
+
+    /// A report has returned, and tells that some of `pages` was written, or of what is beside them.
+    pub fn may_be_dirty(&self, pages: Range<usize>) {
+        let given = self.given();
+        for page in &self.pages[pages] {
             page.perhaps_told.fetch_max(given, Ordering::AcqRel);
         }
-        (!written).then_some(Finding::Spurious { page: first })
     }
 
     /// The report that `began` has returned, and tells that `page` was not written. No other report
@@ -210,6 +222,18 @@ mod tests {
         assert_eq!(report(&observer, &[0, 1]), []);
         assert_eq!(report(&observer, &[]), []);
         assert_eq!(report(&observer, &[1]), [Finding::Spurious { page: 1 }]);
+    }
+
+    #[test]
+    fn report_of_a_larger_page_does_not_accuse_one_that_comes_late() {
+        let observer = Observer::new(2);
+        observer.give(0);
+        observer.give(1);
+        observer.has_done(2);
+        let [early, late] = [observer.begin(), observer.begin()];
+        // The log told the one of page 0, then the other of page 1.
+        assert_eq!(observer.is_dirty(&late, 0..2), None);
+        assert_eq!(observer.is_dirty(&early, 0..1), None);
     }
 
     #[test]
