@@ -126,6 +126,32 @@ fn scatter() {
     }
 }
 
+/// Commands that move nothing do not keep everybody else waiting either.
+#[test]
+fn many_commands_take_many_slices() {
+    const COMMANDS: u32 = 600;
+    const SLICE: u32 = 512;
+    let bed = Bed::new("", 1);
+    let mut engine = Engine::new(&bed, 0, 1024);
+    for _ in 0..COMMANDS {
+        engine.queue(&bed, Command::default());
+    }
+    engine.ring(&bed);
+    let taken_after = |before| {
+        (0..1000)
+            .map(|_| engine.read(&bed, hw::VIFA_REFERENCE_SUBMISSION_HEAD))
+            .find(|taken| *taken != before)
+    };
+    assert_eq!(taken_after(0), Some(SLICE));
+    assert_eq!(
+        taken_after(SLICE),
+        None,
+        "as long as the clock stands still"
+    );
+    bed.step(100_000);
+    assert_eq!(taken_after(SLICE), Some(COMMANDS));
+}
+
 #[test]
 fn what_commands_are_refused() {
     let bed = Bed::new("", 1);

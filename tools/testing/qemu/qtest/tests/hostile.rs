@@ -8,7 +8,7 @@ const MEMORY: u64 = 256 << 20;
 
 /// A number from anywhere, often at an edge.
 fn number(random: &mut Random) -> u64 {
-    let any = random.next();
+    let any = random.number();
     random.pick(&[
         0,
         1,
@@ -63,7 +63,7 @@ fn one_vf_does_not_disturb_another() {
                     },
                     destination: random.pick(&[inside, inside, MEMORY + 8, u64::MAX - 7]),
                     length: random.pick(&[0, 8, 512, 1 << 16, 7, 1 << 24, u64::MAX]),
-                    pattern: random.next(),
+                    pattern: random.number(),
                 };
                 if command.length <= 1 << 16 || command.destination >= MEMORY {
                     bad.submit(&bed, command);

@@ -78,6 +78,25 @@ fn every_page_written_is_logged_once() {
     assert_eq!(dirty(&bed, BASE, 100 * PAGE), []);
 }
 
+/// Writes that share but one byte with a range.
+#[test]
+fn the_edges_of_a_range() {
+    let bed = Bed::new("", 1);
+    let mut engine = Engine::new(&bed, 0, 4);
+    let ranges = [(BASE, 4 * PAGE), (BASE + 8 * PAGE, 4 * PAGE)];
+    start(&bed, PAGE, &ranges);
+    for (at, length) in ranges {
+        for (destination, page) in [(at - 7, 0), (at + length - 1, length / PAGE - 1)] {
+            fill(&bed, &mut engine, destination, 8);
+            assert_eq!(dirty(&bed, at, length), [page], "{destination:#x}");
+        }
+        for destination in [at - 8, at + length] {
+            fill(&bed, &mut engine, destination, 8);
+            assert_eq!(dirty(&bed, at, length), [], "{destination:#x}");
+        }
+    }
+}
+
 /// Words all over a range: page for page what an independent generator says.
 #[test]
 fn scattered_words_are_logged() {

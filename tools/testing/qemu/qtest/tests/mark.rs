@@ -139,6 +139,21 @@ fn what_marks_nothing() {
     assert!(bed.mark(good));
     assert_eq!(dirty(&bed).len() as u64, PAGES / 8);
 
+    let last = u64::MAX - (PAGE - 1);
+    bed.log_start(1, PAGE, &[(0, PAGE), (last, PAGE)]);
+    let wrapping = Mark {
+        vf: 1,
+        stride: PAGE + 8,
+        run: PAGE,
+        ..Mark::all(last, 2 * PAGE)
+    };
+    assert!(!bed.mark(wrapping), "over the end of the address space");
+    let fitting = Mark {
+        vf: 1,
+        ..Mark::all(last, PAGE)
+    };
+    assert!(bed.mark(fitting));
+
     let off = Bed::new("", 1);
     off.log_start(0, PAGE, &[(BASE, PAGE)]);
     assert!(!off.mark(Mark::all(BASE, PAGE)), "without fault injection");
