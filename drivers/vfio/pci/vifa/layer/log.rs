@@ -6,7 +6,7 @@
 //! any bytes: beyond the ranges, and parts of pages. A report is therefore divided into [`Pieces`].
 //! A log with a summary, of which one bit stands for many pages, need be read only where such a bit
 //! is set: these are the [`Windows`]. What was read is a bitmap of pages, whose set bits
-//! [`for_each_run`] joins.
+//! [`take_runs`] joins.
 
 use super::{
     address::Range,
@@ -279,6 +279,7 @@ const GROUP_BYTES: usize = 8 * GROUP;
 const GROUP_BITS: u64 = 64 * GROUP as u64;
 
 /// Makes words of bytes.
+#[inline(always)]
 fn load(bytes: &[u8; GROUP_BYTES]) -> [u64; GROUP] {
     core::array::from_fn(|index| {
         bytes
@@ -286,6 +287,18 @@ fn load(bytes: &[u8; GROUP_BYTES]) -> [u64; GROUP] {
             .and_then(|rest| rest.first_chunk())
             .map_or(0, |word| u64::from_le_bytes(*word))
     })
+}
+
+/// Returns whether all bits are as `set` says. Most of a bitmap that is mostly the same passes here.
+#[inline(always)]
+fn is_all(bytes: &[u8; GROUP_BYTES], set: bool) -> bool {
+    let words = load(bytes).into_iter();
+
+    if set {
+        words.fold(u64::MAX, |all, word| all & word) == u64::MAX
+    } else {
+        words.fold(0, |any, word| any | word) == 0
+    }
 }
 
 /// Joins set bits.
@@ -297,13 +310,10 @@ struct Runs<F> {
 
 impl<F: FnMut(u64, u64)> Runs<F> {
     /// Takes the next words, of which bit 0 is the bitmap's bit `base`.
+    #[inline(never)]
     fn take(&mut self, base: u64, words: [u64; GROUP]) {
-        let same = if self.first.is_some() { u64::MAX } else { 0 };
-
-        if words.iter().fold(0, |all, word| all | (word ^ same)) != 0 {
-            for (base, word) in (base..).step_by(64).zip(words) {
-                self.take_word(base, word);
-            }
+        for (base, word) in (base..).step_by(64).zip(words) {
+            self.take_word(base, word);
         }
     }
 
@@ -328,27 +338,36 @@ impl<F: FnMut(u64, u64)> Runs<F> {
 
 /// Calls `found` with each run of set bits among the first `bits` of `bitmap`: the first bit of the
 /// run, and how many it has. Bit 0 of byte 0 is the first. Runs ascend, and none touches another.
+/// Then all bits are set, so that of what is not written of the next bitmap nothing seems clear.
 ///
 /// Of a bitmap that is too short, all bits are taken for set.
-pub(crate) fn for_each_run(bitmap: &[u8], bits: u64, mut found: impl FnMut(u64, u64)) {
+pub(crate) fn take_runs(bitmap: &mut [u8], bits: u64, mut found: impl FnMut(u64, u64)) {
     let length = usize::try_from(bits.div_ceil(8)).unwrap_or(usize::MAX);
-    let Some(bitmap) = bitmap.get(..length) else {
+    let Some(bitmap) = bitmap.get_mut(..length) else {
         return found(0, bits);
     };
-    // Behind the last of the bits there may be others in its byte.
     let whole = bits / GROUP_BITS * GROUP_BITS;
-    let (groups, rest) = bitmap.split_at((whole / 8) as usize);
+    let (groups, rest) = bitmap.split_at_mut((whole / 8) as usize);
     let mut runs = Runs { first: None, found };
+    let mut base = 0_u64;
 
-    let groups = groups.chunks_exact(GROUP_BYTES);
-    let bases = (0..).step_by(GROUP_BITS as usize);
-    for (base, group) in bases.zip(groups.filter_map(|group| group.first_chunk())) {
-        runs.take(base, load(group));
+    for group in groups.chunks_exact_mut(GROUP_BYTES) {
+        if let Some(group) = group.first_chunk_mut() {
+            let is_run = runs.first.is_some();
+            if !is_all(group, is_run) {
+                runs.take(base, load(group));
+                group.fill(u8::MAX);
+            } else if !is_run {
+                group.fill(u8::MAX);
+            }
+        }
+        base = base.saturating_add(GROUP_BITS);
     }
     let mut last = [0; GROUP_BYTES];
     for (to, from) in last.iter_mut().zip(rest) {
-        *to = *from;
+        *to = core::mem::replace(from, u8::MAX);
     }
+    // Behind the last of the bits there may be others in its byte.
     if let Some(byte) = last.get_mut((bits % GROUP_BITS / 8) as usize) {
         *byte &= !(u8::MAX << (bits % 8));
     }

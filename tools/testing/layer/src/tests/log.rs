@@ -202,13 +202,15 @@ proptest! {
         prop_assert_eq!(at, whole.end());
     }
 
-    /// Runs are those of the bits, whatever stands behind the last.
+    /// Runs are those of the bits, whatever stands behind the last; then all bits are set.
     #[test]
     fn runs(bytes in vec(prop_oneof![3 => Just(0u8), 3 => Just(0xff), 2 => any::<u8>()], 0..200),
             cut in 0..8u64) {
         let bits = (8 * bytes.len() as u64).saturating_sub(cut);
         let mut found = Vec::new();
-        log::for_each_run(&bytes, bits, |first, count| found.push((first, count)));
+        let mut taken = bytes.clone();
+        log::take_runs(&mut taken, bits, |first, count| found.push((first, count)));
+        prop_assert!(taken.iter().all(|&byte| byte == 0xff));
 
         let mut expected: Vec<(u64, u64)> = Vec::new();
         for bit in (0..bits).filter(|bit| bytes[*bit as usize / 8] >> (bit % 8) & 1 != 0) {
@@ -225,7 +227,7 @@ proptest! {
 #[test]
 fn short_bitmap() {
     let mut found = Vec::new();
-    log::for_each_run(&[0; 7], 57, |first, count| found.push((first, count)));
+    log::take_runs(&mut [0; 7], 57, |first, count| found.push((first, count)));
     assert_eq!(found, [(0, 57)]);
 }
 
@@ -261,12 +263,12 @@ impl Log {
     }
 
     fn read_and_clear(&mut self, window: Range, told: &mut BTreeSet<u64>) {
-        let bitmap = self.bitmap(window, 1);
+        let mut bitmap = self.bitmap(window, 1);
         let first = window.start / CAPACITY.page_size;
         let pages = CAPACITY.pages(window);
         self.dirty
             .retain(|page| !(first..first + pages).contains(page));
-        log::for_each_run(&bitmap, pages, |run, count| {
+        log::take_runs(&mut bitmap, pages, |run, count| {
             let start = window.start + run * CAPACITY.page_size;
             told.extend(units(range(start, start + count * CAPACITY.page_size)));
         });

@@ -152,14 +152,6 @@ impl Reader {
         }
     }
 
-    /// Takes back a buffer of which the device has written the first `length` bytes.
-    fn put_back(&mut self, mut buffer: Buffer, length: usize) {
-        set_all(&mut buffer, length);
-        if let Some(place) = self.spare.iter_mut().find(|place| place.is_none()) {
-            *place = Some(buffer);
-        }
-    }
-
     /// Has the device begin with a window, and tells of the one before meanwhile.
     fn read(&mut self, window: Range, dirty: &mut impl FnMut(Range)) -> Result<(), Stop> {
         if bindings::task::is_being_killed() {
@@ -198,20 +190,22 @@ impl Reader {
         Ok(Some((window, buffer)))
     }
 
+    /// Tells of a window that the device has read, and has the buffer wait for another.
     fn tell(&mut self, read: Option<(Range, Buffer)>, dirty: &mut impl FnMut(Range)) {
-        let Some((window, buffer)) = read else {
+        let Some((window, mut buffer)) = read else {
             return;
         };
         let page_size = self.capacity.page_size;
         let pages = self.capacity.pages(window);
-        let length = pages.div_ceil(8) as usize;
-        log::for_each_run(buffer.bytes(length), pages, |first, count| {
+        log::take_runs(buffer.bytes_mut(), pages, |first, count| {
             dirty(Range {
                 start: window.start + first * page_size,
                 length: count * page_size,
             });
         });
-        self.put_back(buffer, length);
+        if let Some(place) = self.spare.iter_mut().find(|place| place.is_none()) {
+            *place = Some(buffer);
+        }
     }
 }
 
@@ -255,55 +249,33 @@ impl Summariser {
     }
 }
 
-/// A log that the device keeps.
-pub(crate) struct WriteLog {
-    ranges: KVec<Range>,
-    page_size: u32,
+/// How a log is read.
+struct Access {
     capacity: Capacity,
     summariser: Summariser,
     reader: Reader,
 }
 
-impl WriteLog {
-    /// Has the device begin to log; see [`crate::backend::Backend::start_log`].
-    pub(super) fn start(
-        function: Arc<Function>,
-        ranges: KVec<Range>,
-        page_size: u64,
-    ) -> Result<Self, Fault> {
-        let summary = function.buffer(SUMMARY_SIZE).map_err(Fault::Memory)?;
-        let spare = [
-            Some(window_buffer(&function)?),
-            Some(window_buffer(&function)?),
-        ];
-
-        let page_size = begin(&function, &ranges, page_size)?;
-        let capacity = Capacity {
-            page_size: page_size.into(),
-            summary_pages: VIFA_LOG_SUMMARY_PAGES.into(),
-            summary_bits: 8 * SUMMARY_SIZE as u64,
-            window_bits: 8 * WINDOW_SIZE as u64 / u64::from(VIFA_LOG_SUMMARY_PAGES),
-            gap_bits: GAP_BITS,
-        };
-        Ok(Self {
-            ranges,
-            page_size,
+impl Access {
+    fn new(function: &Arc<Function>, capacity: Capacity, buffers: Buffers) -> Self {
+        Self {
             capacity,
             summariser: Summariser {
                 function: function.clone(),
                 capacity,
-                buffer: summary,
+                buffer: buffers.summary,
             },
             reader: Reader {
-                function,
+                function: function.clone(),
                 capacity,
-                spare,
+                spare: buffers.windows.map(Some),
                 reading: None,
             },
-        })
+        }
     }
 
-    fn report_piece(&mut self, piece: Piece, dirty: &mut impl FnMut(Range)) -> Result<(), Stop> {
+    /// Reports a piece, but for the last window that is read for it.
+    fn report(&mut self, piece: Piece, dirty: &mut impl FnMut(Range)) -> Result<(), Stop> {
         match piece {
             Piece::Untracked(range) => dirty(range),
             Piece::Part { page, part } => {
@@ -328,6 +300,54 @@ impl WriteLog {
     }
 }
 
+/// The buffers of a log.
+struct Buffers {
+    summary: Buffer,
+    windows: [Buffer; 2],
+}
+
+impl Buffers {
+    fn new(function: &Function) -> Result<Self, Fault> {
+        Ok(Self {
+            summary: function.buffer(SUMMARY_SIZE).map_err(Fault::Memory)?,
+            windows: [window_buffer(function)?, window_buffer(function)?],
+        })
+    }
+}
+
+/// A log that the device keeps.
+pub(crate) struct WriteLog {
+    function: Arc<Function>,
+    ranges: KVec<Range>,
+    page_size: u32,
+    access: Access,
+}
+
+impl WriteLog {
+    /// Has the device begin to log; see [`crate::backend::Backend::start_log`].
+    pub(super) fn start(
+        function: Arc<Function>,
+        ranges: KVec<Range>,
+        page_size: u64,
+    ) -> Result<Self, Fault> {
+        let buffers = Buffers::new(&function)?;
+        let page_size = begin(&function, &ranges, page_size)?;
+        let capacity = Capacity {
+            page_size: page_size.into(),
+            summary_pages: VIFA_LOG_SUMMARY_PAGES.into(),
+            summary_bits: 8 * SUMMARY_SIZE as u64,
+            window_bits: 8 * WINDOW_SIZE as u64 / u64::from(VIFA_LOG_SUMMARY_PAGES),
+            gap_bits: GAP_BITS,
+        };
+        Ok(Self {
+            access: Access::new(&function, capacity, buffers),
+            function,
+            ranges,
+            page_size,
+        })
+    }
+}
+
 impl Log for WriteLog {
     type Fault = Fault;
 
@@ -340,19 +360,17 @@ impl Log for WriteLog {
     }
 
     fn report(&mut self, part: Range, mut dirty: impl FnMut(Range)) -> Result<(), Stop> {
-        let ranges = core::mem::take(&mut self.ranges);
-        let mut pieces = Pieces::new(&ranges, self.capacity.page_size, part);
-        let result = pieces
-            .try_for_each(|piece| self.report_piece(piece, &mut dirty))
-            .and_then(|()| self.reader.drain(&mut dirty));
-        self.ranges = ranges;
+        let access = &mut self.access;
+        let result = Pieces::new(&self.ranges, self.page_size.into(), part)
+            .try_for_each(|piece| access.report(piece, &mut dirty))
+            .and_then(|()| access.reader.drain(&mut dirty));
         // What a report that failed did not finish is of no use any more.
-        self.reader.reading = None;
+        access.reader.reading = None;
         result
     }
 
     fn stop(self) -> Result<(), Fault> {
-        stop(&self.reader.function)
+        stop(&self.function)
     }
 }
 
