@@ -31,7 +31,7 @@ pub fn run(options: &Options, devices: usize) -> Result<bool> {
     guest.boot()?;
     clock.tell("source:      the guest is up, its workload runs");
     let outcome = guest.migrate(vmm, &plan, &mut |text| clock.tell(text))?;
-    outcome.trace.check(devices)?;
+    outcome.check_devices()?;
     let workload = guest.finish()?;
     clock.tell("destination: the workload has ended, everything is verified");
     guest.quit()?;

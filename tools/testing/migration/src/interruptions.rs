@@ -138,8 +138,7 @@ impl Bench<'_> {
         let to = self.turns.other(self.guest.functions());
         let vmm = self.guest.destination(&to, Role::ReceivePaused)?;
         let outcome = self.guest.migrate(vmm, &self.plan, &mut |_| ())?;
-        outcome.check_states()?;
-        outcome.trace.check(outcome.devices)?;
+        outcome.check_devices()?;
         self.tap.pass(&format!("{when}, the machine migrates"));
         self.tap.note(&outcome.to_string());
         Ok(outcome.total)

@@ -90,8 +90,7 @@ fn migrate(guest: &mut Guest, to: &Passthrough, plan: &Plan) -> Result<Outcome> 
     let before = logs(&functions)?;
     let vmm = guest.destination(to, Role::ReceivePaused)?;
     let outcome = guest.migrate(vmm, plan, &mut |_| ())?;
-    outcome.check_states()?;
-    outcome.trace.check(functions.len())?;
+    outcome.check_devices()?;
     ensure!(
         (outcome.trace.threads > 0) == (plan.multifd == Multifd::All),
         "{} devices had channels of their own",

@@ -201,6 +201,13 @@ impl Outcome {
         Ok(())
     }
 
+    /// Checks that the devices were asked what they write, and moved while the machine ran.
+    pub fn check_devices(&self) -> Result<()> {
+        self.check_states()?;
+        self.trace.check_log()?;
+        self.trace.check_live(self.device_bytes)
+    }
+
     /// Whether all devices run in the destination, which is the last thing that happens.
     fn has_arrived(&self) -> bool {
         self.destination_states.all_are(self.devices, "running")

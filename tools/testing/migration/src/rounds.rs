@@ -77,8 +77,7 @@ fn migrate(options: &Options, rounds: u32, devices: usize, tap: &mut Tap) -> Res
         let to = turns.next(*backend);
         let vmm = guest.destination(&to, Role::ReceivePaused)?;
         let outcome = guest.migrate(vmm, &plan, &mut |_| ())?;
-        outcome.check_states()?;
-        outcome.trace.check(devices)?;
+        outcome.check_devices()?;
         tap.pass(&format!("{name} {to}, {multifd}"));
         tap.note(&outcome.to_string());
     }
