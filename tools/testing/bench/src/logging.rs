@@ -40,8 +40,8 @@ const MOST: u64 = TRACKED[TRACKED.len() - 1];
 /// Where it begins.
 const IOVA: u64 = 1 << 40;
 
-/// Reports of idle memory for one value.
-const IDLE_REPORTS: u32 = 9;
+/// Reports of idle memory for one value, which is their median.
+const IDLE_REPORTS: usize = 15;
 
 /// So much memory is tracked, of which so much is dirty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -196,13 +196,14 @@ impl Target<'_> {
             None => IDLE_REPORTS,
         };
         bitmap.clear();
-        let start = Instant::now();
+        let mut times = Vec::new();
         for _ in 0..reports {
+            let start = Instant::now();
             self.device
                 .report(bitmap)
                 .with_context(|| format!("report: {}", name()))?;
+            times.push(start.elapsed().as_secs_f64());
         }
-        let report = start.elapsed() / reports;
         let expected = density.dirty_pages(range.length);
         let reported = bitmap.count();
         ensure!(
@@ -220,7 +221,7 @@ impl Target<'_> {
             name()
         );
         Ok(Times {
-            report: report.as_secs_f64(),
+            report: Summary::of(times).median,
             floor: floor.as_secs_f64(),
         })
     }

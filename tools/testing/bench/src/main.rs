@@ -200,6 +200,11 @@ fn run(mut arguments: Arguments) -> Result<()> {
     run.measure(Kind::Parallel, parallel)?;
     run.measure(Kind::Downtime, downtime)?;
 
+    let missing = run.report.missing();
+    ensure!(
+        !run.arguments.only.is_empty() || missing.is_empty(),
+        "nothing gave the figures {missing:?}"
+    );
     if let Some(directory) = &run.arguments.plots {
         run.report.write_plots(directory)?;
     }

@@ -36,7 +36,7 @@ const WHILE: Duration = Duration::from_secs(2);
 const BUFFER: usize = 256 << 10;
 
 /// What was measured of so many at once.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 struct Count {
     virtual_functions: usize,
     /// Of all together, in MB/s (10^6 bytes in a second).
@@ -44,6 +44,8 @@ struct Count {
     /// The slowest's rate by the fastest's.
     slowest_vs_fastest: Summary,
     jain: Summary,
+    /// Of each, the mean of its rates: differences that stay are no chance.
+    mean_rates: Vec<f64>,
 }
 
 /// What was measured.
@@ -93,6 +95,7 @@ impl Parallel {
                         round[at].slowest_vs_fastest()
                     }),
                     jain: Summary::over(&rounds, |round| round[at].jain()),
+                    mean_rates: means(rounds.iter().map(|round| &round[at])),
                 })
                 .collect(),
             most_vs_one: Summary::over(&rounds, |round| {
@@ -141,6 +144,19 @@ impl Shares {
         let squares: f64 = self.0.iter().map(|rate| rate * rate).sum();
         self.sum().powi(2) / (self.0.len() as f64 * squares)
     }
+}
+
+/// The mean of each one's rates.
+fn means<'a>(rounds: impl ExactSizeIterator<Item = &'a Shares>) -> Vec<f64> {
+    let count = rounds.len() as f64;
+    let mut sums: Vec<f64> = Vec::new();
+    for Shares(rates) in rounds {
+        sums.resize(rates.len(), 0.0);
+        for (sum, rate) in sums.iter_mut().zip(rates) {
+            *sum += rate / count;
+        }
+    }
+    sums
 }
 
 /// Saves the device again and again; returns the rate.
@@ -251,5 +267,11 @@ mod tests {
         let shares = Shares(vec![3.0, 0.0, 0.0, 0.0]);
         assert_eq!(shares.slowest_vs_fastest(), 0.0);
         assert_eq!(shares.jain(), 0.25);
+    }
+
+    #[test]
+    fn means_are_those_of_each() {
+        let rounds = [Shares(vec![1.0, 10.0]), Shares(vec![3.0, 20.0])];
+        assert_eq!(means(rounds.iter()), [2.0, 15.0]);
     }
 }

@@ -10,6 +10,16 @@ use serde_json::{json, Map, Value};
 
 use crate::{environment::Environment, measurement::Measurement, plot::Plot};
 
+/// The figures of a whole run.
+const FIGURES: [&str; 6] = [
+    "report_full_vs_floor",
+    "report_idle_1tib_vs_16gib",
+    "save_vs_memfd",
+    "restore_vs_memfd",
+    "precopy_downtime_removed",
+    "save_64vf_vs_1vf",
+];
+
 /// A run.
 pub struct Report {
     members: Map<String, Value>,
@@ -43,6 +53,12 @@ impl Report {
             .insert(M::NAME.to_owned(), serde_json::to_value(measurement)?);
         self.plots.extend(measurement.plots());
         Ok(())
+    }
+
+    /// The figures that a whole run would have and this one has not.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let missing = |name: &&str| !self.spread.contains_key(*name);
+        FIGURES.into_iter().filter(missing).collect()
     }
 
     /// Writes the plots into `directory`, each as NAME.svg.
@@ -87,7 +103,7 @@ mod tests {
 
         fn figures(&self) -> Vec<Figure> {
             vec![Figure {
-                name: "one_vs_other",
+                name: "save_vs_memfd",
                 summary: Summary::of([1.0, 2.0, 4.0]),
             }]
         }
@@ -113,10 +129,20 @@ mod tests {
         report.add(&Example { rounds: 3 }).unwrap();
         let json = report.into_json();
 
-        assert_eq!(json["one_vs_other"], 2.0);
-        assert_eq!(json["spread"]["one_vs_other"]["min"], 1.0);
-        assert_eq!(json["spread"]["one_vs_other"]["max"], 4.0);
+        assert_eq!(json["save_vs_memfd"], 2.0);
+        assert_eq!(json["spread"]["save_vs_memfd"]["min"], 1.0);
+        assert_eq!(json["spread"]["save_vs_memfd"]["max"], 4.0);
         assert_eq!(json["environment"]["accelerator"], "TCG");
         assert_eq!(json["example"]["rounds"], 3);
+    }
+
+    #[test]
+    fn figures_that_were_not_measured_are_missing() {
+        let mut report = Report::new(&environment()).unwrap();
+        assert_eq!(report.missing(), FIGURES);
+        report.add(&Example { rounds: 3 }).unwrap();
+        let missing = report.missing();
+        assert_eq!(missing.len(), FIGURES.len() - 1);
+        assert!(!missing.contains(&"save_vs_memfd"), "{missing:?}");
     }
 }
