@@ -367,12 +367,10 @@ pub(crate) fn take_runs(bitmap: &mut [u8], bits: u64, mut found: impl FnMut(u64,
     for (to, from) in last.iter_mut().zip(rest) {
         *to = core::mem::replace(from, u8::MAX);
     }
-    // Behind the last of the bits there may be others in its byte.
+    // Behind the last of the bits there may be others in its byte. With all of them clear, a run ends
+    // there.
     if let Some(byte) = last.get_mut((bits % GROUP_BITS / 8) as usize) {
         *byte &= !(u8::MAX << (bits % 8));
     }
     runs.take(whole, load(&last));
-    if runs.first.is_some() {
-        runs.toggle(bits);
-    }
 }

@@ -204,8 +204,12 @@ proptest! {
 
     /// Runs are those of the bits, whatever stands behind the last; then all bits are set.
     #[test]
-    fn runs(bytes in vec(prop_oneof![3 => Just(0u8), 3 => Just(0xff), 2 => any::<u8>()], 0..200),
+    fn runs(stretches in vec((prop_oneof![Just(0u8), Just(0xff), any::<u8>()], 1..200usize), 0..8),
             cut in 0..8u64) {
+        let bytes: Vec<u8> = stretches
+            .iter()
+            .flat_map(|&(byte, length)| std::iter::repeat_n(byte, length))
+            .collect();
         let bits = (8 * bytes.len() as u64).saturating_sub(cut);
         let mut found = Vec::new();
         let mut taken = bytes.clone();
