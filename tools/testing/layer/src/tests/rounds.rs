@@ -117,10 +117,6 @@ impl Live {
         self.identity.granule as usize
     }
 
-    fn granules(&self) -> usize {
-        self.identity.local_memory as usize / self.granule()
-    }
-
     fn account(&mut self, granule: usize) -> &mut Account {
         self.accounts.entry(granule).or_default()
     }
@@ -658,6 +654,26 @@ fn rounds_of_several_parts() {
             transfer.read(usize::MAX);
         }
     }
+    transfer.stop();
+    transfer.read_on(usize::MAX);
+    assert_decodes(&transfer);
+}
+
+/// What is changed between two parts of a round, just behind the last range of the one, does not make
+/// the other begin there.
+#[test]
+fn parts_of_a_round_do_not_touch() {
+    let most = 1024;
+    let mut transfer = Transfer::of(Live::with(2 * most + 4, (0..=most).map(|n| 2 * n)));
+    let behind = 2 * most - 1;
+
+    for _ in 0..2 + 1 + most {
+        assert!(transfer.read(usize::MAX));
+    }
+    transfer.live.change(Change::Write(behind, 7));
+    let told = transfer.left(InfoVersion::V1);
+    assert_eq!(told.initial + told.changed, 0x2000);
+    transfer.read_on(usize::MAX);
     transfer.stop();
     transfer.read_on(usize::MAX);
     assert_decodes(&transfer);

@@ -192,7 +192,7 @@ fn read_that_is_stuck_is_over_with_a_reset(bed: &Bed) -> Result<()> {
     source.arrives(bed, [])
 }
 
-/// What changes while the device reads it is read again.
+/// What changes while the device is late with reading it arrives.
 fn late_read_is_waited_for(bed: &Bed) -> Result<()> {
     let mut source = Source::begin(bed, State::PreCopy, [1, 5, 9])?;
     let registers = RegisterFile::map(&bed.pf)?;

@@ -242,8 +242,11 @@ impl Source {
     }
 }
 
-/// Round and ranges, as first granule and number of granules, of the part in each address section.
-pub fn parts(sections: &[Section], granule: u64) -> Result<Vec<(u32, Vec<(u64, u64)>)>> {
+/// A round, and the ranges of a part of it: first granule and number of granules.
+pub type RoundPart = (u32, Vec<(u64, u64)>);
+
+/// The parts of local memory in these sections.
+pub fn parts(sections: &[Section], granule: u64) -> Result<Vec<RoundPart>> {
     sections
         .iter()
         .filter(|section| section.kind() == hw::VIFA_SECTION_ADDRESS)
