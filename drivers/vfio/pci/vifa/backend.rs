@@ -3,8 +3,8 @@
 //! Backends: what knows one kind of hardware.
 //!
 //! The driver asks a backend for run states, for the two ends of a transfer, which the VIFA layer
-//! drives, and for a log of writes to guest memory. Nothing else in the driver knows how a device does
-//! these.
+//! drives, and for a log of writes to guest memory. Nothing else in the driver knows how a device
+//! does these.
 
 pub(crate) mod capability;
 

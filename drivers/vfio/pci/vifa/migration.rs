@@ -10,9 +10,9 @@
 //! The PCI core reports a reset while the VFIO core holds `memory_lock`, which is taken under
 //! `mmap_lock` elsewhere. The state is locked while memory is allocated, and must therefore not be
 //! waited for there: where it is locked, the reset is left for whoever has locked it
-//! ([`Migration::unlock`]). So it is while DMA is reported: the bitmap of user space is pinned, which
-//! takes `mmap_lock`, with the state locked. The VFIO core itself keeps `VFIO_DEVICE_RESET` from running beside
-//! another call of the same user in a way that would matter.
+//! ([`Migration::unlock`]). So it is while DMA is reported: the bitmap of user space is pinned,
+//! which takes `mmap_lock`, with the state locked. The VFIO core itself keeps `VFIO_DEVICE_RESET`
+//! from running beside another call of the same user in a way that would matter.
 //!
 //! Lock order: `machine`, then the session of a migration file, then what the backend locks, or the
 //! status. `deferred_reset` is innermost.
@@ -360,8 +360,8 @@ impl<B: Backend> Migration<B> {
     ///
     /// # Errors
     ///
-    /// `EINVAL` where there is no way to such a state, `EIO` in ERROR, which only a reset leaves; or
-    /// an arc failed: the device is then in the last state that it reached, or in ERROR.
+    /// `EINVAL` where there is no way to such a state, `EIO` in ERROR, which only a reset leaves;
+    /// or an arc failed: the device is then in the last state that it reached, or in ERROR.
     pub(crate) fn set_state<T: vfio::Driver>(
         &self,
         device: &vfio::Device<T>,

@@ -2,11 +2,11 @@
 
 //! What a report of written guest memory has to ask of a log.
 //!
-//! A log knows which pages of the ranges that it tracks were written. Who asks for a report may name
-//! any bytes: beyond the ranges, and parts of pages. A report is therefore divided into [`Pieces`].
-//! A log with a summary, of which one bit stands for many pages, need be read only where such a bit
-//! is set: these are the [`Windows`]. What was read is a bitmap of pages, whose set bits
-//! [`take_runs`] joins.
+//! A log knows which pages of the ranges that it tracks were written. Who asks for a report may
+//! name any bytes: beyond the ranges, and parts of pages. A report is therefore divided into
+//! [`Pieces`]. A log with a summary, of which one bit stands for many pages, need be read only
+//! where such a bit is set: these are the [`Windows`]. What was read is a bitmap of pages, whose
+//! set bits [`take_runs`] joins.
 
 use super::{
     address::Range,
@@ -87,9 +87,9 @@ pub(crate) struct Pieces<'a> {
 }
 
 impl<'a> Pieces<'a> {
-    /// Divides `report` by the `ranges` that a log tracks, which ascend and do not overlap, in pages of
-    /// `page_size` bytes, of which each range is a multiple. Nothing ends behind the last byte but one
-    /// of the address space.
+    /// Divides `report` by the `ranges` that a log tracks, which ascend and do not overlap, in
+    /// pages of `page_size` bytes, of which each range is a multiple. Nothing ends behind the last
+    /// byte but one of the address space.
     pub(crate) fn new(ranges: &'a [Range], page_size: u64, report: Range) -> Self {
         let passed = ranges.partition_point(|range| range.end() <= report.start);
 
@@ -289,7 +289,8 @@ fn load(bytes: &[u8; GROUP_BYTES]) -> [u64; GROUP] {
     })
 }
 
-/// Returns whether all bits are as `set` says. Most of a bitmap that is mostly the same passes here.
+/// Returns whether all bits are as `set` says. Most of a bitmap that is mostly the same passes
+/// here.
 #[inline(always)]
 fn is_all(bytes: &[u8; GROUP_BYTES], set: bool) -> bool {
     let words = load(bytes).into_iter();
@@ -367,8 +368,8 @@ pub(crate) fn take_runs(bitmap: &mut [u8], bits: u64, mut found: impl FnMut(u64,
     for (to, from) in last.iter_mut().zip(rest) {
         *to = core::mem::replace(from, u8::MAX);
     }
-    // Behind the last of the bits there may be others in its byte. With all of them clear, a run ends
-    // there.
+    // Behind the last of the bits there may be others in its byte. With all of them clear, a run
+    // ends there.
     if let Some(byte) = last.get_mut((bits % GROUP_BITS / 8) as usize) {
         *byte &= !(u8::MAX << (bits % 8));
     }

@@ -2,9 +2,9 @@
 
 //! DMA logging: which guest memory the device has written.
 //!
-//! What the log does not know is reported dirty, so that a migration moves more than it had to rather
-//! than less: all that a report asks for, where the device has lost count or fails, and what a report
-//! has beyond the ranges that are logged. That is counted, and said once for each start.
+//! What the log does not know is reported dirty, so that a migration moves more than it had to
+//! rather than less: all that a report asks for, where the device has lost count or fails, and what
+//! a report has beyond the ranges that are logged. That is counted, and said once for each start.
 
 use super::status::{
     Status,

@@ -85,16 +85,16 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     /// `VFIO_DEVICE_FEATURE_MIG_DATA_SIZE`: bytes that stop-copy would have to transfer.
     fn data_size(device: &Device<Self>) -> Result<u64>;
 
-    /// `VFIO_DEVICE_FEATURE_DMA_LOGGING_START`: begins to log writes to `ranges`. `page_size` is what
-    /// user space would like; returns what it gets.
+    /// `VFIO_DEVICE_FEATURE_DMA_LOGGING_START`: begins to log writes to `ranges`. `page_size` is
+    /// what user space would like; returns what it gets.
     fn log_start(device: &Device<Self>, ranges: logging::Ranges<'_>, page_size: u64)
         -> Result<u64>;
 
     /// `VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP`.
     fn log_stop(device: &Device<Self>) -> Result;
 
-    /// `VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT`: sets in `dirty` what was written of the `length` bytes
-    /// from `iova`, and forgets it. They end within the address space.
+    /// `VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT`: sets in `dirty` what was written of the `length`
+    /// bytes from `iova`, and forgets it. They end within the address space.
     fn log_report(
         device: &Device<Self>,
         iova: u64,

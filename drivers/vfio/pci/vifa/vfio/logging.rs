@@ -6,8 +6,8 @@
 //! turns it into calls of `struct vfio_log_ops`, and checks little: a driver hears of starts, stops
 //! and reports in any order, of page sizes that are none, and of ranges and reports without length.
 //!
-//! Reports go into a bitmap of user space, which the IOVA bitmap of iommufd pins. A kernel that lacks
-//! it ([`IS_AVAILABLE`]) has no DMA logging.
+//! Reports go into a bitmap of user space, which the IOVA bitmap of iommufd pins. A kernel that
+//! lacks it ([`IS_AVAILABLE`]) has no DMA logging.
 //!
 //! C headers: [`include/linux/vfio.h`](srctree/include/linux/vfio.h),
 //! [`include/linux/iova_bitmap.h`](srctree/include/linux/iova_bitmap.h),
@@ -78,8 +78,8 @@ pub(crate) struct DirtyBitmap<'a> {
 }
 
 impl DirtyBitmap<'_> {
-    /// Sets the bits of all pages that have one of `length` bytes from `iova`. Bytes that the bitmap is
-    /// not for have none.
+    /// Sets the bits of all pages that have one of `length` bytes from `iova`. Bytes that the
+    /// bitmap is not for have none.
     ///
     /// Where the bitmap's own memory cannot be reached, nothing is set, and the core does not tell.
     pub(crate) fn set(&mut self, iova: u64, length: u64) {
@@ -88,8 +88,8 @@ impl DirtyBitmap<'_> {
         if start >= end {
             return;
         }
-        // SAFETY: The bitmap is valid and borrowed for as long as `self` is; the bytes are among those
-        // that it is for. CAST: An IOVA of the core's is an `unsigned long`.
+        // SAFETY: The bitmap is valid and borrowed for as long as `self` is; the bytes are among
+        // those that it is for. CAST: An IOVA of the core's is an `unsigned long`.
         unsafe {
             bindings::rust_helper_iova_bitmap_set(
                 self.bitmap.as_ptr(),

@@ -111,8 +111,8 @@ fn ranges_of_vfio() {
 }
 
 proptest! {
-    /// The pieces are the whole report, in order; each page of a range is read if the report has all
-    /// of it, and only looked at if not; nothing else is asked of the log.
+    /// The pieces are the whole report, in order; each page of a range is read if the report has
+    /// all of it, and only looked at if not; nothing else is asked of the log.
     #[test]
     fn pieces((page_size, tracked) in (3..7u32).prop_flat_map(|order| {
         let page_size = UNIT << order;
@@ -153,8 +153,8 @@ proptest! {
         prop_assert_eq!(at, report.end());
     }
 
-    /// All is read that the summary names, and of the rest short gaps alone: no window is larger than
-    /// it may be, and none could have been joined with the next.
+    /// All is read that the summary names, and of the rest short gaps alone: no window is larger
+    /// than it may be, and none could have been joined with the next.
     #[test]
     fn windows(summary in vec(any::<u8>(), 1..9), pages in 1..250u64) {
         let bits = pages.div_ceil(CAPACITY.summary_pages);

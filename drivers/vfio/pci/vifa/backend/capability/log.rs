@@ -6,8 +6,8 @@
 //! the summary names. The log has two buffers for that, so that the device fills one while the
 //! processor looks through the other.
 //!
-//! Nobody hears of it where what a device writes by DMA gets lost on its way. All bits of a buffer are
-//! therefore set when the device is given it: what it does not write is dirty.
+//! Nobody hears of it where what a device writes by DMA gets lost on its way. All bits of a buffer
+//! are therefore set when the device is given it: what it does not write is dirty.
 
 use super::{
     buffer::Buffer,

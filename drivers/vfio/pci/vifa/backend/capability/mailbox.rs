@@ -8,8 +8,8 @@
 //!
 //! A command is either waited for ([`Mailbox::execute`]), or begun, so that its caller can do
 //! something else meanwhile ([`Mailbox::begin`]). Another command that comes in between waits for
-//! the one that was begun, and keeps its answer for whoever began it. Each [`Client`] can have begun
-//! one.
+//! the one that was begun, and keeps its answer for whoever began it. Each [`Client`] can have
+//! begun one.
 //!
 //! The log tells of each command that fails, unless its caller rather speaks for itself
 //! ([`Mailbox::attempt`]).
