@@ -327,7 +327,7 @@ fn many_logs_leave_no_memory_behind(bed: &Bed) -> Result<()> {
     let tracked = Tracked::idle(bed, 0)?;
     let device = &tracked.guest.vf.device;
     // Buffers of half a mebibyte each.
-    costs_no_memory(50, || {
+    costs_no_memory(24, || {
         for _ in 0..4 {
             device.start_logging(&RANGES, PAGE)?;
             device.dirty_pages(AREA, PAGE)?;
@@ -351,7 +351,7 @@ fn many_logs_that_end_with_a_reset_leave_no_memory_behind(bed: &Bed) -> Result<(
 }
 
 fn log_of_a_tebibyte_takes_less_than_a_mebibyte(bed: &Bed) -> Result<()> {
-    const ROUNDS: u64 = 8;
+    const ROUNDS: u64 = 4;
     let mut tracked = Tracked::idle(bed, 0)?;
     // What else goes on in the machine is less likely to go on each time.
     let mut least = u64::MAX;

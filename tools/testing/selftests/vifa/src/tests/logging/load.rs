@@ -5,6 +5,7 @@
 //! says.
 
 use std::{
+    collections::VecDeque,
     sync::{
         atomic::{AtomicBool, AtomicU64, Ordering},
         Arc, Mutex, RwLock,
@@ -44,8 +45,8 @@ const GAP: u64 = MIB;
 
 /// Words that one command writes, and commands that the device has ahead.
 const WORDS: u64 = 256;
-const AHEAD: u32 = 8;
-/// One in so many commands writes a word to a page at the edge of a range.
+const AHEAD: usize = 8;
+/// One in so many commands writes the first or the last word of a range.
 const EDGES: u64 = 8;
 
 /// The tests; the largest has `writes` words written.
@@ -80,6 +81,21 @@ fn ranges() -> [IovaRange; 3] {
         iova = range.end() + GAP;
         range
     })
+}
+
+/// The number of a range, the larger the likelier.
+fn any_range(random: &mut Random) -> usize {
+    let mut copy = random.below(COPIES.iter().sum());
+    COPIES
+        .iter()
+        .position(|copies| match copy.checked_sub(*copies) {
+            Some(rest) => {
+                copy = rest;
+                false
+            }
+            None => true,
+        })
+        .expect("a copy in one of the ranges")
 }
 
 /// A VF whose log is under load.
@@ -160,59 +176,49 @@ impl Load {
         words[(offset % MEMORY / WORD) as usize] = self.observer.give(page);
     }
 
+    /// Gives the device the words of the next command, `limit` at the most: each is the number of its
+    /// write.
+    fn next_command(&self, words: &mut [u64], random: &mut Random, limit: u64) -> Command {
+        let range = any_range(random);
+        let IovaRange { iova, length } = self.ranges[range];
+        let first = self.observer.given() + 1;
+        if random.below(EDGES) == 0 {
+            let offset = [0, length - WORD][random.below(2) as usize];
+            self.give(words, range, offset);
+            return Command::Fill {
+                destination: iova + offset,
+                length: WORD,
+                pattern: first,
+            };
+        }
+        let count = WORDS.min(limit);
+        for word in first..first + count {
+            self.give(words, range, scattered(word, length));
+        }
+        Command::Scatter {
+            destination: iova,
+            window: length,
+            length: count * WORD,
+            first,
+        }
+    }
+
     /// Has the device write `writes` words.
     fn write(&self, engine: &mut Engine, writes: u64) -> Result<()> {
         let mut words = self.words.lock().expect("no thread panics with it");
         let mut random = Random::new(writes);
-        let total: u64 = COPIES.iter().sum();
-        // The writes of each command that is not complete.
-        let mut ahead = std::collections::VecDeque::new();
-        let mut commands = 0;
+        // The last write of each command that is not complete.
+        let mut ahead = VecDeque::new();
         let mut done = 0;
         let mut deadline = Instant::now() + COMPLETION_TIMEOUT;
         while done < writes {
-            while self.observer.given() < writes && ahead.len() < AHEAD as usize {
-                commands += 1;
-                let first = self.observer.given() + 1;
-                let mut place = random.below(total);
-                let range = COPIES
-                    .iter()
-                    .position(|copies| {
-                        let here = place < *copies;
-                        place = place.wrapping_sub(*copies);
-                        here
-                    })
-                    .expect("the places of all ranges");
-                let window = self.ranges[range].length;
-                let destination = self.ranges[range].iova;
-                let command = if commands % EDGES == 0 {
-                    let offset = if commands % (2 * EDGES) == 0 {
-                        WORD
-                    } else {
-                        window - WORD
-                    };
-                    self.give(&mut words, range, offset);
-                    Command::Fill {
-                        destination: destination + offset,
-                        length: WORD,
-                        pattern: first,
-                    }
-                } else {
-                    let count = WORDS.min(writes - first + 1);
-                    for word in first..first + count {
-                        self.give(&mut words, range, scattered(word, window));
-                    }
-                    Command::Scatter {
-                        destination,
-                        window,
-                        length: count * WORD,
-                        first,
-                    }
-                };
+            while ahead.len() < AHEAD && self.observer.given() < writes {
+                let limit = writes - self.observer.given();
+                let command = self.next_command(&mut words, &mut random, limit);
                 ahead.push_back(self.observer.given());
                 engine.submit(&self.vf, command)?;
             }
-            let taken = engine.take_completions(&self.vf)?;
+            let taken = engine.take_completions(&self.vf)? as usize;
             if taken > 0 {
                 deadline = Instant::now() + COMPLETION_TIMEOUT;
             } else if Instant::now() > deadline {
@@ -220,9 +226,7 @@ impl Load {
             } else {
                 thread::sleep(Duration::from_micros(50));
             }
-            for last in ahead.drain(..taken as usize) {
-                done = last;
-            }
+            done = ahead.drain(..taken).next_back().unwrap_or(done);
             self.observer.has_done(done);
         }
         Ok(())
