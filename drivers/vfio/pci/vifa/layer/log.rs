@@ -237,7 +237,7 @@ impl<'a> Windows<'a> {
         Some(
             self.summary
                 .get(byte)
-                .is_none_or(|byte| byte >> (bit % 8) & 1 != 0),
+                .is_none_or(|byte| (byte >> (bit % 8)) & 1 != 0),
         )
     }
 }
@@ -320,7 +320,7 @@ impl<F: FnMut(u64, u64)> Runs<F> {
 
     fn take_word(&mut self, base: u64, word: u64) {
         // The bits that differ from the one before.
-        let mut edges = word ^ (word << 1 | u64::from(self.first.is_some()));
+        let mut edges = word ^ ((word << 1) | u64::from(self.first.is_some()));
 
         while edges != 0 {
             self.toggle(base.saturating_add(edges.trailing_zeros().into()));

@@ -161,7 +161,7 @@ proptest! {
         prop_assume!(bits <= 8 * summary.len() as u64);
         let base = 0x7000;
         let whole = range(base, base + pages * CAPACITY.page_size);
-        let is_set = |bit: u64| summary[bit as usize / 8] >> (bit % 8) & 1 != 0;
+        let is_set = |bit: u64| (summary[bit as usize / 8] >> (bit % 8)) & 1 != 0;
         let unit = CAPACITY.summary_pages * CAPACITY.page_size;
         let mut read = BTreeSet::new();
         let mut before: Option<(u64, u64)> = None;
@@ -217,7 +217,7 @@ proptest! {
         prop_assert!(taken.iter().all(|&byte| byte == 0xff));
 
         let mut expected: Vec<(u64, u64)> = Vec::new();
-        for bit in (0..bits).filter(|bit| bytes[*bit as usize / 8] >> (bit % 8) & 1 != 0) {
+        for bit in (0..bits).filter(|bit| (bytes[*bit as usize / 8] >> (bit % 8)) & 1 != 0) {
             match expected.last_mut() {
                 Some((first, count)) if *first + *count == bit => *count += 1,
                 _ => expected.push((bit, 1)),
