@@ -288,7 +288,7 @@ struct vifa_region {
 	__le64 log_bytes;	/* in these ranges */
 	__le64 log_reports;
 	__le64 log_dirty_bytes;	/* reported dirty */
-	__le64 log_lost;	/* reports of more than was written, since the device lost count or failed */
+	__le64 log_lost;	/* reports of all that was asked for: the device did not know */
 };
 
 #endif /* _UAPI_LINUX_VIFA_H */
