@@ -61,7 +61,10 @@ fn list_shows_functions_and_what_they_are(bed: &Bed) -> Result<()> {
             ("physical_function", json!(bed.pf.to_string())),
             ("index", json!(index)),
             ("state", json!("RUNNING")),
-            ("features", json!(["P2P", "DIRTY_LOG", "LOCAL_MEMORY"])),
+            (
+                "features",
+                json!(["P2P", "DIRTY_LOG", "LOCAL_MEMORY", "LOCAL_DIRTY"]),
+            ),
             ("holder", Value::Null),
         ] {
             expect::equal(&format!("{field} of {vf}"), &entry[field], &expected)?;
