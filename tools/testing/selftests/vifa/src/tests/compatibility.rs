@@ -204,14 +204,19 @@ fn names(what: &str, text: &str, words: &[String]) -> Result<()> {
     )
 }
 
+/// Binds the VF anew: the log of a driver that was just bound has told of nothing yet.
+fn bind_anew(bed: &Bed) -> Result<()> {
+    let vf = bed.vf(0)?;
+    vf.unbind()?;
+    vf.bind(VF_DRIVER)?;
+    Ok(())
+}
+
 /// The VF refuses its own stream with each of `fields` changed alone, names field and both values
 /// in its region and the log, and takes the unchanged stream afterwards.
 fn are_refused(bed: &Bed, fields: &[Field]) -> Result<()> {
     fields.chunks(BURST).try_for_each(|fields| {
-        // The log of a driver that was just bound has told of nothing yet.
-        let vf = bed.vf(0)?;
-        vf.unbind()?;
-        vf.bind(VF_DRIVER)?;
+        bind_anew(bed)?;
         let (mut guest, bytes) = Guest::saved(bed, 0)?;
         let good = Stream::parse(&bytes)?;
         let device = &guest.vf.device;
@@ -341,6 +346,7 @@ fn source_that_was_refused_runs_on_and_fits_elsewhere(bed: &Bed) -> Result<()> {
 
 fn many_refusals_do_not_flood_the_log_but_are_all_told_by_the_region(bed: &Bed) -> Result<()> {
     const REFUSALS: u16 = 25;
+    bind_anew(bed)?;
     let (mut guest, bytes) = Guest::saved(bed, 0)?;
     let good = Stream::parse(&bytes)?;
     let function = bed.vf(0)?.to_string();
