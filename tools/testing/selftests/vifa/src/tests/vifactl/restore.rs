@@ -271,7 +271,7 @@ fn set_of_a_device_that_does_not_fit_is_refused_before_the_device_is_touched(
         &guest,
         &[&set, &vf.to_string(), "--guide", &guide],
         Exit::Incompatible,
-        &["features", "0x7", "0x6"],
+        &["features", "0xf", "0xc"],
     )
 }
 
