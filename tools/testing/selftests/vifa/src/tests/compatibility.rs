@@ -217,6 +217,7 @@ fn bind_anew(bed: &Bed) -> Result<()> {
 fn are_refused(bed: &Bed, fields: &[Field]) -> Result<()> {
     fields.chunks(BURST).try_for_each(|fields| {
         bind_anew(bed)?;
+        let vf = bed.vf(0)?;
         let (mut guest, bytes) = Guest::saved(bed, 0)?;
         let good = Stream::parse(&bytes)?;
         let device = &guest.vf.device;
