@@ -384,7 +384,9 @@ fn edit_ranges(draft: &mut Draft, rng: &mut Rng) {
             }
         }
         8 => {
-            let first = entries.last().map_or(0, |last| last.start + 2 * granule);
+            let first = entries
+                .last()
+                .map_or(0, |last| last.start.wrapping_add(2 * granule));
             entries.extend((0..rng.u64(1..4)).map(|number| AddressEntry {
                 start: first.wrapping_add(2 * number * granule),
                 length: granule,
