@@ -67,6 +67,16 @@ impl Range {
         self.start.saturating_add(self.length)
     }
 
+    /// Appends `next`, if it begins where this range ends; returns whether it does.
+    pub(crate) fn join(&mut self, next: Self) -> bool {
+        let touches = self.end() == next.start;
+
+        if touches {
+            self.length = self.length.saturating_add(next.length);
+        }
+        touches
+    }
+
     /// Checks that the range lies in memory of `size` bytes, consists of granules, and begins where
     /// `start` says.
     pub(super) fn validate(
@@ -348,9 +358,7 @@ impl Tracked {
         let mut entries = Bytes::with_capacity(0)?;
 
         while let Some(mut range) = ranges.next() {
-            while let Some(next) = ranges.next_if(|next| next.start == range.end()) {
-                range.length = range.length.saturating_add(next.length);
-            }
+            while ranges.next_if(|next| range.join(*next)).is_some() {}
             entries.resize_zeroed(entries.len().saturating_add(AddressEntry::LENGTH))?;
             if let Some(end) = entries.last_chunk_mut() {
                 *end = AddressEntry {

@@ -87,9 +87,8 @@ impl<B: Backend> Logging<B> {
         let mut ranges: KVec<Range> = KVec::new();
         for (first, last) in intervals {
             let range = log::range(first, last, page_size).map_err(refuse)?;
-            match ranges.last_mut() {
-                Some(before) if before.end() == range.start => before.length += range.length,
-                _ => ranges.push(range, GFP_KERNEL_ACCOUNT)?,
+            if !ranges.last_mut().is_some_and(|before| before.join(range)) {
+                ranges.push(range, GFP_KERNEL_ACCOUNT)?;
             }
         }
         Ok(ranges)
