@@ -14,7 +14,7 @@ use vifa_migrate::downtime::{self, Downtime, Setup, Variants};
 
 use crate::{
     measurement::{Figure, Measurement},
-    plot::{Bar, Group, Plot},
+    plot::{Group, Plot},
     series::Summary,
     table::Table,
 };
@@ -128,15 +128,12 @@ impl Measurement for Downtimes {
 
     fn plots(&self) -> Vec<Plot> {
         let groups = self.writers.iter().map(|writer| {
-            let bar = |series, value| Bar { series, value };
-            Group {
-                name: writer.name.into(),
-                bars: vec![
-                    bar("STOP_COPY alone", writer.stop_copy),
-                    bar("PRE_COPY", writer.pre_copy),
-                    bar("without device", writer.without),
-                ],
-            }
+            let bars = [
+                ("STOP_COPY alone", writer.stop_copy),
+                ("PRE_COPY", writer.pre_copy),
+                ("without device", writer.without),
+            ];
+            Group::new(writer.name, bars)
         });
         vec![Plot::bars(
             Self::NAME,

@@ -25,7 +25,7 @@ use self::kernel_memory::KernelMemory;
 use crate::{
     machine::PhysicalFunction,
     measurement::{Figure, Measurement},
-    plot::{Bar, Group, Plot},
+    plot::{Group, Plot},
     series::{self, Summary},
     subject::Subject,
     table::Table,
@@ -262,18 +262,13 @@ impl Measurement for Footprints {
 
     fn plots(&self) -> Vec<Plot> {
         let groups = self.stages.iter().map(|stage| {
-            let bar = |series, bytes: Summary| Bar {
-                series,
-                value: bytes.scaled(1.0 / 1024.0),
-            };
-            Group {
-                name: stage.stage.to_string(),
-                bars: vec![
-                    bar("slab", stage.slab),
-                    bar("vmalloc", stage.vmalloc),
-                    bar("DMA", stage.dma),
-                ],
-            }
+            let bars = [
+                ("slab", stage.slab),
+                ("vmalloc", stage.vmalloc),
+                ("DMA", stage.dma),
+            ];
+            let kibibytes = |(series, bytes): (_, Summary)| (series, bytes.scaled(1.0 / 1024.0));
+            Group::new(stage.stage.to_string(), bars.map(kibibytes))
         });
         vec![Plot::bars(
             Self::NAME,

@@ -22,7 +22,7 @@ use plotters::{
 };
 
 pub use axis::Axis;
-pub use bars::{Bar, Group};
+pub use bars::Group;
 pub use lines::Line;
 
 const WIDTH: u32 = 760;
@@ -176,13 +176,12 @@ mod tests {
 
     #[test]
     fn bars_are_named_and_as_long_as_their_values() {
-        let bar = |series, value| Bar {
-            series,
-            value: Summary::of([value]),
-        };
-        let group = |name: &str, value| Group {
-            name: name.into(),
-            bars: vec![bar("one", value), bar("other", 2.0 * value)],
+        let group = |name: &str, value| {
+            let bars = [("one", value), ("other", 2.0 * value)];
+            Group::new(
+                name,
+                bars.map(|(series, value)| (series, Summary::of([value]))),
+            )
         };
         let plot = Plot::bars(
             "example",

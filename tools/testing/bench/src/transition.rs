@@ -21,7 +21,7 @@ use vifa_selftests::{
 
 use crate::{
     measurement::{Figure, Measurement},
-    plot::{Bar, Group, Plot},
+    plot::{Group, Plot},
     series::{self, Summary},
     subject::Subject,
     table::Table,
@@ -197,13 +197,7 @@ impl Measurement for Transitions {
     }
 
     fn plots(&self) -> Vec<Plot> {
-        let group = |name: String, value| Group {
-            name,
-            bars: vec![Bar {
-                series: "time",
-                value,
-            }],
-        };
+        let group = |name: String, value| Group::new(name, [("time", value)]);
         let floor = group("an ioctl that does nothing".into(), self.ioctl);
         let arcs = self.arcs.iter().map(|arc| group(arc.name(), arc.time));
         vec![Plot::bars(

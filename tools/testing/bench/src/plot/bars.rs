@@ -23,19 +23,31 @@ const BAR: u32 = 16;
 const GAP: u32 = 10;
 
 /// A bar.
-pub struct Bar {
+struct Bar {
     /// What it stands for; the same in each group.
-    pub series: &'static str,
-    pub value: Summary,
+    series: &'static str,
+    value: Summary,
 }
 
 /// Bars that belong together.
 pub struct Group {
-    pub name: String,
-    pub bars: Vec<Bar>,
+    name: String,
+    bars: Vec<Bar>,
 }
 
 impl Group {
+    /// Makes a group of bars: what each stands for, and its value.
+    pub fn new(
+        name: impl Into<String>,
+        bars: impl IntoIterator<Item = (&'static str, Summary)>,
+    ) -> Self {
+        let bar = |(series, value)| Bar { series, value };
+        Self {
+            name: name.into(),
+            bars: bars.into_iter().map(bar).collect(),
+        }
+    }
+
     fn height(&self) -> u32 {
         self.bars.len() as u32 * BAR + GAP
     }
