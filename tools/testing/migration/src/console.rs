@@ -9,7 +9,7 @@ use std::io::Read;
 use std::iter::Sum;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
 use serde::Deserialize;
@@ -194,20 +194,29 @@ impl Console {
     /// # Errors
     ///
     /// When the guest's kernel complains, a line of its init is garbled or missing, and when the
-    /// workload finds anything wrong or fails.
+    /// workload finds anything wrong or fails: what came first.
     pub fn read(&mut self) -> Result<()> {
         let chunks: Vec<_> = self
             .output
             .iter()
             .flat_map(|output| output.0.try_iter())
             .collect();
+        let mut result = Ok(());
         for (time, bytes) in chunks {
-            self.take(time, &bytes)?;
+            result = result.and(self.take(time, &bytes));
         }
-        Ok(())
+        result
+    }
+
+    /// Takes in what the guest goes on to write for a while, wrong or not: a kernel that complains
+    /// says where with its next lines.
+    pub fn linger(&mut self, time: Duration) {
+        thread::sleep(time);
+        let _ = self.read();
     }
 
     fn take(&mut self, time: Instant, bytes: &[u8]) -> Result<()> {
+        let mut result = Ok(());
         for byte in bytes {
             if *byte != b'\n' {
                 self.partial.push(*byte);
@@ -217,13 +226,17 @@ impl Console {
                 .trim()
                 .to_owned();
             self.transcript.push(line.clone());
-            match Line::parse(&line)? {
-                Line::Report(report) => self.report(time, report)?,
-                Line::Complaint(line) => bail!("the guest's kernel complains: {line}"),
-                Line::Other => (),
-            }
+            result = result.and_then(|()| self.judge(time, &line));
         }
-        Ok(())
+        result
+    }
+
+    fn judge(&mut self, time: Instant, line: &str) -> Result<()> {
+        match Line::parse(line)? {
+            Line::Report(report) => self.report(time, report),
+            Line::Complaint(line) => bail!("the guest's kernel complains: {line}"),
+            Line::Other => Ok(()),
+        }
     }
 
     fn report(&mut self, time: Instant, report: Report) -> Result<()> {
@@ -333,6 +346,15 @@ mod tests {
         assert!(taken("WARNING: CPU: 0 PID: 1 at kernel/irq/x.c:1\r\n").is_err());
         assert!(taken("vifa_reference 0000:00:01.0: lost interrupt: 1\r\n").is_err());
         assert!(taken("vifa_reference: loading out-of-tree module taints kernel.\r\n").is_ok());
+    }
+
+    #[test]
+    fn what_follows_a_complaint_is_kept() {
+        let mut console = Console::default();
+        let text = b"BUG: kernel NULL pointer dereference\r\nRIP: 0010:f+0x1/0x2\r\n";
+        let error = console.take(Instant::now(), text).unwrap_err();
+        assert!(error.to_string().contains("BUG: kernel NULL"), "{error}");
+        assert_eq!(console.tail(1), ["RIP: 0010:f+0x1/0x2"]);
     }
 
     fn finished(error: &str, errors: u64) -> String {

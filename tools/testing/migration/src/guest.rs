@@ -25,7 +25,10 @@ pub(crate) const PROGRESS_TIMEOUT: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(20);
 
 /// How much of the console an error shows.
-const CONSOLE_LINES: usize = 20;
+const CONSOLE_LINES: usize = 60;
+
+/// How long the guest may go on to write after an error.
+const CONSOLE_REST: Duration = Duration::from_secs(1);
 
 /// The progress of the workloads in one phase.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -234,6 +237,7 @@ impl Guest {
 
     /// Adds to `error` what the guest and its QEMU said last.
     pub(crate) fn explain(&mut self, error: anyhow::Error) -> anyhow::Error {
+        self.console.linger(CONSOLE_REST);
         let console = self.console.tail(CONSOLE_LINES).join("\n    ");
         anyhow!(
             "{error:#}\nQEMU: {}\nThe end of the guest's console:\n    {console}",

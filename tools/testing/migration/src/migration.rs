@@ -289,6 +289,30 @@ pub(crate) struct Move {
     resumed: Option<Duration>,
 }
 
+impl Move {
+    /// Takes in what `vmm`, which the machine leaves, has reported.
+    fn watch_source(
+        &mut self,
+        vmm: &mut Vmm,
+        outcome: &mut Outcome,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<()> {
+        let states = &mut outcome.source_states;
+        watch(vmm, "source:     ", states, &mut self.stopped, tell)
+    }
+
+    /// Takes in what `vmm`, which the machine comes to, has reported.
+    fn watch_destination(
+        &mut self,
+        vmm: &mut Vmm,
+        outcome: &mut Outcome,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<()> {
+        let states = &mut outcome.destination_states;
+        watch(vmm, "destination:", states, &mut self.resumed, tell)
+    }
+}
+
 impl Guest {
     /// Moves the machine to `destination`, its workloads running. `tell` hears what happens. Where
     /// the destination is to let the machine stand, all of its memory and its devices are compared
@@ -382,14 +406,7 @@ impl Guest {
         let incoming = json!({ "uri": uri });
         self.vmm.qmp()?.execute("migrate-incoming", incoming)?;
         self.until("the file is not taken", MIGRATION_TIMEOUT, |guest| {
-            let states = &mut outcome.destination_states;
-            watch(
-                &mut guest.vmm,
-                "destination:",
-                states,
-                &mut sent.resumed,
-                tell,
-            )?;
+            sent.watch_destination(&mut guest.vmm, outcome, tell)?;
             Ok(outcome.has_arrived().then_some(()))
         })?;
         self.go_on(left, plan, outcome, tell)
@@ -443,14 +460,7 @@ impl Guest {
         outcome.devices = self.functions().len();
         let mut live = plan.live > Duration::ZERO;
         self.until("the migration has not ended", MIGRATION_TIMEOUT, |guest| {
-            let states = &mut outcome.source_states;
-            watch(
-                &mut guest.vmm,
-                "source:     ",
-                states,
-                &mut sent.stopped,
-                tell,
-            )?;
+            sent.watch_source(&mut guest.vmm, outcome, tell)?;
             let status = query(&mut guest.vmm)?;
             if matches!(status.status.as_str(), "failed" | "cancelled") {
                 bail!(
@@ -464,14 +474,7 @@ impl Guest {
             }
             if arrived(sent, outcome, tell)? && status.status == "completed" {
                 // What QEMU told between the last look and its answer.
-                let states = &mut outcome.source_states;
-                watch(
-                    &mut guest.vmm,
-                    "source:     ",
-                    states,
-                    &mut sent.stopped,
-                    tell,
-                )?;
+                sent.watch_source(&mut guest.vmm, outcome, tell)?;
                 outcome.device_bytes = status.vfio.transferred;
                 outcome.memory_bytes = status.ram.transferred;
                 outcome.total = Duration::from_millis(status.total_time);
@@ -505,8 +508,7 @@ impl Guest {
             outcome,
             tell,
             |sent, outcome, tell| {
-                let states = &mut outcome.destination_states;
-                watch(destination, "destination:", states, &mut sent.resumed, tell)?;
+                sent.watch_destination(destination, outcome, tell)?;
                 let status = query(destination)?;
                 if let Some(error) = status.error_desc {
                     bail!("the destination refuses the machine: {error}");
@@ -530,15 +532,9 @@ impl Guest {
         tell: &mut dyn FnMut(&str),
     ) -> Result<Result<Comparison>> {
         self.until("the devices are not stopped", PROGRESS_TIMEOUT, |guest| {
-            let states = &mut outcome.source_states;
-            watch(
-                &mut guest.vmm,
-                "source:     ",
-                states,
-                &mut sent.stopped,
-                tell,
-            )?;
-            Ok(states
+            sent.watch_source(&mut guest.vmm, outcome, tell)?;
+            Ok(outcome
+                .source_states
                 .all_are(outcome.devices, SOURCE_STATE_AFTERWARDS)
                 .then_some(()))
         })?;
@@ -561,8 +557,7 @@ impl Guest {
     ) -> Result<()> {
         destination.qmp()?.execute("cont", json!({}))?;
         self.until("the machine does not run", PROGRESS_TIMEOUT, |_| {
-            let states = &mut outcome.destination_states;
-            watch(destination, "destination:", states, &mut sent.resumed, tell)?;
+            sent.watch_destination(destination, outcome, tell)?;
             Ok(outcome.has_arrived().then_some(()))
         })
     }
