@@ -11,11 +11,14 @@ qemu_options=(
 	--enable-tcg --enable-kvm --enable-virtfs --enable-attr --enable-cap-ng
 )
 
+# Corrections of QEMU itself, which the distribution does not have.
+qemu_patches=("$repo"/tools/testing/qemu/patches/*.patch)
+
 # The directory with QEMU's source and build. The sources of the reference device are no part of
 # its key: they are compiled in that same directory when they change.
 qemu_tree() {
 	printf '%s/qemu-%s\n' "$cache" "$(key_of "${qemu_options[*]}" \
-		"$(cat /usr/src/"$QEMU_PACKAGE"_*.dsc)" "$(gcc --version)")"
+		"$(cat /usr/src/"$QEMU_PACKAGE"_*.dsc "${qemu_patches[@]}")" "$(gcc --version)")"
 }
 
 qemu_binary() {
