@@ -35,7 +35,7 @@ impl<W: Write> Report<W> {
                 self.passed += 1;
                 "ok"
             }
-            Outcome::Failed(reason) => {
+            Outcome::Failed(reason) | Outcome::Stuck(reason) => {
                 self.failed += 1;
                 for line in reason.lines() {
                     writeln!(self.out, "# {line}")?;
@@ -46,6 +46,13 @@ impl<W: Write> Report<W> {
         let number = self.passed + self.failed;
         writeln!(self.out, "{verdict} {number} {name}")?;
         writeln!(self.out, "# {:.1} s", elapsed.as_secs_f64())?;
+        self.out.flush()?;
+        Ok(())
+    }
+
+    /// Writes that no more tests are run, and why.
+    pub fn bail_out(mut self, reason: &str) -> Result<()> {
+        writeln!(self.out, "Bail out! {reason}")?;
         self.out.flush()?;
         Ok(())
     }

@@ -5,14 +5,18 @@
 
 use std::{io, path::PathBuf, process::ExitCode, time::Instant};
 
-use anyhow::{ensure, Result};
+use anyhow::{bail, ensure, Result};
 use clap::{value_parser, Parser};
 use vifa_selftests::{
     bed::{Bed, Settings},
     ktap::Report,
-    process::run_with_deadline,
+    process::{run_with_deadline, Outcome},
     sys, tests,
 };
+
+/// After so many tests in a row that cannot be killed, the machine is beyond testing: what they hold
+/// makes others wait for ever, each for a minute.
+const STUCK_AT_MOST: u32 = 2;
 
 /// Tests the VIFA driver against the reference device.
 #[derive(Parser)]
@@ -55,10 +59,20 @@ fn run(arguments: &Arguments) -> Result<bool> {
         module: arguments.module.clone(),
     };
     let mut report = Report::new(io::stdout().lock(), tests.len())?;
+    let mut stuck_in_a_row = 0;
     for test in tests {
         let start = Instant::now();
         let outcome = run_with_deadline(test.deadline, || (test.body)(&Bed::set_up(&settings)?));
         report.result(&test.name, &outcome, start.elapsed())?;
+        stuck_in_a_row = match outcome {
+            Outcome::Stuck(_) => stuck_in_a_row + 1,
+            _ => 0,
+        };
+        if stuck_in_a_row == STUCK_AT_MOST {
+            let reason = format!("{STUCK_AT_MOST} tests in a row could not be killed");
+            report.bail_out(&reason)?;
+            bail!(reason);
+        }
     }
     report.finish()
 }

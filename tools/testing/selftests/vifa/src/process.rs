@@ -85,6 +85,8 @@ impl Drop for Child {
 pub enum Outcome {
     Passed,
     Failed(String),
+    /// Failed, and what it left behind cannot be killed.
+    Stuck(String),
 }
 
 /// Runs `body` in a process of its own, at most for `deadline`.
@@ -97,14 +99,11 @@ fn run(deadline: Duration, body: impl FnOnce() -> Result<()>) -> Result<Outcome>
     let mut child = Child::run(writer, |_| body())?;
     let Some(ending) = child.wait(deadline)? else {
         child.kill()?;
-        let gone = match child.wait(TEARDOWN)? {
-            Some(_) => "",
-            None => ", and it could not be killed",
-        };
-        return Ok(Outcome::Failed(format!(
-            "timed out after {} s{gone}",
-            deadline.as_secs()
-        )));
+        let reason = format!("timed out after {} s", deadline.as_secs());
+        return Ok(match child.wait(TEARDOWN)? {
+            Some(_) => Outcome::Failed(reason),
+            None => Outcome::Stuck(format!("{reason}, and it could not be killed")),
+        });
     };
     // What the test started and did not end itself.
     let _ = child.kill();
