@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A TCP connection whose far end sends everything back.
+//!
+//! It lives as long as the traffic does, so it shows that connections survive; and as fast as the
+//! two ends go, so something is under way at any time.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::gap::Gap;
+use crate::pattern::Pattern;
+
+const BUFFER: usize = 64 * 1024;
+
+/// What came of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Echo {
+    /// Bytes that were sent.
+    pub sent: u64,
+    /// Bytes that came back as they were sent.
+    pub verified: u64,
+    /// The longest time in which nothing came back.
+    pub longest_gap: Duration,
+}
+
+/// Sends to `address` and checks what comes back, until `stop`.
+///
+/// # Errors
+///
+/// When the connection fails, when a byte comes back that was not sent, and when not all come back.
+pub fn run(address: SocketAddr, seed: u64, stop: &AtomicBool) -> io::Result<Echo> {
+    let stream = TcpStream::connect(address)?;
+    let pattern = Pattern::new(seed);
+    let (sent, received) = thread::scope(|scope| {
+        let sender = scope.spawn(|| send(&stream, pattern, stop));
+        let received = verify(&stream, pattern);
+        if received.is_err() {
+            // The sender is not to wait for room.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        (sender.join(), received)
+    });
+    let (verified, longest_gap) = received?;
+    let sent = sent.map_err(|_| io::Error::other("the sender panicked"))??;
+    if verified != sent {
+        return Err(io::Error::other(format!(
+            "of {sent} bytes {verified} came back"
+        )));
+    }
+    Ok(Echo {
+        sent,
+        verified,
+        longest_gap,
+    })
+}
+
+fn send(mut stream: &TcpStream, pattern: Pattern, stop: &AtomicBool) -> io::Result<u64> {
+    let mut buffer = vec![0; BUFFER];
+    let mut sent = 0;
+    while !stop.load(Ordering::Relaxed) {
+        pattern.fill(sent, &mut buffer);
+        stream.write_all(&buffer)?;
+        sent += buffer.len() as u64;
+    }
+    stream.shutdown(Shutdown::Write)?;
+    Ok(sent)
+}
+
+fn verify(mut stream: &TcpStream, pattern: Pattern) -> io::Result<(u64, Duration)> {
+    let mut buffer = vec![0; BUFFER];
+    let mut verified = 0;
+    let mut gap = Gap::start();
+    loop {
+        let data = match stream.read(&mut buffer)? {
+            0 => return Ok((verified, gap.longest())),
+            length => &buffer[..length],
+        };
+        gap.arrival();
+        if let Some(offset) = pattern.first_difference(verified, data) {
+            return Err(io::Error::other(format!(
+                "the byte at {offset} came back changed"
+            )));
+        }
+        verified += data.len() as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    /// Runs against a far end that does `behave`.
+    fn against(behave: fn(TcpStream) -> io::Result<()>) -> io::Result<Echo> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let far = thread::spawn(move || behave(listener.accept()?.0));
+        let stop = AtomicBool::new(false);
+        let result = thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(50));
+                stop.store(true, Ordering::Relaxed);
+            });
+            run(address, 9, &stop)
+        });
+        // A far end that was hung up on may say so.
+        let _ = far.join();
+        result
+    }
+
+    #[test]
+    fn everything_comes_back() {
+        let echo = against(|stream| io::copy(&mut &stream, &mut &stream).map(drop)).unwrap();
+        assert!(echo.sent > 0 && echo.verified == echo.sent);
+    }
+
+    #[test]
+    fn a_changed_byte_is_found() {
+        let error = against(|mut stream| {
+            let mut data = [0; 1000];
+            stream.read_exact(&mut data)?;
+            data[700] ^= 1;
+            stream.write_all(&data)
+        });
+        assert!(error.unwrap_err().to_string().contains("byte at 700 "));
+    }
+
+    #[test]
+    fn an_early_end_is_found() {
+        let error = against(|mut stream| {
+            let mut data = [0; 1000];
+            stream.read_exact(&mut data)?;
+            stream.write_all(&data)?;
+            stream.shutdown(Shutdown::Write)?;
+            io::copy(&mut stream, &mut io::sink()).map(drop)
+        });
+        assert!(error.unwrap_err().to_string().contains("1000 came back"));
+    }
+}

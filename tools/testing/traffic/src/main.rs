@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Sends traffic to a responder for a while and tells what came of it, as JSON.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{ensure, Result};
+use clap::{Parser, Subcommand};
+use vifa_traffic::transfer::{Direction, Request};
+use vifa_traffic::{datagrams, echo, port, responder, transfer};
+
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// One TCP connection, as fast as it goes, whose far end sends everything back
+    Echo {
+        address: IpAddr,
+        #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+        duration: u64,
+    },
+    /// A large file to the far end
+    Upload {
+        address: IpAddr,
+        #[arg(long, default_value_t = 64, value_name = "MIB")]
+        size: u64,
+    },
+    /// A large file from the far end
+    Download {
+        address: IpAddr,
+        #[arg(long, default_value_t = 64, value_name = "MIB")]
+        size: u64,
+    },
+    /// Numbered datagrams that come back
+    Datagrams {
+        /// The far end, or the group that it is in
+        address: IpAddr,
+        /// The address to send from, which tells the interface to reach a group by
+        #[arg(long, default_value = "0.0.0.0", value_name = "ADDRESS")]
+        from: IpAddr,
+        #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+        duration: u64,
+        /// Bytes of payload
+        #[arg(long, default_value_t = 1024, value_name = "BYTES")]
+        size: usize,
+        /// Between two datagrams
+        #[arg(long, default_value_t = 20, value_name = "MILLISECONDS")]
+        interval: u64,
+    },
+    /// The far end, until it is killed
+    Respond {
+        /// A group to be in
+        #[arg(long, requires = "interfaces")]
+        group: Option<Ipv4Addr>,
+        /// The addresses of the interfaces to be in it on
+        interfaces: Vec<Ipv4Addr>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse().action) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vifa-traffic: error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(action: &Action) -> Result<()> {
+    let seed = u64::from(std::process::id());
+    match *action {
+        Action::Echo { address, duration } => {
+            let address = SocketAddr::new(address, port::ECHO);
+            let echo = during(duration, |stop| echo::run(address, seed, stop))?;
+            println!(
+                r#"{{"sent":{},"verified":{},"longest_gap_ms":{}}}"#,
+                echo.sent,
+                echo.verified,
+                echo.longest_gap.as_millis()
+            );
+        }
+        Action::Upload { address, size } => move_file(address, Direction::Upload, seed, size)?,
+        Action::Download { address, size } => move_file(address, Direction::Download, seed, size)?,
+        Action::Datagrams {
+            address,
+            from,
+            duration,
+            size,
+            interval,
+        } => {
+            let port = match address.is_multicast() {
+                true => port::GROUP,
+                false => port::ECHO,
+            };
+            let plan = datagrams::Plan {
+                size,
+                interval: Duration::from_millis(interval),
+                seed,
+            };
+            let (from, target) = (SocketAddr::new(from, 0), SocketAddr::new(address, port));
+            let tally = during(duration, |stop| datagrams::run(from, target, plan, stop))?;
+            println!(
+                r#"{{"sent":{},"refused":{},"received":{},"lost":{},"doubled":{},"late":{},"changed":{},"longest_gap_ms":{}}}"#,
+                tally.sent,
+                tally.refused,
+                tally.received,
+                tally.lost(),
+                tally.doubled,
+                tally.late,
+                tally.changed,
+                tally.longest_gap.as_millis()
+            );
+            ensure!(tally.changed == 0, "{} came back changed", tally.changed);
+            ensure!(tally.received > 0, "none came back");
+        }
+        Action::Respond {
+            group,
+            ref interfaces,
+        } => {
+            responder::start(group, interfaces)?;
+            loop {
+                thread::park();
+            }
+        }
+    }
+    Ok(())
+}
+
+fn move_file(address: IpAddr, direction: Direction, seed: u64, mebibytes: u64) -> Result<()> {
+    let request = Request {
+        direction,
+        seed,
+        length: mebibytes * 1024 * 1024,
+    };
+    let moved = transfer::run(SocketAddr::new(address, port::TRANSFER), request)?;
+    println!(
+        r#"{{"length":{},"checksum":"{:#010x}","took_ms":{},"longest_gap_ms":{}}}"#,
+        moved.length,
+        moved.checksum,
+        moved.took.as_millis(),
+        moved.longest_gap.as_millis()
+    );
+    Ok(())
+}
+
+/// Runs `traffic` for so many seconds.
+fn during<T: Send>(
+    seconds: u64,
+    traffic: impl FnOnce(&AtomicBool) -> std::io::Result<T> + Send,
+) -> Result<T> {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let traffic = scope.spawn(|| traffic(&stop));
+        let deadline = std::time::Instant::now() + Duration::from_secs(seconds);
+        while std::time::Instant::now() < deadline && !traffic.is_finished() {
+            thread::sleep(Duration::from_millis(50));
+        }
+        stop.store(true, Ordering::Relaxed);
+        let result = traffic
+            .join()
+            .map_err(|_| anyhow::anyhow!("the traffic panicked"))?;
+        Ok(result?)
+    })
+}

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! ICMP echo requests, for a guest that has no programs but its own.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::gap::Gap;
+
+const ECHO_REQUEST: u8 = 8;
+const ECHO_REPLY: u8 = 0;
+/// Type, code, checksum, identifier and sequence number.
+const HEADER: usize = 8;
+const PAYLOAD: [u8; 49] = *b"A guest never notices that it has moved elsewhere";
+
+/// Between two looks whether to stop.
+const POLL: Duration = Duration::from_millis(100);
+
+/// How it goes so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub sent: u64,
+    /// Those that could not be sent.
+    pub refused: u64,
+    pub received: u64,
+    /// Answers to no request, or changed ones.
+    pub wrong: u64,
+    /// The longest time in which no answer came.
+    pub longest_gap: Duration,
+}
+
+/// Requests to one peer, and their answers.
+pub struct Ping {
+    socket: UdpSocket,
+    identifier: u16,
+    state: Mutex<(Tally, Gap)>,
+}
+
+impl Ping {
+    /// Prepares requests to `peer`. Takes the right to open raw sockets.
+    pub fn new(peer: Ipv4Addr, identifier: u16) -> io::Result<Self> {
+        // SAFETY: The call has no pointers.
+        let socket = unsafe {
+            libc::socket(
+                libc::AF_INET,
+                libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+                libc::IPPROTO_ICMP,
+            )
+        };
+        if socket < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: The descriptor is open and nobody else's. For what is called here all sockets with
+        // datagrams are alike.
+        let socket = UdpSocket::from(unsafe { OwnedFd::from_raw_fd(socket) });
+        socket.connect(SocketAddrV4::new(peer, 0))?;
+        socket.set_read_timeout(Some(POLL))?;
+        Ok(Self {
+            socket,
+            identifier,
+            state: Mutex::new((Tally::default(), Gap::start())),
+        })
+    }
+
+    /// How it goes.
+    pub fn tally(&self) -> Tally {
+        let (mut tally, gap) = *self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        tally.longest_gap = gap.longest();
+        tally
+    }
+
+    fn count(&self, change: impl FnOnce(&mut Tally, &mut Gap)) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (tally, gap) = &mut *state;
+        change(tally, gap);
+    }
+
+    /// Sends a request each `interval` until `stop`, which the answers are waited for as well.
+    ///
+    /// # Errors
+    ///
+    /// When answers cannot be received.
+    pub fn run(&self, interval: Duration, stop: &AtomicBool) -> io::Result<()> {
+        thread::scope(|scope| {
+            let receiver = scope.spawn(|| self.receive(stop));
+            let mut next = Instant::now();
+            let mut sequence = 0u16;
+            while !stop.load(Ordering::Relaxed) && !receiver.is_finished() {
+                let result = self.socket.send(&request(self.identifier, sequence));
+                self.count(|tally, _| match result {
+                    Ok(_) => tally.sent += 1,
+                    Err(_) => tally.refused += 1,
+                });
+                sequence = sequence.wrapping_add(1);
+                next += interval;
+                thread::sleep(next.saturating_duration_since(Instant::now()));
+            }
+            receiver
+                .join()
+                .map_err(|_| io::Error::other("the receiver panicked"))?
+        })
+    }
+
+    fn receive(&self, stop: &AtomicBool) -> io::Result<()> {
+        let mut buffer = [0; 256];
+        loop {
+            let packet = match self.socket.recv(&mut buffer) {
+                Ok(length) => &buffer[..length],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if stop.load(Ordering::Relaxed) {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            match Answer::judge(packet, self.identifier) {
+                Answer::Good => self.count(|tally, gap| {
+                    tally.received += 1;
+                    gap.arrival();
+                }),
+                Answer::Wrong => self.count(|tally, _| tally.wrong += 1),
+                Answer::Foreign => (),
+            }
+        }
+    }
+}
+
+fn request(identifier: u16, sequence: u16) -> [u8; HEADER + PAYLOAD.len()] {
+    let mut packet = [0; HEADER + PAYLOAD.len()];
+    packet[0] = ECHO_REQUEST;
+    packet[4..6].copy_from_slice(&identifier.to_be_bytes());
+    packet[6..8].copy_from_slice(&sequence.to_be_bytes());
+    packet[HEADER..].copy_from_slice(&PAYLOAD);
+    let checksum = checksum(&packet);
+    packet[2..4].copy_from_slice(&checksum.to_be_bytes());
+    packet
+}
+
+/// The internet checksum; that of a packet which has its checksum in it is 0.
+fn checksum(packet: &[u8]) -> u16 {
+    let mut sum = packet.chunks(2).fold(0u32, |sum, pair| {
+        sum + u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)]))
+    });
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+/// What an IP packet with ICMP is to us.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    Good,
+    /// Meant for us, and not what it should be.
+    Wrong,
+    /// Whatever else passes: a raw socket sees everything.
+    Foreign,
+}
+
+impl Answer {
+    fn judge(packet: &[u8], identifier: u16) -> Self {
+        let header = packet.first().map_or(0, |byte| usize::from(byte & 0xf) * 4);
+        let Some(message) = packet
+            .get(header..)
+            .filter(|message| message.len() >= HEADER)
+        else {
+            return Self::Foreign;
+        };
+        if message[0] != ECHO_REPLY || message[4..6] != identifier.to_be_bytes() {
+            return Self::Foreign;
+        }
+        if checksum(message) == 0 && message[HEADER..] == PAYLOAD {
+            Self::Good
+        } else {
+            Self::Wrong
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The answer to a request, behind an IP header, with `change` made to it.
+    fn answer(change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+        let mut message = request(7, 1);
+        message[0] = ECHO_REPLY;
+        message[2..4].fill(0);
+        let sum = checksum(&message);
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        change(&mut message);
+        let mut packet = vec![0; 20];
+        packet[0] = 0x45;
+        packet.extend(message);
+        packet
+    }
+
+    #[test]
+    fn a_request_carries_its_checksum() {
+        assert_eq!(checksum(&request(7, 0xfffe)), 0);
+        // RFC 1071, section 3.
+        let example = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+        assert_eq!(checksum(&example), !0xddf2);
+    }
+
+    #[test]
+    fn answers_are_told_from_changed_and_foreign_ones() {
+        assert_eq!(Answer::judge(&answer(|_| ()), 7), Answer::Good);
+        assert_eq!(Answer::judge(&answer(|_| ()), 8), Answer::Foreign);
+        assert_eq!(Answer::judge(&answer(|m| m[0] = 8), 7), Answer::Foreign);
+        assert_eq!(Answer::judge(&answer(|m| m[20] ^= 1), 7), Answer::Wrong);
+        assert_eq!(Answer::judge(&answer(|m| m[2] ^= 1), 7), Answer::Wrong);
+        for length in 0..28 {
+            let whole = answer(|_| ());
+            assert_eq!(Answer::judge(&whole[..length], 7), Answer::Foreign);
+        }
+    }
+}

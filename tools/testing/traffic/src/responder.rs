@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The end that answers: it sends back, takes and gives, on whatever interface it is asked.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::thread;
+
+use crate::{port, transfer};
+
+const BUFFER: usize = 64 * 1024;
+
+/// What was answered so far.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// TCP connections that were begun.
+    pub connections: AtomicU64,
+    /// Those that ended otherwise than by the asking end's will.
+    pub broken: AtomicU64,
+    /// Bytes of TCP that were sent back, taken or given.
+    pub bytes: AtomicU64,
+    /// Datagrams to this machine.
+    pub datagrams: AtomicU64,
+    /// Datagrams to the group.
+    pub group_datagrams: AtomicU64,
+}
+
+/// Answers everywhere from now on, and on `interfaces` to `group`.
+///
+/// # Errors
+///
+/// When a port cannot be listened on, and when an interface does not join the group.
+pub fn start(group: Option<Ipv4Addr>, interfaces: &[Ipv4Addr]) -> io::Result<Arc<Counters>> {
+    let counters = Arc::new(Counters::default());
+    let any = Ipv4Addr::UNSPECIFIED;
+
+    accept(TcpListener::bind((any, port::ECHO))?, &counters, send_back);
+    accept(
+        TcpListener::bind((any, port::TRANSFER))?,
+        &counters,
+        |stream, counters| {
+            let bytes = transfer::serve(stream)?;
+            counters.bytes.fetch_add(bytes, Ordering::Relaxed);
+            Ok(())
+        },
+    );
+    answer(UdpSocket::bind((any, port::ECHO))?, &counters, |counters| {
+        &counters.datagrams
+    });
+    if let Some(group) = group {
+        // Bound to the group, it hears nothing else.
+        let socket = UdpSocket::bind((group, port::GROUP))?;
+        for interface in interfaces {
+            socket.join_multicast_v4(&group, interface)?;
+        }
+        answer(socket, &counters, |counters| &counters.group_datagrams);
+    }
+    Ok(counters)
+}
+
+/// Serves each connection in a thread of its own.
+fn accept(
+    listener: TcpListener,
+    counters: &Arc<Counters>,
+    serve: fn(TcpStream, &Counters) -> io::Result<()>,
+) {
+    let counters = counters.clone();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            counters.connections.fetch_add(1, Ordering::Relaxed);
+            let counters = counters.clone();
+            thread::spawn(move || {
+                if stream.and_then(|stream| serve(stream, &counters)).is_err() {
+                    counters.broken.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+}
+
+fn send_back(mut stream: TcpStream, counters: &Counters) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        match stream.read(&mut buffer)? {
+            0 => return Ok(()),
+            length => {
+                stream.write_all(&buffer[..length])?;
+                counters.bytes.fetch_add(length as u64, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Sends each datagram back to where it came from.
+fn answer(socket: UdpSocket, counters: &Arc<Counters>, counter: fn(&Counters) -> &AtomicU64) {
+    let counters = counters.clone();
+    thread::spawn(move || {
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            // What cannot be received or sent is lost, as on any network.
+            let Ok((length, from)) = socket.recv_from(&mut buffer) else {
+                continue;
+            };
+            counter(&counters).fetch_add(1, Ordering::Relaxed);
+            let _ = socket.send_to(&buffer[..length], from);
+        }
+    });
+}

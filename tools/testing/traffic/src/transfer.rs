@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One large file, one way, over TCP: the bytes are compared where they arrive, and the two ends
+//! agree about their checksum.
+//!
+//! The asking end sends a request: direction, seed and length, eight bytes each, little-endian. The
+//! data follows, from whichever end gives it; then, from the answering end, a receipt.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use crate::gap::Gap;
+use crate::pattern::Pattern;
+
+const BUFFER: usize = 64 * 1024;
+
+/// Which way the data goes, as the asking end sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Upload,
+    Download,
+}
+
+/// What the two ends agree about before the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub direction: Direction,
+    pub seed: u64,
+    /// Bytes of data.
+    pub length: u64,
+}
+
+impl Request {
+    const BYTES: usize = 24;
+
+    fn encode(&self) -> [u8; Self::BYTES] {
+        let direction = match self.direction {
+            Direction::Upload => 0,
+            Direction::Download => 1,
+        };
+        encode([direction, self.seed, self.length])
+    }
+
+    fn decode(bytes: [u8; Self::BYTES]) -> io::Result<Self> {
+        let [direction, seed, length] = decode(bytes);
+        let direction = match direction {
+            0 => Direction::Upload,
+            1 => Direction::Download,
+            other => {
+                let message = format!("there is no direction {other}");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+            }
+        };
+        Ok(Self {
+            direction,
+            seed,
+            length,
+        })
+    }
+}
+
+/// What the answering end has to say after the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Receipt {
+    /// Bytes that were sent, or arrived.
+    length: u64,
+    /// The first byte that was wrong.
+    wrong: Option<u64>,
+    /// CRC-32C.
+    checksum: u32,
+}
+
+impl Receipt {
+    fn encode(&self) -> [u8; Request::BYTES] {
+        let wrong = self.wrong.unwrap_or(u64::MAX);
+        encode([self.length, wrong, self.checksum.into()])
+    }
+
+    fn decode(bytes: [u8; Request::BYTES]) -> Self {
+        let [length, wrong, checksum] = decode(bytes);
+        Self {
+            length,
+            wrong: (wrong != u64::MAX).then_some(wrong),
+            checksum: checksum as u32,
+        }
+    }
+}
+
+fn encode(words: [u64; 3]) -> [u8; 24] {
+    let mut bytes = [0; 24];
+    for (part, word) in bytes.chunks_exact_mut(8).zip(words) {
+        part.copy_from_slice(&word.to_le_bytes());
+    }
+    bytes
+}
+
+fn decode(bytes: [u8; 24]) -> [u64; 3] {
+    let mut words = [0; 3];
+    for (word, part) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+        *word = part
+            .iter()
+            .rev()
+            .fold(0, |word, byte| word << 8 | u64::from(*byte));
+    }
+    words
+}
+
+/// A file that arrived as it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// In bytes.
+    pub length: u64,
+    /// CRC-32C, on which both ends agree.
+    pub checksum: u32,
+    pub took: Duration,
+    /// The longest time in which nothing could be sent, or nothing arrived.
+    pub longest_gap: Duration,
+}
+
+/// Moves a file to or from the responder at `address`.
+///
+/// # Errors
+///
+/// When the connection fails, when a byte arrives that is not the one that was sent, and when the
+/// two ends do not agree about length or checksum.
+pub fn run(address: SocketAddr, request: Request) -> io::Result<Transfer> {
+    let begin = Instant::now();
+    let mut stream = TcpStream::connect(address)?;
+    stream.write_all(&request.encode())?;
+    let (here, longest_gap) = match request.direction {
+        Direction::Upload => give(&mut stream, request)?,
+        Direction::Download => take(&mut stream, request)?,
+    };
+    let mut bytes = [0; Request::BYTES];
+    stream.read_exact(&mut bytes)?;
+    let there = Receipt::decode(bytes);
+    if let Some(offset) = here.wrong.or(there.wrong) {
+        return Err(io::Error::other(format!(
+            "the byte at {offset} arrived changed"
+        )));
+    }
+    if here != there {
+        return Err(io::Error::other(format!(
+            "{} bytes with checksum {:#010x} here, {} bytes with {:#010x} there",
+            here.length, here.checksum, there.length, there.checksum
+        )));
+    }
+    Ok(Transfer {
+        length: here.length,
+        checksum: here.checksum,
+        took: begin.elapsed(),
+        longest_gap,
+    })
+}
+
+/// Answers one request; returns how many bytes of data there were.
+///
+/// # Errors
+///
+/// When the connection fails and when what was asked for makes no sense.
+pub fn serve(mut stream: TcpStream) -> io::Result<u64> {
+    let mut bytes = [0; Request::BYTES];
+    stream.read_exact(&mut bytes)?;
+    let request = Request::decode(bytes)?;
+    let (receipt, _) = match request.direction {
+        Direction::Upload => take(&mut stream, request)?,
+        Direction::Download => give(&mut stream, request)?,
+    };
+    stream.write_all(&receipt.encode())?;
+    Ok(receipt.length)
+}
+
+fn give(stream: &mut TcpStream, request: Request) -> io::Result<(Receipt, Duration)> {
+    let pattern = Pattern::new(request.seed);
+    let mut buffer = vec![0; BUFFER];
+    let mut gap = Gap::start();
+    let (mut length, mut checksum) = (0, 0);
+    while length < request.length {
+        let part = (request.length - length).min(BUFFER as u64) as usize;
+        let data = &mut buffer[..part];
+        pattern.fill(length, data);
+        checksum = crc32c::crc32c_append(checksum, data);
+        stream.write_all(data)?;
+        gap.arrival();
+        length += part as u64;
+    }
+    let receipt = Receipt {
+        length,
+        wrong: None,
+        checksum,
+    };
+    Ok((receipt, gap.longest()))
+}
+
+fn take(stream: &mut TcpStream, request: Request) -> io::Result<(Receipt, Duration)> {
+    let pattern = Pattern::new(request.seed);
+    let mut buffer = vec![0; BUFFER];
+    let mut gap = Gap::start();
+    let (mut length, mut wrong, mut checksum) = (0, None, 0);
+    while length < request.length {
+        let part = (request.length - length).min(BUFFER as u64) as usize;
+        let data = match stream.read(&mut buffer[..part])? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            part => &buffer[..part],
+        };
+        gap.arrival();
+        wrong = wrong.or_else(|| pattern.first_difference(length, data));
+        checksum = crc32c::crc32c_append(checksum, data);
+        length += data.len() as u64;
+    }
+    let receipt = Receipt {
+        length,
+        wrong,
+        checksum,
+    };
+    Ok((receipt, gap.longest()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::thread;
+
+    fn request(direction: Direction) -> Request {
+        Request {
+            direction,
+            seed: 77,
+            length: 300_001,
+        }
+    }
+
+    fn against(
+        request: Request,
+        behave: impl FnOnce(TcpStream) -> io::Result<u64> + Send + 'static,
+    ) -> io::Result<Transfer> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let far = thread::spawn(move || behave(listener.accept()?.0));
+        let result = run(address, request);
+        // A far end that was hung up on may say so.
+        let _ = far.join();
+        result
+    }
+
+    #[test]
+    fn both_ways_arrive_with_the_same_checksum() {
+        let up = against(request(Direction::Upload), serve).unwrap();
+        let down = against(request(Direction::Download), serve).unwrap();
+        assert_eq!(up.length, 300_001);
+        assert_eq!((up.length, up.checksum), (down.length, down.checksum));
+    }
+
+    #[test]
+    fn the_checksum_is_that_of_the_data() {
+        let mut data = vec![0; 300_001];
+        Pattern::new(77).fill(0, &mut data);
+        let up = against(request(Direction::Upload), serve).unwrap();
+        assert_eq!(up.checksum, crc32c::crc32c(&data));
+    }
+
+    #[test]
+    fn a_byte_that_changes_on_the_way_is_found() {
+        let error = against(request(Direction::Download), |mut stream| {
+            stream.read_exact(&mut [0; Request::BYTES])?;
+            let mut data = vec![0; 300_001];
+            Pattern::new(77).fill(0, &mut data);
+            data[250_000] ^= 0x80;
+            stream.write_all(&data)?;
+            let receipt = Receipt {
+                length: 300_001,
+                wrong: None,
+                checksum: crc32c::crc32c(&data),
+            };
+            stream.write_all(&receipt.encode())?;
+            Ok(0)
+        });
+        assert!(error.unwrap_err().to_string().contains("byte at 250000 "));
+    }
+
+    #[test]
+    fn what_the_far_end_finds_counts() {
+        for (receipt, told) in [
+            ((300_001, Some(5), 0), "byte at 5 "),
+            ((300_000, None, 0), "300000 bytes"),
+        ] {
+            let error = against(request(Direction::Upload), move |mut stream| {
+                let mut data = vec![0; Request::BYTES + 300_001];
+                stream.read_exact(&mut data)?;
+                let (length, wrong, checksum) = receipt;
+                let receipt = Receipt {
+                    length,
+                    wrong,
+                    checksum,
+                };
+                stream.write_all(&receipt.encode())?;
+                Ok(0)
+            });
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains(told), "{error}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        assert!(Request::decode(encode([2, 0, 0])).is_err());
+        let sensible = request(Direction::Download);
+        assert_eq!(Request::decode(sensible.encode()).unwrap(), sensible);
+    }
+}
