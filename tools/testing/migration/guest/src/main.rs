@@ -5,7 +5,8 @@
 //! It loads the driver of the reference device, starts the driver's workload on each device and then
 //! tells the serial console several times a second how the workloads go. It knows nothing of
 //! migration. How many devices there are, the kernel's command line tells: `VIFA_DEVICES=2`, by
-//! default one.
+//! default one. Where it tells an address (see [`network`]), the device is a network adapter and the
+//! workload is its traffic.
 //!
 //! What it says are lines of `vifa: ` and a JSON object with a member `event`:
 //!
@@ -19,13 +20,16 @@
 //! What it obeys are lines on the console: `stop` ends the runs, `run` begins others, with the
 //! settings that follow the word, and `tamper` changes a bit that the first run has to find wrong.
 
+mod interface;
+mod network;
+
 use std::env;
 use std::ffi::CString;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -69,6 +73,9 @@ enum Event {
 fn run() -> Result<(), String> {
     quiet_console();
     mount("sysfs", "/sys")?;
+    if let Some(settings) = network::Settings::read()? {
+        return network::run(&settings);
+    }
     mount("debugfs", DEBUGFS)?;
     load(MODULE)?;
     bind_foreign()?;
@@ -76,14 +83,7 @@ fn run() -> Result<(), String> {
     say(r#"{"event":"ready"}"#);
 
     let (sender, events) = mpsc::channel();
-    let lines = sender.clone();
-    thread::spawn(move || {
-        for line in io::stdin().lines().map_while(Result::ok) {
-            if lines.send(Event::Line(line)).is_err() {
-                return;
-            }
-        }
-    });
+    read_lines(sender.clone(), Event::Line);
 
     let begin = |settings: &str| {
         for workload in &workloads {
@@ -145,6 +145,17 @@ fn run() -> Result<(), String> {
             }
         }
     }
+}
+
+/// Hands each line of the console on, from now on.
+fn read_lines<E: Send + 'static>(sender: Sender<E>, event: fn(String) -> E) {
+    thread::spawn(move || {
+        for line in io::stdin().lines().map_while(Result::ok) {
+            if sender.send(event(line)).is_err() {
+                return;
+            }
+        }
+    });
 }
 
 /// What the driver reports of each workload, as a JSON array.

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The workload of a network adapter: it answers whatever traffic comes and pings its peer.
+//!
+//! The adapter's driver is the kernel's own. What it is made to ask of the adapter, the kernel's
+//! command line tells, in words that it hands on as environment:
+//!
+//! - `VIFA_ADDRESS=192.0.2.2/24`: the address, without which there is no such workload;
+//! - `VIFA_PEER=192.0.2.1`: whom to ping;
+//! - `VIFA_MAC=02:00:00:00:00:02`: a hardware address other than the adapter's own;
+//! - `VIFA_MTU=9000`: the longest packets;
+//! - `VIFA_VLAN=5:198.51.100.2/24`: a VLAN, and the address there;
+//! - `VIFA_GROUP=239.82.76.1`: a group to be in, on the adapter and in the VLAN.
+//!
+//! A line of progress has `traffic` in place of workloads. `stop` ends the pings.
+
+use std::env;
+use std::ffi::c_int;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use vifa_traffic::ping::Ping;
+use vifa_traffic::responder::{self, Counters};
+
+use crate::interface::{Address, Interface, Mac};
+use crate::{escape, read_lines, say, PERIOD, PROBE_TIMEOUT};
+
+/// Between two requests to the peer.
+const PING_INTERVAL: Duration = Duration::from_millis(100);
+const PING_IDENTIFIER: u16 = 0x5649;
+
+/// What the kernel counts of each interface that must stay 0.
+const FAULTS: [&str; 6] = [
+    "rx_errors",
+    "rx_crc_errors",
+    "rx_length_errors",
+    "tx_errors",
+    "tx_carrier_errors",
+    "tx_aborted_errors",
+];
+
+/// What the command line asks for.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    address: Address,
+    peer: Option<Ipv4Addr>,
+    mac: Option<Mac>,
+    mtu: Option<c_int>,
+    vlan: Option<Vlan>,
+    group: Option<Ipv4Addr>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Vlan {
+    id: u16,
+    address: Address,
+}
+
+impl FromStr for Vlan {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text} is no VLAN with an address");
+        let (id, address) = text.split_once(':').ok_or_else(wrong)?;
+        Ok(Self {
+            id: id.parse().map_err(|_| wrong())?,
+            address: address.parse()?,
+        })
+    }
+}
+
+impl Settings {
+    /// `None` where no address is asked for.
+    ///
+    /// # Errors
+    ///
+    /// Names the word that makes no sense.
+    pub fn read() -> Result<Option<Self>, String> {
+        let Some(address) = setting("VIFA_ADDRESS")? else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            address,
+            peer: setting("VIFA_PEER")?,
+            mac: setting("VIFA_MAC")?,
+            mtu: setting("VIFA_MTU")?,
+            vlan: setting("VIFA_VLAN")?,
+            group: setting("VIFA_GROUP")?,
+        }))
+    }
+}
+
+fn setting<T: FromStr>(name: &str) -> Result<Option<T>, String>
+where
+    T::Err: ToString,
+{
+    match env::var(name) {
+        Ok(text) => match text.parse() {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => Err(format!("{name}={text}: {}", T::Err::to_string(&error))),
+        },
+        Err(_) => Ok(None),
+    }
+}
+
+/// Something to act upon.
+enum Event {
+    Line(String),
+    /// The pings have ended.
+    Ended(Result<(), String>),
+}
+
+/// Ends when there cannot be any traffic.
+pub fn run(settings: &Settings) -> Result<(), String> {
+    let network = Network::configure(settings)?;
+    say(r#"{"event":"ready"}"#);
+
+    let (sender, events) = mpsc::channel();
+    read_lines(sender.clone(), Event::Line);
+    let stop = Arc::new(AtomicBool::new(false));
+    if let Some(ping) = network.ping.clone() {
+        let stop = stop.clone();
+        thread::spawn(move || {
+            let result = ping.run(PING_INTERVAL, &stop);
+            sender.send(Event::Ended(result.map_err(|error| error.to_string())))
+        });
+    }
+
+    let mut sequence = 0u64;
+    loop {
+        match events.recv_timeout(PERIOD) {
+            Err(RecvTimeoutError::Timeout) => {
+                say(&format!(
+                    r#"{{"event":"progress","sequence":{sequence},"traffic":{}}}"#,
+                    network.progress()
+                ));
+                sequence += 1;
+            }
+            Err(RecvTimeoutError::Disconnected) => return Err("nobody is left to listen".into()),
+            Ok(Event::Line(line)) => {
+                if line.trim() == "stop" {
+                    stop.store(true, Ordering::Relaxed);
+                }
+            }
+            Ok(Event::Ended(result)) => {
+                let error = match result {
+                    Ok(()) => "null".to_owned(),
+                    Err(error) => format!(r#""{}""#, escape(&error)),
+                };
+                say(&format!(
+                    r#"{{"event":"finished","error":{error},"traffic":{}}}"#,
+                    network.progress()
+                ));
+            }
+        }
+    }
+}
+
+/// The adapter, and what goes through it.
+struct Network {
+    adapter: Interface,
+    /// As it came up; a guest that notices nothing sees no other.
+    carrier_changes: Option<String>,
+    ping: Option<Arc<Ping>>,
+    answered: Arc<Counters>,
+}
+
+impl Network {
+    fn configure(settings: &Settings) -> Result<Self, String> {
+        let adapter = wait("no driver is bound to a network adapter", || {
+            Interface::of_device()
+        })?;
+        if let Some(mac) = settings.mac {
+            adapter.set_mac(mac)?;
+        }
+        if let Some(mtu) = settings.mtu {
+            adapter.set_mtu(mtu)?;
+        }
+        adapter.bring_up()?;
+        adapter.set_address(settings.address)?;
+        let mut addresses = vec![settings.address.address];
+        if let Some(vlan) = settings.vlan {
+            let interface = adapter.add_vlan(vlan.id)?;
+            interface.bring_up()?;
+            interface.set_address(vlan.address)?;
+            addresses.push(vlan.address.address);
+        }
+        wait("the network adapter has no link", || {
+            (adapter.attribute("carrier")? == "1").then_some(())
+        })?;
+
+        let ping = settings
+            .peer
+            .map(|peer| Ping::new(peer, PING_IDENTIFIER))
+            .transpose()
+            .map_err(|error| format!("preparing to ping: {error}"))?;
+        Ok(Self {
+            carrier_changes: adapter.attribute("carrier_changes"),
+            ping: ping.map(Arc::new),
+            answered: responder::start(settings.group, &addresses)
+                .map_err(|error| format!("listening: {error}"))?,
+            adapter,
+        })
+    }
+
+    /// How it all goes, as a JSON object.
+    fn progress(&self) -> String {
+        let attribute = |file: &str| self.adapter.attribute(file).unwrap_or_default();
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let ping = self.ping.as_ref().map(|ping| ping.tally());
+        let ping = ping.unwrap_or_default();
+        let faults: u64 = FAULTS
+            .iter()
+            .filter_map(|name| attribute(&format!("statistics/{name}")).parse::<u64>().ok())
+            .sum();
+        let answered = &self.answered;
+        format!(
+            concat!(
+                r#"{{"interface":"{}","carrier":{},"link_changed":{},"mac":"{}","mtu":{},"#,
+                r#""transmit_timeouts":{},"faults":{},"#,
+                r#""ping":{{"sent":{},"refused":{},"received":{},"wrong":{},"longest_gap_ms":{}}},"#,
+                r#""answered":{{"connections":{},"broken":{},"bytes":{},"datagrams":{},"#,
+                r#""group_datagrams":{}}}}}"#
+            ),
+            self.adapter.name(),
+            attribute("carrier") == "1",
+            self.adapter.attribute("carrier_changes") != self.carrier_changes,
+            attribute("address"),
+            attribute("mtu").parse::<u64>().unwrap_or_default(),
+            attribute("queues/tx-0/tx_timeout")
+                .parse::<u64>()
+                .unwrap_or_default(),
+            faults,
+            ping.sent,
+            ping.refused,
+            ping.received,
+            ping.wrong,
+            ping.longest_gap.as_millis(),
+            count(&answered.connections),
+            count(&answered.broken),
+            count(&answered.bytes),
+            count(&answered.datagrams),
+            count(&answered.group_datagrams),
+        )
+    }
+}
+
+/// Waits until there is what `look` looks for, but not for ever.
+fn wait<T>(failure: &str, mut look: impl FnMut() -> Option<T>) -> Result<T, String> {
+    let deadline = Instant::now() + PROBE_TIMEOUT;
+    loop {
+        if let Some(found) = look() {
+            return Ok(found);
+        }
+        if Instant::now() > deadline {
+            return Err(failure.to_owned());
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_a_vlan_with_its_address() {
+        let vlan: Vlan = "5:198.51.100.2/24".parse().unwrap();
+        assert_eq!(vlan.id, 5);
+        assert_eq!(vlan.address, "198.51.100.2/24".parse().unwrap());
+        for wrong in [
+            "5",
+            "x:198.51.100.2/24",
+            "5:198.51.100.2",
+            "70000:1.2.3.4/8",
+        ] {
+            assert!(wrong.parse::<Vlan>().is_err(), "{wrong}");
+        }
+    }
+}
