@@ -10,6 +10,7 @@
 pub mod datagrams;
 pub mod echo;
 pub mod gap;
+pub mod iperf;
 pub mod pattern;
 pub mod ping;
 pub mod responder;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{ensure, Result};
 use clap::{Parser, Subcommand};
 use vifa_traffic::transfer::{Direction, Request};
-use vifa_traffic::{datagrams, echo, port, responder, transfer};
+use vifa_traffic::{datagrams, echo, iperf, port, responder, transfer};
 
 #[derive(Parser)]
 #[command(version, about)]
@@ -56,7 +56,7 @@ enum Action {
         #[arg(long, default_value_t = 20, value_name = "MILLISECONDS")]
         interval: u64,
     },
-    /// The far end, until it is killed
+    /// The far end, until it is killed; iperf3's as well
     Respond {
         /// A group to be in
         #[arg(long, requires = "interfaces")]
@@ -128,6 +128,7 @@ fn run(action: &Action) -> Result<()> {
             ref interfaces,
         } => {
             responder::start(group, interfaces)?;
+            iperf::start(iperf::PORT)?;
             loop {
                 thread::park();
             }

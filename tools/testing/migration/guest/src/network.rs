@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The workload of a network adapter: it answers whatever traffic comes and pings its peer.
+//! The workload of a network adapter: it answers whatever traffic comes, iperf3's included, and
+//! pings its peer.
 //!
 //! The adapter's driver is the kernel's own. What it is made to ask of the adapter, the kernel's
 //! command line tells, in words that it hands on as environment:
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use vifa_traffic::iperf;
 use vifa_traffic::ping::Ping;
 use vifa_traffic::responder::{self, Counters};
 
@@ -168,6 +170,8 @@ struct Network {
     carrier_changes: Option<String>,
     ping: Option<Arc<Ping>>,
     answered: Arc<Counters>,
+    /// iperf3's tests that ended well.
+    iperf_tests: &'static AtomicU64,
 }
 
 impl Network {
@@ -204,6 +208,8 @@ impl Network {
             ping: ping.map(Arc::new),
             answered: responder::start(settings.group, &addresses)
                 .map_err(|error| format!("listening: {error}"))?,
+            iperf_tests: iperf::start(iperf::PORT)
+                .map_err(|error| format!("listening for iperf3: {error}"))?,
             adapter,
         })
     }
@@ -225,7 +231,7 @@ impl Network {
                 r#""transmit_timeouts":{},"faults":{},"#,
                 r#""ping":{{"sent":{},"refused":{},"received":{},"wrong":{},"longest_gap_ms":{}}},"#,
                 r#""answered":{{"connections":{},"broken":{},"bytes":{},"datagrams":{},"#,
-                r#""group_datagrams":{}}}}}"#
+                r#""group_datagrams":{},"iperf_tests":{}}}}}"#
             ),
             self.adapter.name(),
             attribute("carrier") == "1",
@@ -246,6 +252,7 @@ impl Network {
             count(&answered.bytes),
             count(&answered.datagrams),
             count(&answered.group_datagrams),
+            count(self.iperf_tests),
         )
     }
 }
