@@ -11,21 +11,26 @@ const BLOCK: usize = 4096;
 /// The bytes of one seed, from offset 0 on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pattern {
-    seed: u64,
+    /// Where the seed's words begin among those of all seeds: far from any other's.
+    base: u64,
+}
+
+/// The finalizer of SplitMix64, which maps different numbers to different ones.
+fn mix(number: u64) -> u64 {
+    let z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 impl Pattern {
     /// The pattern of `seed`.
     pub fn new(seed: u64) -> Self {
-        Self { seed }
+        Self { base: mix(seed) }
     }
 
-    /// The finalizer of SplitMix64, which maps different numbers to different ones.
     fn word(self, index: u64) -> u64 {
-        let z = (self.seed ^ index).wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        mix(self.base.wrapping_add(index))
     }
 
     /// Writes the bytes from `offset` on to `buffer`.
@@ -61,6 +66,7 @@ impl Pattern {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     fn bytes(seed: u64, offset: u64, length: usize) -> Vec<u8> {
         let mut buffer = vec![0; length];
@@ -94,14 +100,18 @@ mod tests {
 
     #[test]
     fn tells_streams_and_places_apart() {
-        assert!(Pattern::new(1)
-            .first_difference(0, &bytes(2, 0, 8))
-            .is_some());
-        assert!(Pattern::new(1)
-            .first_difference(8, &bytes(1, 0, 8))
-            .is_some());
-        assert!(Pattern::new(1)
-            .first_difference(1, &bytes(1, 0, 8))
-            .is_some());
+        let streams = (0..8).map(|seed| bytes(seed, 0, 64 * 1024));
+        let words: Vec<_> = streams
+            .flat_map(|stream| {
+                let words = stream.chunks_exact(8);
+                words.map(<[u8]>::to_vec).collect::<Vec<_>>()
+            })
+            .collect();
+        let different: BTreeSet<_> = words.iter().collect();
+        assert_eq!(different.len(), words.len());
+        assert_eq!(
+            Pattern::new(1).first_difference(1, &bytes(1, 0, 8)),
+            Some(1)
+        );
     }
 }
