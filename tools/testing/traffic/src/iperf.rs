@@ -407,7 +407,7 @@ fn read_header(datagram: &[u8], wide: bool) -> Option<(f64, u64)> {
     let time = f64::from(word(0)?) + f64::from(word(4)?) / 1e6;
     let first = u64::from(word(8)?);
     Some(match wide {
-        true => (time, first << 32 | u64::from(word(12)?)),
+        true => (time, (first << 32) | u64::from(word(12)?)),
         false => (time, first),
     })
 }

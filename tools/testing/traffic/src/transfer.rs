@@ -101,7 +101,7 @@ fn decode(bytes: [u8; 24]) -> [u64; 3] {
         *word = part
             .iter()
             .rev()
-            .fold(0, |word, byte| word << 8 | u64::from(*byte));
+            .fold(0, |word, byte| (word << 8) | u64::from(*byte));
     }
     words
 }
