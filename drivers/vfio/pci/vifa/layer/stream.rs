@@ -8,7 +8,7 @@
 //! [`restore`](super::restore).
 
 mod checksum;
-mod layout;
+pub(crate) mod layout;
 
 use super::{
     check::{

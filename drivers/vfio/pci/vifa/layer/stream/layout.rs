@@ -7,7 +7,7 @@
 //! layer knows an offset.
 
 /// A value with a fixed place in a structure.
-pub(super) trait Field: Sized {
+pub(crate) trait Field: Sized {
     /// Bytes that the value takes.
     const LENGTH: usize;
 
@@ -125,4 +125,4 @@ macro_rules! layout {
     };
 }
 
-pub(super) use layout;
+pub(crate) use layout;
