@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What can go wrong with such a function, by name.
+//!
+//! Whoever migrates a machine has to learn from the name what to change on which host: so a refusal
+//! of the physical function says what was asked, and of which setting it was the price.
+
+use super::mailbox::message::{
+    Mac,
+    Vid, //
+};
+use crate::{
+    layer::records::InvalidRecord,
+    seam::OutOfMemory, //
+};
+use core::fmt;
+
+/// A way in which a queue does not do what it was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stuck {
+    /// The receive queue stays enabled.
+    ReceiveDoesNotStop,
+    /// The transmit queue stays enabled.
+    TransmitDoesNotStop,
+    /// The queue stays disabled.
+    NotEnabled,
+    /// The head is not where it was put.
+    HeadNotTaken,
+}
+
+/// Why something was not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The function is being reset.
+    Reset,
+    /// The physical function does not answer.
+    PhysicalFunctionSilent,
+    /// The physical function is being reset.
+    PhysicalFunctionResets,
+    /// The physical function does not let go of the mailbox.
+    MailboxTaken,
+    /// The physical function refuses the guest's address; it gives another, if any.
+    MacRefused {
+        /// What the guest has.
+        wanted: Mac,
+        /// What the physical function gives.
+        fixed: Option<Mac>,
+    },
+    /// The physical function refuses a further unicast address.
+    UnicastRefused {
+        /// The address.
+        address: Mac,
+    },
+    /// The physical function refuses a VLAN.
+    VlanRefused {
+        /// Its id.
+        vid: Vid,
+    },
+    /// The physical function refuses to strip VLAN tags.
+    VlanStrippingRefused,
+    /// The physical function refuses the multicast hashes.
+    MulticastRefused,
+    /// The physical function refuses to deliver all multicast.
+    PromiscuousRefused,
+    /// The physical function refuses frames of this size.
+    FrameSizeRefused {
+        /// Bytes.
+        bytes: u16,
+    },
+    /// A queue does not do what it was told.
+    Queue {
+        /// Its number.
+        queue: u8,
+        /// What it does instead.
+        stuck: Stuck,
+    },
+    /// The control plane has a record that the function cannot have.
+    Record(InvalidRecord),
+    /// There was no memory.
+    OutOfMemory,
+    /// The host has another reason: a number as in `errno.h`, from 1.
+    Host(i32),
+}
+
+/// Numbers of `errno.h` that all architectures share.
+mod errno {
+    pub(super) const EIO: i32 = 5;
+    pub(super) const ENOMEM: i32 = 12;
+    pub(super) const EBUSY: i32 = 16;
+    pub(super) const EINVAL: i32 = 22;
+    pub(super) const ENOSPC: i32 = 28;
+    pub(super) const EADDRNOTAVAIL: i32 = 99;
+    pub(super) const ENETDOWN: i32 = 100;
+}
+
+impl Fault {
+    /// Returns the number for user space, as in `errno.h`.
+    pub(crate) fn errno(&self) -> i32 {
+        use errno::*;
+
+        match *self {
+            Self::Reset | Self::PhysicalFunctionResets | Self::MailboxTaken => EBUSY,
+            Self::PhysicalFunctionSilent => ENETDOWN,
+            Self::MacRefused { .. } => EADDRNOTAVAIL,
+            Self::UnicastRefused { .. }
+            | Self::VlanRefused { .. }
+            | Self::VlanStrippingRefused
+            | Self::MulticastRefused
+            | Self::PromiscuousRefused
+            | Self::FrameSizeRefused { .. } => ENOSPC,
+            Self::Queue { .. } => EIO,
+            Self::Record(_) => EINVAL,
+            Self::OutOfMemory => ENOMEM,
+            Self::Host(errno) => errno,
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reset => f.write_str("the function is being reset"),
+            Self::PhysicalFunctionSilent => {
+                f.write_str("the physical function does not answer: is its interface up?")
+            }
+            Self::PhysicalFunctionResets => f.write_str("the physical function is being reset"),
+            Self::MailboxTaken => {
+                f.write_str("the physical function does not let go of the mailbox")
+            }
+            Self::MacRefused {
+                wanted,
+                fixed: Some(fixed),
+            } => write!(
+                f,
+                "the physical function refuses the MAC address {wanted}: the host's administrator \
+                 fixed {fixed}"
+            ),
+            Self::MacRefused {
+                wanted,
+                fixed: None,
+            } => write!(f, "the physical function refuses the MAC address {wanted}"),
+            Self::UnicastRefused { address } => write!(
+                f,
+                "the physical function refuses the further unicast address {address}: its filters \
+                 are full, or the host's administrator fixed the MAC address"
+            ),
+            Self::VlanRefused { vid } => write!(
+                f,
+                "the physical function refuses VLAN {vid}: its filters are full, or the host's \
+                 administrator fixed a VLAN"
+            ),
+            Self::VlanStrippingRefused => f.write_str(
+                "the physical function refuses to strip VLAN tags: its VLAN filters are full, or \
+                 the host's administrator fixed a VLAN",
+            ),
+            Self::MulticastRefused => {
+                f.write_str("the physical function refuses the multicast addresses")
+            }
+            Self::PromiscuousRefused => {
+                f.write_str("the physical function refuses to deliver all multicast")
+            }
+            Self::FrameSizeRefused { bytes } => {
+                write!(f, "the physical function refuses frames of {bytes} bytes")
+            }
+            Self::Queue { queue, stuck } => {
+                write!(f, "queue {queue}: ")?;
+                f.write_str(match stuck {
+                    Stuck::ReceiveDoesNotStop => "receive does not stop",
+                    Stuck::TransmitDoesNotStop => "transmit does not stop",
+                    Stuck::NotEnabled => "it stays disabled",
+                    Stuck::HeadNotTaken => "the card does not take a head",
+                })
+            }
+            Self::Record(record) => record.fmt(f),
+            Self::OutOfMemory => f.write_str("no memory"),
+            Self::Host(errno) => write!(f, "the host refuses: error {errno}"),
+        }
+    }
+}
+
+impl From<OutOfMemory> for Fault {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+impl From<InvalidRecord> for Fault {
+    fn from(record: InvalidRecord) -> Self {
+        Self::Record(record)
+    }
+}

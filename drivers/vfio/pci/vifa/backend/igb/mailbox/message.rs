@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a virtual function asks of its physical function, and what that answers.
+//!
+//! The words are those of the in-tree drivers `igbvf`, which asks, and `igb`, which answers. A
+//! guest may ask in any words: what `igb` would not act upon is [`Request::Other`].
+
+use crate::backend::igb::registers::BUFFER_WORDS;
+use core::fmt;
+
+/// The mailbox's buffer.
+pub(crate) type Words = [u32; BUFFER_WORDS];
+
+/// Words that an answer has at most.
+pub(crate) const ANSWER_WORDS: usize = 3;
+
+const ACK: u32 = 1 << 31;
+const NACK: u32 = 1 << 30;
+const CLEAR_TO_SEND: u32 = 1 << 29;
+const INFORMATION_SHIFT: u32 = 16;
+const INFORMATION: u32 = 0xff << INFORMATION_SHIFT;
+const KIND: u32 = 0xffff;
+
+const RESET: u32 = 0x01;
+const SET_MAC: u32 = 0x02;
+const SET_MULTICAST: u32 = 0x03;
+const SET_VLAN: u32 = 0x04;
+const SET_FRAME_SIZE: u32 = 0x05;
+const SET_PROMISCUOUS: u32 = 0x06;
+
+/// Information of [`SET_MAC`]: which list the address is for.
+const MAC: u32 = 0;
+const CLEAR_UNICAST: u32 = 1;
+const ADD_UNICAST: u32 = 2;
+
+/// Information of [`SET_PROMISCUOUS`].
+const PROMISCUOUS_MULTICAST: u32 = 2;
+
+/// A MAC address that a function can have: no multicast address, and not zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Mac([u8; 6]);
+
+impl Mac {
+    /// An address for requests that need a sound one and do nothing with it.
+    pub(crate) const PLACEHOLDER: Self = Self([0x02, 0, 0, 0, 0, 0]);
+
+    /// Takes `bytes` for an address, if a function can have it.
+    pub(crate) fn new(bytes: [u8; 6]) -> Option<Self> {
+        let is_multicast = bytes[0] & 1 != 0;
+
+        (!is_multicast && bytes != [0; 6]).then_some(Self(bytes))
+    }
+
+    /// Returns the address as it stands on the wire.
+    pub(crate) fn bytes(self) -> [u8; 6] {
+        self.0
+    }
+
+    /// Takes the address that stands in a message's second and third word.
+    fn of(low: u32, high: u32) -> Option<Self> {
+        let [a, b, c, d] = low.to_le_bytes();
+        let [e, f, ..] = high.to_le_bytes();
+
+        Self::new([a, b, c, d, e, f])
+    }
+
+    /// Returns a message's second and third word.
+    fn words(self) -> [u32; 2] {
+        let [a, b, c, d, e, f] = self.0;
+
+        [
+            u32::from_le_bytes([a, b, c, d]),
+            u32::from_le_bytes([e, f, 0, 0]),
+        ]
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// Id of a VLAN, of 12 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Vid(u16);
+
+impl Vid {
+    /// Frames without a VLAN.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// The id that IEEE 802.1Q reserves.
+    pub(crate) const RESERVED: Self = Self(0xfff);
+
+    /// Takes `raw` for an id, if it is one.
+    pub(crate) fn new(raw: u16) -> Option<Self> {
+        (raw <= Self::RESERVED.0).then_some(Self(raw))
+    }
+
+    /// Returns the number.
+    pub(crate) fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl fmt::Display for Vid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Most multicast hashes that the physical function takes.
+pub(crate) const HASHES_MAX: usize = 30;
+
+/// Bits of a multicast hash.
+pub(crate) const HASH_BITS: u16 = 0xfff;
+
+/// Multicast addresses, by their hashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Multicast {
+    /// How many there are. More than [`HASHES_MAX`]: all multicast is delivered.
+    count: u8,
+    /// Those behind the last are 0.
+    hashes: [u16; HASHES_MAX],
+}
+
+impl Multicast {
+    /// Takes the first `count` of `hashes`, and of each the bits that it has.
+    pub(crate) fn new(count: u8, mut hashes: [u16; HASHES_MAX]) -> Self {
+        for (index, hash) in hashes.iter_mut().enumerate() {
+            *hash = if index < usize::from(count) {
+                *hash & HASH_BITS
+            } else {
+                0
+            };
+        }
+        Self { count, hashes }
+    }
+
+    /// Returns how many addresses there are.
+    pub(crate) fn count(&self) -> u8 {
+        self.count
+    }
+
+    /// Returns the hashes; those behind the last are 0.
+    pub(crate) fn hashes(&self) -> [u16; HASHES_MAX] {
+        self.hashes
+    }
+}
+
+/// A request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// The function was reset, and asks to be let in again.
+    Reset,
+    /// This is the function's address.
+    SetMac(Mac),
+    /// The function has no further unicast address.
+    ClearUnicast,
+    /// The function has this further unicast address.
+    AddUnicast(Mac),
+    /// These are the function's multicast addresses.
+    SetMulticast(Multicast),
+    /// The function is in this VLAN.
+    AddVlan(Vid),
+    /// The function is not in this VLAN.
+    RemoveVlan(Vid),
+    /// The function receives frames of up to so many bytes.
+    SetFrameSize(u16),
+    /// Whether the function receives all multicast. It is done even if it is refused, which the
+    /// physical function does for the sake of other bits.
+    SetPromiscuous {
+        /// All multicast.
+        multicast: bool,
+    },
+    /// Whatever the answer, it changes nothing.
+    Other,
+}
+
+/// Greatest frame that the physical function lets in, in bytes.
+pub(crate) const FRAME_SIZE_MAX: u16 = 0x3f00;
+
+impl Request {
+    /// Takes `words` for a request, as the physical function does.
+    pub(crate) fn decode(words: &Words) -> Self {
+        let [head, one, two, ..] = *words;
+        let information = (head & INFORMATION) >> INFORMATION_SHIFT;
+        let or_other = |mac: Option<Mac>, request: fn(Mac) -> Self| mac.map_or(Self::Other, request);
+
+        if head == RESET {
+            return Self::Reset;
+        }
+        if head & (ACK | NACK) != 0 {
+            return Self::Other;
+        }
+        match head & KIND {
+            SET_MAC => match information {
+                MAC => or_other(Mac::of(one, two), Self::SetMac),
+                CLEAR_UNICAST => Self::ClearUnicast,
+                ADD_UNICAST => or_other(Mac::of(one, two), Self::AddUnicast),
+                _ => Self::Other,
+            },
+            SET_MULTICAST => Self::SetMulticast(Multicast::new(
+                information.to_le_bytes()[0],
+                hashes(words),
+            )),
+            SET_VLAN => {
+                let vid = Vid(one as u16 & Vid::RESERVED.0);
+
+                if information != 0 {
+                    Self::AddVlan(vid)
+                } else {
+                    Self::RemoveVlan(vid)
+                }
+            }
+            SET_FRAME_SIZE => Self::SetFrameSize(frame_size(one)),
+            SET_PROMISCUOUS => Self::SetPromiscuous {
+                multicast: information & PROMISCUOUS_MULTICAST != 0,
+            },
+            _ => Self::Other,
+        }
+    }
+
+    /// Returns the request as it stands in the buffer.
+    pub(crate) fn encode(&self) -> Words {
+        let address = |information, mac: Mac| message(SET_MAC, information, mac.words());
+
+        match *self {
+            Self::Reset => message(RESET, 0, [0; 2]),
+            Self::SetMac(mac) => address(MAC, mac),
+            Self::ClearUnicast => address(CLEAR_UNICAST, Mac::PLACEHOLDER),
+            Self::AddUnicast(mac) => address(ADD_UNICAST, mac),
+            Self::SetMulticast(multicast) => {
+                let mut words = message(SET_MULTICAST, multicast.count.into(), [0; 2]);
+                let pairs = multicast.hashes.chunks_exact(2);
+
+                for (word, pair) in words.iter_mut().skip(1).zip(pairs) {
+                    *word = pair
+                        .iter()
+                        .rev()
+                        .fold(0, |word, &hash| (word << u16::BITS) | u32::from(hash));
+                }
+                words
+            }
+            Self::AddVlan(vid) => message(SET_VLAN, 1, [vid.0.into(), 0]),
+            Self::RemoveVlan(vid) => message(SET_VLAN, 0, [vid.0.into(), 0]),
+            Self::SetFrameSize(bytes) => message(SET_FRAME_SIZE, 0, [bytes.into(), 0]),
+            Self::SetPromiscuous { multicast } => {
+                let information = if multicast { PROMISCUOUS_MULTICAST } else { 0 };
+
+                message(SET_PROMISCUOUS, information, [0; 2])
+            }
+            Self::Other => [0; BUFFER_WORDS],
+        }
+    }
+}
+
+/// Returns the words of a message.
+fn message(kind: u32, information: u32, [one, two]: [u32; 2]) -> Words {
+    let mut words = [0; BUFFER_WORDS];
+
+    [words[0], words[1], words[2]] = [kind | (information << INFORMATION_SHIFT), one, two];
+    words
+}
+
+/// Takes the hashes that stand behind a message's first word, two in each.
+fn hashes(words: &Words) -> [u16; HASHES_MAX] {
+    let mut hashes = [0; HASHES_MAX];
+    let halves = words
+        .iter()
+        .skip(1)
+        .flat_map(|word| [*word as u16, (word >> 16) as u16]);
+
+    for (hash, half) in hashes.iter_mut().zip(halves) {
+        *hash = half;
+    }
+    hashes
+}
+
+/// Returns what the physical function makes of a frame size.
+///
+/// It compares signed. What it takes of a negative number beyond a size is no request of the
+/// function's to have, and is not repeated.
+fn frame_size(word: u32) -> u16 {
+    let size = if word as i32 > i32::from(FRAME_SIZE_MAX) {
+        FRAME_SIZE_MAX
+    } else {
+        (word & FRAME_SIZE_BITS) as u16
+    };
+
+    size.min(FRAME_SIZE_MAX)
+}
+
+const FRAME_SIZE_BITS: u32 = 0x3fff;
+
+/// What the first word of the buffer says of a request, once the physical function has put something
+/// there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It was done. A [`Request::Reset`] is done, too, when it is refused: there is no address.
+    Done,
+    /// It was refused.
+    Refused,
+    /// It was not looked at, because the function has to ask for [`Request::Reset`] first; or it was
+    /// overwritten by a message that says so.
+    NotClearToSend,
+    /// Another message of the physical function stands where the answer may have stood.
+    Overwritten,
+    /// The request itself stands there.
+    None,
+}
+
+impl Answer {
+    /// Takes `answer`, the first word of the buffer, for the answer to `request`, which was the first
+    /// word before.
+    pub(crate) fn decode(request: u32, answer: u32) -> Self {
+        let is_same = answer & KIND == request & KIND;
+        let is_done = answer & ACK != 0;
+        let is_refused = answer & NACK != 0;
+
+        if is_same && !is_done && !is_refused {
+            Self::None
+        } else if is_same && (is_done || request == RESET) {
+            Self::Done
+        } else if answer & CLEAR_TO_SEND == 0 {
+            Self::NotClearToSend
+        } else if is_same {
+            Self::Refused
+        } else {
+            Self::Overwritten
+        }
+    }
+}
+
+/// Takes the address out of the answer to a [`Request::Reset`]; `None`: there is none.
+pub(crate) fn address_given(answer: [u32; ANSWER_WORDS]) -> Option<Mac> {
+    let [_, low, high] = answer;
+
+    Mac::of(low, high)
+}
