@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is tested of the backend: [`physical`] is the other side of the mailbox.
+
+mod mediation;
+mod message;
+mod physical;
+mod records;
+mod replay;
+mod set;
+mod statistics;
+mod strategy;
