@@ -30,7 +30,7 @@
 //!     pub(crate) fn resize_zeroed(&mut self, length: usize) -> Result<(), OutOfMemory>;
 //! }
 //!
-//! /// There was no memory.
+//! /// There was no memory; [`core::fmt::Display`] says so.
 //! #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 //! pub(crate) struct OutOfMemory;
 //!

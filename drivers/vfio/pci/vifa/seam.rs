@@ -31,6 +31,12 @@ pub(crate) fn crc32c(seed: u32, bytes: &[u8]) -> u32 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OutOfMemory;
 
+impl core::fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("no memory")
+    }
+}
+
 /// A buffer of bytes that grows fallibly.
 pub(crate) struct Bytes(KVVec<u8>);
 

@@ -5,6 +5,7 @@
 use std::{
     cell::Cell,
     collections::TryReserveError,
+    fmt,
     ops::{Deref, DerefMut},
 };
 
@@ -76,6 +77,12 @@ impl DerefMut for Bytes {
 /// There was no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OutOfMemory;
+
+impl fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no memory")
+    }
+}
 
 impl From<TryReserveError> for OutOfMemory {
     fn from(_: TryReserveError) -> Self {

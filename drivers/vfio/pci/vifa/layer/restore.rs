@@ -54,7 +54,10 @@ use super::{
     },
 };
 use crate::seam::Bytes;
-use core::mem;
+use core::{
+    fmt,
+    mem, //
+};
 
 pub(crate) use error::{
     Class,
@@ -64,8 +67,8 @@ pub(crate) use error::{
 
 /// A stopped device that takes another's state.
 pub(crate) trait Destination {
-    /// Why the device did not do what it was asked.
-    type Error: Copy;
+    /// Why the device did not do what it was asked, and how that is told.
+    type Error: Copy + fmt::Display;
 
     /// Returns what the device is.
     fn identity(&self) -> &Identity;

@@ -67,8 +67,8 @@ use core::{
 /// The control plane is asked for when it has stopped; local memory before only if it has
 /// [`FEATURE_LOCAL_DIRTY`].
 pub(crate) trait Source {
-    /// Why the device did not do what it was asked.
-    type Error: Copy;
+    /// Why the device did not do what it was asked, and how that is told.
+    type Error: Copy + fmt::Display;
 
     /// Returns what the device is.
     fn identity(&self) -> &Identity;
@@ -128,7 +128,7 @@ pub(crate) enum SaveError<E> {
     Device(E),
 }
 
-impl<E: fmt::Debug> fmt::Display for SaveError<E> {
+impl<E: fmt::Display> fmt::Display for SaveError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Identity(violation) => write!(f, "identity: {violation}"),
@@ -136,7 +136,7 @@ impl<E: fmt::Debug> fmt::Display for SaveError<E> {
             Self::Piece(violation) => write!(f, "what the device gave: {violation}"),
             Self::Record(invalid) => write!(f, "control plane: {invalid}"),
             Self::OutOfMemory => write!(f, "no memory for the address record file"),
-            Self::Device(error) => write!(f, "the device failed: {error:?}"),
+            Self::Device(error) => write!(f, "the device failed: {error}"),
         }
     }
 }

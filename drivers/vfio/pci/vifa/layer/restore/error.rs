@@ -92,7 +92,7 @@ impl<E: Copy> RestoreError<E> {
     }
 }
 
-impl<E: fmt::Debug> fmt::Display for RestoreError<E> {
+impl<E: fmt::Display> fmt::Display for RestoreError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Malformed(place, violation) => write!(f, "{place}: {violation}"),
@@ -101,7 +101,7 @@ impl<E: fmt::Debug> fmt::Display for RestoreError<E> {
             Self::Incomplete(place) => write!(f, "the stream is incomplete: it ends in {place}"),
             Self::Buffer => write!(f, "the destination's buffer is too short"),
             Self::OutOfMemory => write!(f, "no memory for what the stream holds"),
-            Self::Device(error) => write!(f, "the device failed: {error:?}"),
+            Self::Device(error) => write!(f, "the device failed: {error}"),
         }
     }
 }
