@@ -8,15 +8,23 @@
 
 pub(crate) mod capability;
 
-use crate::layer::{
-    address::Range,
-    identity::Identity,
-    interface::Interfaces,
-    restore::Destination,
-    save::Source, //
+use crate::{
+    layer::{
+        address::Range,
+        identity::Identity,
+        interface::Interfaces,
+        restore::Destination,
+        save::Source, //
+    },
+    vfio::bar::{
+        Registers,
+        Window, //
+    },
 };
 use core::fmt;
 use kernel::{
+    device::Core,
+    pci,
     prelude::*,
     sync::Arc, //
 };
@@ -88,16 +96,107 @@ pub(crate) trait Log: Send + Unpin {
     fn stop(self) -> Result<(), Self::Fault>;
 }
 
+/// The log of a device that has none.
+pub(crate) enum NoLog {}
+
+impl Log for NoLog {
+    type Fault = NotLogged;
+
+    fn ranges(&self) -> &[Range] {
+        match *self {}
+    }
+
+    fn page_size(&self) -> u32 {
+        match *self {}
+    }
+
+    fn report(
+        &mut self,
+        _part: Range,
+        _dirty: impl FnMut(Range),
+    ) -> Result<(), Unreported<NotLogged>> {
+        match *self {}
+    }
+
+    fn stop(self) -> Result<(), NotLogged> {
+        match self {}
+    }
+}
+
+/// The device does not log its writes.
+#[derive(Clone, Copy)]
+pub(crate) struct NotLogged;
+
+impl fmt::Display for NotLogged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the device does not log its writes")
+    }
+}
+
+impl From<NotLogged> for Error {
+    fn from(NotLogged: NotLogged) -> Self {
+        EOPNOTSUPP
+    }
+}
+
 /// One virtual function of some kind of hardware.
 pub(crate) trait Backend: Send + Sync + Sized + 'static {
+    /// What can go wrong with the device; its text is for whoever migrates a virtual machine.
+    type Fault: fmt::Display + Copy + Into<Error> + From<Error> + Send + Unpin;
+
     /// The device as the output party of a transfer.
-    type Source: Source<Error = Error> + Send + Unpin;
+    type Source: Source<Error = Self::Fault> + Send + Unpin;
 
     /// The device as the receiver of a transfer.
-    type Destination: Destination<Error = Error> + Send + Unpin;
+    type Destination: Destination<Error = Self::Fault> + Send + Unpin;
 
     /// The device's log of writes to guest memory.
     type Log: Log;
+
+    /// The parts of the device's BARs that a guest reaches through [`Self::read`] and
+    /// [`Self::write`] only: by ascending BAR and offset, and none overlaps another.
+    const WINDOWS: &'static [Window] = &[];
+
+    /// Begins to drive a device.
+    ///
+    /// # Errors
+    ///
+    /// The device is not what it has to be, or does not answer. The reason is in the log.
+    fn probe(device: &pci::Device<Core<'_>>) -> Result<Arc<Self>>;
+
+    /// The device is about to be given to a user, and has just been reset. `registers` are the
+    /// backend's until [`Self::close`] has returned.
+    fn open(&self, registers: Registers) -> Result {
+        drop(registers);
+        Ok(())
+    }
+
+    /// The user is gone; the device will be reset.
+    fn close(&self) {}
+
+    /// The device, which has a user, has been reset. Must not sleep.
+    fn reset(&self) {}
+
+    /// Reads a register for the guest: the one at `offset`, a multiple of 4, of a window, which is
+    /// given by its place in [`Self::WINDOWS`].
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` while the device is being reset: it is asked again after that.
+    fn read(&self, window: usize, offset: u64) -> Result<u32> {
+        let _ = (window, offset);
+        Err(EINVAL)
+    }
+
+    /// Writes a register for the guest.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::read`].
+    fn write(&self, window: usize, offset: u64, value: u32) -> Result {
+        let _ = (window, offset, value);
+        Err(EINVAL)
+    }
 
     /// What the device is; validated.
     fn identity(&self) -> &Identity;
@@ -106,23 +205,25 @@ pub(crate) trait Backend: Send + Sync + Sized + 'static {
     fn interfaces(&self) -> Interfaces;
 
     /// Returns the run state that the device is in.
-    fn run_state(&self) -> Result<RunState>;
+    fn run_state(&self) -> Result<RunState, Self::Fault>;
 
     /// Brings the device into a run state, and returns when it is there.
     ///
     /// # Errors
     ///
     /// The device did not say that it got there. [`Self::run_state`] tells where it is.
-    fn set_run_state(&self, state: RunState) -> Result;
+    fn set_run_state(&self, state: RunState) -> Result<(), Self::Fault>;
 
     /// Returns how many bytes of local memory are mapped.
-    fn mapped(&self) -> Result<u64>;
+    fn mapped(&self) -> Result<u64, Self::Fault> {
+        Ok(0)
+    }
 
-    /// Begins to save a stopped device.
-    fn source(device: &Arc<Self>) -> Result<Self::Source>;
+    /// Begins to save a device.
+    fn source(device: &Arc<Self>) -> Result<Self::Source, Self::Fault>;
 
     /// Begins to restore a stopped device.
-    fn destination(device: &Arc<Self>) -> Result<Self::Destination>;
+    fn destination(device: &Arc<Self>) -> Result<Self::Destination, Self::Fault>;
 
     /// Has the device log its writes to guest memory: to `ranges`, which ascend, do not touch one
     /// another and are multiples of `page_size`, in pages of `page_size` bytes or, where the device

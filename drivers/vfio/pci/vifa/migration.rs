@@ -48,6 +48,7 @@ use crate::{
     },
     vfio::{
         self,
+        bar::Registers,
         file,
         logging::{
             DirtyBitmap,
@@ -139,20 +140,21 @@ impl<B: Backend> Machine<B> {
     /// A device that refuses, and says that it is where it was, is believed. One that does not
     /// answer is not.
     fn run(&mut self, state: RunState, phase: Phase<B>) -> Result {
-        let before = self.backend.run_state();
-        let Err(error) = self.backend.set_run_state(state) else {
+        let before = self.backend.run_state().ok();
+        let Err(fault) = self.backend.set_run_state(state) else {
             self.enter(phase);
             return Ok(());
         };
-        if error != ETIMEDOUT && before.is_ok() && before == self.backend.run_state() {
+        let error = fault.into();
+        if error != ETIMEDOUT && before.is_some() && before == self.backend.run_state().ok() {
             return Err(self
                 .status
-                .error(error, format_args!("refuses to be {state}")));
+                .error(error, format_args!("refuses to be {state}: {fault}")));
         }
         self.enter(Phase::Error);
         Err(self.status.error(
             error,
-            format_args!("does not get to be {state}, and needs a reset"),
+            format_args!("does not get to be {state}, and needs a reset: {fault}"),
         ))
     }
 
@@ -164,7 +166,7 @@ impl<B: Backend> Machine<B> {
     ) -> Result<(Arc<Sending<B>>, ARef<File>)> {
         let session = Sending::new(
             begin,
-            B::source(&self.backend)?,
+            B::source(&self.backend).map_err(Into::into)?,
             device.reference(),
             self.status.clone(),
         )?;
@@ -218,7 +220,8 @@ impl<B: Backend> Machine<B> {
                 return Ok(Some(file));
             }
             Step::BeginRestore => {
-                let session = Receiving::new(B::destination(&self.backend)?, self.status.clone())?;
+                let destination = B::destination(&self.backend).map_err(Into::into)?;
+                let session = Receiving::new(destination, self.status.clone())?;
                 let file = file::open(session.clone())?;
                 self.enter(Phase::Resuming(session));
                 return Ok(Some(file));
@@ -317,6 +320,7 @@ impl<B: Backend> Migration<B> {
 
     /// The device has been reset: it runs, any transfer has ended, and it logs no writes.
     pub(crate) fn reset_done(&self) {
+        self.backend.reset();
         let mut deferred = self.deferred_reset.lock();
         *deferred = true;
         let Some(machine) = self.machine.try_lock() else {
@@ -326,19 +330,24 @@ impl<B: Backend> Migration<B> {
         self.unlock(machine);
     }
 
-    /// Begins to serve a user.
+    /// Begins to serve a user, who reaches the device's registers, too.
     ///
     /// # Errors
     ///
     /// The device cannot be made to run.
-    pub(crate) fn open(&self) -> Result {
+    pub(crate) fn open(&self, registers: Registers) -> Result {
         self.status.opened();
-        self.with(|machine| {
+        self.backend.open(registers)?;
+        let running = self.with(|machine| {
             if machine.backend.run_state()? != RunState::Running {
                 machine.backend.set_run_state(RunState::Running)?;
             }
             machine.enter(Phase::Running);
             Ok(())
+        });
+        running.map_err(|fault: B::Fault| {
+            self.backend.close();
+            fault.into()
         })
     }
 
@@ -349,6 +358,7 @@ impl<B: Backend> Migration<B> {
             // What went wrong was said.
             let _ = machine.logging.stop();
         });
+        self.backend.close();
     }
 
     /// The present state.
@@ -393,8 +403,11 @@ impl<B: Backend> Migration<B> {
             if let Some(Ok(Some(left))) = left {
                 return Ok(left);
             }
-            let mapped = machine.backend.mapped()?;
-            Ok(Saver::<Error>::estimate(machine.backend.identity(), mapped))
+            let mapped = machine.backend.mapped().map_err(Into::into)?;
+            Ok(Saver::<B::Fault>::estimate(
+                machine.backend.identity(),
+                mapped,
+            ))
         })
     }
 

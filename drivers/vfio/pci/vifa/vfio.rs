@@ -10,11 +10,13 @@
 //! C headers: [`include/linux/vfio.h`](srctree/include/linux/vfio.h),
 //! [`include/linux/vfio_pci_core.h`](srctree/include/linux/vfio_pci_core.h)
 
+pub(crate) mod bar;
 pub(crate) mod debugfs;
 mod device;
 mod driver;
 pub(crate) mod file;
 pub(crate) mod logging;
+mod mediation;
 pub(crate) mod migration;
 pub(crate) mod pci;
 pub(crate) mod region;
@@ -28,6 +30,8 @@ pub(crate) use self::{
     },
     driver::{
         Adapter,
-        Driver, //
+        Driver,
+        Kind,
+        Kinds, //
     }, //
 };

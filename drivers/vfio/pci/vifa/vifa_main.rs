@@ -25,7 +25,7 @@ use crate::{
         debugfs,
         sriov, //
     },
-    virtual_function::VirtualFunction, //
+    virtual_function::VirtualFunctions, //
 };
 use kernel::{
     driver,
@@ -37,7 +37,7 @@ use kernel::{
 #[pin_data]
 struct VifaModule {
     #[pin]
-    _virtual: driver::Registration<vfio::Adapter<VirtualFunction<capability::Function>>>,
+    _virtual: driver::Registration<vfio::Adapter<VirtualFunctions>>,
     #[pin]
     _physical: driver::Registration<sriov::Adapter<capability::Driver>>,
     _debugfs: debugfs::Root,

@@ -7,10 +7,6 @@ use crate::{
         capability,
         Backend, //
     },
-    bindings::{
-        VIFA_REFERENCE_VENDOR,
-        VIFA_REFERENCE_VF_DEVICE, //
-    },
     layer::identity::{
         FEATURE_DIRTY_LOG,
         FEATURE_P2P, //
@@ -21,6 +17,7 @@ use crate::{
     },
     vfio::{
         self,
+        bar::Window,
         logging::{
             self,
             DirtyBitmap,
@@ -29,10 +26,6 @@ use crate::{
         migration::{
             StateNumber,
             Support, //
-        },
-        sriov::{
-            NotVirtual,
-            Virtual, //
         },
         Device,
         Opening, //
@@ -57,22 +50,9 @@ pub(crate) struct VirtualFunction<B: Backend> {
     _debugfs: debugfs::Files,
 }
 
-impl VirtualFunction<capability::Function> {
+impl<B: Backend> VirtualFunction<B> {
     fn new(device: &pci::Device<Core<'_>>) -> Result<Self> {
-        let place = Virtual::new(device).map_err(|reason| {
-            match reason {
-                NotVirtual::NotAVirtualFunction => {
-                    dev_err!(device, "this is not an SR-IOV virtual function\n")
-                }
-                NotVirtual::ForeignPhysicalFunction => dev_err!(
-                    device,
-                    "its physical function is not bound to vifa-vfio-pci-pf\n"
-                ),
-            }
-            ENODEV
-        })?;
-        let function = capability::Function::new(device, &place)?;
-        let migration = Migration::new(function, device.into())?;
+        let migration = Migration::new(B::probe(device)?, device.into())?;
         if migration.backend().identity().features & FEATURE_DIRTY_LOG == 0 {
             dev_info!(
                 device,
@@ -88,10 +68,10 @@ impl VirtualFunction<capability::Function> {
     }
 }
 
-impl vfio::Driver for VirtualFunction<capability::Function> {
+impl<B: Backend> vfio::Driver for VirtualFunction<B> {
     type Module = VifaModule;
     const NAME: &'static CStr = c"vifa-vfio-pci";
-    const ID_TABLE: pci::IdTable<()> = &VIRTUAL_IDS;
+    const WINDOWS: &'static [Window] = B::WINDOWS;
 
     fn probe(device: &pci::Device<Core<'_>>) -> impl PinInit<Self, Error> {
         Self::new(device)
@@ -111,9 +91,9 @@ impl vfio::Driver for VirtualFunction<capability::Function> {
     }
 
     fn open(device: &Opening<'_, Self>) -> Result {
-        let data = device.data();
-        data.migration.open()?;
-        device.add_region(data.migration.region())
+        let migration = &device.data().migration;
+        device.add_region(migration.region())?;
+        migration.open(device.registers()?)
     }
 
     fn close(device: &Device<Self>) {
@@ -122,6 +102,16 @@ impl vfio::Driver for VirtualFunction<capability::Function> {
 
     fn reset_done(&self) {
         self.migration.reset_done();
+    }
+
+    fn read_window(device: &Device<Self>, window: usize, offset: u64) -> Result<u32> {
+        let migration = &device.data().migration;
+        migration.backend().read(window, offset)
+    }
+
+    fn write_window(device: &Device<Self>, window: usize, offset: u64, value: u32) -> Result {
+        let migration = &device.data().migration;
+        migration.backend().write(window, offset, value)
     }
 
     fn set_state(device: &Device<Self>, new: StateNumber) -> Result<Option<ARef<File>>> {
@@ -154,12 +144,18 @@ impl vfio::Driver for VirtualFunction<capability::Function> {
     }
 }
 
+/// The kinds of virtual functions, by backend.
+pub(crate) struct VirtualFunctions;
+
+impl vfio::Kinds for VirtualFunctions {
+    const ID_TABLE: pci::IdTable<vfio::Kind> = &VIRTUAL_IDS;
+}
+
 kernel::pci_device_table!(
     VIRTUAL_IDS,
-    (),
+    vfio::Kind,
     [(
-        // The QEMU reference device (include/linux/vifa_reference.h).
-        vfio::pci::override_only_id(VIFA_REFERENCE_VENDOR, VIFA_REFERENCE_VF_DEVICE),
-        ()
+        capability::REFERENCE,
+        <VirtualFunction<capability::Function> as vfio::Driver>::KIND
     )]
 );

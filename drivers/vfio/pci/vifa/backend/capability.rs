@@ -12,6 +12,7 @@
 
 mod buffer;
 mod completion;
+mod fault;
 mod function;
 mod local;
 mod log;
@@ -21,6 +22,9 @@ mod register_file;
 mod transfer;
 
 pub(crate) use self::{
-    function::Function,
+    function::{
+        Function,
+        REFERENCE, //
+    },
     physical::Driver, //
 };

@@ -87,7 +87,7 @@ enum Reading {
 
 /// The sending side of a transfer.
 struct Output<B: Backend> {
-    saver: Saver<Error>,
+    saver: Saver<B::Fault>,
     source: B::Source,
     reading: Reading,
 }
@@ -146,9 +146,9 @@ impl<B: Backend> Sending<B> {
         self.readiness_changed.notify_all();
     }
 
-    fn fail(&self, error: SaveError<Error>) -> Error {
+    fn fail(&self, error: SaveError<B::Fault>) -> Error {
         let errno = match error {
-            SaveError::Device(error) => error,
+            SaveError::Device(fault) => fault.into(),
             SaveError::OutOfMemory => ENOMEM,
             SaveError::Identity(_)
             | SaveError::Bitmap(_)
@@ -164,7 +164,7 @@ impl<B: Backend> Sending<B> {
     fn advance<T>(
         &self,
         transfer: &mut Transfer<Output<B>>,
-        work: impl FnOnce(&mut Output<B>) -> Result<T, SaveError<Error>>,
+        work: impl FnOnce(&mut Output<B>) -> Result<T, SaveError<B::Fault>>,
     ) -> Result<T> {
         let output = transfer.active()?;
         let result = work(output);
@@ -200,7 +200,7 @@ impl<B: Backend> Sending<B> {
 
 impl<B: Backend> Output<B> {
     /// Asks the device what is left to read while it runs.
-    fn outstanding(&mut self, version: InfoVersion) -> Result<Outstanding, SaveError<Error>> {
+    fn outstanding(&mut self, version: InfoVersion) -> Result<Outstanding, SaveError<B::Fault>> {
         let outstanding = self.saver.outstanding(&mut self.source, version)?;
         if outstanding.initial != 0 || outstanding.changed != 0 {
             self.reading = Reading::Open;
@@ -208,7 +208,7 @@ impl<B: Backend> Output<B> {
         Ok(outstanding)
     }
 
-    fn put(&mut self, user: &mut UserWriter<'_>) -> Result<Reading, SaveError<Error>> {
+    fn put(&mut self, user: &mut UserWriter<'_>) -> Result<Reading, SaveError<B::Fault>> {
         loop {
             let piece = match self.saver.remaining(&mut self.source)? {
                 Piece::Bytes(piece) => piece,
@@ -307,7 +307,7 @@ impl<B: Backend> PreCopy for Sending<B> {
 pub(super) struct Receiving<B: Backend> {
     status: Arc<Status>,
     #[pin]
-    transfer: Mutex<Transfer<(Restorer<Error>, B::Destination)>>,
+    transfer: Mutex<Transfer<(Restorer<B::Fault>, B::Destination)>>,
 }
 
 impl<B: Backend> Receiving<B> {
@@ -351,11 +351,11 @@ impl<B: Backend> Receiving<B> {
         }
     }
 
-    fn refuse(&self, error: RestoreError<Error>) -> Error {
+    fn refuse(&self, error: RestoreError<B::Fault>) -> Error {
         let errno = match error.class() {
             Class::Invalid | Class::Incompatible => EINVAL,
             Class::OutOfMemory => ENOMEM,
-            Class::Device(error) => error,
+            Class::Device(fault) => fault.into(),
         };
         self.status.ended(Outcome::Failed);
         self.status
@@ -376,10 +376,10 @@ impl<B: Backend> Receiving<B> {
     }
 
     fn fill(
-        restorer: &mut Restorer<Error>,
+        restorer: &mut Restorer<B::Fault>,
         destination: &mut B::Destination,
         user: &mut UserReader<'_>,
-    ) -> Result<(), RestoreError<Error>> {
+    ) -> Result<(), RestoreError<B::Fault>> {
         while !user.is_empty() {
             let space = restorer.space(destination)?;
             let all = space.len();

@@ -8,7 +8,11 @@
 //! driver's data lives from just before the registration until just after it.
 
 use super::{
-    driver::Driver,
+    bar::Registers,
+    driver::{
+        Driver,
+        Kind, //
+    },
     file::PreCopyVersion,
     logging,
     migration,
@@ -42,13 +46,42 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// `core` is an initialised `struct vfio_pci_core_device` at the start of an allocation made by
-/// `_vfio_alloc_device()`, and registered for as long as a reference to the `Device` exists.
-/// `data` is initialised and pinned for as long.
+/// `head.core` is an initialised `struct vfio_pci_core_device` at the start of an allocation made
+/// by `_vfio_alloc_device()`, and registered for as long as a reference to the `Device` exists.
+/// `data` is initialised and pinned for as long, and `registers` is initialised. `head.kind` is
+/// [`Kind`] of `T`.
 #[repr(C)]
 pub(crate) struct Device<T: Driver> {
-    core: Opaque<bindings::vfio_pci_core_device>,
+    head: Head,
+    /// Set while the device is open, by the callbacks that open and close it.
+    registers: Opaque<Option<Registers>>,
     data: Opaque<T>,
+}
+
+/// What all devices begin with, whatever drives them.
+#[repr(C)]
+pub(super) struct Head {
+    core: Opaque<bindings::vfio_pci_core_device>,
+    kind: &'static Kind,
+}
+
+impl Head {
+    /// Returns what drives a device.
+    ///
+    /// # Safety
+    ///
+    /// The PCI device is bound to a driver registered with [`Adapter`](super::Adapter), and its
+    /// driver data does not change meanwhile.
+    pub(super) unsafe fn kind(pdev: *mut kernel::bindings::pci_dev) -> Option<&'static Kind> {
+        // SAFETY: `pdev` is valid; its driver data is null or was set by `Device::register`, to
+        // what begins with a `Head`.
+        unsafe {
+            kernel::bindings::dev_get_drvdata(&raw mut (*pdev).dev)
+                .cast::<Self>()
+                .as_ref()
+                .map(|head| head.kind)
+        }
+    }
 }
 
 /// A reference to a device that does not keep it registered.
@@ -88,8 +121,11 @@ impl Reference {
 pub(crate) struct Opening<'a, T: Driver>(&'a Device<T>);
 
 impl<T: Driver> Opening<'_, T> {
-    pub(super) fn core(&self) -> *mut bindings::vfio_pci_core_device {
-        self.0.core.get()
+    /// Returns the device's registers, which are the driver's until the device is closed.
+    pub(crate) fn registers(&self) -> Result<Registers> {
+        // SAFETY: The field is written by `open_callback` and by `close_callback` only, which do
+        // not run beside one another, nor while there is an `Opening`.
+        unsafe { (*self.0.registers.get()).clone() }.ok_or(EIO)
     }
 }
 
@@ -108,12 +144,12 @@ impl<T: Driver> Device<T> {
         release: Some(bindings::vfio_pci_core_release_dev),
         open_device: Some(Self::open_callback),
         close_device: Some(Self::close_callback),
-        ioctl: Some(bindings::vfio_pci_core_ioctl),
+        ioctl: Some(Self::ioctl_callback),
         get_region_info_caps: Some(Self::get_region_info_callback),
         device_feature: Some(bindings::vfio_pci_core_ioctl_feature),
-        read: Some(bindings::vfio_pci_core_read),
-        write: Some(bindings::vfio_pci_core_write),
-        mmap: Some(bindings::vfio_pci_core_mmap),
+        read: Some(Self::read_callback),
+        write: Some(Self::write_callback),
+        mmap: Some(Self::mmap_callback),
         request: Some(bindings::vfio_pci_core_request),
         match_: Some(bindings::vfio_pci_core_match),
         match_token_uuid: Some(bindings::vfio_pci_core_match_token_uuid),
@@ -152,9 +188,13 @@ impl<T: Driver> Device<T> {
         }
     }
 
+    pub(super) fn core(&self) -> *mut bindings::vfio_pci_core_device {
+        self.head.core.get()
+    }
+
     pub(super) fn vfio_device(&self) -> *mut bindings::vfio_device {
         // SAFETY: `core` is a valid `struct vfio_pci_core_device` by the type invariant.
-        unsafe { &raw mut (*self.core.get()).vdev }
+        unsafe { &raw mut (*self.core()).vdev }
     }
 
     /// # Safety
@@ -169,15 +209,11 @@ impl<T: Driver> Device<T> {
 
     /// # Safety
     ///
-    /// The PCI device is bound to a driver registered with `Adapter<T>`, and stays so while the
-    /// reference is used.
-    pub(super) unsafe fn from_pci<'a>(pdev: *mut kernel::bindings::pci_dev) -> Option<&'a Self> {
-        // SAFETY: `pdev` is valid; its driver data is null or was set by `register`.
-        unsafe {
-            kernel::bindings::dev_get_drvdata(&raw mut (*pdev).dev)
-                .cast::<Self>()
-                .as_ref()
-        }
+    /// [`Self::register`] has succeeded for the PCI device, and [`Self::unregister`] is not called
+    /// while the reference is used.
+    pub(super) unsafe fn from_pci<'a>(pdev: *mut kernel::bindings::pci_dev) -> &'a Self {
+        // SAFETY: `pdev` is valid, and its driver data was set by `register`.
+        unsafe { &*kernel::bindings::dev_get_drvdata(&raw mut (*pdev).dev).cast() }
     }
 
     /// Makes a device with `data` and registers it for user space.
@@ -197,6 +233,11 @@ impl<T: Driver> Device<T> {
         })?;
         let device = vfio_device.cast::<Self>();
 
+        // SAFETY: The allocation has the size of a `Device`, and nobody else knows of it.
+        unsafe {
+            (&raw mut (*device).head.kind).write(&T::KIND);
+            Opaque::cast_into(&raw const (*device).registers).write(None);
+        }
         // SAFETY: The allocation has the size of a `Device`, the data is not yet initialised, and
         // does not move in it.
         let result = unsafe { pin_init::raw_try_init(Opaque::cast_into(&(*device).data), data) };
@@ -274,23 +315,28 @@ impl<T: Driver> Device<T> {
         // SAFETY: The VFIO core calls back with an open device, for which enabling it has set the
         // BAR, and with a region to tell of. Without MSI-X, the BAR is none of the six.
         let table = unsafe { (*info).index == (*core).msix_bar.into() };
-        if !table {
-            // SAFETY: The arguments are the VFIO core's own.
-            return unsafe {
-                bindings::vfio_pci_ioctl_get_region_info(vfio_device, info, capabilities)
-            };
-        }
         let mut dropped = bindings::vfio_info_cap {
             buf: core::ptr::null_mut(),
             size: 0,
         };
-        // SAFETY: The arguments are the VFIO core's own, and an empty list; what is put there was
+        let list = if table {
+            &raw mut dropped
+        } else {
+            capabilities
+        };
+        // SAFETY: The arguments are the VFIO core's own, or an empty list; what is put there was
         // allocated by `krealloc()`, and nobody else has it.
-        unsafe {
-            let result = bindings::vfio_pci_ioctl_get_region_info(vfio_device, info, &mut dropped);
+        let result = unsafe {
+            let result = bindings::vfio_pci_ioctl_get_region_info(vfio_device, info, list);
             kernel::bindings::kfree(dropped.buf.cast());
-            result
-        }
+            to_result(result)
+        };
+        from_result(|| {
+            result?;
+            // SAFETY: The arguments are the VFIO core's own.
+            unsafe { Self::tell_of_windows(&mut *info, capabilities)? };
+            Ok(0)
+        })
     }
 
     extern "C" fn open_callback(vfio_device: *mut bindings::vfio_device) -> ffi::c_int {
@@ -298,22 +344,45 @@ impl<T: Driver> Device<T> {
         let device = unsafe { Self::from_vfio(vfio_device) };
         from_result(|| {
             // SAFETY: The device is registered and not open.
-            to_result(unsafe { bindings::vfio_pci_core_enable(device.core.get()) })?;
-            if let Err(error) = T::open(&Opening(device)) {
+            to_result(unsafe { bindings::vfio_pci_core_enable(device.core()) })?;
+            let opened = device
+                .lend_registers()
+                .and_then(|()| T::open(&Opening(device)));
+            if let Err(error) = opened {
+                device.revoke_registers();
                 // SAFETY: The device has just been enabled.
-                unsafe { bindings::vfio_pci_core_disable(device.core.get()) };
+                unsafe { bindings::vfio_pci_core_disable(device.core()) };
                 return Err(error);
             }
             // SAFETY: The device has just been enabled.
-            unsafe { bindings::vfio_pci_core_finish_enable(device.core.get()) };
+            unsafe { bindings::vfio_pci_core_finish_enable(device.core()) };
             Ok(0)
         })
+    }
+
+    /// Makes the registers of a device that has just been enabled the driver's.
+    fn lend_registers(&self) -> Result {
+        let core = NonNull::new(self.core()).ok_or(EINVAL)?;
+        // SAFETY: The device has been enabled. It is disabled after `revoke_registers`.
+        let registers = unsafe { Registers::new(core) }?;
+        // SAFETY: The VFIO core opens and closes a device in turn; both callbacks are done with the
+        // field when they return.
+        unsafe { *self.registers.get() = Some(registers) };
+        Ok(())
+    }
+
+    fn revoke_registers(&self) {
+        // SAFETY: As in `lend_registers`.
+        if let Some(registers) = unsafe { (*self.registers.get()).take() } {
+            registers.revoke();
+        }
     }
 
     extern "C" fn close_callback(vfio_device: *mut bindings::vfio_device) {
         // SAFETY: The VFIO core calls back with a registered device.
         let device = unsafe { Self::from_vfio(vfio_device) };
         T::close(device);
+        device.revoke_registers();
         // SAFETY: The device is open.
         unsafe { bindings::vfio_pci_core_close_device(vfio_device) };
     }

@@ -6,15 +6,19 @@
 //! administrator names the driver (override-only), it leaves the DMA ownership of its devices to
 //! VFIO (`driver_managed_dma`), it hears of resets, and its device data is the
 //! `struct vfio_pci_core_device` itself. [`pci::Adapter`] offers none of these.
+//!
+//! One `struct pci_driver` serves several kinds of devices, each with a [`Driver`] of its own: user
+//! space finds the PCI driver by the name of the module that has the alias, and that is one name.
 
 use super::{
+    bar::Window,
     device::{
         Device,
+        Head,
         Opening, //
     },
     logging,
-    migration,
-    pci::as_raw, //
+    migration, //
 };
 use core::{
     marker::PhantomData,
@@ -26,6 +30,7 @@ use kernel::{
         Core,
         CoreInternal, //
     },
+    device_id::RawDeviceIdIndex,
     driver,
     error::{
         from_result,
@@ -51,8 +56,12 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     /// Name of the driver among VFIO drivers.
     const NAME: &'static CStr;
 
-    /// The devices that it drives, override-only.
-    const ID_TABLE: pci::IdTable<()>;
+    /// The parts of the device's BARs for which the driver answers: by ascending BAR and offset, and
+    /// none overlaps another.
+    const WINDOWS: &'static [Window];
+
+    /// What an id of such a device stands for.
+    const KIND: Kind = Kind::of::<Self>();
 
     /// Begins to drive a device. An error leaves it to other drivers.
     fn probe(device: &pci::Device<Core<'_>>) -> impl PinInit<Self, Error>;
@@ -75,6 +84,21 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     /// may be faulted in elsewhere: an implementation must not wait for a lock that is held
     /// across an access to user memory.
     fn reset_done(&self);
+
+    /// Reads the register at `offset` of a window, which is given by its place in
+    /// [`Self::WINDOWS`].
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` while the device is being reset: it is asked again after that.
+    fn read_window(device: &Device<Self>, window: usize, offset: u64) -> Result<u32>;
+
+    /// Writes the register at `offset` of a window.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::read_window`].
+    fn write_window(device: &Device<Self>, window: usize, offset: u64, value: u32) -> Result;
 
     /// `VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE` (set).
     fn set_state(device: &Device<Self>, new: migration::StateNumber) -> Result<Option<ARef<File>>>;
@@ -103,16 +127,55 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     ) -> Result;
 }
 
+/// A kind of devices: how a [`Driver`] begins with one of them and what it does with it later, for
+/// those who know nothing else of the driver.
+pub(crate) struct Kind {
+    register: fn(&pci::Device<CoreInternal<'_>>) -> Result,
+    /// # Safety
+    ///
+    /// As for [`Device::unregister`].
+    unregister: unsafe fn(&pci::Device<CoreInternal<'_>>),
+    /// # Safety
+    ///
+    /// `register` has succeeded for the device, and `unregister` does not run meanwhile.
+    reset_done: unsafe fn(*mut bindings::pci_dev),
+}
+
+impl Kind {
+    /// The kind of devices that `T` drives.
+    const fn of<T: Driver>() -> Self {
+        Self {
+            register: |device| Device::<T>::register(device, T::probe(device)),
+            unregister: Device::<T>::unregister,
+            reset_done: reset_done::<T>,
+        }
+    }
+}
+
+/// # Safety
+///
+/// As for [`Kind::reset_done`].
+unsafe fn reset_done<T: Driver>(pdev: *mut bindings::pci_dev) {
+    // SAFETY: By the safety requirements.
+    unsafe { Device::<T>::from_pci(pdev) }.data().reset_done();
+}
+
+/// The kinds of devices that one PCI driver serves.
+pub(crate) trait Kinds {
+    /// Their ids, override-only.
+    const ID_TABLE: pci::IdTable<Kind>;
+}
+
 /// An adapter for the registration of VFIO PCI variant drivers with
 /// [`kernel::driver::Registration`].
-pub(crate) struct Adapter<T: Driver>(PhantomData<T>);
+pub(crate) struct Adapter<K: Kinds>(PhantomData<K>);
 
 // SAFETY:
 // - `bindings::pci_driver` is a C type declared as `repr(C)`.
 // - The device private data is a `struct vfio_pci_core_device`, which `remove_callback` takes back
 //   and clears, so that the driver core never finds Rust data there.
 // - `struct pci_driver` embeds a `struct device_driver` at `DEVICE_DRIVER_OFFSET`.
-unsafe impl<T: Driver> driver::DriverLayout for Adapter<T> {
+unsafe impl<K: Kinds> driver::DriverLayout for Adapter<K> {
     type DriverType = bindings::pci_driver;
     type DriverData<'bound> = ();
     const DEVICE_DRIVER_OFFSET: usize = offset_of!(Self::DriverType, driver);
@@ -120,7 +183,7 @@ unsafe impl<T: Driver> driver::DriverLayout for Adapter<T> {
 
 // SAFETY: A call to `unregister` is valid after a successful call to `register`, which is what the
 // PCI core demands.
-unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
+unsafe impl<K: Kinds> driver::RegistrationOps for Adapter<K> {
     unsafe fn register(
         driver: &Opaque<Self::DriverType>,
         name: &'static CStr,
@@ -131,7 +194,7 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
             (*driver.get()).name = name.as_char_ptr();
             (*driver.get()).probe = Some(Self::probe_callback);
             (*driver.get()).remove = Some(Self::remove_callback);
-            (*driver.get()).id_table = T::ID_TABLE.as_ptr();
+            (*driver.get()).id_table = K::ID_TABLE.as_ptr();
             (*driver.get()).err_handler = Self::error_handlers();
             (*driver.get()).driver_managed_dma = true;
         }
@@ -147,7 +210,7 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
     }
 }
 
-impl<T: Driver> Adapter<T> {
+impl<K: Kinds> Adapter<K> {
     const ERROR_HANDLERS: bindings::pci_error_handlers = bindings::pci_error_handlers {
         error_detected: Some(crate::bindings::vfio_pci_core_aer_err_detected),
         reset_done: Some(Self::reset_done_callback),
@@ -160,31 +223,44 @@ impl<T: Driver> Adapter<T> {
 
     extern "C" fn probe_callback(
         pdev: *mut bindings::pci_dev,
-        _id: *const bindings::pci_device_id,
+        id: *const bindings::pci_device_id,
     ) -> ffi::c_int {
         // SAFETY: The PCI core calls back with a valid device, which stays bound to this driver
         // for the duration of the call and is locked.
-        let pdev = unsafe { &*pdev.cast::<pci::Device<CoreInternal<'_>>>() };
+        let device = unsafe { &*pdev.cast::<pci::Device<CoreInternal<'_>>>() };
+        // SAFETY: `pci::DeviceId` is a transparent wrapper. The id is one of `K::ID_TABLE`, or one
+        // that user space added, whose data the PCI core has found in that table, or the id of any
+        // device, which has none.
+        let kind = unsafe { (*id.cast::<pci::DeviceId>()).info_unchecked_opt::<Kind>() };
         from_result(|| {
-            Device::<T>::register(pdev, T::probe(pdev))?;
+            let Some(kind) = kind else {
+                dev_err!(device, "no such device is known\n");
+                return Err(ENODEV);
+            };
+            (kind.register)(device)?;
             Ok(0)
         })
     }
 
     extern "C" fn remove_callback(pdev: *mut bindings::pci_dev) {
         // SAFETY: As in `probe_callback`.
-        let pdev = unsafe { &*pdev.cast::<pci::Device<CoreInternal<'_>>>() };
-        // SAFETY: The PCI core calls back only after a successful `probe_callback`, and once.
-        unsafe { Device::<T>::unregister(pdev) }
+        let device = unsafe { &*pdev.cast::<pci::Device<CoreInternal<'_>>>() };
+        // SAFETY: The PCI core calls back only after a successful `probe_callback`, and once: it
+        // has registered a device of that kind.
+        unsafe {
+            if let Some(kind) = Head::kind(pdev) {
+                (kind.unregister)(device);
+            }
+        }
     }
 
     extern "C" fn reset_done_callback(pdev: *mut bindings::pci_dev) {
-        // SAFETY: As in `probe_callback`.
-        let pdev = unsafe { &*pdev.cast::<pci::Device<CoreInternal<'_>>>() };
         // SAFETY: The device is locked and bound to this driver: between `probe_callback` and
         // `remove_callback`.
-        if let Some(device) = unsafe { Device::<T>::from_pci(as_raw(pdev)) } {
-            device.data().reset_done();
+        unsafe {
+            if let Some(kind) = Head::kind(pdev) {
+                (kind.reset_done)(pdev);
+            }
         }
     }
 }

@@ -5,12 +5,13 @@
 use super::{
     buffer::Buffer,
     completion::TimedCompletion,
+    fault::Fault,
     local::{
         Bitmap,
         Granules, //
     },
     log::{
-        Fault,
+        self,
         WriteLog, //
     },
     mailbox::{
@@ -45,8 +46,14 @@ use crate::{
     },
     seam::Shown,
     vfio::{
-        pci::Address,
-        sriov::Virtual, //
+        pci::{
+            override_only_id,
+            Address, //
+        },
+        sriov::{
+            NotVirtual,
+            Virtual, //
+        }, //
     }, //
 };
 use kernel::{
@@ -59,6 +66,10 @@ use kernel::{
     },
     transmute::FromBytes, //
 };
+
+/// The id of the QEMU reference device (include/linux/vifa_reference.h).
+pub(crate) const REFERENCE: pci::DeviceId =
+    override_only_id(VIFA_REFERENCE_VENDOR, VIFA_REFERENCE_VF_DEVICE);
 
 /// A virtual function.
 pub(crate) struct Function {
@@ -77,7 +88,7 @@ impl Function {
     ///
     /// `ENODEV` where the device is not what it has to be, else as for a command. The reason is in
     /// the log.
-    pub(crate) fn new(
+    fn new(
         device: &pci::Device<Core<'_>>,
         place: &Virtual<'_, physical::Driver>,
     ) -> Result<Arc<Self>> {
@@ -247,9 +258,26 @@ fn check_identity(device: &pci::Device<Core<'_>>, identity: &Identity) -> Result
 }
 
 impl Backend for Function {
+    type Fault = Fault;
     type Source = Sender;
     type Destination = Receiver;
     type Log = WriteLog;
+
+    fn probe(device: &pci::Device<Core<'_>>) -> Result<Arc<Self>> {
+        let place = Virtual::new(device).map_err(|reason| {
+            match reason {
+                NotVirtual::NotAVirtualFunction => {
+                    dev_err!(device, "this is not an SR-IOV virtual function\n")
+                }
+                NotVirtual::ForeignPhysicalFunction => dev_err!(
+                    device,
+                    "its physical function is not bound to vifa-vfio-pci-pf\n"
+                ),
+            }
+            ENODEV
+        })?;
+        Self::new(device, &place)
+    }
 
     fn identity(&self) -> &Identity {
         &self.identity
@@ -259,7 +287,7 @@ impl Backend for Function {
         self.interfaces
     }
 
-    fn run_state(&self) -> Result<RunState> {
+    fn run_state(&self) -> Result<RunState, Fault> {
         match self.control.read(VIFA_CONTROL_RUN_STATE)? {
             VIFA_RUN_STATE_RUNNING => Ok(RunState::Running),
             VIFA_RUN_STATE_P2P => Ok(RunState::P2pQuiesced),
@@ -270,12 +298,12 @@ impl Backend for Function {
                     "control frame: run state {:#x} is unknown\n",
                     unknown
                 );
-                Err(EIO)
+                Err(EIO.into())
             }
         }
     }
 
-    fn set_run_state(&self, state: RunState) -> Result {
+    fn set_run_state(&self, state: RunState) -> Result<(), Fault> {
         let number = match state {
             RunState::Running => VIFA_RUN_STATE_RUNNING,
             RunState::P2pQuiesced => VIFA_RUN_STATE_P2P,
@@ -287,12 +315,12 @@ impl Backend for Function {
                 self.device,
                 "SET_RUN_STATE succeeded, but the run state is another\n"
             );
-            return Err(EIO);
+            return Err(EIO.into());
         }
         Ok(())
     }
 
-    fn mapped(&self) -> Result<u64> {
+    fn mapped(&self) -> Result<u64, Fault> {
         let granule = u64::from(self.identity.granule);
         let end = self.identity.local_memory;
         if end == 0 {
@@ -308,19 +336,19 @@ impl Backend for Function {
         Ok(granules * granule)
     }
 
-    fn source(device: &Arc<Self>) -> Result<Sender> {
-        Sender::new(device.clone())
+    fn source(device: &Arc<Self>) -> Result<Sender, Fault> {
+        Ok(Sender::new(device.clone())?)
     }
 
-    fn destination(device: &Arc<Self>) -> Result<Receiver> {
-        Receiver::new(device.clone())
+    fn destination(device: &Arc<Self>) -> Result<Receiver, Fault> {
+        Ok(Receiver::new(device.clone())?)
     }
 
     fn start_log(
         device: &Arc<Self>,
         ranges: KVec<Range>,
         page_size: u64,
-    ) -> Result<WriteLog, Fault> {
+    ) -> Result<WriteLog, log::Fault> {
         WriteLog::start(device.clone(), ranges, page_size)
     }
 }

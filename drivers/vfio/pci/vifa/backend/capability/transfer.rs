@@ -8,6 +8,7 @@
 
 use super::{
     buffer::Buffer,
+    fault::Fault,
     function::Function,
     local::{
         Bitmap,
@@ -99,7 +100,7 @@ impl Sender {
 }
 
 impl Source for Sender {
-    type Error = Error;
+    type Error = Fault;
 
     fn identity(&self) -> &Identity {
         self.function.identity()
@@ -109,7 +110,7 @@ impl Source for Sender {
         self.function.interfaces()
     }
 
-    fn read_control(&mut self) -> Result {
+    fn read_control(&mut self) -> Result<(), Fault> {
         let capacity = self.identity().control_plane_max as usize;
         let mut buffer = self.take_buffer()?;
         let Results(length, _) =
@@ -122,7 +123,7 @@ impl Source for Sender {
                 length,
                 capacity
             );
-            return Err(EIO);
+            return Err(EIO.into());
         }
         let length = length as usize;
         let mut copy = Bytes::with_capacity(length).map_err(|_| ENOMEM)?;
@@ -133,25 +134,25 @@ impl Source for Sender {
         Ok(())
     }
 
-    fn configurations(&mut self) -> Result<u32> {
-        self.function.configurations()
+    fn configurations(&mut self) -> Result<u32, Fault> {
+        Ok(self.function.configurations()?)
     }
 
-    fn mapped(&mut self, offset: u64, length: u64) -> Result<&[u8]> {
+    fn mapped(&mut self, offset: u64, length: u64) -> Result<&[u8], Fault> {
         let (mapped, _) = self
             .bitmap
             .ask(&self.function, Granules::Mapped, offset, length)?;
         Ok(mapped)
     }
 
-    fn changed(&mut self, offset: u64, length: u64) -> Result<&[u8]> {
+    fn changed(&mut self, offset: u64, length: u64) -> Result<&[u8], Fault> {
         let (changed, _) = self
             .bitmap
             .ask(&self.function, Granules::Changed, offset, length)?;
         Ok(changed)
     }
 
-    fn read_local(&mut self, offset: u64, length: usize) -> Result {
+    fn read_local(&mut self, offset: u64, length: usize) -> Result<(), Fault> {
         let run = Range {
             start: offset,
             length: length as u64,
@@ -219,7 +220,7 @@ impl Receiver {
 }
 
 impl Destination for Receiver {
-    type Error = Error;
+    type Error = Fault;
 
     fn identity(&self) -> &Identity {
         self.function.identity()
@@ -233,7 +234,7 @@ impl Destination for Receiver {
         self.buffer.bytes_mut()
     }
 
-    fn clear_local(&mut self) -> Result {
+    fn clear_local(&mut self) -> Result<(), Fault> {
         self.settle()?;
         if self.identity().local_memory != 0 {
             self.function.data(Command::LOCAL_CLEAR, [0; 2], None)?;
@@ -241,7 +242,7 @@ impl Destination for Receiver {
         Ok(())
     }
 
-    fn write_local(&mut self, offset: u64, length: usize) -> Result {
+    fn write_local(&mut self, offset: u64, length: usize) -> Result<(), Fault> {
         self.settle()?;
         let next = match self.spare.take() {
             Some(buffer) => buffer,
@@ -256,7 +257,7 @@ impl Destination for Receiver {
         Ok(())
     }
 
-    fn write_control(&mut self, records: &[u8]) -> Result {
+    fn write_control(&mut self, records: &[u8]) -> Result<(), Fault> {
         self.settle()?;
         let room = self.buffer.bytes_mut();
         room.get_mut(..records.len())

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The registers of a device that user space has open.
+//!
+//! A driver that takes part in what a guest does to its device reads and writes registers beside
+//! the VFIO core, and by its rules: not while the device is being reset, nor while its memory is
+//! disabled or it has no power, nor once it is closed.
+//!
+//! A reset holds the VFIO core's `memory_lock` and tells the driver of itself under it. An access
+//! therefore never waits for that lock; whoever can wait calls [`Registers::settle`], and holds
+//! nothing then that a reset needs.
+
+use crate::bindings;
+use core::ptr::NonNull;
+use kernel::{
+    bindings as kernel_bindings,
+    error::to_result,
+    ffi,
+    pci,
+    prelude::*,
+    revocable::Revocable,
+    sync::Arc, //
+};
+
+/// A part of a BAR, in whole pages.
+pub(crate) struct Window {
+    /// Index of the BAR: 0 to 5.
+    pub(crate) bar: u8,
+    /// Offset of its first byte in the BAR.
+    pub(crate) start: u64,
+    /// Bytes that it has.
+    pub(crate) length: u64,
+}
+
+impl Window {
+    /// The offset behind its last byte.
+    pub(super) const fn end(&self) -> u64 {
+        self.start + self.length
+    }
+}
+
+/// An enabled device.
+///
+/// # Invariants
+///
+/// The device is enabled (`vfio_pci_core_enable()`).
+struct Enabled(NonNull<bindings::vfio_pci_core_device>);
+
+// SAFETY: What is done through the pointer may be done from any task.
+unsafe impl Send for Enabled {}
+
+// SAFETY: As above, and from several at once.
+unsafe impl Sync for Enabled {}
+
+/// The registers of a device, from its opening until it is closed.
+#[derive(Clone)]
+pub(crate) struct Registers(Arc<Revocable<Enabled>>);
+
+impl Registers {
+    /// # Safety
+    ///
+    /// `core` is enabled, and stays so until [`Self::revoke`] has returned.
+    pub(super) unsafe fn new(core: NonNull<bindings::vfio_pci_core_device>) -> Result<Self> {
+        // INVARIANT: By the safety requirements; `revoke` takes it back.
+        Arc::pin_init(Revocable::new(Enabled(core)), GFP_KERNEL).map(Self)
+    }
+
+    /// Takes the registers from all who have them; waits for accesses that have begun.
+    pub(super) fn revoke(&self) {
+        self.0.revoke();
+    }
+
+    /// Reads a register of 32 bits, at `offset` in BAR `bar`.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` while the device is being reset, `EIO` where it is closed or its memory is disabled,
+    /// `EINVAL` where the BAR has no such register.
+    pub(crate) fn read32(&self, bar: u8, offset: u64) -> Result<u32> {
+        let mut value = 0;
+        self.access(bar, offset, |core, register| {
+            // SAFETY: By what `access` says of its arguments.
+            unsafe { bindings::vfio_pci_core_ioread32(core, false, &mut value, register) }
+        })?;
+        Ok(value)
+    }
+
+    /// Writes a register of 32 bits, at `offset` in BAR `bar`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::read32`].
+    pub(crate) fn write32(&self, bar: u8, offset: u64, value: u32) -> Result {
+        self.access(bar, offset, |core, register| {
+            // SAFETY: By what `access` says of its arguments.
+            unsafe { bindings::vfio_pci_core_iowrite32(core, false, value, register) }
+        })
+    }
+
+    /// Has `act` access a register: it gets the device, whose `memory_lock` is held, and the
+    /// register's address.
+    fn access(
+        &self,
+        bar: u8,
+        offset: u64,
+        act: impl FnOnce(*mut bindings::vfio_pci_core_device, *mut ffi::c_void) -> ffi::c_int,
+    ) -> Result {
+        let enabled = self.0.try_access().ok_or(EIO)?;
+        let core = enabled.0.as_ptr();
+
+        // SAFETY: `core` is enabled by the type invariant, so that its BARs are mapped; the PCI
+        // device is valid as long as it is.
+        let (device, maps) = unsafe { (&*(*core).pdev.cast::<pci::Device>(), (*core).barmap) };
+        let map = maps.get(usize::from(bar)).ok_or(EINVAL)?;
+        let end = offset.checked_add(size_of::<u32>() as u64).ok_or(EINVAL)?;
+        if map.is_null()
+            || offset % size_of::<u32>() as u64 != 0
+            || end > device.resource_len(bar.into())?
+        {
+            return Err(EINVAL);
+        }
+
+        // SAFETY: As above. Taking the lock this way does not sleep.
+        if unsafe { kernel_bindings::down_read_trylock(&raw mut (*core).memory_lock) } == 0 {
+            return Err(EBUSY);
+        }
+        // SAFETY: `memory_lock` is held.
+        let result = if unsafe { bindings::__vfio_pci_memory_enabled(core) } {
+            // The offset is in the BAR, which is mapped whole.
+            act(core, map.wrapping_byte_add(offset as usize))
+        } else {
+            EIO.to_errno()
+        };
+        // SAFETY: It was taken above.
+        unsafe { kernel_bindings::up_read(&raw mut (*core).memory_lock) };
+        to_result(result)
+    }
+}
