@@ -10,6 +10,7 @@ pub mod engine;
 pub mod expect;
 pub mod fault;
 pub mod hw;
+pub mod igb;
 pub mod kmsg;
 pub mod ktap;
 pub mod migration;

@@ -10,6 +10,7 @@ mod device;
 mod fault;
 mod feature;
 pub(crate) mod fixture;
+mod igb;
 mod logging;
 mod overlap;
 mod parallel;
@@ -93,6 +94,7 @@ pub fn all(logged_writes: u64) -> Vec<Test> {
         parallel::tests(),
         fault::tests(),
         overlap::tests(),
+        igb::tests(),
         vifactl::tests(),
         binding::tests(),
     ]

@@ -17,8 +17,8 @@ use std::{
 
 use anyhow::{Context, Result};
 use vfio_bindings::bindings::vfio::{
-    self, vfio_device_attach_iommufd_pt, vfio_device_bind_iommufd, vfio_device_info, vfio_irq_info,
-    vfio_region_info,
+    self, vfio_device_attach_iommufd_pt, vfio_device_bind_iommufd, vfio_device_info,
+    vfio_device_ioeventfd, vfio_irq_info, vfio_region_info,
 };
 
 use super::{request, AddressSpace};
@@ -90,6 +90,20 @@ impl RegionWithCapabilities {
             offset = next as usize;
         }
         found
+    }
+
+    /// Offset and size of each area of `VFIO_REGION_INFO_CAP_SPARSE_MMAP`, if it is there.
+    fn areas(&self) -> Option<Vec<(u64, u64)>> {
+        let capabilities = self.capabilities();
+        let (_, offset) = capabilities
+            .iter()
+            .find(|(id, _)| *id == vfio::VFIO_REGION_INFO_CAP_SPARSE_MMAP)?;
+        let long = |at| Some(u64::from(self.word(at)?) | u64::from(self.word(at + 4)?) << 32);
+        // struct vfio_region_info_cap_sparse_mmap: header, number of areas, reserved.
+        (0..self.word(offset + 8)? as usize)
+            .map(|index| offset + 16 + 16 * index)
+            .map(|area| Some((long(area)?, long(area + 8)?)))
+            .collect()
     }
 
     /// Type and subtype of a device-specific region.
@@ -213,6 +227,12 @@ impl Device {
         Ok(capabilities.into_iter().map(|(id, _)| id).collect())
     }
 
+    /// Offset and size of each area of the region `index` that can be mapped, where the kernel tells
+    /// of areas at all.
+    pub fn sparse_areas(&self, index: u32) -> io::Result<Option<Vec<(u64, u64)>>> {
+        Ok(self.region_with_capabilities(index)?.areas())
+    }
+
     fn region_with_capabilities(&self, index: u32) -> io::Result<RegionWithCapabilities> {
         let mut argument = RegionWithCapabilities {
             info: vfio_region_info {
@@ -290,6 +310,27 @@ impl Device {
         let region = self.region(index)?;
         let length = usize::try_from(region.size).map_err(|_| io::ErrorKind::OutOfMemory)?;
         Mapping::of_file(&self.file, region.offset, length)
+    }
+
+    /// Maps `length` bytes at `offset` of the region `index`.
+    pub fn map_part(&self, index: u32, offset: u64, length: u64) -> io::Result<Mapping> {
+        let length = usize::try_from(length).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        Mapping::of_file(&self.file, self.region(index)?.offset + offset, length)
+    }
+
+    /// Has an event counter, which is returned, write 0 to the 32 bits at `offset` of the region
+    /// `index` (`VFIO_DEVICE_IOEVENTFD`).
+    pub fn ioeventfd(&self, index: u32, offset: u64) -> io::Result<File> {
+        let event = sys::eventfd()?;
+        let mut argument = vfio_device_ioeventfd {
+            argsz: size_of::<vfio_device_ioeventfd>() as u32,
+            flags: vfio::VFIO_DEVICE_IOEVENTFD_32,
+            offset: self.region(index)?.offset + offset,
+            fd: event.as_raw_fd(),
+            ..Default::default()
+        };
+        sys::ioctl(self, &request::DEVICE_IOEVENTFD, &mut argument)?;
+        Ok(event)
     }
 
     /// `VFIO_DEVICE_RESET`

@@ -8,8 +8,8 @@ use std::ffi::c_ulong;
 use iommufd_bindings::iommufd::{iommu_ioas_alloc, iommu_ioas_map, iommu_ioas_unmap};
 use vfio_bindings::bindings::vfio::{
     vfio_device_attach_iommufd_pt, vfio_device_bind_iommufd, vfio_device_info,
-    vfio_iommu_type1_dma_map, vfio_iommu_type1_dma_unmap, vfio_irq_info, vfio_precopy_info,
-    vfio_region_info,
+    vfio_device_ioeventfd, vfio_iommu_type1_dma_map, vfio_iommu_type1_dma_unmap, vfio_irq_info,
+    vfio_precopy_info, vfio_region_info,
 };
 
 use crate::sys::{Argument, Request};
@@ -33,7 +33,7 @@ macro_rules! sized_by {
 
 sized_by!(argsz: vfio_device_info, vfio_region_info, vfio_irq_info, vfio_device_bind_iommufd,
     vfio_device_attach_iommufd_pt, vfio_iommu_type1_dma_map, vfio_iommu_type1_dma_unmap,
-    vfio_precopy_info);
+    vfio_precopy_info, vfio_device_ioeventfd);
 sized_by!(size: iommu_ioas_alloc, iommu_ioas_map, iommu_ioas_unmap);
 
 macro_rules! requests {
@@ -58,6 +58,8 @@ requests! {
     DEVICE_GET_IRQ_INFO: vfio_irq_info = 109;
     /// `VFIO_DEVICE_SET_IRQS`, with one descriptor
     DEVICE_SET_IRQS: super::device::InterruptSet = 110;
+    /// `VFIO_DEVICE_IOEVENTFD`
+    DEVICE_IOEVENTFD: vfio_device_ioeventfd = 116;
     /// `VFIO_DEVICE_BIND_IOMMUFD`
     DEVICE_BIND_IOMMUFD: vfio_device_bind_iommufd = 118;
     /// `VFIO_DEVICE_ATTACH_IOMMUFD_PT`
