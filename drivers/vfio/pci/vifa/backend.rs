@@ -7,6 +7,7 @@
 //! does these.
 
 pub(crate) mod capability;
+pub(crate) mod igb;
 
 use crate::{
     layer::{

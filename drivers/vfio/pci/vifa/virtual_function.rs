@@ -5,6 +5,7 @@
 use crate::{
     backend::{
         capability,
+        igb,
         Backend, //
     },
     layer::identity::{
@@ -154,8 +155,18 @@ impl vfio::Kinds for VirtualFunctions {
 kernel::pci_device_table!(
     VIRTUAL_IDS,
     vfio::Kind,
-    [(
-        capability::REFERENCE,
-        <VirtualFunction<capability::Function> as vfio::Driver>::KIND
-    )]
+    [
+        (
+            capability::REFERENCE,
+            <VirtualFunction<capability::Function> as vfio::Driver>::KIND
+        ),
+        (
+            igb::ID_82576,
+            <VirtualFunction<igb::Function> as vfio::Driver>::KIND
+        ),
+        (
+            igb::ID_I350,
+            <VirtualFunction<igb::Function> as vfio::Driver>::KIND
+        ),
+    ]
 );

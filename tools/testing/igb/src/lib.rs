@@ -4,8 +4,9 @@
 //! there.
 //!
 //! These are the driver's own files, those that touch neither the kernel nor a device: what is
-//! learned from a guest's mailbox, how it is asked for again, and the records of the control plane.
-//! The tests put a physical function behind them that keeps `igb`'s rules.
+//! learned from a guest's mailbox, how it is asked for again, how a function is stopped and goes on, and
+//! the records of the control plane. The tests put a physical function behind them that keeps `igb`'s
+//! rules, and registers that keep the card's.
 
 // Nothing but the tests uses the backend here, and they do not use all of the layer.
 #![allow(dead_code, unused_imports, unused_macros)]
@@ -22,18 +23,15 @@ mod driver {
 
     pub(crate) mod backend {
         pub(crate) mod igb {
+            pub(crate) mod clock;
             pub(crate) mod fault;
+            pub(crate) mod frozen;
+            pub(crate) mod interrupts;
+            pub(crate) mod mailbox;
+            pub(crate) mod queues;
             pub(crate) mod records;
             pub(crate) mod registers;
-
-            pub(crate) mod mailbox {
-                pub(crate) mod configuration;
-                pub(crate) mod message;
-                pub(crate) mod replay;
-                pub(crate) mod set;
-                pub(crate) mod shadow;
-                pub(crate) mod statistics;
-            }
+            pub(crate) mod state;
         }
     }
 }

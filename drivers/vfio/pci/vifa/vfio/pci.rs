@@ -63,6 +63,13 @@ pub(crate) fn find_dvsec(device: &Device<Bound>, vendor: u16, id: u16) -> Option
     NonZero::new(usize::from(position))
 }
 
+/// Returns how many MSI-X vectors a device has; `None` where it has no MSI-X.
+pub(crate) fn msix_vectors(device: &Device<Bound>) -> Option<u16> {
+    // SAFETY: The device is valid.
+    let count = unsafe { bindings::pci_msix_vec_count(as_raw(device)) };
+    u16::try_from(count).ok()
+}
+
 /// Takes the right to do DMA from a device.
 pub(crate) fn clear_master(device: &Device<Bound>) {
     // SAFETY: The device is valid.

@@ -33,6 +33,8 @@ pub(crate) enum Stuck {
 pub(crate) enum Fault {
     /// The function is being reset.
     Reset,
+    /// The function was not stopped.
+    Runs,
     /// The physical function does not answer.
     PhysicalFunctionSilent,
     /// The physical function is being reset.
@@ -109,7 +111,7 @@ impl Fault {
             | Self::PromiscuousRefused
             | Self::FrameSizeRefused { .. } => ENOSPC,
             Self::Queue { .. } => EIO,
-            Self::Record(_) => EINVAL,
+            Self::Runs | Self::Record(_) => EINVAL,
             Self::OutOfMemory => ENOMEM,
             Self::Host(errno) => errno,
         }
@@ -120,6 +122,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reset => f.write_str("the function is being reset"),
+            Self::Runs => f.write_str("the function was not stopped"),
             Self::PhysicalFunctionSilent => {
                 f.write_str("the physical function does not answer: is its interface up?")
             }

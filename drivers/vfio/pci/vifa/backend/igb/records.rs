@@ -345,17 +345,23 @@ impl ControlPlane {
         for (index, queue) in self.queues.iter().flatten().enumerate() {
             let payload = QueuePayload::from(queue);
 
-            payload.validate().map_err(|violation| records.invalid(violation))?;
+            payload
+                .validate()
+                .map_err(|violation| records.invalid(violation))?;
             records.put(QUEUE, index as u32, &payload.encode())?;
         }
         for (index, interrupt) in self.interrupts.iter().enumerate() {
             let payload = InterruptPayload::from(interrupt);
 
-            payload.validate().map_err(|violation| records.invalid(violation))?;
+            payload
+                .validate()
+                .map_err(|violation| records.invalid(violation))?;
             records.put(INTERRUPT, index as u32, &payload.encode())?;
         }
         let payload = PrivatePayload::new(&self.routes, &self.page0);
-        payload.validate().map_err(|violation| records.invalid(violation))?;
+        payload
+            .validate()
+            .map_err(|violation| records.invalid(violation))?;
         records.put(PRIVATE, 0, &payload.encode())?;
         Ok(records.0)
     }
@@ -475,14 +481,16 @@ impl<'a> Located<'a> {
     ) -> Result<impl Iterator<Item = Located<'a>>, InvalidRecord> {
         let mut next = 0_usize;
 
-        Ok(Table::new(records, identity)?.into_iter().map(move |entry| {
-            let offset = next;
+        Ok(Table::new(records, identity)?
+            .into_iter()
+            .map(move |entry| {
+                let offset = next;
 
-            next = offset
-                .saturating_add(Record::LENGTH)
-                .saturating_add(padded(entry.content.len()));
-            Located { offset, entry }
-        }))
+                next = offset
+                    .saturating_add(Record::LENGTH)
+                    .saturating_add(padded(entry.content.len()));
+                Located { offset, entry }
+            }))
     }
 
     /// Says that the record is wrong.
@@ -592,7 +600,9 @@ fn encode_configuration(configuration: &Configuration) -> [u8; ConfigurationPayl
     use configuration_flags::*;
 
     let granted = configuration.granted.unwrap_or(Granted::new(None));
-    let multicast = granted.multicast.unwrap_or(Multicast::new(0, [0; HASHES_MAX]));
+    let multicast = granted
+        .multicast
+        .unwrap_or(Multicast::new(0, [0; HASHES_MAX]));
     let unicast = configuration.unicast.as_slice();
     let vlans = granted.vlans.as_slice();
 

@@ -31,6 +31,9 @@ macro_rules! registers {
     };
 }
 
+/// Bytes of BAR 0.
+pub(crate) const BAR_LENGTH: u32 = 0x4000;
+
 /// Page 0.
 pub(crate) mod page0 {
     registers! {
@@ -76,8 +79,6 @@ pub(crate) mod mailbox {
         ACK = 1 << 1;
         /// The virtual function owns the buffer.
         VFU = 1 << 2;
-        /// The physical function owns the buffer.
-        PFU = 1 << 3;
         /// The physical function has put a message into the buffer.
         PFSTS = 1 << 4;
         /// The physical function has read the request.

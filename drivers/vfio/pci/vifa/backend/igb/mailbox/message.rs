@@ -187,7 +187,8 @@ impl Request {
     pub(crate) fn decode(words: &Words) -> Self {
         let [head, one, two, ..] = *words;
         let information = (head & INFORMATION) >> INFORMATION_SHIFT;
-        let or_other = |mac: Option<Mac>, request: fn(Mac) -> Self| mac.map_or(Self::Other, request);
+        let or_other =
+            |mac: Option<Mac>, request: fn(Mac) -> Self| mac.map_or(Self::Other, request);
 
         if head == RESET {
             return Self::Reset;
@@ -202,10 +203,9 @@ impl Request {
                 ADD_UNICAST => or_other(Mac::of(one, two), Self::AddUnicast),
                 _ => Self::Other,
             },
-            SET_MULTICAST => Self::SetMulticast(Multicast::new(
-                information.to_le_bytes()[0],
-                hashes(words),
-            )),
+            SET_MULTICAST => {
+                Self::SetMulticast(Multicast::new(information.to_le_bytes()[0], hashes(words)))
+            }
             SET_VLAN => {
                 let vid = Vid(one as u16 & Vid::RESERVED.0);
 

@@ -93,11 +93,7 @@ fn enter(post: &mut impl Post) -> Result<Option<Mac>, Fault> {
 }
 
 /// Obtains the address of a function that was let in with the address `given`.
-fn obtain_mac(
-    post: &mut impl Post,
-    wanted: Option<Mac>,
-    given: Option<Mac>,
-) -> Result<(), Fault> {
+fn obtain_mac(post: &mut impl Post, wanted: Option<Mac>, given: Option<Mac>) -> Result<(), Fault> {
     match wanted {
         // One that the administrator fixed is refused even to whom it was given.
         Some(wanted) if given != Some(wanted) => {
@@ -189,27 +185,23 @@ fn obtain(
     obtain_frame_size(post, configuration)
 }
 
-/// Obtains `configuration`, and posts `asked`, a request whose answer its guest waits for.
+/// Obtains `configuration`.
 ///
 /// # Errors
 ///
 /// What was refused, or why there was no answer. The function has a part of what it needs.
-pub(crate) fn replay(
-    post: &mut impl Post,
-    configuration: &Configuration,
-    asked: Option<&Words>,
-) -> Result<(), Fault> {
+pub(crate) fn replay(post: &mut impl Post, configuration: &Configuration) -> Result<(), Fault> {
     post.reset()?;
     if *configuration != Configuration::NONE {
         let given = enter(post)?;
 
         obtain(post, configuration, given, Unicast::Taken)?;
-        // These outlive a reset, and are obtained only by a function that was let in.
+        // The others outlive a reset, and are obtained only by a function that was let in.
         if configuration.granted.is_none() {
             post.reset()?;
         }
     }
-    asked.map_or(Ok(()), |message| post.leave(message))
+    Ok(())
 }
 
 /// Learns whether `configuration` would be granted, without the unicast addresses, which would be

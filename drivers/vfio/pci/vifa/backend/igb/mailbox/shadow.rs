@@ -144,6 +144,11 @@ impl Shadow {
         self.presumed
     }
 
+    /// Returns the bits of V2PMAILBOX that the guest has yet to read.
+    pub(crate) fn pending(&self) -> u32 {
+        self.pending
+    }
+
     /// Returns what the mailbox is used for.
     pub(crate) fn phase(&self) -> Phase {
         match (self.asked, self.is_owned) {
@@ -339,7 +344,12 @@ impl Shadow {
 
     /// Goes on where a function stopped that had this `configuration` and this `page`; the registers
     /// themselves are the matter of others. `counters` are what the function's own hold now.
-    pub(crate) fn restore(&mut self, configuration: &Configuration, page: &Page0, counters: Counters) {
+    pub(crate) fn restore(
+        &mut self,
+        configuration: &Configuration,
+        page: &Page0,
+        counters: Counters,
+    ) {
         self.change(|current| *current = *configuration);
         self.asked = (page.phase == Phase::Asked).then_some(Asked::new(page.buffer));
         self.is_owned = page.phase == Phase::Owned;

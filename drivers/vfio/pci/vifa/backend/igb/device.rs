@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A virtual function, as a backend.
+
+use super::{
+    fault::Fault,
+    hardware::{
+        Hardware,
+        BAR, //
+    },
+    identity::identify,
+    registers::page0,
+    state::State,
+    transfer::{
+        Receiver,
+        Sender, //
+    },
+};
+use crate::{
+    backend::{
+        Backend,
+        NoLog,
+        NotLogged,
+        RunState, //
+    },
+    layer::{
+        address::Range,
+        identity::Identity,
+        interface::{
+            self,
+            Interfaces, //
+        },
+    },
+    seam::Shown,
+    vfio::{
+        bar::{
+            Registers,
+            Window, //
+        },
+        pci::Address, //
+    },
+};
+use kernel::{
+    device::Core,
+    new_mutex,
+    pci,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::{
+            AtomicFlag,
+            Full,
+            Release, //
+        },
+        lock::{
+            mutex::MutexBackend,
+            Guard, //
+        },
+        Arc,
+        Mutex, //
+    }, //
+};
+
+/// A function that somebody uses.
+struct Used {
+    registers: Registers,
+    state: State,
+    run_state: RunState,
+}
+
+/// A virtual function.
+#[pin_data]
+pub(crate) struct Function {
+    device: ARef<pci::Device>,
+    identity: Identity,
+    interfaces: Interfaces,
+    /// It was reset since `used` was last locked.
+    was_reset: AtomicFlag,
+    #[pin]
+    used: Mutex<Option<Used>>,
+}
+
+impl Function {
+    /// The device that the log names.
+    pub(super) fn device(&self) -> &pci::Device {
+        &self.device
+    }
+
+    /// Its queue pairs.
+    fn queues(&self) -> u8 {
+        // The cards have one or two.
+        self.identity.queues as u8
+    }
+
+    fn lock(&self) -> Guard<'_, Option<Used>, MutexBackend> {
+        let mut used = self.used.lock();
+
+        if self.was_reset.xchg(false, Full) {
+            if let Some(used) = &mut *used {
+                used.state.reset();
+                used.run_state = RunState::Running;
+            }
+        }
+        used
+    }
+
+    /// Has `act` do something with the function, which somebody uses.
+    pub(super) fn with<R>(
+        &self,
+        act: impl FnOnce(&mut State, &mut Hardware<'_>) -> Result<R, Fault>,
+    ) -> Result<R, Fault> {
+        let mut used = self.lock();
+        let used = Option::as_mut(&mut *used).ok_or(EIO)?;
+        let mut hardware = Hardware::new(&used.registers, &self.was_reset);
+
+        act(&mut used.state, &mut hardware)
+    }
+}
+
+impl Backend for Function {
+    type Fault = Fault;
+    type Source = Sender;
+    type Destination = Receiver;
+    type Log = NoLog;
+
+    const WINDOWS: &'static [Window] = &[Window {
+        bar: BAR,
+        start: 0,
+        length: page0::LENGTH as u64,
+    }];
+
+    fn probe(device: &pci::Device<Core<'_>>) -> Result<Arc<Self>> {
+        let identity = identify(device)?;
+        let Address { domain, bus, devfn } = Address::of(device);
+
+        Arc::pin_init(
+            pin_init!(Self {
+                device: device.into(),
+                identity,
+                interfaces: Interfaces::of(interface::Function { domain, bus, devfn }),
+                was_reset: AtomicFlag::new(false),
+                used <- new_mutex!(None, "vifa_igb"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    fn open(&self, registers: Registers) -> Result {
+        let mut used = self.lock();
+        let mut hardware = Hardware::new(&registers, &self.was_reset);
+        let state = State::new(&mut hardware, self.queues())?;
+
+        if let Some(fault) = state.cannot_stop() {
+            dev_warn!(self.device, "it cannot be migrated: {}\n", Shown(fault));
+        }
+        *used = Some(Used {
+            registers,
+            state,
+            run_state: RunState::Running,
+        });
+        Ok(())
+    }
+
+    fn close(&self) {
+        if let Err(fault) = self.with(|state, hardware| state.close(hardware)) {
+            dev_warn!(
+                self.device,
+                "the physical function may still send frames here: {}\n",
+                Shown(fault)
+            );
+        }
+        *self.lock() = None;
+    }
+
+    fn reset(&self) {
+        self.was_reset.store(true, Release);
+    }
+
+    fn read(&self, _window: usize, offset: u64) -> Result<u32> {
+        let offset = u32::try_from(offset)?;
+
+        Ok(self.with(|state, hardware| state.read(hardware, offset))?)
+    }
+
+    fn write(&self, _window: usize, offset: u64, value: u32) -> Result {
+        let offset = u32::try_from(offset)?;
+
+        Ok(self.with(|state, hardware| state.write(hardware, offset, value))?)
+    }
+
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn interfaces(&self) -> Interfaces {
+        self.interfaces
+    }
+
+    fn run_state(&self) -> Result<RunState, Fault> {
+        let used = self.lock();
+
+        Ok(Option::as_ref(&*used).ok_or(EIO)?.run_state)
+    }
+
+    fn set_run_state(&self, target: RunState) -> Result<(), Fault> {
+        let mut used = self.lock();
+        let used = Option::as_mut(&mut *used).ok_or(EIO)?;
+        let mut hardware = Hardware::new(&used.registers, &self.was_reset);
+
+        match (used.run_state, target) {
+            (_, RunState::Running) => {
+                if let Some(fault) = used.state.resume(&mut hardware)? {
+                    dev_warn!(
+                        self.device,
+                        "it lacks a unicast address that it had: {}\n",
+                        Shown(fault)
+                    );
+                }
+            }
+            // It is stopped already.
+            (RunState::Stopped, RunState::P2pQuiesced) => {}
+            (_, RunState::P2pQuiesced | RunState::Stopped) => used.state.quiesce(&mut hardware)?,
+        }
+        used.run_state = target;
+        Ok(())
+    }
+
+    fn source(device: &Arc<Self>) -> Result<Sender, Fault> {
+        Sender::new(device.clone())
+    }
+
+    fn destination(device: &Arc<Self>) -> Result<Receiver, Fault> {
+        Receiver::new(device.clone())
+    }
+
+    fn start_log(
+        _device: &Arc<Self>,
+        _ranges: KVec<Range>,
+        _page_size: u64,
+    ) -> Result<NoLog, NotLogged> {
+        Err(NotLogged)
+    }
+}

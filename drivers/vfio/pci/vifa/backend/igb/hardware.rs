@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The registers of a function, as long as it is not reset.
+
+use super::{
+    clock::Clock,
+    fault::Fault,
+    registers::Access, //
+};
+use crate::vfio::bar::Registers;
+use kernel::{
+    prelude::*,
+    sync::atomic::{
+        Acquire,
+        AtomicFlag, //
+    },
+    time::{
+        delay::fsleep,
+        Delta,
+        Instant,
+        Monotonic, //
+    }, //
+};
+
+/// The BAR that has the registers.
+pub(super) const BAR: u8 = 0;
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        match error {
+            EBUSY => Self::Reset,
+            error => Self::Host(error.to_errno().saturating_neg()),
+        }
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        Error::from_errno(fault.errno().saturating_neg())
+    }
+}
+
+/// A function, for one thing that is done with it. Once it was reset, all that is left of that
+/// fails.
+pub(super) struct Hardware<'a> {
+    registers: &'a Registers,
+    was_reset: &'a AtomicFlag,
+    start: Instant<Monotonic>,
+}
+
+impl<'a> Hardware<'a> {
+    pub(super) fn new(registers: &'a Registers, was_reset: &'a AtomicFlag) -> Self {
+        Self {
+            registers,
+            was_reset,
+            start: Instant::now(),
+        }
+    }
+
+    /// Checks that the function was not reset.
+    fn check(&self) -> Result<(), Fault> {
+        if self.was_reset.load(Acquire) {
+            Err(Fault::Reset)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Access for Hardware<'_> {
+    fn read(&mut self, offset: u32) -> Result<u32, Fault> {
+        let value = self.registers.read32(BAR, offset.into())?;
+
+        // What was read after a reset says nothing of what was before.
+        self.check()?;
+        Ok(value)
+    }
+
+    fn write(&mut self, offset: u32, value: u32) -> Result<(), Fault> {
+        self.check()?;
+        Ok(self.registers.write32(BAR, offset.into(), value)?)
+    }
+}
+
+impl Clock for Hardware<'_> {
+    fn now(&self) -> u64 {
+        // CAST: This clock does not go back.
+        self.start.elapsed().as_micros_ceil() as u64
+    }
+
+    fn sleep(&mut self, microseconds: u32) {
+        fsleep(Delta::from_micros(microseconds.into()));
+    }
+}

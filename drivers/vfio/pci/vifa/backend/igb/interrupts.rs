@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The interrupts: which causes have which vectors, and which of them wait.
+//!
+//! An interrupt too many does no harm; one too few can leave a queue waiting for ever. So whatever
+//! may have had a cause has it again when the function goes on.
+
+use super::{
+    fault::Fault,
+    records::{
+        Interrupt,
+        Queue,
+        Routes, //
+    },
+    registers::{
+        interrupt::*,
+        Access, //
+    },
+};
+
+/// All vectors.
+pub(super) type Interrupts = [Interrupt; VECTORS];
+
+/// Returns the offset of a vector's EITR.
+fn throttle(vector: usize) -> u32 {
+    EITR.saturating_add((vector as u32).saturating_mul(4))
+}
+
+/// Each vector with its bit in the registers that have one for each cause.
+fn bits() -> impl Iterator<Item = (usize, u32)> {
+    (0..VECTORS).map(|vector| (vector, 1 << vector))
+}
+
+/// Masks all vectors, and returns them as they were, and the routes.
+///
+/// What was unmasked or pending in `before` still is: masking and reading has taken that away.
+pub(super) fn take(
+    device: &mut impl Access,
+    before: &Interrupts,
+) -> Result<(Interrupts, Routes), Fault> {
+    let unmasked = device.read(EIMS)?;
+    let auto_clear = device.read(EIAC)?;
+    let auto_mask = device.read(EIAM)?;
+    let routes = Routes {
+        queues: device.read(IVAR0)? & IVAR0_BITS,
+        mailbox: device.read(IVAR_MISC)? & IVAR_MISC_BITS,
+    };
+    let mut interrupts = *before;
+
+    for (interrupt, vector) in interrupts.iter_mut().zip(0..) {
+        interrupt.throttle = device.read(throttle(vector))? & EITR_INTERVAL;
+    }
+    device.write(EIMC, CAUSES)?;
+    let pending = device.read(EICR)?;
+    // Where a read does not clear them. A cause in between is raised anew as well.
+    device.write(EICR, CAUSES)?;
+
+    for (interrupt, (_, bit)) in interrupts.iter_mut().zip(bits()) {
+        interrupt.is_unmasked |= unmasked & bit != 0;
+        interrupt.auto_clear = auto_clear & bit != 0;
+        interrupt.auto_mask = auto_mask & bit != 0;
+        interrupt.is_pending |= pending & bit != 0;
+    }
+    Ok((interrupts, routes))
+}
+
+/// Masks all vectors, and forgets what is pending.
+pub(super) fn clear(device: &mut impl Access) -> Result<(), Fault> {
+    device.write(EIMC, CAUSES)?;
+    device.read(EICR)?;
+    device.write(EICR, CAUSES)
+}
+
+/// Returns a register that has a bit for each vector: set for those that are `is_set`.
+fn gather(interrupts: &Interrupts, is_set: impl Fn(&Interrupt) -> bool) -> u32 {
+    interrupts
+        .iter()
+        .zip(bits())
+        .filter(|(interrupt, _)| is_set(interrupt))
+        .fold(0, |gathered, (_, (_, bit))| gathered | bit)
+}
+
+/// Gives the vectors all but their masks.
+pub(super) fn put(
+    device: &mut impl Access,
+    interrupts: &Interrupts,
+    routes: &Routes,
+) -> Result<(), Fault> {
+    for (interrupt, vector) in interrupts.iter().zip(0..) {
+        device.write(throttle(vector), interrupt.throttle | EITR_CNT_IGNR)?;
+    }
+    device.write(IVAR0, routes.queues)?;
+    device.write(IVAR_MISC, routes.mailbox)?;
+    device.write(EIAC, gather(interrupts, |interrupt| interrupt.auto_clear))?;
+    device.write(EIAM, gather(interrupts, |interrupt| interrupt.auto_mask))
+}
+
+/// Returns the bit of the vector that a byte of IVAR names.
+fn routed(route: u8) -> u32 {
+    let route = u32::from(route);
+
+    if route & IVAR_VALID == 0 {
+        0
+    } else {
+        (1 << (route & IVAR_VECTOR)) & CAUSES
+    }
+}
+
+/// Returns the vectors of all queues that are to be enabled.
+fn of_queues<'a>(queues: impl Iterator<Item = &'a Queue>, routes: &Routes) -> u32 {
+    let [receive0, transmit0, receive1, transmit1] = routes.queues.to_le_bytes();
+    let pairs = [[receive0, transmit0], [receive1, transmit1]];
+
+    queues
+        .zip(pairs)
+        .flat_map(|(queue, [receive, transmit])| {
+            [
+                (queue.receive.is_enabled, receive),
+                (queue.transmit.is_enabled, transmit),
+            ]
+        })
+        .filter(|&(is_enabled, _)| is_enabled)
+        .fold(0, |vectors, (_, route)| vectors | routed(route))
+}
+
+/// Unmasks the vectors that were not masked, and raises those that may have a cause: of all queues
+/// that are enabled, and of the mailbox if there `is_news` for the guest.
+///
+/// Where EIMS cannot be read back, EIAC tells which vectors a driver uses.
+pub(super) fn resume<'a>(
+    device: &mut impl Access,
+    interrupts: &Interrupts,
+    routes: &Routes,
+    queues: impl Iterator<Item = &'a Queue>,
+    is_news: bool,
+) -> Result<(), Fault> {
+    let [mailbox, ..] = routes.mailbox.to_le_bytes();
+    let mask = gather(interrupts, |interrupt| {
+        interrupt.is_unmasked || interrupt.auto_clear
+    });
+    let news = if is_news { routed(mailbox) } else { 0 };
+    let causes = (of_queues(queues, routes) | news) & mask;
+    let pending = gather(interrupts, |interrupt| interrupt.is_pending);
+
+    device.write(EIMS, mask)?;
+    device.write(EICS, causes | pending)
+}

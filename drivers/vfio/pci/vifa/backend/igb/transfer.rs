@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The two ends of a transfer. Such a function has no local memory, so all is in its records.
+
+use super::{
+    device::Function,
+    fault::Fault,
+    records::{
+        decode_claim,
+        encode_claim,
+        ControlPlane, //
+    },
+};
+use crate::{
+    backend::Backend,
+    layer::{
+        identity::Identity,
+        interface::Interfaces,
+        restore::Destination,
+        save::Source, //
+    },
+    seam::Bytes,
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+/// Says that the function has no local memory.
+const NO_LOCAL_MEMORY: Error = EOPNOTSUPP;
+
+/// A function that is saved: the output party.
+pub(crate) struct Sender {
+    function: Arc<Function>,
+    claim: Bytes,
+    records: Bytes,
+}
+
+impl Sender {
+    pub(super) fn new(function: Arc<Function>) -> Result<Self, Fault> {
+        Ok(Self {
+            function,
+            claim: Bytes::with_capacity(0)?,
+            records: Bytes::with_capacity(0)?,
+        })
+    }
+}
+
+impl Source for Sender {
+    type Error = Fault;
+
+    fn identity(&self) -> &Identity {
+        self.function.identity()
+    }
+
+    fn interfaces(&self) -> Interfaces {
+        self.function.interfaces()
+    }
+
+    fn claim(&mut self) -> Result<&[u8], Fault> {
+        self.claim = self
+            .function
+            .with(|state, _| Ok(encode_claim(state.shadow().configuration())?))?;
+        Ok(&self.claim)
+    }
+
+    fn read_control(&mut self) -> Result<(), Fault> {
+        let (plane, presumed) = self
+            .function
+            .with(|state, hardware| Ok((state.save(hardware)?, state.shadow().presumed())))?;
+
+        if presumed != 0 {
+            dev_warn!(
+                self.function.device(),
+                "{} answers of the physical function were not seen, and are presumed good\n",
+                presumed
+            );
+        }
+        self.records = plane.encode()?;
+        Ok(())
+    }
+
+    fn configurations(&mut self) -> Result<u32, Fault> {
+        self.function
+            .with(|state, _| Ok(state.shadow().generation()))
+    }
+
+    fn mapped(&mut self, _offset: u64, _length: u64) -> Result<&[u8], Fault> {
+        Err(NO_LOCAL_MEMORY.into())
+    }
+
+    fn changed(&mut self, _offset: u64, _length: u64) -> Result<&[u8], Fault> {
+        Err(NO_LOCAL_MEMORY.into())
+    }
+
+    fn read_local(&mut self, _offset: u64, _length: usize) -> Result<(), Fault> {
+        Err(NO_LOCAL_MEMORY.into())
+    }
+
+    fn piece(&self) -> &[u8] {
+        &self.records
+    }
+}
+
+/// Bytes of a stream that are skipped at once.
+const SKIPPED: usize = 4096;
+
+/// A function that is restored: the receiver.
+pub(crate) struct Receiver {
+    function: Arc<Function>,
+    /// What is skipped goes here.
+    buffer: Bytes,
+    /// What the function was given.
+    prepared: Option<ControlPlane>,
+}
+
+impl Receiver {
+    pub(super) fn new(function: Arc<Function>) -> Result<Self, Fault> {
+        let mut buffer = Bytes::with_capacity(SKIPPED)?;
+
+        buffer.resize_zeroed(SKIPPED)?;
+        Ok(Self {
+            function,
+            buffer,
+            prepared: None,
+        })
+    }
+}
+
+impl Destination for Receiver {
+    type Error = Fault;
+
+    fn identity(&self) -> &Identity {
+        self.function.identity()
+    }
+
+    fn interfaces(&self) -> Interfaces {
+        self.function.interfaces()
+    }
+
+    fn buffer(&mut self) -> &mut [u8] {
+        &mut self.buffer
+    }
+
+    fn claim(&mut self, records: &[u8]) -> Result<(), Fault> {
+        let configuration = decode_claim(records, self.identity())?;
+
+        self.function
+            .with(|state, hardware| state.rehearse(hardware, &configuration))
+    }
+
+    fn prepare(&mut self, records: &[u8]) -> Result<(), Fault> {
+        let plane = ControlPlane::decode(records, self.identity())?;
+
+        self.prepared = None;
+        self.function
+            .with(|state, hardware| state.prepare(hardware, &plane))?;
+        self.prepared = Some(plane);
+        Ok(())
+    }
+
+    fn clear_local(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn write_local(&mut self, _offset: u64, _length: usize) -> Result<(), Fault> {
+        Err(NO_LOCAL_MEMORY.into())
+    }
+
+    fn write_control(&mut self, _records: &[u8]) -> Result<(), Fault> {
+        // The records are those that it was prepared for.
+        let plane = self.prepared.take().ok_or(EINVAL)?;
+
+        self.function
+            .with(|state, hardware| state.adopt(hardware, &plane))
+    }
+}
