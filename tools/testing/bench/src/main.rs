@@ -93,24 +93,32 @@ struct Run {
     arguments: Arguments,
     machine: Machine,
     report: Report,
+    /// The measurements that failed.
+    failed: Vec<&'static str>,
 }
 
 impl Run {
-    /// Makes the measurement `kind` with `measure`, if it was asked for.
+    /// Makes the measurement `kind` with `measure`, if it was asked for. One that fails does not keep
+    /// the others from being made, nor from being reported.
     fn measure<M: Measurement>(
         &mut self,
         kind: Kind,
         measure: impl FnOnce(&Machine, &Arguments) -> Result<M>,
-    ) -> Result<()> {
+    ) {
         let only = &self.arguments.only;
         if !only.is_empty() && !only.contains(&kind) {
-            return Ok(());
+            return;
         }
         let start = Instant::now();
-        let measurement = measure(&self.machine, &self.arguments).context(M::NAME)?;
-        println!("{measurement}");
+        let added = measure(&self.machine, &self.arguments).and_then(|measurement| {
+            println!("{measurement}");
+            self.report.add(&measurement)
+        });
+        if let Err(error) = added {
+            eprintln!("{} FAILED: {error:#}", M::NAME);
+            self.failed.push(M::NAME);
+        }
         eprintln!("({}: {:.0?})\n", M::NAME, start.elapsed());
-        self.report.add(&measurement)
     }
 }
 
@@ -192,19 +200,16 @@ fn run(mut arguments: Arguments) -> Result<()> {
         machine: Machine::set_up(arguments.module.clone())?,
         report: Report::new(&environment)?,
         arguments,
+        failed: Vec::new(),
     };
-    run.measure(Kind::Transitions, transitions)?;
-    run.measure(Kind::Throughput, throughput)?;
-    run.measure(Kind::Logging, logging)?;
-    run.measure(Kind::Memory, memory)?;
-    run.measure(Kind::Parallel, parallel)?;
-    run.measure(Kind::Downtime, downtime)?;
+    run.measure(Kind::Transitions, transitions);
+    run.measure(Kind::Throughput, throughput);
+    run.measure(Kind::Logging, logging);
+    run.measure(Kind::Memory, memory);
+    run.measure(Kind::Parallel, parallel);
+    run.measure(Kind::Downtime, downtime);
 
     let missing = run.report.missing();
-    ensure!(
-        !run.arguments.only.is_empty() || missing.is_empty(),
-        "nothing gave the figures {missing:?}"
-    );
     if let Some(directory) = &run.arguments.plots {
         run.report.write_plots(directory)?;
     }
@@ -212,6 +217,11 @@ fn run(mut arguments: Arguments) -> Result<()> {
         serde_json::to_writer_pretty(BufWriter::new(file), &run.report.into_json())
             .with_context(|| path.display().to_string())?;
     }
+    ensure!(run.failed.is_empty(), "failed: {}", run.failed.join(", "));
+    ensure!(
+        !run.arguments.only.is_empty() || missing.is_empty(),
+        "nothing gave the figures {missing:?}"
+    );
     Ok(())
 }
 
