@@ -41,7 +41,7 @@ struct vifa_stream_header {
 
 #define VIFA_STREAM_MAGIC		"VIFASTRM"
 #define VIFA_STREAM_MAJOR		1
-#define VIFA_STREAM_MINOR		0
+#define VIFA_STREAM_MINOR		1
 
 /* A section: this header, then length bytes of payload. */
 struct vifa_section_header {
@@ -64,9 +64,11 @@ struct vifa_section_header {
 #define VIFA_SECTION_LENGTH_MAX		0x100010
 
 /*
- * Section types. Each of these is mandatory. Identity and relations come first,
- * each once; then address sections, each with the data sections that it lists;
- * then control and end, each once.
+ * Section types. Each of these is mandatory but VIFA_SECTION_CLAIM, which is
+ * optional. Identity and relations come first, each once; then address
+ * sections, each with the data sections that it lists; then control and end,
+ * each once. Claims stand anywhere between relations and control, except
+ * between an address section and the last of its data sections.
  */
 #define VIFA_SECTION_IDENTITY		1	/* control interface: struct vifa_identity */
 #define VIFA_SECTION_RELATIONS		2	/* control interface: struct vifa_relation[2] */
@@ -74,6 +76,8 @@ struct vifa_section_header {
 #define VIFA_SECTION_DATA		4	/* data interface: struct vifa_data_run ... */
 #define VIFA_SECTION_CONTROL		5	/* control interface: struct vifa_resources ... */
 #define VIFA_SECTION_END		6	/* control interface: struct vifa_stream_end */
+/* Since 1.1: */
+#define VIFA_SECTION_CLAIM		7	/* control interface: struct vifa_record ... */
 
 #define VIFA_IDENTITY_BARS		6
 #define VIFA_IDENTITY_RECORD_TYPES	16
@@ -191,6 +195,13 @@ struct vifa_record {
 #define VIFA_RESOURCE_QUEUE		2	/* context of a queue pair; index: which */
 #define VIFA_RESOURCE_INTERRUPT		3	/* causes and masks of a vector; index: which */
 #define VIFA_RESOURCE_PRIVATE		4	/* anything else, as the device likes */
+
+/*
+ * A claim: records, one behind another as in the control plane, up to the
+ * destination's control_plane_max bytes. They say what the destination has to
+ * obtain from its own host before it can take the control plane that is to
+ * come. Each claim replaces the one before; none has an effect that lasts.
+ */
 
 /* The totals. */
 struct vifa_stream_end {

@@ -45,6 +45,7 @@
 
 pub(crate) mod address;
 pub(crate) mod check;
+mod claims;
 pub(crate) mod granules;
 pub(crate) mod identity;
 pub(crate) mod interface;

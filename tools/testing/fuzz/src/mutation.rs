@@ -208,6 +208,7 @@ fn widths(kind: Option<Kind>) -> (&'static [usize], &'static [usize]) {
         Some(Kind::Data) => (&[8], &[]),
         Some(Kind::Control) => (&[2, 2, 4, 4, 4, 2, 2, 4, 4, 4], &[]),
         Some(Kind::End) => (&[8, 8, 8, 4, 4], &[]),
+        Some(Kind::Claim) => (&[2, 2, 4, 4, 4], &[]),
         None => (&[], &[]),
     }
 }
@@ -319,7 +320,7 @@ fn append(sections: &mut Vec<Section>, other: &[Section], rng: &mut Rng) {
 fn unknown(neighbour: &Header, rng: &mut Rng) -> Section {
     Section {
         header: Header {
-            kind: rng.u16(7..),
+            kind: rng.u16(8..),
             flags: if rng.u8(..4) == 0 { MANDATORY } else { 0 },
             ..*neighbour
         },
@@ -442,19 +443,24 @@ fn split_part(draft: &mut Draft, rng: &mut Rng) {
     draft.sections.insert(behind, second);
 }
 
-/// Changes the records of a control section.
+/// Changes the records of a control section, or of a claim.
 fn edit_records(draft: &mut Draft, rng: &mut Rng) {
-    let is_control = |section: &&mut Section| section.header.kind == Kind::Control as u16;
-    let Some(section) = draft.sections.iter_mut().find(is_control) else {
+    let has_records = |section: &&mut Section| {
+        [Kind::Control as u16, Kind::Claim as u16].contains(&section.header.kind)
+    };
+    let mut sections: Vec<_> = draft.sections.iter_mut().filter(has_records).collect();
+    let Some(section) = pick(&mut sections, rng) else {
         return;
     };
-    let Ok(mut header) = ResourcesHeader::decode(&section.payload) else {
-        return;
+    let mut header = match Kind::from_raw(section.header.kind) {
+        Some(Kind::Claim) => None,
+        _ => match ResourcesHeader::decode(&section.payload) {
+            Ok(header) => Some(header),
+            Err(_) => return,
+        },
     };
-    let mut rest = section
-        .payload
-        .get(ResourcesHeader::LENGTH..)
-        .unwrap_or_default();
+    let before = header.as_ref().map_or(0, |_| ResourcesHeader::LENGTH);
+    let mut rest = section.payload.get(before..).unwrap_or_default();
     let mut records = Vec::new();
     while let Some((record, behind)) = split_record(rest) {
         records.push(record);
@@ -491,11 +497,14 @@ fn edit_records(draft: &mut Draft, rng: &mut Rng) {
         table.extend_from_slice(&record.header.encode());
         table.extend_from_slice(&record.content);
     }
-    if rng.u8(..16) > 0 {
-        header.records = records.len() as u32;
-        header.length = table.len() as u32;
+    section.payload.clear();
+    if let Some(header) = &mut header {
+        if rng.u8(..16) > 0 {
+            header.records = records.len() as u32;
+            header.length = table.len() as u32;
+        }
+        section.payload.extend_from_slice(&header.encode());
     }
-    section.payload = header.encode().to_vec();
     section.payload.extend_from_slice(&table);
 }
 

@@ -4,6 +4,8 @@
 //!
 //! - The layer refuses them, or takes from them exactly what the second implementation reads.
 //! - What it took, saved again, gives the same to another destination.
+//! - What it had the destination try are the claims that the second implementation reads, and what
+//!   it had it obtain is the control plane.
 //! - What it refused has not changed the control plane; nor the local memory, unless the identity
 //!   and the relations were accepted before.
 //! - It allocates no more than [`Judge::allowance`], panics nowhere, and comes to an end: each step
@@ -86,8 +88,9 @@ impl Judge {
         })
     }
 
-    /// Returns the most bytes that the layer may allocate for one stream, whatever it holds: the
-    /// destination's control plane, and one part of the address record file.
+    /// Returns the most bytes that the layer may allocate for one stream, whatever it holds: room
+    /// for the destination's control plane, which claims use before it, and one part of the address
+    /// record file.
     pub fn allowance(&self) -> usize {
         self.destination.identity.control_plane_max as usize + address::LENGTH_MAX
     }
@@ -171,6 +174,10 @@ impl Judge {
             self.destination.control[..] == CONTROL,
             "refused, but the control plane is another: {error}"
         );
+        assert!(
+            self.destination.obtained.is_empty() || matches!(error, RestoreError::Excess),
+            "refused, but something was obtained: {error}"
+        );
         if !relations {
             prepare(&mut self.other);
             assert!(
@@ -191,6 +198,16 @@ impl Judge {
         assert!(
             self.destination.has_state_of(&self.other),
             "the layer takes something else than the second implementation"
+        );
+        assert!(
+            self.destination.claims as usize == state.claims.len()
+                && self.destination.tried[..]
+                    == *state.claims.last().map_or(&[][..], Vec::as_slice),
+            "the destination tried something else than the second implementation reads"
+        );
+        assert!(
+            self.destination.obtained[..] == state.control[..],
+            "the destination obtained something else than it was given"
         );
     }
 
@@ -227,9 +244,12 @@ fn function(interface: u64) -> Function {
 fn prepare(device: &mut Device) {
     let prepared = device
         .clear_local()
-        .and_then(|()| device.write_control(&CONTROL));
+        .and_then(|()| device.write_control(&CONTROL))
+        .and_then(|()| device.tried.resize_zeroed(0))
+        .and_then(|()| device.obtained.resize_zeroed(0));
 
     prepared.expect("the device has room for its own state");
+    device.claims = 0;
     device.fill(0);
     device.fill(9);
 }

@@ -70,16 +70,16 @@ fn payload_field_at(kind: Kind, start: u64, field: &str) -> Option<u64> {
         Kind::Data => &DATA_RUN,
         Kind::Control => &RESOURCES,
         Kind::End => &STREAM_END,
-        Kind::Unknown => return None,
+        Kind::Claim | Kind::Unknown => return None,
     };
 
     field_at(structure, start, field)
 }
 
-/// Returns where in the payload of a control section stands the first byte that is not zero behind
-/// the record at `offset` of its table.
-fn padding_at(payload: &[u8], offset: usize) -> Option<usize> {
-    let record = RESOURCES.length.checked_add(offset)?;
+/// Returns where in a payload of type `kind` stands the first byte that is not zero behind the record
+/// at `offset` of its table.
+fn padding_at(kind: Kind, payload: &[u8], offset: usize) -> Option<usize> {
+    let record = kind.before_records().checked_add(offset)?;
     let header = Fields::at(&RECORD, payload.get(record..)?)?;
     let length = usize::try_from(header.integer("length")).ok()?;
     let padding = record.checked_add(RECORD.length)?.checked_add(length)?;
@@ -125,12 +125,12 @@ pub(super) fn locate(
 
                     (range, field_at(&ADDRESS_RANGE, range, violation.field))
                 }
-                Place::Record(_, offset) => {
+                Place::Record(_, _, offset) => {
                     let record = payload
-                        .saturating_add(RESOURCES.length as u64)
+                        .saturating_add(kind.before_records() as u64)
                         .saturating_add(offset as u64);
                     let field = match violation.field {
-                        "padding" => padding_at(content, offset)
+                        "padding" => padding_at(kind, content, offset)
                             .map(|padding| payload.saturating_add(padding as u64)),
                         field => field_at(&RECORD, record, field),
                     };
@@ -151,6 +151,7 @@ pub(super) fn locate(
         RestoreError::Incompatible(_)
         | RestoreError::Buffer
         | RestoreError::OutOfMemory
+        | RestoreError::Unobtainable(_)
         | RestoreError::Device(_) => Damage::of_part(section, "stream", refusal),
     };
 

@@ -22,6 +22,7 @@ pub(crate) enum Kind {
     Data,
     Control,
     End,
+    Claim,
     /// One that the header does not name.
     Unknown,
 }
@@ -29,13 +30,14 @@ pub(crate) enum Kind {
 impl Kind {
     /// The type with the number `raw`.
     pub(crate) fn of(raw: u64) -> Self {
-        const NAMED: [(u32, Kind); 6] = [
+        const NAMED: [(u32, Kind); 7] = [
             (uapi::VIFA_SECTION_IDENTITY, Kind::Identity),
             (uapi::VIFA_SECTION_RELATIONS, Kind::Relations),
             (uapi::VIFA_SECTION_ADDRESS, Kind::Address),
             (uapi::VIFA_SECTION_DATA, Kind::Data),
             (uapi::VIFA_SECTION_CONTROL, Kind::Control),
             (uapi::VIFA_SECTION_END, Kind::End),
+            (uapi::VIFA_SECTION_CLAIM, Kind::Claim),
         ];
 
         NAMED
@@ -53,7 +55,16 @@ impl Kind {
             Self::Data => "data",
             Self::Control => "control",
             Self::End => "end",
+            Self::Claim => "claim",
             Self::Unknown => "unknown",
+        }
+    }
+
+    /// Bytes of a payload in front of its records, if it has some.
+    pub(crate) fn before_records(self) -> usize {
+        match self {
+            Self::Control => RESOURCES.length,
+            _ => 0,
         }
     }
 
@@ -67,7 +78,7 @@ impl Kind {
     }
 }
 
-/// A record of the control plane.
+/// A record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Record<'a> {
     /// Where it begins, from the start of the records.
@@ -115,6 +126,8 @@ pub(crate) enum Payload<'a> {
     /// The run's header and the bytes of local memory.
     Data(Option<Fields<'a>>, u64),
     Control(Option<Fields<'a>>, &'a [u8]),
+    /// Records alone.
+    Claim(&'a [u8]),
     End(Option<Fields<'a>>),
     Unknown,
     /// It was not read, because the section's header is wrong.
@@ -159,6 +172,7 @@ impl<'a> Section<'a> {
                 None => Payload::Control(None, &[]),
             },
             Kind::End => Payload::End(Fields::at(&STREAM_END, payload)),
+            Kind::Claim => Payload::Claim(payload),
             Kind::Unknown => Payload::Unknown,
         };
 
@@ -189,10 +203,10 @@ impl<'a> Section<'a> {
         self.offset.saturating_add(SECTION_HEADER.length as u64)
     }
 
-    /// The records of a control section.
+    /// The records of a control section, or of a claim.
     pub(crate) fn records(&self) -> Records<'a> {
         let table = match self.payload {
-            Payload::Control(_, table) => table,
+            Payload::Control(_, table) | Payload::Claim(table) => table,
             _ => &[],
         };
 
@@ -202,8 +216,20 @@ impl<'a> Section<'a> {
     /// Where the record at `offset` of the table begins in the file.
     pub(crate) fn record_offset(&self, offset: usize) -> u64 {
         self.payload_offset()
-            .saturating_add(RESOURCES.length as u64)
+            .saturating_add(self.kind().before_records() as u64)
             .saturating_add(offset as u64)
+    }
+
+    /// Whether the records are all that `table` holds.
+    fn is_table(&self, table: &[u8]) -> bool {
+        let end = self.records().last().map_or(0, |record| {
+            let length = record.header.integer("length");
+            let align = u64::from(uapi::VIFA_RECORD_ALIGN);
+
+            (record.offset + RECORD.length) as u64 + length.next_multiple_of(align)
+        });
+
+        end == table.len() as u64
     }
 
     /// The ranges of an address section, at most as many as it says.
@@ -237,20 +263,13 @@ impl<'a> Section<'a> {
                 run.is_some() && exactly((DATA_RUN.length as u64).saturating_add(length))
             }
             Payload::Control(resources, table) => {
-                let records = self.records();
-                let end = records.last().map_or(0, |record| {
-                    let length = record.header.integer("length");
-                    let align = u64::from(uapi::VIFA_RECORD_ALIGN);
-
-                    (record.offset + RECORD.length) as u64 + length.next_multiple_of(align)
-                });
-
                 resources.is_some_and(|resources| {
                     resources.integer("length") == table.len() as u64
-                        && resources.integer("records") == records.count() as u64
-                }) && end == table.len() as u64
+                        && resources.integer("records") == self.records().count() as u64
+                }) && self.is_table(table)
                     && exactly((RESOURCES.length + table.len()) as u64)
             }
+            Payload::Claim(table) => self.is_table(table) && exactly(table.len() as u64),
             Payload::End(end) => end.is_some() && exactly(STREAM_END.length as u64),
             Payload::Unknown => true,
             Payload::Unread => false,
@@ -271,9 +290,22 @@ struct Json<'s, 'a> {
     content: bool,
 }
 
+impl<'s, 'a> Json<'s, 'a> {
+    /// The records of the section.
+    fn records(&self) -> impl Serialize + use<'s, 'a> {
+        let Self { section, content } = *self;
+
+        Sequence(section.records().map(move |record| JsonRecord {
+            offset: section.record_offset(record.offset),
+            record,
+            content,
+        }))
+    }
+}
+
 impl Serialize for Json<'_, '_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { section, content } = *self;
+        let section = self.section;
         let mut map = serializer.serialize_map(None)?;
 
         map.serialize_entry("offset", &section.offset)?;
@@ -295,15 +327,10 @@ impl Serialize for Json<'_, '_> {
                 map.serialize_entry("bytes", &bytes)?;
             }
             Payload::Control(Some(resources), _) => {
-                let records = section.records().map(|record| JsonRecord {
-                    offset: section.record_offset(record.offset),
-                    record,
-                    content,
-                });
-
                 map.serialize_entry("control", &resources)?;
-                map.serialize_entry("records", &Sequence(records))?;
+                map.serialize_entry("records", &self.records())?;
             }
+            Payload::Claim(_) => map.serialize_entry("records", &self.records())?,
             Payload::Identity(None)
             | Payload::Address(None, _)
             | Payload::Data(None, _)

@@ -239,6 +239,7 @@ impl<W: Write> Visitor for Table<W> {
                 self.fields(&resources)?;
                 self.records(section)
             }
+            Payload::Claim(_) => self.records(section),
             Payload::Unread => self.fields(&section.header),
             _ => Ok(()),
         }

@@ -121,7 +121,20 @@ fn state_of(shown: &Value, stream: &[u8]) -> decoder::State {
             stream[start..start + length].to_vec(),
         ));
     }
-    for record in sections(shown, "control")[0]["records"].as_array().unwrap() {
+    let control = sections(shown, "control")[0];
+    for record in control["records"].as_array().unwrap() {
+        state.count[number(&record["type"]) as usize] += 1;
+    }
+    state.control = table_of(control);
+    state.claims = sections(shown, "claim").into_iter().map(table_of).collect();
+    state
+}
+
+/// The records of a section of which this is shown, as they stand in the stream.
+fn table_of(section: &Value) -> Vec<u8> {
+    let mut table = Vec::new();
+
+    for record in section["records"].as_array().unwrap() {
         for (field, length) in [
             ("type", 2),
             ("version", 2),
@@ -129,16 +142,13 @@ fn state_of(shown: &Value, stream: &[u8]) -> decoder::State {
             ("length", 4),
             ("reserved", 4),
         ] {
-            state
-                .control
-                .extend(&number(&record[field]).to_le_bytes()[..length]);
+            let value = record[field].as_u64().unwrap();
+            table.extend(&value.to_le_bytes()[..length]);
         }
-        state.control.extend(bytes(&record["content"]));
-        let padded = state.control.len().next_multiple_of(8);
-        state.control.resize(padded, 0);
-        state.count[number(&record["type"]) as usize] += 1;
+        table.extend(bytes(&record["content"]));
+        table.resize(table.len().next_multiple_of(8), 0);
     }
-    state
+    table
 }
 
 /// A destination that is as the stream says of which this is shown.

@@ -6,6 +6,11 @@
 //! when they are there. What the source is, and who sends what to whom, is verified before anything
 //! else is accepted. Local memory goes to the device run by run, each after its checksum was
 //! verified; the control plane goes to the device when the whole stream was found to be sound.
+//!
+//! Part of a control plane may have to be obtained from the destination's host, which can refuse it.
+//! That comes out while the source still exists: claims are tried as they come, and everything is
+//! obtained with the last byte of the stream. What is left for the end of the transfer is between
+//! the device and its records.
 
 mod error;
 
@@ -53,7 +58,10 @@ use super::{
         SECTION_LENGTH_MAX, //
     },
 };
-use crate::seam::Bytes;
+use crate::seam::{
+    Bytes,
+    OutOfMemory, //
+};
 use core::{
     fmt,
     mem, //
@@ -92,7 +100,37 @@ pub(crate) trait Destination {
     /// error is then returned by a later call, at the latest by [`Self::write_control`].
     fn write_local(&mut self, offset: u64, length: usize) -> Result<(), Self::Error>;
 
-    /// Replaces the control plane by these records.
+    /// Tries whether what these records ask for can be obtained from the host, and keeps nothing of
+    /// it.
+    ///
+    /// They are sound, and part of a control plane that is to come; the source still runs. May be
+    /// called any number of times, each of which replaces the one before.
+    ///
+    /// # Errors
+    ///
+    /// What is not to be had, and why.
+    fn claim(&mut self, _records: &[u8]) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    /// Obtains from the host all that these records, the whole control plane, ask for and that can
+    /// be refused.
+    ///
+    /// The whole stream was found to be sound; the source has stopped, and would go on if this
+    /// failed. [`Self::write_control`] follows with the same records, unless the transfer is given
+    /// up.
+    ///
+    /// # Errors
+    ///
+    /// What is not to be had, and why.
+    fn prepare(&mut self, _records: &[u8]) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    /// Replaces the control plane by these records, for which [`Self::prepare`] has succeeded.
+    ///
+    /// The source may be gone: this asks nobody for anything that can be refused. It fails only if
+    /// the device does.
     fn write_control(&mut self, records: &[u8]) -> Result<(), Self::Error>;
 }
 
@@ -119,6 +157,8 @@ enum Payload {
     ResourcesHeader,
     /// Room for the records, and what stands before them.
     Records(Bytes, [u8; ResourcesHeader::LENGTH]),
+    /// Room for the records of a claim.
+    Claim(Bytes),
     /// An optional section that is skipped, and the checksum so far.
     Unknown(Checksum),
     End,
@@ -148,6 +188,7 @@ enum Content {
     /// This run of local memory.
     Data(Range),
     Control,
+    Claim,
     End,
     /// Something that this version does not know and need not know.
     Unknown,
@@ -188,6 +229,8 @@ pub(crate) struct Restorer<E> {
     scratch: [u8; SCRATCH],
     /// For parts of the address record file.
     buffer: Buffer,
+    /// Where a claim was received, for the records to come.
+    records: Option<Bytes>,
     phase: Phase,
     /// CRC of all headers that were received.
     headers: Checksum,
@@ -203,6 +246,7 @@ impl<E: Copy> Restorer<E> {
             filled: 0,
             scratch: [0; SCRATCH],
             buffer: Buffer::UNUSED,
+            records: None,
             phase: Phase::Begun,
             headers: Checksum::EMPTY,
             progress: Progress::NONE,
@@ -245,9 +289,10 @@ impl<E: Copy> Restorer<E> {
 
                 buffer.get_mut(..length)
             }
-            Awaited::Payload(_, Payload::Address(bytes) | Payload::Records(bytes, _)) => {
-                bytes.get_mut(self.filled..length)
-            }
+            Awaited::Payload(
+                _,
+                Payload::Address(bytes) | Payload::Claim(bytes) | Payload::Records(bytes, _),
+            ) => bytes.get_mut(self.filled..length),
             _ => self.scratch.get_mut(self.filled..length),
         };
 
@@ -381,6 +426,11 @@ impl<E: Copy> Restorer<E> {
             Content::Address => Payload::Address(self.buffer.take(section.length as usize)?),
             Content::Data(run) => Payload::RunHeader(run),
             Content::Control => Payload::ResourcesHeader,
+            Content::Claim => {
+                let room = own.control_plane_max as usize;
+
+                Payload::Claim(self.room(section.length as usize, room)?)
+            }
             Content::End => Payload::End,
             Content::Unknown => Payload::Unknown(Checksum::EMPTY),
         };
@@ -395,6 +445,18 @@ impl<E: Copy> Restorer<E> {
             return Ok(Awaited::SectionHeader);
         }
         Ok(Awaited::Payload(section, payload))
+    }
+
+    /// Returns room for `length` bytes of records. Where there is none yet, it can grow up to
+    /// `capacity` without more memory.
+    fn room(&mut self, length: usize, capacity: usize) -> Result<Bytes, OutOfMemory> {
+        let mut room = match self.records.take() {
+            Some(room) => room,
+            None => Bytes::with_capacity(capacity)?,
+        };
+
+        room.resize_zeroed(length)?;
+        Ok(room)
     }
 
     /// Checks that a section with this header may come now, and returns what it carries.
@@ -508,9 +570,8 @@ impl<E: Copy> Restorer<E> {
             (Payload::ResourcesHeader, Phase::Established(_)) => {
                 let header = scratch.first_chunk().copied().unwrap_or_default();
                 let length = (section.length as usize).saturating_sub(ResourcesHeader::LENGTH);
-                let mut records = Bytes::with_capacity(length)?;
+                let records = self.room(length, length)?;
 
-                records.resize_zeroed(length)?;
                 return Ok(Awaited::Payload(section, Payload::Records(records, header)));
             }
             (Payload::Records(records, header), Phase::Established(established)) => {
@@ -518,7 +579,7 @@ impl<E: Copy> Restorer<E> {
                 let header = ResourcesHeader::decode(&header).map_err(malformed)?;
                 header.validate(&records).map_err(malformed)?;
                 let table = Table::new(&records, destination.identity())
-                    .map_err(|invalid| section.invalid_record(invalid))?;
+                    .map_err(|invalid| section.invalid_record(Kind::Control, invalid))?;
                 header.validate_count(&table).map_err(malformed)?;
 
                 established
@@ -527,8 +588,23 @@ impl<E: Copy> Restorer<E> {
                 self.progress.records = table.summary();
                 established.control = Some(records);
             }
+            (Payload::Claim(records), Phase::Established(_)) => {
+                section.verify(Checksum::EMPTY.and(&records))?;
+                Table::new(&records, destination.identity())
+                    .map_err(|invalid| section.invalid_record(Kind::Claim, invalid))?;
+                destination
+                    .claim(&records)
+                    .map_err(RestoreError::Unobtainable)?;
+                self.records = Some(records);
+            }
             (Payload::Unknown(checksum), _) => section.verify(checksum)?,
-            (Payload::End, _) => {
+            (
+                Payload::End,
+                Phase::Established(Established {
+                    control: Some(records),
+                    ..
+                }),
+            ) => {
                 let payload = scratch.get(..End::LENGTH).unwrap_or_default();
                 let expected = End::new(&self.progress, self.headers);
 
@@ -536,6 +612,9 @@ impl<E: Copy> Restorer<E> {
                 End::decode(payload)
                     .and_then(|end| end.validate(&expected))
                     .map_err(malformed)?;
+                destination
+                    .prepare(records)
+                    .map_err(RestoreError::Unobtainable)?;
                 self.progress.count_section();
                 return Ok(Awaited::Nothing);
             }
@@ -582,6 +661,7 @@ impl Established {
         let content = match (&self.control, kind) {
             (None, Kind::Address) => Content::Address,
             (None, Kind::Control) => Content::Control,
+            (None, Kind::Claim) => Content::Claim,
             (None, _) => {
                 return Err(refused(Either(Kind::Address as u64, Kind::Control as u64)));
             }
@@ -595,14 +675,8 @@ impl Established {
                 check("length", section.length, AtLeast(LENGTH_MIN as u64))?;
                 check("length", section.length, AtMost(LENGTH_MAX as u64))?;
             }
-            Content::Control => {
-                let records = own.control_plane_max as usize;
-                let shortest = ResourcesHeader::LENGTH + Record::LENGTH;
-                let longest = ResourcesHeader::LENGTH.saturating_add(records);
-
-                check("length", section.length, AtLeast(shortest as u64))?;
-                check("length", section.length, AtMost(longest as u64))?;
-            }
+            Content::Control => section.expect_records(ResourcesHeader::LENGTH, own)?,
+            Content::Claim => section.expect_records(0, own)?,
             _ => section.expect_length(End::LENGTH)?,
         }
         section.expect_interface(interface(kind.plane()))?;
@@ -636,12 +710,22 @@ impl Section {
         Place::Payload(self.sequence, Kind::from_raw(self.kind))
     }
 
-    /// Checks that this is a section of type `kind`, all of which are mandatory.
+    /// Checks that this is a section of type `kind`.
     fn expect(&self, kind: Kind) -> Result<(), Violation> {
         use Expectation::Equal;
 
         check("type", self.kind, Equal(kind as u64))?;
-        check("flags", self.flags, Equal(MANDATORY.into()))
+        check("flags", self.flags, Equal(kind.flags().into()))
+    }
+
+    /// Checks that there can be records behind `header` bytes of the payload, no more than a device
+    /// that is as `own` says has room for.
+    fn expect_records(&self, header: usize, own: &Identity) -> Result<(), Violation> {
+        let shortest = header.saturating_add(Record::LENGTH);
+        let longest = header.saturating_add(own.control_plane_max as usize);
+
+        check("length", self.length, Expectation::AtLeast(shortest as u64))?;
+        check("length", self.length, Expectation::AtMost(longest as u64))
     }
 
     fn expect_length(&self, length: usize) -> Result<(), Violation> {
@@ -673,8 +757,8 @@ impl Section {
         RestoreError::Malformed(place, invalid.violation)
     }
 
-    fn invalid_record<E>(&self, invalid: InvalidRecord) -> RestoreError<E> {
-        let place = Place::Record(self.sequence, invalid.offset);
+    fn invalid_record<E>(&self, kind: Kind, invalid: InvalidRecord) -> RestoreError<E> {
+        let place = Place::Record(self.sequence, kind, invalid.offset);
 
         RestoreError::Malformed(place, invalid.violation)
     }

@@ -19,20 +19,12 @@ use super::{
     },
     granules::Granules,
     save::{
+        Content,
         SaveError,
         Source, //
     },
 };
 use crate::seam::OutOfMemory;
-
-/// What the present round sends.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Content {
-    /// What has to be sent before the device should be stopped.
-    Initial,
-    /// What the device has changed meanwhile.
-    Changes,
-}
 
 /// Bytes of local memory that are yet to be sent, but for those in a part.
 #[derive(Clone, Copy)]
@@ -52,9 +44,6 @@ pub(super) struct Rounds {
     number: u32,
     /// The present round has a part.
     begun: bool,
-    content: Content,
-    /// How often the guest had configured the device.
-    configurations: u32,
 }
 
 impl Rounds {
@@ -67,7 +56,6 @@ impl Rounds {
     ) -> Result<Self, SaveError<S::Error>> {
         let identity = *source.identity();
         let mut pending = Granules::none(&identity)?;
-        let configurations = source.configurations().map_err(SaveError::Device)?;
 
         for window in Granules::windows(&identity) {
             if changes {
@@ -85,8 +73,6 @@ impl Rounds {
             position: 0,
             number: 0,
             begun: false,
-            content: Content::Initial,
-            configurations,
         })
     }
 
@@ -109,37 +95,13 @@ impl Rounds {
         Ok(())
     }
 
-    /// As [`Self::refresh`]; if the guest has configured the device anew, all that is yet to be sent
-    /// becomes initial data. Returns whether it has.
-    pub(super) fn review<S: Source>(
-        &mut self,
-        source: &mut S,
-    ) -> Result<bool, SaveError<S::Error>> {
-        let configurations = source.configurations().map_err(SaveError::Device)?;
-        let configured = configurations != self.configurations;
-
-        self.refresh(source)?;
-        if configured {
-            self.configurations = configurations;
-            self.content = Content::Initial;
-            self.restart();
-        }
-        Ok(configured)
-    }
-
-    /// Goes back to the start of the memory, for another round.
-    fn restart(&mut self) {
+    /// Goes back to the start of the memory, for another round of what is yet to be sent.
+    pub(super) fn restart(&mut self) {
         if self.begun {
             self.number = self.number.saturating_add(1);
         }
         self.begun = false;
         self.position = 0;
-    }
-
-    /// Begins another round, of what has changed.
-    pub(super) fn next(&mut self) {
-        self.content = Content::Changes;
-        self.restart();
     }
 
     /// Composes the next part of the present round, which stands in the section with this sequence
@@ -171,9 +133,10 @@ impl Rounds {
         self.pending.remove(run);
     }
 
-    /// Returns how much is yet to be sent of local memory of `size` bytes.
-    pub(super) fn pending(&self, size: u64) -> Pending {
-        let split = match self.content {
+    /// Returns how much is yet to be sent of local memory of `size` bytes, where the present round
+    /// sends `content`.
+    pub(super) fn pending(&self, size: u64, content: Content) -> Pending {
+        let split = match content {
             Content::Initial => self.position.min(size),
             Content::Changes => size,
         };
@@ -188,10 +151,5 @@ impl Rounds {
                 length: split,
             }),
         }
-    }
-
-    /// Returns whether what a part has left is initial data.
-    pub(super) fn is_initial(&self) -> bool {
-        self.content == Content::Initial
     }
 }

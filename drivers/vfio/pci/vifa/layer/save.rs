@@ -7,9 +7,9 @@
 //! stands in a part of the address record file. Bulk data is never copied on its way from there to
 //! the reader.
 //!
-//! What says who sends what to whom can go out while the device runs, and so can its local memory,
-//! if it knows what it changes of that afterwards ([`super::rounds`]). The rest follows when it has
-//! stopped.
+//! What says who sends what to whom can go out while the device runs, and what the destination has
+//! to obtain for it goes out then ([`super::claims`]). So can its local memory, if it knows what it
+//! changes of that afterwards ([`super::rounds`]). The rest follows when it has stopped.
 
 use super::{
     address::{
@@ -24,6 +24,7 @@ use super::{
         Expectation,
         Violation, //
     },
+    claims::Claims,
     identity::{
         Identity,
         FEATURE_LOCAL_DIRTY, //
@@ -52,11 +53,13 @@ use super::{
         Section,
         DATA_RUN_MAX,
         HEADER_LENGTH,
-        MANDATORY,
         SECTION_HEADER_LENGTH, //
     },
 };
-use crate::seam::OutOfMemory;
+use crate::seam::{
+    Bytes,
+    OutOfMemory, //
+};
 use core::{
     fmt,
     mem, //
@@ -79,7 +82,17 @@ pub(crate) trait Source {
     /// Fills the buffer with the records of the control plane.
     fn read_control(&mut self) -> Result<(), Self::Error>;
 
-    /// Returns how often the guest has configured the device anew, modulo 2^32.
+    /// Returns the records of what the destination has to obtain from its own host before it can
+    /// take the control plane; nothing if there is no such thing.
+    ///
+    /// They are as those of [`Self::read_control`] and may be some of them. Asked only of a device
+    /// that runs, and again only when [`Self::configurations`] has moved.
+    fn claim(&mut self) -> Result<&[u8], Self::Error> {
+        Ok(&[])
+    }
+
+    /// Returns how often the guest has configured the device anew, modulo 2^32. Asked only of a
+    /// device that runs.
     fn configurations(&mut self) -> Result<u32, Self::Error>;
 
     /// Returns the bitmap of the granules that are mapped, of those in `length` bytes of local memory
@@ -111,6 +124,15 @@ pub(crate) trait Source {
     fn piece(&self) -> &[u8];
 }
 
+/// A malformed record, and the type of the section that it was to stand in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct InvalidTable {
+    /// The type of the section.
+    pub(crate) kind: Kind,
+    /// The record.
+    pub(crate) record: InvalidRecord,
+}
+
 /// Why a device could not be saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SaveError<E> {
@@ -120,12 +142,19 @@ pub(crate) enum SaveError<E> {
     Bitmap(Violation),
     /// The device did not give as many bytes as it had to.
     Piece(Violation),
-    /// The device gave a control plane that is malformed.
-    Record(InvalidRecord),
-    /// There was no memory for the address record file.
+    /// The device gave a control plane, or a claim, that is malformed.
+    Record(InvalidTable),
+    /// There was no memory for the address record file, or for a claim.
     OutOfMemory,
     /// The device did not do what it was asked.
     Device(E),
+}
+
+impl<E> SaveError<E> {
+    /// Says that a record for a section of type `kind` is malformed.
+    pub(super) fn invalid_record(kind: Kind, record: InvalidRecord) -> Self {
+        Self::Record(InvalidTable { kind, record })
+    }
 }
 
 impl<E: fmt::Display> fmt::Display for SaveError<E> {
@@ -134,8 +163,10 @@ impl<E: fmt::Display> fmt::Display for SaveError<E> {
             Self::Identity(violation) => write!(f, "identity: {violation}"),
             Self::Bitmap(violation) => write!(f, "bitmap of local memory: {violation}"),
             Self::Piece(violation) => write!(f, "what the device gave: {violation}"),
-            Self::Record(invalid) => write!(f, "control plane: {invalid}"),
-            Self::OutOfMemory => write!(f, "no memory for the address record file"),
+            Self::Record(InvalidTable { kind, record }) => {
+                write!(f, "what the device gave: {kind} section, {record}")
+            }
+            Self::OutOfMemory => write!(f, "no memory for the address record file or a claim"),
             Self::Device(error) => write!(f, "the device failed: {error}"),
         }
     }
@@ -223,12 +254,24 @@ pub(crate) struct Outstanding {
     pub(crate) reinitialised: bool,
 }
 
+/// What is being sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content {
+    /// What has to be sent before the device should be stopped.
+    Initial,
+    /// What the device has changed meanwhile.
+    Changes,
+}
+
 /// The section that comes next.
 enum Stage {
     Identity,
     Relations,
-    /// Another part of the address record file; the control plane, if there is none.
+    /// A claim, if there is one; another part of the address record file; the control plane, if
+    /// there is none.
     Address,
+    /// What follows this claim.
+    Claim(Bytes),
     /// The data of this part.
     Data(Part),
     End,
@@ -260,6 +303,8 @@ enum Knowledge {
 enum Body {
     /// There is none.
     Empty,
+    /// In the claim.
+    Claim,
     /// In the part of the address record file.
     Part,
     /// In the source's buffer.
@@ -272,6 +317,11 @@ enum Body {
 pub(crate) struct Saver<E> {
     stage: Stage,
     knowledge: Knowledge,
+    content: Content,
+    /// How often the guest had configured the device when the reader was last told of that, or when
+    /// the device was first asked; `None`: it was not asked yet.
+    configurations: Option<u32>,
+    claims: Claims,
     /// `None`: local memory was not yet looked at.
     rounds: Option<Rounds>,
     /// Guest memory that is yet to be listed.
@@ -311,6 +361,9 @@ impl<E: Copy> Saver<E> {
                 Begin::PreCopy => Knowledge::Running,
                 Begin::Stopped => Knowledge::Stopped,
             },
+            content: Content::Initial,
+            configurations: None,
+            claims: Claims::NONE,
             rounds: None,
             tracked: None,
             announced: None,
@@ -356,6 +409,8 @@ impl<E: Copy> Saver<E> {
     pub(crate) fn stopped(&mut self) {
         if self.knowledge == Knowledge::Running {
             self.knowledge = Knowledge::Stopped;
+            // The control plane is about to say it.
+            self.claims.take();
         }
     }
 
@@ -380,25 +435,23 @@ impl<E: Copy> Saver<E> {
         version: InfoVersion,
     ) -> Result<Outstanding, SaveError<E>> {
         self.guarded(|saver| {
-            saver.begin_rounds(source)?;
-            let reinitialised = saver.refresh(source, |rounds, source| match version {
-                InfoVersion::V1 => rounds.refresh(source).map(|()| false),
-                InfoVersion::V2 => rounds.review(source),
-            })?;
+            saver.begin(source)?;
+            saver.refresh(source)?;
+            let reinitialised = version == InfoVersion::V2 && saver.reinitialise();
             let Pending {
                 mut initial,
                 mut changed,
             } = saver.pending(source.identity());
 
             let unread = saver.unread();
-            match &saver.rounds {
-                Some(rounds) if !rounds.is_initial() => changed = changed.saturating_add(unread),
-                _ => initial = initial.saturating_add(unread),
+            match saver.content {
+                Content::Initial => initial = initial.saturating_add(unread),
+                Content::Changes => changed = changed.saturating_add(unread),
             }
             Ok(Outstanding {
                 initial,
                 changed,
-                reinitialised: reinitialised.unwrap_or(false),
+                reinitialised,
             })
         })
     }
@@ -414,11 +467,12 @@ impl<E: Copy> Saver<E> {
         source: &mut S,
     ) -> Result<Option<u64>, SaveError<E>> {
         self.guarded(|saver| {
-            saver.begin_rounds(source)?;
-            if saver.refresh(source, Rounds::refresh)?.is_none() {
+            saver.begin(source)?;
+            saver.refresh(source)?;
+            let identity = source.identity();
+            if saver.rounds.is_none() && identity.local_memory != 0 {
                 return Ok(None);
             }
-            let identity = source.identity();
             let Pending { initial, changed } = saver.pending(identity);
             let bytes = [saver.unread(), initial, changed]
                 .into_iter()
@@ -431,7 +485,7 @@ impl<E: Copy> Saver<E> {
     /// Returns what is left of local memory, but for the present part.
     fn pending(&self, identity: &Identity) -> Pending {
         match &self.rounds {
-            Some(rounds) => rounds.pending(identity.local_memory),
+            Some(rounds) => rounds.pending(identity.local_memory, self.content),
             None => Pending {
                 initial: 0,
                 changed: 0,
@@ -439,17 +493,18 @@ impl<E: Copy> Saver<E> {
         }
     }
 
-    /// Returns how many bytes are left of the sections that say who sends what to whom, and of the
-    /// local memory in the present part.
+    /// Returns how many bytes are left of the sections that say who sends what to whom, of claims, and
+    /// of the local memory in the present part.
     fn unread(&self) -> u64 {
         let introduction = (Self::INITIAL as u64).saturating_sub(self.progress.stream_bytes);
         let (piece, part) = match &self.stage {
+            Stage::Claim(_) => (self.length.saturating_sub(self.position), 0),
             Stage::Data(part) => (
                 match self.body {
                     Body::Source => self
                         .length
                         .saturating_sub(self.position.max(self.head.length)),
-                    Body::Empty | Body::Part => 0,
+                    Body::Empty | Body::Claim | Body::Part => 0,
                 },
                 part.left()
                     .fold(0_u64, |bytes, range| bytes.saturating_add(range.length)),
@@ -460,19 +515,19 @@ impl<E: Copy> Saver<E> {
         introduction
             .saturating_add(piece as u64)
             .saturating_add(part)
+            .saturating_add(self.claims.pending())
     }
 
-    /// Asks the device what has changed, by `ask`, which returns whatever it wants to. What the
-    /// present part has of that, and is yet to be read, will be sent with it.
-    fn refresh<S: Source<Error = E>, T>(
-        &mut self,
-        source: &mut S,
-        ask: impl FnOnce(&mut Rounds, &mut S) -> Result<T, SaveError<E>>,
-    ) -> Result<Option<T>, SaveError<E>> {
+    /// Asks the device what has changed, and what it claims if it runs. What the present part has of
+    /// that, and is yet to be read, will be sent with it.
+    fn refresh<S: Source<Error = E>>(&mut self, source: &mut S) -> Result<(), SaveError<E>> {
+        if !self.has_stopped() {
+            self.claims.refresh(source)?;
+        }
         let Some(rounds) = &mut self.rounds else {
-            return Ok(None);
+            return Ok(());
         };
-        let answer = ask(rounds, source)?;
+        rounds.refresh(source)?;
 
         if let Stage::Data(part) = &self.stage {
             let mut announced = self.announced.map_or(0, |run| run.length);
@@ -484,7 +539,28 @@ impl<E: Copy> Saver<E> {
                 announced = 0;
             }
         }
-        Ok(Some(answer))
+        Ok(())
+    }
+
+    /// If the guest has configured the device anew since the reader was last told, all that is yet to
+    /// be sent becomes initial data. Returns whether there is such a thing.
+    fn reinitialise(&mut self) -> bool {
+        let configurations = self.claims.configurations();
+
+        if self.configurations == configurations {
+            return false;
+        }
+        self.configurations = configurations;
+        self.begin_round(Content::Initial);
+        self.rounds.is_some() || self.claims.pending() != 0
+    }
+
+    /// Begins another round, of `content`.
+    fn begin_round(&mut self, content: Content) {
+        self.content = content;
+        if let Some(rounds) = &mut self.rounds {
+            rounds.restart();
+        }
     }
 
     /// Returns what was read so far.
@@ -511,6 +587,7 @@ impl<E: Copy> Saver<E> {
         let bytes = match self.position.checked_sub(head.len()) {
             None => head.get(self.position..),
             Some(position) => match (self.body, &self.stage) {
+                (Body::Claim, Stage::Claim(records)) => records.get(position..),
                 (Body::Part, Stage::Data(part)) => part.as_bytes().get(position..),
                 (Body::Source, _) => source.piece().get(position..),
                 _ => None,
@@ -553,7 +630,7 @@ impl<E: Copy> Saver<E> {
                 Expectation::Equal(length as u64),
             )
             .map_err(SaveError::Piece),
-            Body::Empty | Body::Part => Ok(()),
+            Body::Empty | Body::Claim | Body::Part => Ok(()),
         }
     }
 
@@ -575,14 +652,14 @@ impl<E: Copy> Saver<E> {
     fn load<S: Source<Error = E>>(&mut self, source: &mut S) -> Result<Advance, SaveError<E>> {
         self.head = Head::EMPTY;
         self.body = Body::Empty;
-        if self.knowledge == Knowledge::Stopped && self.refresh(source, Rounds::refresh)?.is_some()
-        {
+        if self.knowledge == Knowledge::Stopped && self.rounds.is_some() {
+            self.refresh(source)?;
             self.knowledge = Knowledge::Complete;
         }
         match mem::replace(&mut self.stage, Stage::Finished) {
             Stage::Identity => self.load_identity(source)?,
             Stage::Relations => self.load_relations(source.interfaces()),
-            Stage::Address => return self.load_address(source),
+            Stage::Address | Stage::Claim(_) => return self.load_address(source),
             Stage::Data(part) => match part.run() {
                 Some(run) => self.load_run(source, part, run)?,
                 None => {
@@ -622,13 +699,29 @@ impl<E: Copy> Saver<E> {
         self.load_section(interfaces, Kind::Relations, &relations.encode(), &[]);
     }
 
-    /// Loads a part of the address record file; the control plane, if there is no more to record.
+    /// Loads a claim, or a part of the address record file; the control plane, if there is no more to
+    /// record.
     fn load_address<S: Source<Error = E>>(
         &mut self,
         source: &mut S,
     ) -> Result<Advance, SaveError<E>> {
         self.stage = Stage::Address;
-        let part = match self.next_part(source)? {
+        self.begin(source)?;
+        if self.load_claim(source.interfaces()) {
+            return Ok(Advance::Piece);
+        }
+        let mut part = self.compose(source.identity())?;
+        if part.is_none() {
+            if self.knowledge == Knowledge::Running {
+                self.refresh(source)?;
+            }
+            self.begin_round(Content::Changes);
+            if self.load_claim(source.interfaces()) {
+                return Ok(Advance::Piece);
+            }
+            part = self.compose(source.identity())?;
+        }
+        let part = match part {
             Some(part) => part,
             None if !self.has_stopped() => return Ok(Advance::Pause),
             None => {
@@ -650,8 +743,9 @@ impl<E: Copy> Saver<E> {
         Ok(Advance::Piece)
     }
 
-    /// Begins the rounds of local memory, once it can be looked at.
-    fn begin_rounds<S: Source<Error = E>>(&mut self, source: &mut S) -> Result<(), SaveError<E>> {
+    /// Looks at what the device claims and at its local memory for the first time, once it can be
+    /// looked at.
+    fn begin<S: Source<Error = E>>(&mut self, source: &mut S) -> Result<(), SaveError<E>> {
         let &Identity {
             features,
             local_memory,
@@ -659,6 +753,10 @@ impl<E: Copy> Saver<E> {
         } = source.identity();
         let running = !self.has_stopped();
 
+        if running && self.configurations.is_none() {
+            self.claims.refresh(source)?;
+            self.configurations = self.claims.configurations();
+        }
         if self.rounds.is_none()
             && local_memory != 0
             && (!running || features & FEATURE_LOCAL_DIRTY != 0)
@@ -671,26 +769,26 @@ impl<E: Copy> Saver<E> {
         Ok(())
     }
 
-    /// Returns the next part that lists local memory, if there is anything to send.
-    fn next_part<S: Source<Error = E>>(
-        &mut self,
-        source: &mut S,
-    ) -> Result<Option<Part>, SaveError<E>> {
-        let granule = source.identity().granule;
+    /// Composes the next part that lists local memory in the present round, if there is one.
+    fn compose(&mut self, identity: &Identity) -> Result<Option<Part>, OutOfMemory> {
         let sequence = self.loaded.sections;
 
-        self.begin_rounds(source)?;
-        let Some(rounds) = &mut self.rounds else {
-            return Ok(None);
+        match &mut self.rounds {
+            Some(rounds) => rounds.compose(&mut self.buffer, identity.granule, sequence),
+            None => Ok(None),
+        }
+    }
+
+    /// Loads the claim that is yet to be sent; returns whether there is one.
+    fn load_claim(&mut self, interfaces: Interfaces) -> bool {
+        let Some(records) = self.claims.take() else {
+            return false;
         };
-        if let Some(part) = rounds.compose(&mut self.buffer, granule, sequence)? {
-            return Ok(Some(part));
-        }
-        if self.knowledge == Knowledge::Running {
-            rounds.refresh(source)?;
-        }
-        rounds.next();
-        Ok(rounds.compose(&mut self.buffer, granule, sequence)?)
+
+        self.body = Body::Claim;
+        self.load_section(interfaces, Kind::Claim, &[], &records);
+        self.stage = Stage::Claim(records);
+        true
     }
 
     /// The device may begin to read this run from now on.
@@ -751,7 +849,8 @@ impl<E: Copy> Saver<E> {
             Expectation::AtMost(identity.control_plane_max.into()),
         )
         .map_err(SaveError::Piece)?;
-        let table = Table::new(bytes, identity).map_err(SaveError::Record)?;
+        let table = Table::new(bytes, identity)
+            .map_err(|invalid| SaveError::invalid_record(Kind::Control, invalid))?;
 
         self.stage = Stage::End;
         self.loaded.records = table.summary();
@@ -779,7 +878,7 @@ impl<E: Copy> Saver<E> {
         let length = head.len().saturating_add(body.len());
         let header = Section {
             kind: kind as u16,
-            flags: MANDATORY,
+            flags: kind.flags(),
             length: length as u32,
             interface: interfaces.plane(kind.plane()).as_raw(),
             sequence: self.loaded.sections,

@@ -34,7 +34,7 @@ pub(crate) const MAGIC: [u8; 8] = *b"VIFASTRM";
 /// Version of the format: streams of another major version are refused.
 pub(crate) const MAJOR: u16 = 1;
 /// Version of the format: a minor version adds section types only.
-pub(crate) const MINOR: u16 = 0;
+pub(crate) const MINOR: u16 = 1;
 
 /// Section flag: a receiver that does not know the type refuses the stream.
 pub(crate) const MANDATORY: u16 = 0x1;
@@ -239,6 +239,8 @@ pub(crate) enum Kind {
     Control = 5,
     /// The totals.
     End = 6,
+    /// What the destination has to obtain from its own host.
+    Claim = 7,
 }
 
 impl Kind {
@@ -251,6 +253,7 @@ impl Kind {
             4 => Self::Data,
             5 => Self::Control,
             6 => Self::End,
+            7 => Self::Claim,
             _ => return None,
         })
     }
@@ -259,7 +262,17 @@ impl Kind {
     pub(crate) fn plane(self) -> Plane {
         match self {
             Self::Address | Self::Data => Plane::Data,
-            Self::Identity | Self::Relations | Self::Control | Self::End => Plane::Control,
+            Self::Identity | Self::Relations | Self::Control | Self::End | Self::Claim => {
+                Plane::Control
+            }
+        }
+    }
+
+    /// Returns the flags that sections of this type carry.
+    pub(crate) fn flags(self) -> u16 {
+        match self {
+            Self::Claim => 0,
+            _ => MANDATORY,
         }
     }
 }
@@ -273,6 +286,7 @@ impl fmt::Display for Kind {
             Self::Data => "data",
             Self::Control => "control",
             Self::End => "end",
+            Self::Claim => "claim",
         })
     }
 }

@@ -17,6 +17,7 @@ use super::{
         Violation, //
     },
     identity::{
+        Identity,
         Mismatch,
         Rule,
         FEATURE_LOCAL_MEMORY, //
@@ -55,6 +56,7 @@ use super::{
         DataRun,
         End,
         IdentityPayload,
+        Kind,
         Record,
         ResourcesHeader,
         HEADER_LENGTH,
@@ -160,6 +162,31 @@ macro_rules! suite {
             #[test]
             fn reinitialisation() -> Result<(), Failure> {
                 tests::reinitialisation()
+            }
+
+            #[test]
+            fn without_local_memory() -> Result<(), Failure> {
+                tests::without_local_memory()
+            }
+
+            #[test]
+            fn claims() -> Result<(), Failure> {
+                tests::claims()
+            }
+
+            #[test]
+            fn claims_between_rounds() -> Result<(), Failure> {
+                tests::claims_between_rounds()
+            }
+
+            #[test]
+            fn denied_claim() -> Result<(), Failure> {
+                tests::denied_claim()
+            }
+
+            #[test]
+            fn denied_control_plane() -> Result<(), Failure> {
+                tests::denied_control_plane()
             }
 
             #[test]
@@ -457,6 +484,232 @@ pub(crate) fn reinitialisation() -> Result<(), Failure> {
     Ok(())
 }
 
+/// A device without local memory that can do nothing but stop.
+fn plain() -> Result<Device, OutOfMemory> {
+    Device::new(Identity {
+        features: 0,
+        granule: 0,
+        local_memory: 0,
+        ..IDENTITY
+    })
+}
+
+/// Records of one type that a device of these tests can claim: 24 bytes each.
+const CLAIMS: [[u8; 24]; 3] = [
+    [
+        1, 0, 1, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1,
+    ],
+    [
+        1, 0, 1, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2,
+    ],
+    [
+        1, 0, 1, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 3, 3, 3, 3, 3, 3, 3, 3,
+    ],
+];
+
+/// Bytes of the section with one of [`CLAIMS`].
+const CLAIM: u64 = 32 + 24;
+
+/// A device that has no local memory goes through all of a transfer, begun while it runs or when it
+/// has stopped, with the same stream.
+pub(crate) fn without_local_memory() -> Result<(), Failure> {
+    let mut source = plain()?;
+    let mut destination = plain()?;
+    let mut saver = Saver::new(Begin::PreCopy);
+    let mut stream = Bytes::with_capacity(0)?;
+    let rest = Saver::<OutOfMemory>::estimate(&source.identity, 0);
+
+    ensure!(left(&mut saver, &mut source)? == (248, 0));
+    source.read(&mut saver, &[9], &mut stream)?;
+    ensure!(saver.remaining(&mut source)? == Piece::Pause);
+    ensure!(left(&mut saver, &mut source)? == (0, 0));
+    ensure!(saver.left(&mut source)? == Some(rest));
+    source.configurations += 1;
+    for _ in 0..2 {
+        let nothing = Outstanding {
+            initial: 0,
+            changed: 0,
+            reinitialised: false,
+        };
+        ensure!(saver.outstanding(&mut source, InfoVersion::V2)? == nothing);
+    }
+    ensure!(saver.remaining(&mut source)? == Piece::Pause);
+    saver.stopped();
+    source.read(&mut saver, WHOLE, &mut stream)?;
+    ensure!(saver.remaining(&mut source)? == Piece::End);
+    ensure!(stream.len() as u64 <= rest);
+    ensure!(stream[..] == source.save(WHOLE)?[..]);
+
+    for segment in [1, 7, usize::MAX] {
+        destination.control.fill(0);
+        let progress = destination.restore(&stream, &[segment])?;
+        ensure!(progress.sections == 4);
+        ensure!(destination.has_state_of(&source));
+    }
+    Ok(())
+}
+
+/// What a device claims goes out first, and again whenever it was configured anew, but not any more
+/// when it has stopped. It is initial data until it was read, and the destination tries each.
+pub(crate) fn claims() -> Result<(), Failure> {
+    let mut source = plain()?;
+    let mut destination = plain()?;
+    let mut saver = Saver::new(Begin::PreCopy);
+    let mut stream = Bytes::with_capacity(0)?;
+    let told = |saver: &mut Saver<_>, source: &mut Device, version| {
+        let outstanding = saver.outstanding(source, version)?;
+        let Outstanding {
+            initial,
+            changed,
+            reinitialised,
+        } = outstanding;
+
+        Ok::<_, SaveError<OutOfMemory>>((initial, changed, reinitialised))
+    };
+
+    source.configure(&CLAIMS[0])?;
+    ensure!(told(&mut saver, &mut source, InfoVersion::V1)? == (248 + CLAIM, 0, false));
+    // What is configured before anything was read takes the place of what was claimed then.
+    source.configure(&CLAIMS[1])?;
+    ensure!(told(&mut saver, &mut source, InfoVersion::V2)? == (248 + CLAIM, 0, true));
+    source.read_bytes(&mut saver, 248, &mut stream)?;
+    source.read_bytes(&mut saver, 40, &mut stream)?;
+    ensure!(told(&mut saver, &mut source, InfoVersion::V2)? == (CLAIM - 40, 0, false));
+    // A claim that is being read stays as it is.
+    source.configure(&CLAIMS[2])?;
+    ensure!(told(&mut saver, &mut source, InfoVersion::V1)? == (2 * CLAIM - 40, 0, false));
+    source.read(&mut saver, &[5], &mut stream)?;
+    ensure!(saver.remaining(&mut source)? == Piece::Pause);
+    ensure!(told(&mut saver, &mut source, InfoVersion::V1)? == (0, 0, false));
+    ensure!(stream.len() as u64 == 248 + 2 * CLAIM);
+
+    // To those who do not know that there can be initial data again, it is none.
+    source.configure(&CLAIMS[0])?;
+    ensure!(told(&mut saver, &mut source, InfoVersion::V1)? == (0, CLAIM, false));
+    ensure!(told(&mut saver, &mut source, InfoVersion::V2)? == (CLAIM, 0, true));
+    source.read(&mut saver, WHOLE, &mut stream)?;
+    ensure!(told(&mut saver, &mut source, InfoVersion::V2)? == (0, 0, false));
+    source.configure(&[])?;
+    ensure!(told(&mut saver, &mut source, InfoVersion::V2)? == (0, 0, false));
+    source.configure(&CLAIMS[1])?;
+    ensure!(told(&mut saver, &mut source, InfoVersion::V2)? == (CLAIM, 0, true));
+    saver.stopped();
+    source.read(&mut saver, WHOLE, &mut stream)?;
+
+    let progress = destination.restore(&stream, &[11])?;
+    ensure!(progress.sections == 7);
+    ensure!(progress.records.bytes == 48);
+    ensure!(destination.claims == 3);
+    ensure!(destination.tried[..] == CLAIMS[0]);
+    ensure!(destination.obtained[..] == source.control[..]);
+    ensure!(destination.has_state_of(&source));
+
+    // A stream that is begun when the device has stopped has none.
+    ensure!(source.save(WHOLE)?.len() as u64 + 3 * CLAIM == stream.len() as u64);
+    Ok(())
+}
+
+/// Claims go out between parts of local memory, wherever the device is asked what has changed.
+pub(crate) fn claims_between_rounds() -> Result<(), Failure> {
+    let mut source = filled()?;
+    let mut destination = Device::new(IDENTITY)?;
+    let mut saver = Saver::new(Begin::PreCopy);
+    let mut stream = Bytes::with_capacity(0)?;
+
+    source.configure(&CLAIMS[0])?;
+    ensure!(left(&mut saver, &mut source)? == (248 + CLAIM + 0x3000, 0));
+    // Into the middle of the second run.
+    source.read_bytes(&mut saver, 248, &mut stream)?;
+    source.read_bytes(&mut saver, 56 + 96 + 40 + 0x2000 + 100, &mut stream)?;
+    source.configure(&CLAIMS[1])?;
+    source.fill(0);
+    ensure!(left(&mut saver, &mut source)?.0 > CLAIM);
+    source.read(&mut saver, WHOLE, &mut stream)?;
+    ensure!(left(&mut saver, &mut source)? == (0, 0));
+    source.configure(&CLAIMS[2])?;
+    source.fill(9);
+    ensure!(left(&mut saver, &mut source)? == (0, 0x1000 + CLAIM));
+    source.read(&mut saver, WHOLE, &mut stream)?;
+    saver.stopped();
+    source.read(&mut saver, WHOLE, &mut stream)?;
+
+    destination.restore(&stream, WHOLE)?;
+    ensure!(destination.claims == 3);
+    ensure!(destination.has_state_of(&source));
+    Ok(())
+}
+
+/// A destination whose host does not give what the source claims refuses the very bytes that
+/// complete the claim, and is as it was; the source goes on.
+pub(crate) fn denied_claim() -> Result<(), Failure> {
+    let mut source = filled()?;
+    let mut destination = Device::new(IDENTITY)?;
+    let mut restorer = Restorer::new();
+    let mut saver = Saver::new(Begin::PreCopy);
+    let mut stream = Bytes::with_capacity(0)?;
+    let denied = RestoreError::Unobtainable(OutOfMemory);
+
+    source.configure(&CLAIMS[0])?;
+    source.read(&mut saver, WHOLE, &mut stream)?;
+    destination.fill(7);
+    destination.denied = true;
+    let (before, behind) = stream.split_at(248 + CLAIM as usize - 1);
+    destination.write(&mut restorer, &[64], before)?;
+    ensure!(destination.claims == 0);
+    let last = behind.get(..1).unwrap_or_default();
+    ensure!(destination.write(&mut restorer, WHOLE, last) == Err(denied));
+    ensure!(denied.class() == Class::Device(OutOfMemory));
+    ensure!(restorer.progress().sections == 2);
+    ensure!(matches!(restorer.space(&mut destination), Err(found) if found == denied));
+    ensure!(restorer.finish(&mut destination) == Err(denied));
+    ensure!(destination.obtained.is_empty());
+    ensure!(!destination.is_clear());
+
+    // The transfer is given up; another one begins with the claim again.
+    let mut saver = Saver::new(Begin::PreCopy);
+    let mut again = Bytes::with_capacity(0)?;
+    source.read(&mut saver, WHOLE, &mut again)?;
+    ensure!(again[..] == stream[..]);
+    saver.stopped();
+    source.read(&mut saver, WHOLE, &mut again)?;
+    destination.denied = false;
+    destination.restore(&again, WHOLE)?;
+    ensure!(destination.has_state_of(&source));
+    Ok(())
+}
+
+/// What a host does not give is refused with the last byte of the stream, when the source can still
+/// go on, and not before it; the control plane stays as it was.
+pub(crate) fn denied_control_plane() -> Result<(), Failure> {
+    let stream = filled()?.save(WHOLE)?;
+    let mut destination = Device::new(IDENTITY)?;
+    let mut restorer = Restorer::new();
+    let denied = RestoreError::Unobtainable(OutOfMemory);
+
+    destination.control.fill(0);
+    destination.denied = true;
+    let (before, last) = stream.split_at(stream.len() - 1);
+    destination.write(&mut restorer, WHOLE, before)?;
+    ensure!(destination.write(&mut restorer, WHOLE, last) == Err(denied));
+    ensure!(restorer.progress().sections == 6);
+    ensure!(restorer.finish(&mut destination) == Err(denied));
+    ensure!(destination.control.iter().all(|&byte| byte == 0));
+
+    // A stream that is not sound obtains nothing.
+    destination.denied = false;
+    let mut damaged = Bytes::with_capacity(stream.len())?;
+    damaged.resize_zeroed(stream.len())?;
+    damaged.copy_from_slice(&stream);
+    if let Some(byte) = damaged.last_mut() {
+        *byte ^= 1;
+    }
+    ensure!(destination.restore(&damaged, WHOLE).is_err());
+    ensure!(destination.obtained.is_empty());
+    destination.restore(&stream, WHOLE)?;
+    ensure!(destination.obtained[..] == destination.control[..]);
+    Ok(())
+}
+
 /// Guest memory that is tracked is listed once the device has stopped; ranges that touch are one.
 pub(crate) fn tracked() -> Result<(), Failure> {
     let range = |start, length| Range { start, length };
@@ -642,7 +895,8 @@ pub(crate) fn lying_source() -> Result<(), Failure> {
     }
     ensure!(matches!(
         source.save(WHOLE),
-        Err(SaveError::Record(invalid)) if invalid.offset == 0
+        Err(SaveError::Record(invalid))
+            if invalid.kind == Kind::Control && invalid.record.offset == 0
     ));
 
     let mut source = filled()?;

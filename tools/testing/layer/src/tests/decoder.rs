@@ -29,6 +29,8 @@ pub(crate) struct State {
     pub(crate) count: [u32; 16],
     /// The records.
     pub(crate) control: Vec<u8>,
+    /// The records of each claim.
+    pub(crate) claims: Vec<Vec<u8>>,
 }
 
 impl State {
@@ -230,6 +232,14 @@ pub(crate) fn decode(stream: &[u8], own: &Own) -> Result<State, String> {
                 state.control = records.to_vec();
                 break;
             }
+            7 => {
+                require(!section.mandatory, "flags")?;
+                require(section.interface == control, "interface")?;
+                let length = section.payload.len() as u64;
+                require(length <= own.identity.control_plane_max.into(), "claim")?;
+                records(section.payload, &own.identity)?;
+                state.claims.push(section.payload.to_vec());
+            }
             1 | 2 | 4 | 6 => return Err("order".into()),
             _ => unknown(&section, control)?,
         }
@@ -238,7 +248,7 @@ pub(crate) fn decode(stream: &[u8], own: &Own) -> Result<State, String> {
         let section = reader.section()?;
 
         match section.kind {
-            1..=5 => return Err("order behind control".into()),
+            1..=5 | 7 => return Err("order behind control".into()),
             6 => {
                 require(section.mandatory, "flags")?;
                 require(section.interface == control, "interface")?;

@@ -41,7 +41,7 @@ pub(crate) struct Section {
 }
 
 impl Section {
-    /// A mandatory section of a type that version 1.0 knows.
+    /// A mandatory section.
     pub(crate) fn new(kind: u16, payload: Vec<u8>) -> Self {
         Self {
             kind,
@@ -83,6 +83,14 @@ impl Section {
         let header = resources(records.len() as u32, bytes.len() as u32);
 
         Self::new(5, [header, bytes].concat())
+    }
+
+    /// A claim with these records.
+    pub(crate) fn claim(records: &[Vec<u8>]) -> Self {
+        Self {
+            flags: 0,
+            ..Self::new(7, records.concat())
+        }
     }
 
     /// An optional section of an unknown type.

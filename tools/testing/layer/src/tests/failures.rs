@@ -2,7 +2,7 @@
 
 //! Whatever a device fails at, the transfer ends there with the device's error, and stays broken.
 
-use super::encoder::sound;
+use super::encoder::{head, records, Section};
 use crate::{
     layer::{
         identity::Identity,
@@ -57,6 +57,10 @@ impl Source for Failing {
         done(self.call()?.read_control())
     }
 
+    fn claim(&mut self) -> Result<&[u8], usize> {
+        done(Source::claim(self.call()?))
+    }
+
     fn configurations(&mut self) -> Result<u32, usize> {
         done(self.call()?.configurations())
     }
@@ -101,6 +105,14 @@ impl Destination for Failing {
         done(self.call()?.write_local(offset, length))
     }
 
+    fn claim(&mut self, records: &[u8]) -> Result<(), usize> {
+        done(Destination::claim(self.call()?, records))
+    }
+
+    fn prepare(&mut self, records: &[u8]) -> Result<(), usize> {
+        done(self.call()?.prepare(records))
+    }
+
     fn write_control(&mut self, records: &[u8]) -> Result<(), usize> {
         done(self.call()?.write_control(records))
     }
@@ -121,11 +133,11 @@ fn save<S: Source>(
     Ok(length)
 }
 
-/// A device that has stopped is asked how often it was configured and what is mapped; two ranges are
-/// read with two calls, and the control plane with one.
+/// A device that has stopped is asked what is mapped; two ranges are read with two calls, and the
+/// control plane with one.
 #[test]
 fn of_a_source() {
-    for left in 0..5 {
+    for left in 0..4 {
         let mut source = Failing::after(left);
         let mut saver = Saver::new(Begin::Stopped);
 
@@ -133,7 +145,7 @@ fn of_a_source() {
         source.left = usize::MAX;
         assert_eq!(save(&mut saver, &mut source), Err(SaveError::Device(0)));
     }
-    let saved = save(&mut Saver::new(Begin::Stopped), &mut Failing::after(5));
+    let saved = save(&mut Saver::new(Begin::Stopped), &mut Failing::after(4));
     assert!(saved.is_ok_and(|length| length > 0x3000));
 }
 
@@ -149,11 +161,13 @@ fn save_running(saver: &mut Saver<usize>, source: &mut Failing) -> Result<usize,
     Ok(before + save(saver, source)?)
 }
 
-/// A device that runs is asked what has changed, too: to forget it at the start, at the end of each
-/// round, whenever somebody asks how much is left, and when it has stopped.
+/// A device that runs is asked how often it was configured and what has changed, too: to forget that
+/// at the start, at the end of each round, and whenever somebody asks how much is left. What it
+/// claims, it is asked once, as it is not configured anew. When it has stopped, it is asked once more
+/// what has changed.
 #[test]
 fn of_a_source_that_runs() {
-    const CALLS: usize = 3 + 2 + 1 + 2 + 1 + 1 + 1 + 1;
+    const CALLS: usize = 4 + 2 + 2 + 2 + 2 + 1 + 1 + 1;
 
     for left in 0..CALLS {
         let mut source = Failing::after(left);
@@ -196,32 +210,39 @@ fn write(
     Ok(())
 }
 
-/// Memory is cleared with one call, written with two, and the control plane with one at the end.
+/// A claim is tried with one call. Memory is cleared with one, written with two, and all that can be
+/// refused is obtained with one when the stream is complete; the control plane is written with one at
+/// the end.
 #[test]
 fn of_a_destination() {
-    let stream = sound().sealed();
+    let mut stream = head();
+    stream.sections.push(Section::claim(&records()));
+    stream.push_part(0, &[(0x1000, vec![1; 0x2000]), (0xf000, vec![2; 0x1000])]);
+    stream.sections.push(Section::control(&records()));
+    let stream = stream.sealed();
 
-    for left in 0..4 {
+    for left in 0..6 {
         let mut destination = Failing::after(left);
         let mut restorer = Restorer::new();
         destination.device.control.fill(0);
 
-        let written = write(&mut restorer, &mut destination, &stream);
-        assert_eq!(written.is_err(), left < 3);
-        assert!(written.is_ok() || written == Err(RestoreError::Device(0)));
-        if written.is_err() {
+        let expected = match left {
+            0 | 4 => Err(RestoreError::Unobtainable(0)),
+            1..4 => Err(RestoreError::Device(0)),
+            _ => Ok(()),
+        };
+        assert_eq!(write(&mut restorer, &mut destination, &stream), expected);
+        if let Err(error) = expected {
             destination.left = usize::MAX;
-            assert!(matches!(
-                restorer.space(&mut destination),
-                Err(RestoreError::Device(0))
-            ));
+            assert!(matches!(restorer.space(&mut destination), Err(found) if found == error));
         }
         let error = restorer.finish(&mut destination).unwrap_err();
+        assert_eq!(error, expected.err().unwrap_or(RestoreError::Device(0)));
         assert_eq!(error.class(), Class::Device(0));
         assert!(destination.device.control.iter().all(|&byte| byte == 0));
     }
 
-    let mut destination = Failing::after(4);
+    let mut destination = Failing::after(6);
     let mut restorer = Restorer::new();
     write(&mut restorer, &mut destination, &stream).unwrap();
     restorer.finish(&mut destination).unwrap();
@@ -274,7 +295,10 @@ fn of_memory() {
     for allowance in [0, GRANULES - 1, GRANULES, GRANULES + PART - 1] {
         let error = save(&mut source, allowance).unwrap_err();
         assert_eq!(error, SaveError::OutOfMemory);
-        assert_eq!(error.to_string(), "no memory for the address record file");
+        assert_eq!(
+            error.to_string(),
+            "no memory for the address record file or a claim"
+        );
     }
     assert!(save(&mut source, GRANULES + PART).is_ok());
     assert!(save(&mut without, 0).is_ok());

@@ -8,8 +8,8 @@
 use super::{
     decoder::{decode, Own},
     encoder::{
-        address, head, range, records, Section, Stream, CONTROL_INTERFACE, DATA_INTERFACE,
-        RECEIVING_CONTROL_INTERFACE, RECEIVING_DATA_INTERFACE,
+        address, crc, head, range, record, records, Section, Stream, CONTROL_INTERFACE,
+        DATA_INTERFACE, RECEIVING_CONTROL_INTERFACE, RECEIVING_DATA_INTERFACE,
     },
 };
 use crate::{
@@ -48,6 +48,31 @@ fn recorded(name: &str, stream: &[u8]) -> Vec<u8> {
     }
 }
 
+/// Returns `stream` with the minor version of `other`, sealed anew.
+fn with_minor_of(other: &[u8], stream: &[u8]) -> Vec<u8> {
+    let mut stream = stream.to_vec();
+    let end = stream.len() - 64;
+    let mut at = 16;
+    let put = |place: &mut [u8], crc: u32| place[..4].copy_from_slice(&crc.to_le_bytes());
+
+    stream[10..12].copy_from_slice(&other[10..12]);
+    let mut headers = stream[..12].to_vec();
+    put(&mut stream[12..], crc(&headers));
+    while at < end {
+        let header = &stream[at..at + 28];
+        let length = u32::from_le_bytes(header[4..8].try_into().unwrap());
+        headers.extend(header);
+        at += 32 + length as usize;
+    }
+    // The totals, the payload that they are, and the header before it.
+    put(&mut stream[end + 56..], crc(&headers));
+    let payload = crc(&stream[end + 32..]);
+    put(&mut stream[end + 24..], payload);
+    let header = crc(&stream[end..end + 28]);
+    put(&mut stream[end + 28..], header);
+    stream
+}
+
 /// What a stream is to make of a destination that has something else.
 struct Expected {
     identity: Identity,
@@ -59,6 +84,8 @@ struct Expected {
     sections: u64,
     local_ranges: u64,
     guest_ranges: u64,
+    /// What the destination is to have obtained in advance, one after another.
+    claims: Vec<Vec<u8>>,
 }
 
 impl Default for Expected {
@@ -75,6 +102,7 @@ impl Default for Expected {
             sections: 0,
             local_ranges: 0,
             guest_ranges: 0,
+            claims: vec![],
         }
     }
 }
@@ -97,7 +125,11 @@ impl Expected {
     fn check(&self, name: &str, today: &[u8]) {
         let golden = recorded(name, today);
 
-        assert!(today == golden, "{name} is not what is sent today");
+        // But for the version itself: a minor version changes nothing of what older ones have.
+        assert!(
+            with_minor_of(&golden, today) == golden,
+            "{name} is not what is sent today"
+        );
         self.check_with(self.identity, &golden);
         // A device of today, which can do more.
         self.check_with(
@@ -123,6 +155,9 @@ impl Expected {
         assert_eq!(progress.addresses.local_ranges, self.local_ranges);
         assert_eq!(progress.addresses.guest_ranges, self.guest_ranges);
         assert_eq!(progress.stream_bytes, golden.len() as u64);
+        assert_eq!(destination.claims as usize, self.claims.len());
+        assert!(destination.tried[..] == self.claims.last().map_or(&[][..], Vec::as_slice)[..]);
+        assert!(destination.obtained[..] == CONTROL);
 
         let own = Own {
             identity,
@@ -133,6 +168,7 @@ impl Expected {
         assert_eq!(decoded.sections, self.sections);
         assert_eq!(decoded.local.0, self.local_ranges);
         assert_eq!(decoded.guest.0, self.guest_ranges);
+        assert_eq!(decoded.claims, self.claims);
     }
 }
 
@@ -354,4 +390,72 @@ fn pre_copy() {
         ..Expected::default()
     }
     .check("1.0-pre-copy.stream", &stream);
+}
+
+/// What a device sends whose guest configures it anew while it is saved.
+#[test]
+fn claims() {
+    let claims = [
+        record(1, 1, 0, &[0xc0, 0xff, 0xee]),
+        [
+            record(1, 1, 0, &[0xc0, 0xff, 0xee, 0x11]),
+            record(4, 2, 9, &[]),
+        ]
+        .concat(),
+        record(4, 1, 0, &[7; 100]),
+    ];
+    let mut source = Device::new(device::IDENTITY).unwrap();
+    let mut saver = Saver::new(Begin::PreCopy);
+    let mut stream = Bytes::with_capacity(0).unwrap();
+
+    source.fill(3);
+    for (claim, granule) in claims.iter().zip([8, 9, 8]) {
+        source.configure(claim).unwrap();
+        source.read(&mut saver, &[usize::MAX], &mut stream).unwrap();
+        source.change(granule, granule as u8);
+    }
+    // Nobody hears of what is configured last, but in the control plane.
+    source.configure(&record(1, 1, 0, &[])).unwrap();
+    saver.stopped();
+    source.read(&mut saver, &[usize::MAX], &mut stream).unwrap();
+
+    let written = |granule: u64| (granule * 0x1000, vec![granule as u8; 0x1000]);
+    Expected {
+        identity: device::IDENTITY,
+        local: vec![pattern(3), written(8), written(9)],
+        sections: 15,
+        local_ranges: 4,
+        claims: claims.to_vec(),
+        ..Expected::default()
+    }
+    .check("1.1-claims.stream", &stream);
+}
+
+/// What a device sends that has no local memory, and nothing but its records to tell of.
+#[test]
+fn claims_without_local_memory() {
+    let identity = Identity {
+        features: 0,
+        granule: 0,
+        local_memory: 0,
+        ..IDENTITY
+    };
+    let claims = [record(1, 1, 0, &[1]), record(1, 1, 0, &[2])];
+    let mut source = Device::new(identity).unwrap();
+    let mut saver = Saver::new(Begin::PreCopy);
+    let mut stream = Bytes::with_capacity(0).unwrap();
+
+    for claim in &claims {
+        source.configure(claim).unwrap();
+        source.read(&mut saver, &[usize::MAX], &mut stream).unwrap();
+    }
+    saver.stopped();
+    source.read(&mut saver, &[usize::MAX], &mut stream).unwrap();
+    Expected {
+        identity,
+        sections: 6,
+        claims: claims.to_vec(),
+        ..Expected::default()
+    }
+    .check("1.1-claims-alone.stream", &stream);
 }

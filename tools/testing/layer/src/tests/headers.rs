@@ -61,6 +61,7 @@ fn constants() {
     assert_eq!(Kind::Data as u32, c::VIFA_SECTION_DATA);
     assert_eq!(Kind::Control as u32, c::VIFA_SECTION_CONTROL);
     assert_eq!(Kind::End as u32, c::VIFA_SECTION_END);
+    assert_eq!(Kind::Claim as u32, c::VIFA_SECTION_CLAIM);
 
     assert_eq!(identity::BARS, c::VIFA_IDENTITY_BARS as usize);
     assert_eq!(

@@ -128,20 +128,20 @@ fn pieces() {
     empty.control.resize_zeroed(0).unwrap();
     assert_not_saved(
         empty,
-        "control plane: record at byte 0x0: record header: expected at least 0x10, found 0x0",
+        "what the device gave: control section, record at byte 0x0: record header: expected at least 0x10, found 0x0",
     );
 
     let mut newer = Device::new(IDENTITY).unwrap();
     newer.identity.record_version[4] = 1;
     assert_not_saved(
         newer,
-        "control plane: record at byte 0x18: version: expected at most 0x1, found 0x2",
+        "what the device gave: control section, record at byte 0x18: version: expected at most 0x1, found 0x2",
     );
 
     let mut elsewhere = Device::new(IDENTITY).unwrap();
     elsewhere.control[4] = 1;
     assert_not_saved(
         elsewhere,
-        "control plane: record at byte 0x0: index: expected less than 0x1, found 0x1",
+        "what the device gave: control section, record at byte 0x0: index: expected less than 0x1, found 0x1",
     );
 }

@@ -71,7 +71,7 @@ struct Live {
     /// The granules that have changed since the device was last asked.
     changed: BTreeMap<usize, ()>,
     configurations: u32,
-    /// The configurations that somebody knows of.
+    /// The configurations that the reader of the stream knows of.
     known: Option<u32>,
     running: bool,
     accounts: BTreeMap<usize, Account>,
@@ -232,7 +232,7 @@ impl Source for Live {
     fn configurations(&mut self) -> Result<u32, OutOfMemory> {
         let configurations = self.configurations;
 
-        self.known = Some(configurations);
+        self.known.get_or_insert(configurations);
         self.pass();
         Ok(configurations)
     }
@@ -367,6 +367,9 @@ impl Transfer {
         let told = self.saver.outstanding(&mut self.live, version).unwrap();
 
         assert_eq!(told.reinitialised, is_new);
+        if version == InfoVersion::V2 {
+            self.live.known = Some(self.live.configurations);
+        }
         if is_new {
             assert_eq!(told.changed, 0);
             self.initial_read = false;

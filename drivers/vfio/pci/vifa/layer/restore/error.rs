@@ -21,9 +21,9 @@ pub(crate) enum Place {
     Payload(u64, Option<Kind>),
     /// In the address section with this sequence number, this range, counted from 0.
     Range(u64, u32),
-    /// In the control section with this sequence number, the record that begins at this byte of the
-    /// records.
-    Record(u64, usize),
+    /// In the section with this sequence number and of this type, the record that begins at this
+    /// byte of the records.
+    Record(u64, Kind, usize),
     /// Behind the end section.
     Behind,
 }
@@ -38,9 +38,7 @@ impl fmt::Display for Place {
             Self::Range(sequence, range) => {
                 write!(f, "section {sequence} ({}), range {range}", Kind::Address)
             }
-            Self::Record(sequence, offset) => {
-                let kind = Kind::Control;
-
+            Self::Record(sequence, kind, offset) => {
                 write!(f, "section {sequence} ({kind}), record at byte {offset:#x}")
             }
             Self::Behind => write!(f, "behind the end section"),
@@ -61,8 +59,10 @@ pub(crate) enum RestoreError<E> {
     Incomplete(Place),
     /// The buffer of the destination is too short.
     Buffer,
-    /// There was no memory for the control plane, or for a part of the address record file.
+    /// There was no memory for the control plane, a claim, or a part of the address record file.
     OutOfMemory,
+    /// What the source had from its host is not to be had here.
+    Unobtainable(E),
     /// The device did not do what it was asked.
     Device(E),
 }
@@ -76,7 +76,7 @@ pub(crate) enum Class<E> {
     Incompatible,
     /// There was not enough memory.
     OutOfMemory,
-    /// The device did not do what it was asked.
+    /// The device, or its host, did not do what it was asked.
     Device(E),
 }
 
@@ -87,7 +87,7 @@ impl<E: Copy> RestoreError<E> {
             Self::Malformed(..) | Self::Excess | Self::Incomplete(_) => Class::Invalid,
             Self::Incompatible(_) => Class::Incompatible,
             Self::Buffer | Self::OutOfMemory => Class::OutOfMemory,
-            Self::Device(error) => Class::Device(error),
+            Self::Unobtainable(error) | Self::Device(error) => Class::Device(error),
         }
     }
 }
@@ -101,6 +101,7 @@ impl<E: fmt::Display> fmt::Display for RestoreError<E> {
             Self::Incomplete(place) => write!(f, "the stream is incomplete: it ends in {place}"),
             Self::Buffer => write!(f, "the destination's buffer is too short"),
             Self::OutOfMemory => write!(f, "no memory for what the stream holds"),
+            Self::Unobtainable(error) => write!(f, "unobtainable: {error}"),
             Self::Device(error) => write!(f, "the device failed: {error}"),
         }
     }

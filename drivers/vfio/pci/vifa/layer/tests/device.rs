@@ -79,6 +79,22 @@ fn put(to: &mut [u8], from: &[u8]) {
     }
 }
 
+/// Makes `to` what `from` is.
+fn copy(to: &mut Bytes, from: &[u8]) -> Result<(), OutOfMemory> {
+    to.resize_zeroed(from.len())?;
+    put(to, from);
+    Ok(())
+}
+
+/// Appends `more` to `bytes`.
+fn append(bytes: &mut Bytes, more: &[u8]) -> Result<(), OutOfMemory> {
+    let start = bytes.len();
+
+    bytes.resize_zeroed(start + more.len())?;
+    put(bytes.get_mut(start..).unwrap_or_default(), more);
+    Ok(())
+}
+
 /// Makes a bitmap of `states`, each of which is 0 or 1; its last bits, behind them, are those of
 /// `padding`.
 fn pack(bitmap: &mut [u8], states: &[u8], padding: u8) {
@@ -98,8 +114,18 @@ pub(crate) struct Device {
     pub(crate) function: Function,
     /// Its control plane.
     pub(crate) control: Bytes,
+    /// What another has to obtain for it.
+    pub(crate) claim: Bytes,
     /// How often it was configured anew.
     pub(crate) configurations: u32,
+    /// The claim that it tried last.
+    pub(crate) tried: Bytes,
+    /// How many claims it tried.
+    pub(crate) claims: u32,
+    /// What it obtained.
+    pub(crate) obtained: Bytes,
+    /// Its host gives it nothing.
+    pub(crate) denied: bool,
     /// Bytes that it leaves out of a bitmap.
     pub(crate) missing_bitmap: usize,
     /// What it has in the padding of a bitmap.
@@ -127,15 +153,20 @@ impl Device {
         let local = identity.local_memory as usize;
         let granules = local.checked_div(identity.granule as usize);
 
-        let mut control = Bytes::with_capacity(identity.control_plane_max as usize)?;
-        control.resize_zeroed(CONTROL.len())?;
-        put(&mut control, &CONTROL);
+        let records = || Bytes::with_capacity(identity.control_plane_max as usize);
+        let mut control = records()?;
+        copy(&mut control, &CONTROL)?;
 
         Ok(Self {
             identity,
             function: FUNCTION,
             control,
+            claim: records()?,
             configurations: 0,
+            tried: records()?,
+            claims: 0,
+            obtained: records()?,
+            denied: false,
             missing_bitmap: 0,
             padding: 0,
             missing: 0,
@@ -175,6 +206,21 @@ impl Device {
             .get_mut(granule * size..(granule + 1) * size)
             .unwrap_or_default()
             .fill(byte);
+    }
+
+    /// Says what it claims from now on, which is another configuration.
+    pub(crate) fn configure(&mut self, claim: &[u8]) -> Result<(), OutOfMemory> {
+        self.configurations = self.configurations.wrapping_add(1);
+        copy(&mut self.claim, claim)
+    }
+
+    /// Asks its host for something.
+    fn host(&self) -> Result<(), OutOfMemory> {
+        if self.denied {
+            Err(OutOfMemory)
+        } else {
+            Ok(())
+        }
     }
 
     /// Returns how many whole granules `bytes` are.
@@ -218,12 +264,30 @@ impl Device {
                 break;
             };
             let length = piece.len().min(segment);
-            let start = stream.len();
 
-            stream
-                .resize_zeroed(start + length)
-                .map_err(SaveError::Device)?;
-            put(stream.get_mut(start..).unwrap_or_default(), piece);
+            append(stream, piece.get(..length).unwrap_or_default()).map_err(SaveError::Device)?;
+            saver.consume(length);
+        }
+        Ok(())
+    }
+
+    /// Appends to `stream` the next `length` bytes of what `saver` has to give, or fewer if that is
+    /// less.
+    pub(crate) fn read_bytes(
+        &mut self,
+        saver: &mut Saver<OutOfMemory>,
+        length: usize,
+        stream: &mut Bytes,
+    ) -> Result<(), SaveError<OutOfMemory>> {
+        let end = stream.len() + length;
+
+        while stream.len() < end {
+            let Piece::Bytes(piece) = saver.remaining(self)? else {
+                break;
+            };
+            let length = piece.len().min(end - stream.len());
+
+            append(stream, piece.get(..length).unwrap_or_default()).map_err(SaveError::Device)?;
             saver.consume(length);
         }
         Ok(())
@@ -284,6 +348,10 @@ impl Source for Device {
         put(&mut self.buffer, &self.control);
         self.piece = self.control.len();
         Ok(())
+    }
+
+    fn claim(&mut self) -> Result<&[u8], OutOfMemory> {
+        Ok(&self.claim)
     }
 
     fn configurations(&mut self) -> Result<u32, OutOfMemory> {
@@ -384,9 +452,18 @@ impl Destination for Device {
         Ok(())
     }
 
+    fn claim(&mut self, records: &[u8]) -> Result<(), OutOfMemory> {
+        self.claims += 1;
+        copy(&mut self.tried, records)?;
+        self.host()
+    }
+
+    fn prepare(&mut self, records: &[u8]) -> Result<(), OutOfMemory> {
+        self.host()?;
+        copy(&mut self.obtained, records)
+    }
+
     fn write_control(&mut self, records: &[u8]) -> Result<(), OutOfMemory> {
-        self.control.resize_zeroed(records.len())?;
-        put(&mut self.control, records);
-        Ok(())
+        copy(&mut self.control, records)
     }
 }
