@@ -2,6 +2,9 @@
 
 //! What is tested of the backend: [`physical`] is the other side of the mailbox.
 
+mod card;
+mod exchange;
+mod function;
 mod mediation;
 mod message;
 mod physical;

@@ -105,34 +105,101 @@ impl Registers {
         offset: u64,
         act: impl FnOnce(*mut bindings::vfio_pci_core_device, *mut ffi::c_void) -> ffi::c_int,
     ) -> Result {
+        let offset_end = offset.checked_add(size_of::<u32>() as u64).ok_or(EINVAL)?;
+        self.locked(|core| {
+            // SAFETY: `locked` says that `core` is enabled, so that its BARs are mapped; the PCI
+            // device is valid as long as it is.
+            let (device, maps) = unsafe { (&*(*core).pdev.cast::<pci::Device>(), (*core).barmap) };
+            let map = maps.get(usize::from(bar)).ok_or(EINVAL)?;
+            if map.is_null()
+                || offset % size_of::<u32>() as u64 != 0
+                || offset_end > device.resource_len(bar.into())?
+            {
+                return Err(EINVAL);
+            }
+            // SAFETY: `memory_lock` is held.
+            if !unsafe { bindings::__vfio_pci_memory_enabled(core) } {
+                return Err(EIO);
+            }
+            // The offset is in the BAR, which is mapped whole.
+            to_result(act(core, map.wrapping_byte_add(offset as usize)))
+        })
+    }
+
+    /// Has `act` do something with the device, which is enabled, and whose `memory_lock` is held:
+    /// it must not sleep.
+    fn locked<R>(
+        &self,
+        act: impl FnOnce(*mut bindings::vfio_pci_core_device) -> Result<R>,
+    ) -> Result<R> {
         let enabled = self.0.try_access().ok_or(EIO)?;
         let core = enabled.0.as_ptr();
 
-        // SAFETY: `core` is enabled by the type invariant, so that its BARs are mapped; the PCI
-        // device is valid as long as it is.
-        let (device, maps) = unsafe { (&*(*core).pdev.cast::<pci::Device>(), (*core).barmap) };
-        let map = maps.get(usize::from(bar)).ok_or(EINVAL)?;
-        let end = offset.checked_add(size_of::<u32>() as u64).ok_or(EINVAL)?;
-        if map.is_null()
-            || offset % size_of::<u32>() as u64 != 0
-            || end > device.resource_len(bar.into())?
-        {
-            return Err(EINVAL);
-        }
-
-        // SAFETY: As above. Taking the lock this way does not sleep.
+        // SAFETY: `core` is enabled by the type invariant. Taking the lock this way does not sleep.
         if unsafe { kernel_bindings::down_read_trylock(&raw mut (*core).memory_lock) } == 0 {
             return Err(EBUSY);
         }
-        // SAFETY: `memory_lock` is held.
-        let result = if unsafe { bindings::__vfio_pci_memory_enabled(core) } {
-            // The offset is in the BAR, which is mapped whole.
-            act(core, map.wrapping_byte_add(offset as usize))
-        } else {
-            EIO.to_errno()
-        };
+        let result = act(core);
         // SAFETY: It was taken above.
         unsafe { kernel_bindings::up_read(&raw mut (*core).memory_lock) };
-        to_result(result)
+        result
+    }
+
+    /// Has the device decode accesses to its memory, even if its guest has disabled that, until what
+    /// is returned is dropped.
+    ///
+    /// The bit for that has no meaning in a virtual function (PCI Express 6.0, 9.3.4.1.3), but
+    /// QEMU's heed it.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` while the device is being reset, `EIO` where it is closed.
+    pub(crate) fn decode(&self) -> Result<Decoding<'_>> {
+        self.set_decode(true)?;
+        Ok(Decoding(self))
+    }
+
+    /// Has the device decode accesses to its memory, or do as its guest has said.
+    fn set_decode(&self, is_forced: bool) -> Result {
+        const COMMAND: usize = kernel_bindings::PCI_COMMAND as usize;
+        // CAST: It is a bit of a register of 16.
+        const MEMORY: u16 = kernel_bindings::PCI_COMMAND_MEMORY as u16;
+
+        self.locked(|core| {
+            let mut command = 0;
+            // SAFETY: `locked` says that `core` is enabled, so that it has a virtual configuration
+            // space, of 256 bytes at least; the PCI device is valid as long as it is.
+            let (device, [low, high]) = unsafe {
+                let command = (*core).vconfig.add(COMMAND).cast::<[u8; 2]>();
+                ((*core).pdev, command.read_volatile())
+            };
+            // SAFETY: The device is valid. Whoever writes this register holds `memory_lock` alone.
+            to_result(unsafe {
+                kernel_bindings::pci_read_config_word(device, COMMAND as i32, &mut command)
+            })?;
+            let is_wanted = is_forced || u16::from_le_bytes([low, high]) & MEMORY != 0;
+            let wanted = if is_wanted {
+                command | MEMORY
+            } else {
+                command & !MEMORY
+            };
+            if wanted == command {
+                return Ok(());
+            }
+            // SAFETY: As above.
+            to_result(unsafe {
+                kernel_bindings::pci_write_config_word(device, COMMAND as i32, wanted)
+            })
+        })
+    }
+}
+
+/// A device that decodes accesses to its memory, whatever its guest says.
+pub(crate) struct Decoding<'a>(&'a Registers);
+
+impl Drop for Decoding<'_> {
+    fn drop(&mut self) {
+        // A reset, which alone can fail this, has its own way with the register.
+        let _ = self.0.set_decode(false);
     }
 }

@@ -103,6 +103,8 @@ pub(crate) struct Port {
     seconds: u64,
     /// It does not answer.
     pub(crate) silent: bool,
+    /// It does not let go of the mailbox's buffer.
+    pub(crate) holds_buffer: bool,
     pub(crate) disturbances: VecDeque<Disturbance>,
     /// Accesses until one fails.
     pub(crate) fails_in: Option<usize>,
@@ -149,6 +151,7 @@ impl Port {
             active: administration.active.clone(),
             seconds: 10,
             silent: false,
+            holds_buffer: false,
             disturbances: VecDeque::new(),
             fails_in: None,
         };
@@ -199,6 +202,15 @@ impl Port {
         let shared = self.addresses[..SHARED_ADDRESSES].iter().flatten();
 
         shared.filter(|&&(_, pool)| pool == VF).map(|&(mac, _)| mac).collect()
+    }
+
+    /// Another function takes all unicast addresses of the one under test.
+    pub(crate) fn take_unicast(&mut self) {
+        for entry in self.addresses[..SHARED_ADDRESSES].iter_mut().flatten() {
+            if entry.1 == VF {
+                entry.1 = NEIGHBOUR;
+            }
+        }
     }
 
     pub(crate) fn frame_size(&self) -> u16 {
@@ -571,7 +583,10 @@ impl Access for Port {
             page0::V2PMAILBOX => {
                 function.requested |= value & REQ != 0;
                 function.acknowledged |= value & ACK_BIT != 0;
-                function.control = (function.control & !VFU) | (value & VFU);
+                function.control &= !VFU;
+                if !self.holds_buffer {
+                    function.control |= value & VFU;
+                }
             }
             page0::VTCTRL => function.was_reset |= value & vtctrl::RST != 0,
             _ => {

@@ -22,7 +22,7 @@ use crate::{
 };
 use proptest::{array, collection::vec, option, prelude::*};
 
-fn identity(queues: u16) -> Identity {
+pub(crate) fn identity(queues: u16) -> Identity {
     Identity {
         vendor: 0x8086,
         device: if queues == 2 { 0x10ca } else { 0x1520 },

@@ -104,14 +104,33 @@ impl Function {
         used
     }
 
-    /// Has `act` do something with the function, which somebody uses.
+    /// Has `act` look at what is known of the function, which somebody uses.
+    pub(super) fn known<R>(&self, act: impl FnOnce(&State) -> R) -> Result<R, Fault> {
+        let used = self.lock();
+
+        Ok(act(&Option::as_ref(&*used).ok_or(EIO)?.state))
+    }
+
+    /// Has `act` do something with the function, which somebody uses, whatever its guest does.
     pub(super) fn with<R>(
         &self,
         act: impl FnOnce(&mut State, &mut Hardware<'_>) -> Result<R, Fault>,
     ) -> Result<R, Fault> {
         let mut used = self.lock();
         let used = Option::as_mut(&mut *used).ok_or(EIO)?;
-        let mut hardware = Hardware::new(&used.registers, &self.was_reset);
+        let mut hardware = Hardware::for_us(&used.registers, &self.was_reset)?;
+
+        act(&mut used.state, &mut hardware)
+    }
+
+    /// Has `act` do for the guest what that does to page 0.
+    fn mediate<R>(
+        &self,
+        act: impl FnOnce(&mut State, &mut Hardware<'_>) -> Result<R, Fault>,
+    ) -> Result<R, Fault> {
+        let mut used = self.lock();
+        let used = Option::as_mut(&mut *used).ok_or(EIO)?;
+        let mut hardware = Hardware::for_guest(&used.registers, &self.was_reset);
 
         act(&mut used.state, &mut hardware)
     }
@@ -147,9 +166,10 @@ impl Backend for Function {
 
     fn open(&self, registers: Registers) -> Result {
         let mut used = self.lock();
-        let mut hardware = Hardware::new(&registers, &self.was_reset);
+        let mut hardware = Hardware::for_us(&registers, &self.was_reset)?;
         let state = State::new(&mut hardware, self.queues())?;
 
+        drop(hardware);
         if let Some(fault) = state.cannot_stop() {
             dev_warn!(self.device, "it cannot be migrated: {}\n", Shown(fault));
         }
@@ -179,13 +199,13 @@ impl Backend for Function {
     fn read(&self, _window: usize, offset: u64) -> Result<u32> {
         let offset = u32::try_from(offset)?;
 
-        Ok(self.with(|state, hardware| state.read(hardware, offset))?)
+        Ok(self.mediate(|state, hardware| state.read(hardware, offset))?)
     }
 
     fn write(&self, _window: usize, offset: u64, value: u32) -> Result {
         let offset = u32::try_from(offset)?;
 
-        Ok(self.with(|state, hardware| state.write(hardware, offset, value))?)
+        Ok(self.mediate(|state, hardware| state.write(hardware, offset, value))?)
     }
 
     fn identity(&self) -> &Identity {
@@ -205,7 +225,7 @@ impl Backend for Function {
     fn set_run_state(&self, target: RunState) -> Result<(), Fault> {
         let mut used = self.lock();
         let used = Option::as_mut(&mut *used).ok_or(EIO)?;
-        let mut hardware = Hardware::new(&used.registers, &self.was_reset);
+        let mut hardware = Hardware::for_us(&used.registers, &self.was_reset)?;
 
         match (used.run_state, target) {
             (_, RunState::Running) => {

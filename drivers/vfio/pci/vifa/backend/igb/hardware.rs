@@ -7,7 +7,10 @@ use super::{
     fault::Fault,
     registers::Access, //
 };
-use crate::vfio::bar::Registers;
+use crate::vfio::bar::{
+    Decoding,
+    Registers, //
+};
 use kernel::{
     prelude::*,
     sync::atomic::{
@@ -46,15 +49,33 @@ pub(super) struct Hardware<'a> {
     registers: &'a Registers,
     was_reset: &'a AtomicFlag,
     start: Instant<Monotonic>,
+    _decoding: Option<Decoding<'a>>,
 }
 
 impl<'a> Hardware<'a> {
-    pub(super) fn new(registers: &'a Registers, was_reset: &'a AtomicFlag) -> Self {
+    /// A function as its guest has it.
+    pub(super) fn for_guest(registers: &'a Registers, was_reset: &'a AtomicFlag) -> Self {
         Self {
             registers,
             was_reset,
             start: Instant::now(),
+            _decoding: None,
         }
+    }
+
+    /// A function whose registers are reached whatever its guest has said.
+    ///
+    /// # Errors
+    ///
+    /// It is being reset.
+    pub(super) fn for_us(
+        registers: &'a Registers,
+        was_reset: &'a AtomicFlag,
+    ) -> Result<Self, Fault> {
+        Ok(Self {
+            _decoding: Some(registers.decode()?),
+            ..Self::for_guest(registers, was_reset)
+        })
     }
 
     /// Checks that the function was not reset.

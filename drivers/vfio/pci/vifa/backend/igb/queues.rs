@@ -284,7 +284,7 @@ impl Half {
         });
         let restored = self.put(device, &before);
 
-        // That it does not take a head is known already.
+        self.kick(device, &before)?;
         probed.and(restored)
     }
 }

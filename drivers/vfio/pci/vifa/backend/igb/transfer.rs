@@ -58,9 +58,11 @@ impl Source for Sender {
     }
 
     fn claim(&mut self) -> Result<&[u8], Fault> {
-        self.claim = self
+        let configuration = self
             .function
-            .with(|state, _| Ok(encode_claim(state.shadow().configuration())?))?;
+            .known(|state| *state.shadow().configuration())?;
+
+        self.claim = encode_claim(&configuration)?;
         Ok(&self.claim)
     }
 

@@ -199,7 +199,8 @@ impl Request {
         match head & KIND {
             SET_MAC => match information {
                 MAC => or_other(Mac::of(one, two), Self::SetMac),
-                CLEAR_UNICAST => Self::ClearUnicast,
+                // It is refused without a sound address, though nothing is done with that.
+                CLEAR_UNICAST => or_other(Mac::of(one, two), |_| Self::ClearUnicast),
                 ADD_UNICAST => or_other(Mac::of(one, two), Self::AddUnicast),
                 _ => Self::Other,
             },

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Exchanges with the physical function end, whatever it does.
+
+use super::card::Card;
+use crate::backend::igb::{
+    clock::Clock,
+    fault::Fault,
+    mailbox::{
+        exchange::{Exchange, BRIEF, PATIENT},
+        message::Request,
+        replay::Post,
+    },
+    registers::{mailbox::*, page0, Access},
+};
+
+fn words(request: Request) -> [u32; 16] {
+    request.encode()
+}
+
+#[test]
+fn answer_is_returned_and_acknowledged() {
+    let mut card = Card::plain();
+    let mut exchange = Exchange::new(&mut card, &PATIENT);
+
+    exchange.reset().unwrap();
+    let [head, ..] = exchange.post(&words(Request::Reset)).unwrap();
+    // There is no address.
+    assert_eq!(head, 0x4000_0001);
+    let [head, ..] = exchange.post(&words(Request::SetFrameSize(9000))).unwrap();
+    assert_eq!(head, 0xa000_0005);
+    assert_eq!(exchange.resets(), 0);
+    assert_eq!(card.port.frame_size(), 9000);
+    // The buffer is nobody's, and there is nothing left to read.
+    assert_eq!(card.read(page0::V2PMAILBOX).unwrap(), 0);
+}
+
+#[test]
+fn silence_ends() {
+    for (patience, least, most) in [
+        (&PATIENT, 1_000_000, 1_010_000),
+        (&BRIEF, 100_000, 110_000),
+    ] {
+        let mut card = Card::plain();
+        card.port.silent = true;
+        let mut exchange = Exchange::new(&mut card, patience);
+        let answer = exchange.post(&words(Request::Reset));
+
+        // It was reset before, and says so once.
+        assert_eq!(answer, Err(Fault::PhysicalFunctionResets));
+        exchange.reset().unwrap();
+        let start = exchange.now();
+        let answer = exchange.post(&words(Request::Reset));
+        assert_eq!(answer, Err(Fault::PhysicalFunctionSilent));
+        assert!((least..most).contains(&(card.now() - start)));
+    }
+}
+
+#[test]
+fn buffer_that_is_not_let_go() {
+    let mut card = Card::plain();
+    Exchange::new(&mut card, &PATIENT).reset().unwrap();
+    card.port.holds_buffer = true;
+    let start = card.now();
+    let mut exchange = Exchange::new(&mut card, &PATIENT);
+
+    assert_eq!(exchange.post(&words(Request::Reset)), Err(Fault::MailboxTaken));
+    assert_eq!(exchange.put(&[0; 16], true), Err(Fault::MailboxTaken));
+    assert!(card.now() - start < 250_000);
+}
+
+#[test]
+fn reset_that_does_not_end() {
+    let mut card = Card::plain();
+    card.port.begin_reset();
+    let mut exchange = Exchange::new(&mut card, &PATIENT);
+
+    assert_eq!(exchange.reset(), Err(Fault::PhysicalFunctionResets));
+    assert_eq!(exchange.resets() & RSTI, RSTI);
+    assert!((5_000_000..5_010_000).contains(&card.now()));
+
+    card.port.end_reset();
+    Exchange::new(&mut card, &PATIENT).reset().unwrap();
+}
+
+#[test]
+fn reset_between_exchanges_is_told() {
+    let mut card = Card::plain();
+    let mut exchange = Exchange::new(&mut card, &PATIENT);
+    exchange.reset().unwrap();
+    exchange.post(&words(Request::Reset)).unwrap();
+    card.port.begin_reset();
+    card.port.end_reset();
+    let mut exchange = Exchange::new(&mut card, &PATIENT);
+
+    let request = words(Request::SetFrameSize(9000));
+    assert_eq!(exchange.post(&request), Err(Fault::PhysicalFunctionResets));
+    assert_eq!(exchange.resets(), RSTD);
+}
+
+#[test]
+fn buffer_is_put_back() {
+    let mut card = Card::plain();
+    Exchange::new(&mut card, &PATIENT).reset().unwrap();
+    let buffer = std::array::from_fn(|word| word as u32 * 3);
+
+    for is_kept in [false, true] {
+        Exchange::new(&mut card, &PATIENT).put(&buffer, is_kept).unwrap();
+        assert_eq!(card.port.buffer(), buffer);
+        assert_eq!(card.read(page0::V2PMAILBOX).unwrap() & VFU != 0, is_kept);
+    }
+}

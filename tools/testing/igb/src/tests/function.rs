@@ -1,0 +1,588 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A function is stopped, taken down, put up elsewhere, and goes on.
+
+use super::{
+    card::{Card, Heads, Wire},
+    physical::{Administration, Address},
+    records::identity,
+};
+use crate::backend::igb::{
+    clock::Clock,
+    fault::{Fault, Stuck},
+    mailbox::shadow::Phase,
+    records::{decode_claim, encode_claim, ControlPlane},
+    registers::{buffer_word, interrupt::*, mailbox::*, page0, queue::*, Access},
+    state::State,
+};
+use proptest::{collection::vec, prelude::*};
+
+const MAC: Address = [0x02, 0x22, 0x22, 0x22, 0x22, 0x22];
+const SET_MAC: [u32; 3] = [2, 0x2222_2202, 0x2222];
+
+/// What a driver puts in one direction of a queue.
+#[derive(Clone, Copy, Debug)]
+struct Ring {
+    is_enabled: bool,
+    base: u32,
+    descriptors: u32,
+    head: u32,
+    tail: u32,
+}
+
+fn ring() -> impl Strategy<Value = Ring> {
+    (any::<bool>(), any::<u32>(), 1..64u32, any::<u32>(), any::<u32>()).prop_map(
+        |(is_enabled, base, blocks, head, tail)| {
+            let descriptors = blocks * 8;
+
+            Ring {
+                is_enabled,
+                base: base & !0x7f,
+                descriptors,
+                head: head % descriptors,
+                tail: tail % descriptors,
+            }
+        },
+    )
+}
+
+const FULL: Ring = Ring {
+    is_enabled: true,
+    base: 0x1_0000,
+    descriptors: 64,
+    head: 10,
+    tail: 20,
+};
+
+/// Has a driver set up a direction whose first register is at `first`.
+fn set_up(card: &mut Card, first: u32, ring: &Ring) {
+    card.set(first, ring.base);
+    card.set(first + 4, 1);
+    card.set(first + 8, ring.descriptors * DESCRIPTOR);
+    card.set(first + 0x10, ring.head);
+    card.set(first + 0x18, ring.tail);
+    card.set(first + 0x28, 0x0001_0808 | if ring.is_enabled { ENABLE } else { 0 });
+}
+
+/// Has a driver do as igbvf does, with as many queues as there are `rings`: receive and transmit.
+fn driver(state: &mut State, card: &mut Card, rings: &[[Ring; 2]]) {
+    ask(state, card, &[1]);
+    ask(state, card, &SET_MAC);
+    for (offset, value) in [
+        (IVAR0, 0x8081),
+        (IVAR_MISC, 0x82),
+        (EITR, 0x1e8),
+        (EITR + 4, 0x7a),
+        (EIAC, CAUSES),
+        (EIAM, CAUSES),
+        (EIMS, CAUSES),
+    ] {
+        card.write(offset, value).unwrap();
+    }
+    for (queue, [receive, transmit]) in (0..).zip(rings) {
+        set_up(card, RDBAL + queue * STRIDE, receive);
+        set_up(card, TDBAL + queue * STRIDE, transmit);
+        card.set(SRRCTL + queue * STRIDE, 0x8200_0002);
+        card.set(TDWBAL + queue * STRIDE, 0x5000);
+    }
+    card.writes.clear();
+}
+
+/// Has the guest post a request.
+fn post(state: &mut State, card: &mut Card, words: &[u32]) {
+    state.write(card, page0::V2PMAILBOX, VFU).unwrap();
+    for (word, &value) in words.iter().enumerate() {
+        state.write(card, buffer_word(word), value).unwrap();
+    }
+    state.write(card, page0::V2PMAILBOX, REQ).unwrap();
+}
+
+/// Has the guest make a request, and read the answer.
+fn ask(state: &mut State, card: &mut Card, words: &[u32]) -> u32 {
+    post(state, card, words);
+    card.port.interrupt();
+    state.read(card, page0::V2PMAILBOX).unwrap();
+    state.write(card, page0::V2PMAILBOX, VFU).unwrap();
+    let answer = state.read(card, buffer_word(0)).unwrap();
+    state.write(card, page0::V2PMAILBOX, ACK).unwrap();
+    card.port.interrupt();
+    answer
+}
+
+fn new(card: &mut Card) -> State {
+    let state = State::new(card, QUEUES_MAX as u8).unwrap();
+
+    assert_eq!(state.cannot_stop(), None);
+    card.writes.clear();
+    state
+}
+
+/// A card with a guest that uses both queues.
+fn busy() -> (State, Card) {
+    let mut card = Card::plain();
+    let mut state = new(&mut card);
+
+    driver(&mut state, &mut card, &[[FULL; 2]; 2]);
+    (state, card)
+}
+
+fn enabled(card: &Card) -> Vec<u32> {
+    [RXDCTL, RXDCTL + STRIDE, TXDCTL, TXDCTL + STRIDE]
+        .into_iter()
+        .filter(|&control| card.get(control) & ENABLE != 0)
+        .collect()
+}
+
+/// Where `card` was written at `offset` first with a value that is so, among all writes.
+fn place(card: &Card, offset: u32, is_so: impl Fn(u32) -> bool) -> usize {
+    let is_it = |&(place, value): &(u32, u32)| place == offset && is_so(value);
+
+    card.writes.iter().position(is_it).unwrap()
+}
+
+/// Takes all from one card to another, as a stream does.
+fn migrate(state: &mut State, card: &mut Card, to: (&mut State, &mut Card)) -> Result<(), Fault> {
+    let (other, other_card) = to;
+
+    let claim = encode_claim(state.shadow().configuration()).unwrap();
+    let claim = decode_claim(&claim, &identity(2)).unwrap();
+    other.quiesce(other_card)?;
+    other.rehearse(other_card, &claim)?;
+    state.quiesce(card)?;
+    state.quiesce(card)?;
+    let records = state.save(card)?.encode()?;
+    let plane = ControlPlane::decode(&records, &identity(2))?;
+    other.prepare(other_card, &plane)?;
+    other.adopt(other_card, &plane)?;
+    other.quiesce(other_card)?;
+    assert_eq!(other.resume(other_card)?, None);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    /// Whatever a driver has put in its registers, they are so elsewhere; and so they are where it
+    /// was if it stays there.
+    #[test]
+    fn registers_travel(rings in vec([ring(), ring()], 2..=2), is_model: bool) {
+        let mut card = Card::plain();
+        let mut state = new(&mut card);
+        card.is_model = is_model;
+        driver(&mut state, &mut card, &rings);
+        // What can be sent is, before it stops.
+        card.wire = Wire::Dead;
+        let before = card.registers();
+
+        let mut other_card = Card::plain();
+        let mut other = new(&mut other_card);
+        migrate(&mut state, &mut card, (&mut other, &mut other_card)).unwrap();
+        let mut expected = before.clone();
+        let mut found = other_card.registers();
+        // The tails of queues that are not enabled are not kept by a card.
+        for (queue, [receive, transmit]) in (0..).zip(&rings) {
+            for (tail, ring) in [(RDT, receive), (TDT, transmit)] {
+                if !ring.is_enabled {
+                    expected.remove(&(tail + queue * STRIDE));
+                    found.remove(&(tail + queue * STRIDE));
+                }
+            }
+        }
+        prop_assert_eq!(found, expected);
+        prop_assert_eq!(other_card.port.filters().mac, Some(MAC));
+
+        prop_assert_eq!(state.resume(&mut card).unwrap(), None);
+        prop_assert_eq!(card.registers(), before);
+    }
+
+    /// A reset may come at any time, and is all that is said then.
+    #[test]
+    fn reset_comes_between(accesses in 0..700usize) {
+        let (mut state, mut card) = busy();
+        let mut other_card = Card::plain();
+        let mut other = new(&mut other_card);
+
+        card.fails_in = Some(accesses / 2);
+        other_card.fails_in = Some(accesses);
+        match migrate(&mut state, &mut card, (&mut other, &mut other_card)) {
+            Ok(()) => {}
+            Err(fault) => prop_assert_eq!(fault, Fault::Reset),
+        }
+        for (state, card) in [(&mut state, &mut card), (&mut other, &mut other_card)] {
+            card.fails_in = None;
+            *card = Card::plain();
+            state.reset();
+            // It runs, so there is nothing to have it do.
+            prop_assert_eq!(state.resume(card).unwrap(), None);
+            prop_assert!(card.writes.is_empty());
+        }
+    }
+}
+
+#[test]
+fn receive_stops_before_transmit_and_interrupts_last() {
+    let (mut state, mut card) = busy();
+
+    state.quiesce(&mut card).unwrap();
+    let is_disabled = |value| value & (ENABLE | SWFLUSH) == 0;
+    let places = [
+        place(&card, RXDCTL, |value| value & SWFLUSH != 0),
+        place(&card, RXDCTL, is_disabled),
+        place(&card, RXDCTL + STRIDE, is_disabled),
+        place(&card, TXDCTL, |value| value & SWFLUSH != 0),
+        place(&card, TXDCTL, is_disabled),
+        place(&card, TXDCTL + STRIDE, is_disabled),
+        place(&card, EIMC, |value| value == CAUSES),
+    ];
+    assert!(places.is_sorted(), "{places:?} of {:x?}", card.writes);
+    assert_eq!(enabled(&card), []);
+}
+
+#[test]
+fn queues_are_enabled_then_given_work_then_may_interrupt() {
+    let (mut state, mut card) = busy();
+
+    state.quiesce(&mut card).unwrap();
+    card.writes.clear();
+    state.resume(&mut card).unwrap();
+    let is_enabled = |value| value & ENABLE != 0;
+    let last_enabled = [RXDCTL, RXDCTL + STRIDE, TXDCTL, TXDCTL + STRIDE]
+        .map(|control| place(&card, control, is_enabled))
+        .into_iter()
+        .max();
+    let tails = [RDT, RDT + STRIDE, TDT, TDT + STRIDE].map(|tail| place(&card, tail, |_| true));
+    let unmasked = place(&card, EIMS, |_| true);
+
+    assert!(last_enabled < tails.into_iter().min());
+    assert!(tails.is_sorted(), "{tails:?}");
+    assert!(tails[3] < unmasked);
+    assert!(unmasked < place(&card, EICS, |_| true));
+}
+
+#[test]
+fn what_was_given_is_sent_before_it_stops() {
+    let (mut state, mut card) = busy();
+
+    state.quiesce(&mut card).unwrap();
+    assert_eq!([card.get(TDH), card.get(TDH + STRIDE)], [FULL.tail; 2]);
+    // What was received has been; nothing is taken back.
+    assert_eq!(card.get(RDH), FULL.head);
+}
+
+#[test]
+fn nothing_is_waited_for_on_a_dead_wire() {
+    let (mut state, mut card) = busy();
+
+    card.wire = Wire::Dead;
+    state.quiesce(&mut card).unwrap();
+    assert!(card.now() < 60_000, "{} us", card.now());
+    assert_eq!(card.get(TDH), FULL.head);
+}
+
+#[test]
+fn whoever_sends_for_ever_is_stopped() {
+    let (mut state, mut card) = busy();
+
+    card.wire = Wire::Endless;
+    state.quiesce(&mut card).unwrap();
+    assert!(card.now() < 2_200_000, "{} us", card.now());
+    assert_eq!(enabled(&card), []);
+}
+
+/// The one that does not stop is named, and all go on.
+#[test]
+fn queue_that_does_not_stop() {
+    for (control, stuck) in [
+        (RXDCTL + STRIDE, Stuck::ReceiveDoesNotStop),
+        (TXDCTL + STRIDE, Stuck::TransmitDoesNotStop),
+    ] {
+        let (mut state, mut card) = busy();
+
+        card.wire = Wire::Dead;
+        let before = card.registers();
+        card.stays_enabled = Some(control);
+        let fault = state.quiesce(&mut card).unwrap_err();
+        assert_eq!(fault, Fault::Queue { queue: 1, stuck });
+        assert!(card.now() < 120_000, "{} us", card.now());
+        assert_eq!(card.registers(), before);
+
+        card.stays_enabled = None;
+        state.quiesce(&mut card).unwrap();
+        assert_eq!(enabled(&card), []);
+    }
+}
+
+#[test]
+fn queue_that_does_not_start() {
+    let (mut state, mut card) = busy();
+
+    state.quiesce(&mut card).unwrap();
+    card.stays_disabled = Some(TXDCTL);
+    let fault = state.resume(&mut card).unwrap_err();
+    assert_eq!(fault.to_string(), "queue 0: it stays disabled");
+    assert_eq!(enabled(&card), []);
+
+    // It can be tried again.
+    card.stays_disabled = None;
+    state.resume(&mut card).unwrap();
+    assert_eq!(enabled(&card).len(), 4);
+}
+
+/// A card that loses heads is found out before anybody depends on it, and is left alone.
+#[test]
+fn card_that_does_not_take_heads() {
+    for heads in [Heads::Ignored, Heads::Zeroed] {
+        let mut card = Card::plain();
+        card.heads = heads;
+        let mut state = State::new(&mut card, 1).unwrap();
+        let expected = Fault::Queue {
+            queue: 0,
+            stuck: Stuck::HeadNotTaken,
+        };
+        assert_eq!(state.cannot_stop(), Some(expected));
+        assert_eq!(card.registers(), Card::plain().registers());
+
+        driver(&mut state, &mut card, &[[FULL; 2]]);
+        let before = card.registers();
+        let configuration = *state.shadow().configuration();
+        assert_eq!(state.quiesce(&mut card), Err(expected));
+        assert_eq!(state.rehearse(&mut card, &configuration), Err(expected));
+        assert!(card.writes.is_empty());
+        assert_eq!(card.registers(), before);
+    }
+}
+
+/// Nor is one that loses them only later taken for one that works.
+#[test]
+fn head_that_is_lost_later() {
+    let (mut state, mut card) = busy();
+
+    state.quiesce(&mut card).unwrap();
+    card.heads = Heads::Zeroed;
+    let fault = state.resume(&mut card).unwrap_err();
+    assert_eq!(fault.to_string(), "queue 0: the card does not take a head");
+    assert_eq!(enabled(&card), []);
+}
+
+/// Of each queue that runs, since nobody knows what it had; and of no other.
+#[test]
+fn vectors_that_are_raised() {
+    let off = Ring {
+        is_enabled: false,
+        ..FULL
+    };
+
+    for (rings, raised) in [
+        ([FULL, FULL], 0b011),
+        ([FULL, off], 0b010),
+        ([off, FULL], 0b001),
+        ([off, off], 0),
+    ] {
+        let mut card = Card::plain();
+        let mut state = new(&mut card);
+        driver(&mut state, &mut card, &[rings]);
+        state.quiesce(&mut card).unwrap();
+        assert_eq!(card.sent, 0);
+        state.resume(&mut card).unwrap();
+        assert_eq!(card.sent, raised, "{rings:?}");
+    }
+}
+
+/// The mailbox's is raised if the guest has a bit to read: igbvf takes the link for lost if it looks
+/// without need.
+#[test]
+fn vector_of_the_mailbox() {
+    let (mut state, mut card) = busy();
+
+    state.quiesce(&mut card).unwrap();
+    card.port.ping();
+    state.resume(&mut card).unwrap();
+    assert_eq!(card.sent, CAUSES);
+    let seen = state.read(&mut card, page0::V2PMAILBOX).unwrap();
+    assert_eq!(seen & PFSTS, PFSTS);
+}
+
+/// A cause that was not sent, because its vector was masked, is there when it is unmasked.
+#[test]
+fn cause_that_waits() {
+    let (mut state, mut card) = busy();
+
+    card.write(EIAC, 0).unwrap();
+    card.write(EIMC, 0b100).unwrap();
+    card.write(EICS, 0b100).unwrap();
+    let mut other_card = Card::plain();
+    let mut other = new(&mut other_card);
+    migrate(&mut state, &mut card, (&mut other, &mut other_card)).unwrap();
+    assert_eq!(other_card.sent & 0b100, 0);
+    other_card.write(EIMS, 0b100).unwrap();
+    assert_eq!(other_card.sent & 0b100, 0b100);
+}
+
+/// QEMU's model does not tell which vectors are unmasked.
+#[test]
+fn vectors_of_the_model_are_unmasked() {
+    let (mut state, mut card) = busy();
+
+    card.is_model = true;
+    // The driver has unmasked one after the other.
+    card.write(EIMS, 0b010).unwrap();
+    let mut other_card = Card::plain();
+    let mut other = new(&mut other_card);
+    migrate(&mut state, &mut card, (&mut other, &mut other_card)).unwrap();
+    assert_eq!(other_card.get(EIMS), CAUSES);
+}
+
+/// While it is only quiesced, it takes what it is told.
+#[test]
+fn tail_that_moves_meanwhile() {
+    let (mut state, mut card) = busy();
+
+    state.quiesce(&mut card).unwrap();
+    card.set(RDT, 33);
+    state.resume(&mut card).unwrap();
+    assert_eq!(card.get(RDT), 33);
+
+    state.quiesce(&mut card).unwrap();
+    card.set(RDT, 44);
+    state.quiesce(&mut card).unwrap();
+    assert_eq!(enabled(&card), []);
+    state.resume(&mut card).unwrap();
+    assert_eq!(card.get(RDT), 44);
+    assert_eq!(enabled(&card).len(), 4);
+}
+
+/// A request whose answer has not come is made again, and answered there.
+#[test]
+fn request_that_is_not_answered() {
+    let (mut state, mut card) = busy();
+
+    card.port.silent = true;
+    post(&mut state, &mut card, &[0x0001_0004, 7]);
+    let start = card.now();
+    let mut other_card = Card::plain();
+    let mut other = new(&mut other_card);
+    migrate(&mut state, &mut card, (&mut other, &mut other_card)).unwrap();
+    assert!((1_000_000..1_100_000).contains(&(card.now() - start)));
+
+    assert_eq!(other.shadow().phase(), Phase::Asked);
+    other_card.port.interrupt();
+    let seen = other.read(&mut other_card, page0::V2PMAILBOX).unwrap();
+    assert_eq!(seen & (PFSTS | PFACK), PFSTS | PFACK);
+    assert_eq!(other.read(&mut other_card, buffer_word(0)).unwrap(), 0xa001_0004);
+    assert!(other_card.port.filters().vlans.contains(&7));
+    assert_eq!(other.shadow().configuration().granted.unwrap().vlans.as_slice().len(), 1);
+}
+
+/// An answer that has come, but was not read, is there.
+#[test]
+fn answer_that_was_not_read() {
+    let (mut state, mut card) = busy();
+
+    post(&mut state, &mut card, &[0x0001_0004, 7]);
+    card.port.interrupt();
+    let mut other_card = Card::plain();
+    let mut other = new(&mut other_card);
+    migrate(&mut state, &mut card, (&mut other, &mut other_card)).unwrap();
+
+    assert_eq!(other.shadow().phase(), Phase::Idle);
+    assert_eq!(other_card.sent & 0b100, 0b100);
+    let seen = other.read(&mut other_card, page0::V2PMAILBOX).unwrap();
+    assert_eq!(seen & (PFSTS | PFACK), PFSTS | PFACK);
+    assert_eq!(other.read(&mut other_card, buffer_word(0)).unwrap(), 0xa001_0004);
+}
+
+#[test]
+fn buffer_that_the_guest_owns() {
+    let (mut state, mut card) = busy();
+
+    state.write(&mut card, page0::V2PMAILBOX, VFU).unwrap();
+    state.write(&mut card, buffer_word(3), 0x1234).unwrap();
+    let mut other_card = Card::plain();
+    let mut other = new(&mut other_card);
+    migrate(&mut state, &mut card, (&mut other, &mut other_card)).unwrap();
+
+    assert_eq!(other.shadow().phase(), Phase::Owned);
+    assert_eq!(other_card.port.buffer()[3], 0x1234);
+    let seen = other.read(&mut other_card, page0::V2PMAILBOX).unwrap();
+    assert_eq!(seen & VFU, VFU);
+}
+
+/// A destination on the same card has taken them, and did not become one.
+#[test]
+fn unicast_addresses_are_taken_back() {
+    let (mut state, mut card) = busy();
+    let add = [0x0002_0002, 0x3333_3302, 0x3333];
+
+    assert_eq!(ask(&mut state, &mut card, &add), 0xa002_0002);
+    let before = (card.port.unicast(), card.port.buffer());
+    state.quiesce(&mut card).unwrap();
+    state.save(&mut card).unwrap();
+    card.port.take_unicast();
+    assert!(card.port.unicast().is_empty());
+    assert_eq!(state.resume(&mut card).unwrap(), None);
+    assert_eq!((card.port.unicast(), card.port.buffer()), before);
+    assert_eq!(state.read(&mut card, page0::V2PMAILBOX).unwrap(), 0);
+
+    // That it cannot is said, and no reason not to go on.
+    state.quiesce(&mut card).unwrap();
+    state.save(&mut card).unwrap();
+    card.port.silent = true;
+    assert_eq!(
+        state.resume(&mut card).unwrap(),
+        Some(Fault::PhysicalFunctionSilent)
+    );
+    assert_eq!(enabled(&card).len(), 4);
+}
+
+#[test]
+fn function_that_runs_is_not_saved() {
+    let (mut state, mut card) = busy();
+
+    assert_eq!(state.save(&mut card), Err(Fault::Runs));
+}
+
+/// Whoever asked for nothing leaves nothing.
+#[test]
+fn leaving() {
+    let mut card = Card::plain();
+    let mut state = new(&mut card);
+    card.port.silent = true;
+    assert_eq!(state.close(&mut card), Ok(()));
+    assert_eq!(card.now(), 0);
+
+    let (mut state, mut card) = busy();
+    assert_eq!(card.port.filters().mac, Some(MAC));
+    state.close(&mut card).unwrap();
+    assert_eq!(card.port.filters().mac, None);
+
+    let (mut state, mut card) = busy();
+    card.port.silent = true;
+    assert_eq!(state.close(&mut card), Err(Fault::PhysicalFunctionSilent));
+    assert!(card.now() < 150_000, "{} us", card.now());
+}
+
+/// A refusal comes while the source runs, and again before it is given up.
+#[test]
+fn refusal_comes_in_time() {
+    let (mut state, mut card) = busy();
+    let fixed = [0x02, 0, 0, 0, 0, 0x77];
+    let mut other_card = Card::new(&Administration {
+        fixed: Some(fixed),
+        ..Administration::default()
+    });
+    let mut other = new(&mut other_card);
+
+    let refused = |fault: Fault| {
+        fault.to_string()
+            == "the physical function refuses the MAC address 02:22:22:22:22:22: the host's \
+                administrator fixed 02:00:00:00:00:77"
+    };
+    let claim = *state.shadow().configuration();
+    assert!(refused(other.rehearse(&mut other_card, &claim).unwrap_err()));
+    state.quiesce(&mut card).unwrap();
+    let plane = state.save(&mut card).unwrap();
+    assert!(refused(other.prepare(&mut other_card, &plane).unwrap_err()));
+
+    state.resume(&mut card).unwrap();
+    assert_eq!(enabled(&card).len(), 4);
+}
