@@ -521,6 +521,13 @@ impl<E: Copy> Saver<E> {
     /// Asks the device what has changed, and what it claims if it runs. What the present part has of
     /// that, and is yet to be read, will be sent with it.
     fn refresh<S: Source<Error = E>>(&mut self, source: &mut S) -> Result<(), SaveError<E>> {
+        if self.content == Content::Initial
+            && self.unread() == 0
+            && self.pending(source.identity()).initial == 0
+        {
+            // What comes up when all initial data was read is none.
+            self.content = Content::Changes;
+        }
         if !self.has_stopped() {
             self.claims.refresh(source)?;
         }

@@ -2,9 +2,14 @@
 
 //! What a device says and cannot be true stops the save, and the error says what it was.
 
-use crate::layer::{
-    identity::Identity,
-    tests::device::{Device, IDENTITY},
+use super::encoder::record;
+use crate::{
+    layer::{
+        identity::Identity,
+        save::{Begin, InfoVersion, Saver},
+        tests::device::{Device, IDENTITY},
+    },
+    seam::Bytes,
 };
 
 /// Asserts that the device is not saved, for this reason.
@@ -143,5 +148,43 @@ fn pieces() {
     assert_not_saved(
         elsewhere,
         "what the device gave: control section, record at byte 0x0: index: expected less than 0x1, found 0x1",
+    );
+}
+
+/// Asserts that a device that runs and claims this is not saved, for this reason, nor asked how much
+/// is left.
+#[track_caller]
+fn assert_claim_not_saved(claim: &[u8], message: &str) {
+    for asked in [false, true] {
+        let mut source = Device::new(IDENTITY).unwrap();
+        let mut saver = Saver::new(Begin::PreCopy);
+        let mut stream = Bytes::with_capacity(0).unwrap();
+
+        source.configure(claim).unwrap();
+        let result = if asked {
+            saver.outstanding(&mut source, InfoVersion::V2).map(|_| ())
+        } else {
+            source.read(&mut saver, &[usize::MAX], &mut stream)
+        };
+        assert_eq!(result.unwrap_err().to_string(), message);
+        assert!(saver.remaining(&mut source).is_err());
+    }
+}
+
+#[test]
+fn claims() {
+    assert_claim_not_saved(
+        &[0; 8],
+        "what the device gave: claim section, record at byte 0x0: record header: expected at least \
+         0x10, found 0x8",
+    );
+    assert_claim_not_saved(
+        &record(5, 1, 0, &[]),
+        "what the device gave: claim section, record at byte 0x0: type: expected a known value, \
+         found 0x5",
+    );
+    assert_claim_not_saved(
+        &record(4, 1, 0, &[1; 0xff1]),
+        "what the device gave: length: expected at most 0x1000, found 0x1008",
     );
 }

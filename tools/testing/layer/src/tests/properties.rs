@@ -14,7 +14,7 @@ use crate::{
         identity::Identity,
         interface::{Function, Plane},
         progress::Progress,
-        restore::{Class, Destination},
+        restore::{Class, Destination, RestoreError},
         save::Saver,
         stream::DATA_RUN_MAX,
         tests::device::{Device, IDENTITY},
@@ -149,6 +149,10 @@ fn assert_agrees(stream: &[u8], own: &Own, segments: &[usize]) -> bool {
         (Ok(progress), Ok(state)) => {
             assert_accounts(&progress, &state, stream.len());
             assert!(destination.has_state_of(&state.device(own.identity).unwrap()));
+            assert_eq!(destination.claims as usize, state.claims.len());
+            let last = state.claims.last().map_or(&[][..], Vec::as_slice);
+            assert!(destination.tried[..] == *last);
+            assert!(destination.obtained[..] == state.control[..]);
             true
         }
         (Err(error), Err(_)) => {
@@ -157,6 +161,7 @@ fn assert_agrees(stream: &[u8], own: &Own, segments: &[usize]) -> bool {
                 Class::Invalid | Class::Incompatible
             ));
             assert!(destination.control[..] == untouched.control[..]);
+            assert!(destination.obtained.is_empty() || error == RestoreError::Excess);
             false
         }
         (Ok(_), Err(refusal)) => panic!("accepted, though the decoder refuses: {refusal}"),
@@ -261,7 +266,7 @@ fn change() -> impl Strategy<Value = Change> {
     ];
 
     prop_oneof![
-        (section(), prop_oneof![0..8u16, any::<u16>()]).prop_map(|(s, kind)| Change::Kind(s, kind)),
+        (section(), prop_oneof![0..9u16, any::<u16>()]).prop_map(|(s, kind)| Change::Kind(s, kind)),
         (section(), prop_oneof![0..4u16, any::<u16>()])
             .prop_map(|(s, flags)| Change::Flags(s, flags)),
         (section(), interface).prop_map(|(s, interface)| Change::Interface(s, interface)),
@@ -356,6 +361,7 @@ enum Item {
     /// A part of guest memory: the order of the granule, and ranges as above.
     Guest(u32, Vec<(u64, u64)>),
     Optional(Vec<u8>),
+    Claim(Vec<Vec<u8>>),
 }
 
 fn item() -> impl Strategy<Value = Item> {
@@ -370,6 +376,7 @@ fn item() -> impl Strategy<Value = Item> {
         1 => (prop_oneof![9 => Just(0), 1 => 0..3u32], ranges())
             .prop_map(|(order, ranges)| Item::Guest(order, ranges)),
         1 => prop::collection::vec(any::<u8>(), 0..50).prop_map(Item::Optional),
+        1 => control().prop_map(Item::Claim),
     ]
 }
 
@@ -411,6 +418,7 @@ fn compose(items: &[Item], control: &[Vec<u8>]) -> Stream {
                     .push(Section::new(3, address(2, 0, granule, &entries)));
             }
             Item::Optional(payload) => stream.sections.push(Section::optional(payload.clone())),
+            Item::Claim(records) => stream.sections.push(Section::claim(records)),
         }
     }
     stream.sections.push(Section::control(control));

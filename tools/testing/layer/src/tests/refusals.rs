@@ -13,7 +13,7 @@ use crate::{
     layer::{
         identity::Identity,
         interface::Function,
-        restore::Class,
+        restore::{Class, RestoreError, Restorer},
         tests::device::{Device, IDENTITY},
     },
     seam::{with_allowance, OutOfMemory},
@@ -30,6 +30,7 @@ fn assert_refused(stream: &[u8], message: &str) {
     assert_eq!(error.to_string(), message);
     assert!(decode(stream, &Own::at(CONTROL_INTERFACE)).is_err());
     assert!(destination.control[..] == untouched.control[..]);
+    assert!(destination.obtained.is_empty() || error == RestoreError::Excess);
 }
 
 /// Asserts that a stream is accepted, by the decoder as well, and to the same effect.
@@ -1014,6 +1015,184 @@ fn resource_abstraction_structure() {
     );
 }
 
+/// Asserts that the sound stream with `claim` behind the relations is refused with this message.
+#[track_caller]
+fn assert_claim_refused(claim: Section, message: &str) {
+    assert_composed_refused(|stream| stream.sections.push(claim), message);
+}
+
+/// Claims stand where address sections may, any number of them.
+#[test]
+fn claims() {
+    let claim = || Section::claim(&records()[..1]);
+    let mut stream = head();
+
+    stream.sections.push(claim());
+    stream.sections.push(claim());
+    stream.push_part(0, &[(0x1000, vec![1; 0x1000])]);
+    stream.sections.push(Section::claim(&records()));
+    stream.push_part(0, &[(0x3000, vec![2; 0x1000])]);
+    stream.sections.push(Section::claim(&records()[1..]));
+    stream.sections.push(Section::control(&records()));
+    assert_accepted(&stream.sealed());
+
+    // Totals are those of the control plane alone.
+    let totals = stream.sealed_with(|totals| totals.control_bytes += 24);
+    assert_refused(
+        &totals,
+        "section 11 (end): control_bytes: expected 0x30, found 0x48",
+    );
+}
+
+#[test]
+fn places_of_claims() {
+    for (at, message) in [
+        (0, "header of section 0: type: expected 0x1, found 0x7"),
+        (1, "header of section 1: type: expected 0x2, found 0x7"),
+        (3, "header of section 3: type: expected 0x4, found 0x7"),
+        (4, "header of section 4: type: expected 0x4, found 0x7"),
+        (6, "header of section 6: type: expected 0x6, found 0x7"),
+    ] {
+        assert_change_refused(
+            |stream| stream.sections.insert(at, Section::claim(&records())),
+            message,
+        );
+    }
+}
+
+#[test]
+fn headers_of_claims() {
+    let claim = |change: fn(&mut Section)| {
+        let mut claim = Section::claim(&records());
+        change(&mut claim);
+        claim
+    };
+
+    assert_claim_refused(
+        claim(|claim| claim.flags = 1),
+        "header of section 2: flags: expected 0x0, found 0x1",
+    );
+    assert_claim_refused(
+        claim(|claim| claim.flags = 2),
+        "header of section 2: flags: expected no bits but 0x1, found 0x2",
+    );
+    assert_claim_refused(
+        claim(|claim| claim.interface = DATA_INTERFACE),
+        "header of section 2: interface: expected 0x21101, found 0x21102",
+    );
+    assert_claim_refused(
+        claim(|claim| claim.payload.clear()),
+        "header of section 2: length: expected at least 0x10, found 0x0",
+    );
+    assert_claim_refused(
+        claim(|claim| claim.payload.truncate(15)),
+        "header of section 2: length: expected at least 0x10, found 0xf",
+    );
+    let crc = crc(&records().concat());
+    assert_claim_refused(
+        claim(|claim| claim.payload_crc = Some(0)),
+        &format!("section 2 (claim): payload_crc: expected {crc:#x}, found 0x0"),
+    );
+
+    // The longest that a destination has room for, and one that is longer.
+    let longest = |content| vec![record(4, 1, 0, &vec![1; content])];
+    let mut stream = head();
+    stream.sections.push(Section::claim(&longest(0xff0)));
+    stream.sections.push(Section::control(&records()));
+    assert_accepted(&stream.sealed());
+    assert_claim_refused(
+        Section::claim(&longest(0xff1)),
+        "header of section 2: length: expected at most 0x1000, found 0x1008",
+    );
+}
+
+/// The records of a claim are checked as those of the control plane are.
+#[test]
+fn records_of_claims() {
+    for (records, message) in [
+        (
+            vec![record(0, 1, 0, &[])],
+            "0x0: type: expected a known value, found 0x0",
+        ),
+        (
+            vec![record(1, 1, 0, &[1]), record(4, 3, 0, &[])],
+            "0x18: version: expected at most 0x2, found 0x3",
+        ),
+        (
+            vec![record(1, 1, 1, &[])],
+            "0x0: index: expected less than 0x1, found 0x1",
+        ),
+        (
+            vec![record(4, 1, 5, &[]), record(4, 1, 5, &[])],
+            "0x10: index: expected at least 0x6, found 0x5",
+        ),
+        (
+            vec![record(1, 1, 0, &[1, 2, 3]), vec![0; 8]],
+            "0x18: record header: expected at least 0x10, found 0x8",
+        ),
+    ] {
+        assert_claim_refused(
+            Section::claim(&records),
+            &format!("section 2 (claim), record at byte {message}"),
+        );
+    }
+    let mut padded = Section::claim(&[record(1, 1, 0, &[1])]);
+    padded.payload[23] = 1;
+    assert_claim_refused(
+        padded,
+        "section 2 (claim), record at byte 0x0: padding: expected 0x0, found 0x1",
+    );
+}
+
+/// The first of several claims that the host refuses ends the stream; those before were tried, those
+/// behind were not.
+#[test]
+fn denied() {
+    let unobtainable = "unobtainable: no memory";
+    let mut stream = head();
+    for _ in 0..3 {
+        stream.sections.push(Section::claim(&records()[..1]));
+    }
+    stream.sections.push(Section::control(&records()));
+    let stream = stream.sealed();
+    let behind_first = 248 + 32 + 24;
+    let mut destination = Device::new(IDENTITY).unwrap();
+    let mut restorer = Restorer::new();
+
+    destination
+        .write(&mut restorer, &[100], &stream[..behind_first])
+        .unwrap();
+    destination.denied = true;
+    let error = destination.write(&mut restorer, &[100], &stream[behind_first..]);
+    assert_eq!(error.unwrap_err().to_string(), unobtainable);
+    assert_eq!(destination.claims, 2);
+    assert_eq!(restorer.progress().sections, 3);
+    assert_eq!(
+        restorer.progress().stream_bytes,
+        (behind_first + 32 + 24) as u64
+    );
+    let error = restorer.finish(&mut destination).unwrap_err();
+    assert_eq!(error.to_string(), unobtainable);
+    assert_eq!(error.class(), Class::Device(OutOfMemory));
+}
+
+/// A receiver of version 1.0 knows no claims: to it, each is an optional section of an unknown type.
+#[test]
+fn claims_are_unknown_to_version_1_0() {
+    let mut stream = head();
+    stream.sections.push(Section::claim(&records()[..1]));
+    stream.push_part(0, &[(0x1000, vec![1; 0x1000])]);
+    stream.sections.push(Section::claim(&records()));
+    stream.sections.push(Section::control(&records()));
+
+    for section in &mut stream.sections {
+        if section.kind == 7 {
+            section.kind = Section::optional(vec![]).kind;
+        }
+    }
+    assert_accepted(&stream.sealed());
+}
+
 #[test]
 fn totals() {
     for (name, stream, found) in [
@@ -1091,6 +1270,7 @@ fn every_flipped_bit() {
         Section::relations(0, 0),
         Section::new(3, guest),
         Section::optional(vec![1, 2, 3]),
+        Section::claim(&[record(1, 1, 0, &[4, 5])]),
         Section::control(&[record(1, 1, 0, &[1, 2, 3])]),
         Section::optional(vec![]),
     ])
@@ -1145,6 +1325,29 @@ fn without_memory() {
         Class::Invalid
     );
     assert_eq!(restore(PART + 48, stream.len()), Ok(()));
+}
+
+/// However many claims there are, and however long, they take the room of one control plane, which is
+/// that of the control plane then.
+#[test]
+fn memory_for_claims() {
+    let longest = usize::try_from(IDENTITY.control_plane_max).unwrap();
+    let mut destination = Device::new(IDENTITY).unwrap();
+    let mut stream = head();
+    for content in [0, 9, 1000, longest - 16, 3, longest - 16] {
+        stream
+            .sections
+            .push(Section::claim(&[record(4, 1, 0, &vec![1; content])]));
+    }
+    stream
+        .sections
+        .push(Section::control(&[record(4, 1, 0, &vec![2; longest - 16])]));
+    let stream = stream.sealed();
+    let mut restore =
+        |allowance| with_allowance(allowance, || destination.restore(&stream, &[usize::MAX]));
+
+    assert_eq!(restore(longest - 1).unwrap_err(), RestoreError::OutOfMemory);
+    assert!(restore(longest).is_ok());
 }
 
 /// A destination's local memory stays until there is something in its place.

@@ -9,13 +9,13 @@
 
 use super::{
     decoder::{decode, Own},
-    encoder::CONTROL_INTERFACE,
+    encoder::{record, CONTROL_INTERFACE},
 };
 use crate::{
     layer::{
         address::{Range, Tracked},
         granules::WINDOW,
-        identity::{Identity, FEATURE_LOCAL_MEMORY},
+        identity::{Identity, FEATURE_LOCAL_DIRTY, FEATURE_LOCAL_MEMORY},
         interface::{Function, Interfaces},
         restore::Destination,
         save::{Begin, InfoVersion, Outstanding, Piece, SaveError, Saver, Source},
@@ -71,6 +71,10 @@ struct Live {
     /// The granules that have changed since the device was last asked.
     changed: BTreeMap<usize, ()>,
     configurations: u32,
+    /// What it claims, of which there may be nothing.
+    claim: Vec<u8>,
+    /// The configurations for which it was asked what it claims.
+    claimed: Option<u32>,
     /// The configurations that the reader of the stream knows of.
     known: Option<u32>,
     running: bool,
@@ -90,6 +94,8 @@ impl Live {
             mapped: BTreeMap::new(),
             changed: BTreeMap::new(),
             configurations: 0,
+            claim: Vec::new(),
+            claimed: None,
             known: None,
             running: true,
             accounts: BTreeMap::new(),
@@ -229,7 +235,19 @@ impl Source for Live {
         Ok(())
     }
 
+    fn claim(&mut self) -> Result<&[u8], OutOfMemory> {
+        assert!(self.running, "what a device claims that has stopped");
+        assert_ne!(self.claimed, Some(self.configurations), "asked in vain");
+        self.claimed = Some(self.configurations);
+        self.pass();
+        Ok(&self.claim)
+    }
+
     fn configurations(&mut self) -> Result<u32, OutOfMemory> {
+        assert!(
+            self.running,
+            "how often a device was configured that has stopped"
+        );
         let configurations = self.configurations;
 
         self.known.get_or_insert(configurations);
@@ -298,8 +316,9 @@ struct Transfer {
     initial_read: bool,
 }
 
-/// Where the bytes of local memory stand in a stream, of which the last section may be cut off.
-fn data_bytes(stream: &[u8]) -> Vec<std::ops::Range<usize>> {
+/// Where the bytes of local memory stand in a stream, of which the last section may be cut off, and
+/// where claims stand, with their headers.
+fn counted_bytes(stream: &[u8]) -> Vec<std::ops::Range<usize>> {
     let mut places = Vec::new();
     let mut at = 16;
 
@@ -309,9 +328,32 @@ fn data_bytes(stream: &[u8]) -> Vec<std::ops::Range<usize>> {
         if header[..2] == [4, 0] {
             places.push((at + 8).min(stream.len())..(at + length).min(stream.len()));
         }
+        if header[..2] == [7, 0] {
+            places.push(at - 32..(at + length).min(stream.len()));
+        }
         at += length;
     }
+    // A header that is cut off: of a claim it counts, too.
+    if stream.get(at..at + 2) == Some(&[7, 0]) {
+        places.push(at..stream.len());
+    }
     places
+}
+
+/// The last claim in a stream; nothing if there is none.
+fn last_claim(stream: &[u8]) -> &[u8] {
+    let mut claim = &[][..];
+    let mut at = 16;
+
+    while let Some(header) = stream.get(at..at + 32) {
+        let length = u32::from_le_bytes(header[4..8].try_into().unwrap()) as usize;
+        at += 32;
+        if header[..2] == [7, 0] {
+            claim = stream.get(at..at + length).unwrap_or_default();
+        }
+        at += length;
+    }
+    claim
 }
 
 impl Transfer {
@@ -341,6 +383,7 @@ impl Transfer {
                 if quiet {
                     assert_eq!(self.live.owed(), [], "paused");
                 }
+                self.assert_claimed();
                 false
             }
             Piece::End => {
@@ -351,13 +394,19 @@ impl Transfer {
         }
     }
 
+    /// Asserts that what the device claims stands in the stream.
+    fn assert_claimed(&self) {
+        assert!(self.live.claim.is_empty() || last_claim(&self.stream) == self.live.claim);
+    }
+
     /// Reads until it pauses or ends.
     fn read_on(&mut self, most: usize) {
         while self.read(most) {}
     }
 
     /// Asks how much is left. There is new initial data just when the device was configured since
-    /// that was last known, and it is told just to those who know of such a thing.
+    /// that was last known, and it is told just to those who know of such a thing. A device without
+    /// rounds may have none all the same.
     fn left(&mut self, version: InfoVersion) -> Outstanding {
         let is_new = version == InfoVersion::V2
             && self
@@ -366,7 +415,11 @@ impl Transfer {
                 .is_some_and(|known| known != self.live.configurations);
         let told = self.saver.outstanding(&mut self.live, version).unwrap();
 
-        assert_eq!(told.reinitialised, is_new);
+        if self.live.identity.features & FEATURE_LOCAL_DIRTY != 0 {
+            assert_eq!(told.reinitialised, is_new);
+        } else {
+            assert!(is_new || !told.reinitialised);
+        }
         if version == InfoVersion::V2 {
             self.live.known = Some(self.live.configurations);
         }
@@ -376,6 +429,9 @@ impl Transfer {
         }
         assert!(!self.initial_read || told.initial == 0, "{told:?}");
         self.initial_read = told.initial == 0;
+        if self.initial_read && (version == InfoVersion::V2 || told.changed == 0) {
+            self.assert_claimed();
+        }
         told
     }
 
@@ -415,6 +471,7 @@ impl Transfer {
         }
         destination.fill(0);
         destination.restore(&self.stream, &[write]).unwrap();
+        assert!(destination.tried[..] == *last_claim(&self.stream));
         assert!(destination.has_state_of(&expected));
         assert!(state
             .device(self.live.identity)
@@ -439,8 +496,8 @@ enum Step {
     LeftV2,
     /// Somebody asks how long the rest of the stream can be.
     Rest,
-    /// The guest configures the device anew.
-    Configure,
+    /// The guest configures the device anew; it then claims this.
+    Configure(Vec<u8>),
 }
 
 /// Granules of the devices of [`steps`].
@@ -450,6 +507,16 @@ fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         3 => (0..GRANULES, any::<u8>()).prop_map(|(granule, byte)| Change::Write(granule, byte)),
         1 => (0..GRANULES).prop_map(Change::Discard),
+    ]
+}
+
+/// What a device claims: nothing, or a record.
+fn claim() -> impl Strategy<Value = Vec<u8>> {
+    let content = prop::collection::vec(any::<u8>(), 0..300);
+
+    prop_oneof![
+        1 => Just(Vec::new()),
+        4 => content.prop_map(|content| record(1, 1, 0, &content)),
     ]
 }
 
@@ -465,7 +532,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             2 => Just(Step::Left),
             1 => Just(Step::LeftV2),
             1 => Just(Step::Rest),
-            1 => Just(Step::Configure),
+            1 => claim().prop_map(Step::Configure),
         ],
         0..60,
     )
@@ -473,7 +540,30 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 /// A device of which these granules are mapped, brought so far by `steps`.
 fn after(mapped: &[usize], steps: &[Step]) -> Transfer {
-    let mut transfer = Transfer::of(Live::with(GRANULES, mapped.iter().copied()));
+    brought_by(steps, Live::with(GRANULES, mapped.iter().copied()))
+}
+
+/// A device without local memory, brought so far by those of `steps` that have to do with none.
+fn after_without_local_memory(steps: &[Step]) -> Transfer {
+    let steps: Vec<_> = steps
+        .iter()
+        .filter(|step| !matches!(step, Step::Change(_) | Step::Meanwhile(_)))
+        .cloned()
+        .collect();
+
+    brought_by(
+        &steps,
+        Live::new(Identity {
+            features: 0,
+            granule: 0,
+            local_memory: 0,
+            ..IDENTITY
+        }),
+    )
+}
+
+fn brought_by(steps: &[Step], live: Live) -> Transfer {
+    let mut transfer = Transfer::of(live);
 
     for step in steps {
         match step {
@@ -495,16 +585,19 @@ fn after(mapped: &[usize], steps: &[Step]) -> Transfer {
             Step::Rest => {
                 transfer.saver.left(&mut transfer.live).unwrap();
             }
-            Step::Configure => transfer.live.configurations += 1,
+            Step::Configure(claim) => {
+                transfer.live.configurations += 1;
+                transfer.live.claim = claim.clone();
+            }
         }
     }
     transfer
 }
 
-/// What is read of the introduction and of local memory, from `from` on.
+/// What is read of the introduction, of claims and of local memory, from `from` on.
 fn counted(stream: &[u8], from: usize) -> u64 {
     let introduction = INTRODUCTION.saturating_sub(from as u64);
-    let data = data_bytes(stream)
+    let data = counted_bytes(stream)
         .into_iter()
         .map(|place| place.end.saturating_sub(place.start.max(from)) as u64);
 
@@ -551,7 +644,7 @@ proptest! {
     }
 
     /// What is told to be left is what is then read of a device that does not change any more: the
-    /// introduction, and bytes of local memory. Initial bytes only become less.
+    /// introduction, a claim, and bytes of local memory. Initial bytes only become less.
     #[test]
     fn numbers_are_exact(
         mapped in prop::collection::vec(0..GRANULES, 0..GRANULES),
@@ -581,6 +674,35 @@ proptest! {
         }
         prop_assert_eq!((told.initial, told.changed), (0, 0));
         prop_assert_eq!(transfer.live.owed(), []);
+    }
+
+    /// All of it holds for a device without local memory, too.
+    #[test]
+    fn device_without_local_memory_arrives(
+        steps in steps(),
+        version in prop_oneof![Just(InfoVersion::V1), Just(InfoVersion::V2)],
+        pause in any::<bool>(),
+        piece in 1..300usize,
+    ) {
+        let mut transfer = after_without_local_memory(&steps);
+
+        if pause {
+            let told = transfer.left(version);
+            let before = transfer.stream.len();
+            transfer.read_on(piece);
+            prop_assert_eq!(
+                told.initial + told.changed,
+                (transfer.stream.len() - before) as u64
+            );
+            let told = transfer.left(InfoVersion::V1);
+            prop_assert_eq!((told.initial, told.changed), (0, 0));
+        }
+        let told = transfer.saver.left(&mut transfer.live).unwrap().unwrap();
+        let before = transfer.stream.len();
+        transfer.stop();
+        transfer.read_on(piece);
+        prop_assert!((transfer.stream.len() - before) as u64 <= told);
+        transfer.assert_arrives(piece);
     }
 
     /// The rest of the stream of a device that is stopped now is no longer than was told.
