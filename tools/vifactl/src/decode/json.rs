@@ -17,7 +17,7 @@ use std::io::{self, Write};
 
 /// Version of the schema: a minor version adds only.
 const MAJOR: u16 = 1;
-const MINOR: u16 = 0;
+const MINOR: u16 = 1;
 
 /// Writes the object.
 pub(super) struct Json<W> {

@@ -554,3 +554,70 @@ proptest! {
         );
     }
 }
+
+/// The golden stream with claims between local memory.
+fn claims() -> Vec<u8> {
+    let (_, stream) = golden()
+        .into_iter()
+        .find(|(name, _)| name == "1.1-claims.stream")
+        .unwrap();
+
+    stream
+}
+
+#[test]
+fn claims_are_shown_with_their_records() {
+    let stream = claims();
+    let shown = decoded(&stream).0;
+    let claims = sections(&shown, "claim");
+    let second = &claims[1]["records"];
+
+    assert_eq!(claims.len(), 3);
+    assert_eq!(claims[1]["header"]["flags"], 0);
+    assert_eq!(second[0]["content"], "c0ffee11");
+    assert_eq!(second[1]["index"], 9);
+    // Where it says that a record stands, one does.
+    let offset = second[1]["offset"].as_u64().unwrap() as usize;
+    assert_eq!(stream[offset..][..8], [4, 0, 2, 0, 9, 0, 0, 0]);
+    // What is claimed is not part of the control plane.
+    assert_eq!(shown["totals"]["record_bytes"], 48);
+    assert_eq!(shown["totals"]["unknown_sections"], 0);
+
+    let text = shown_as_text(&stream, false);
+    for words in [
+        "2 claim: 24 bytes from 0000:02:02.1/control, optional",
+        "  configuration 0, version 1: 3 bytes",
+        "                c0ffee\n",
+        "5 claim: 40 bytes from 0000:02:02.1/control, optional",
+        "  private 9, version 2: 0 bytes",
+        "15 sections",
+    ] {
+        assert!(text.contains(words), "{words} is not in\n{text}");
+    }
+}
+
+#[test]
+fn damage_in_a_claim_is_found() {
+    let stream = claims();
+    let sections = places(&stream);
+    let records = sections[5] + 32;
+
+    for (at, bits, field) in [
+        (sections[5] + 2, 1, "flags"),
+        (sections[5] + 8, 3, "interface"),
+        (records + 2, 2, "version"),
+        (records + 4, 1, "index"),
+        (records + 16 + 5, 1, "padding"),
+        (records + 24 + 8, 1, "length"),
+    ] {
+        let mut damaged = stream.clone();
+        damaged[at] ^= bits;
+        let damage = decoded(&sealed(damaged, &sections)).1.unwrap();
+
+        assert_eq!(
+            (damage.offset, damage.field.as_deref(), damage.section),
+            (at as u64, Some(field), Some(5)),
+            "{damage}"
+        );
+    }
+}
