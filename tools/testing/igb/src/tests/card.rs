@@ -55,9 +55,9 @@ pub(crate) struct Card {
 
 /// Offset of the queue's register within its direction, and the direction's first offset.
 fn of_queue(offset: u32) -> Option<(u32, u32)> {
-    let direction = [RDBAL, TDBAL].into_iter().find(|first| {
-        (*first..first + QUEUES_MAX as u32 * STRIDE).contains(&offset)
-    })?;
+    let direction = [RDBAL, TDBAL]
+        .into_iter()
+        .find(|first| (*first..first + QUEUES_MAX as u32 * STRIDE).contains(&offset))?;
     let within = (offset - direction) % STRIDE;
 
     Some((within, offset - within))
@@ -151,7 +151,10 @@ impl Card {
             _ => {
                 let is_cache = within == RXCTL - RDBAL;
 
-                assert!(!is_enabled || is_cache, "{first:x} + {within:x} of a queue that runs");
+                assert!(
+                    !is_enabled || is_cache,
+                    "{first:x} + {within:x} of a queue that runs"
+                );
                 self.set(first + within, value);
             }
         }

@@ -37,10 +37,7 @@ fn answer_is_returned_and_acknowledged() {
 
 #[test]
 fn silence_ends() {
-    for (patience, least, most) in [
-        (&PATIENT, 1_000_000, 1_010_000),
-        (&BRIEF, 100_000, 110_000),
-    ] {
+    for (patience, least, most) in [(&PATIENT, 1_000_000, 1_010_000), (&BRIEF, 100_000, 110_000)] {
         let mut card = Card::plain();
         card.port.silent = true;
         let mut exchange = Exchange::new(&mut card, patience);
@@ -64,7 +61,10 @@ fn buffer_that_is_not_let_go() {
     let start = card.now();
     let mut exchange = Exchange::new(&mut card, &PATIENT);
 
-    assert_eq!(exchange.post(&words(Request::Reset)), Err(Fault::MailboxTaken));
+    assert_eq!(
+        exchange.post(&words(Request::Reset)),
+        Err(Fault::MailboxTaken)
+    );
     assert_eq!(exchange.put(&[0; 16], true), Err(Fault::MailboxTaken));
     assert!(card.now() - start < 250_000);
 }
@@ -105,7 +105,9 @@ fn buffer_is_put_back() {
     let buffer = std::array::from_fn(|word| word as u32 * 3);
 
     for is_kept in [false, true] {
-        Exchange::new(&mut card, &PATIENT).put(&buffer, is_kept).unwrap();
+        Exchange::new(&mut card, &PATIENT)
+            .put(&buffer, is_kept)
+            .unwrap();
         assert_eq!(card.port.buffer(), buffer);
         assert_eq!(card.read(page0::V2PMAILBOX).unwrap() & VFU != 0, is_kept);
     }

@@ -4,7 +4,7 @@
 
 use super::{
     card::{Card, Heads, Wire},
-    physical::{Administration, Address},
+    physical::{Address, Administration},
     records::identity,
 };
 use crate::backend::igb::{
@@ -31,8 +31,14 @@ struct Ring {
 }
 
 fn ring() -> impl Strategy<Value = Ring> {
-    (any::<bool>(), any::<u32>(), 1..64u32, any::<u32>(), any::<u32>()).prop_map(
-        |(is_enabled, base, blocks, head, tail)| {
+    (
+        any::<bool>(),
+        any::<u32>(),
+        1..64u32,
+        any::<u32>(),
+        any::<u32>(),
+    )
+        .prop_map(|(is_enabled, base, blocks, head, tail)| {
             let descriptors = blocks * 8;
 
             Ring {
@@ -42,8 +48,7 @@ fn ring() -> impl Strategy<Value = Ring> {
                 head: head % descriptors,
                 tail: tail % descriptors,
             }
-        },
-    )
+        })
 }
 
 const FULL: Ring = Ring {
@@ -61,7 +66,10 @@ fn set_up(card: &mut Card, first: u32, ring: &Ring) {
     card.set(first + 8, ring.descriptors * DESCRIPTOR);
     card.set(first + 0x10, ring.head);
     card.set(first + 0x18, ring.tail);
-    card.set(first + 0x28, 0x0001_0808 | if ring.is_enabled { ENABLE } else { 0 });
+    card.set(
+        first + 0x28,
+        0x0001_0808 | if ring.is_enabled { ENABLE } else { 0 },
+    );
 }
 
 /// Has a driver do as igbvf does, with as many queues as there are `rings`: receive and transmit.
@@ -468,9 +476,22 @@ fn request_that_is_not_answered() {
     other_card.port.interrupt();
     let seen = other.read(&mut other_card, page0::V2PMAILBOX).unwrap();
     assert_eq!(seen & (PFSTS | PFACK), PFSTS | PFACK);
-    assert_eq!(other.read(&mut other_card, buffer_word(0)).unwrap(), 0xa001_0004);
+    assert_eq!(
+        other.read(&mut other_card, buffer_word(0)).unwrap(),
+        0xa001_0004
+    );
     assert!(other_card.port.filters().vlans.contains(&7));
-    assert_eq!(other.shadow().configuration().granted.unwrap().vlans.as_slice().len(), 1);
+    assert_eq!(
+        other
+            .shadow()
+            .configuration()
+            .granted
+            .unwrap()
+            .vlans
+            .as_slice()
+            .len(),
+        1
+    );
 }
 
 /// An answer that has come, but was not read, is there.
@@ -488,7 +509,10 @@ fn answer_that_was_not_read() {
     assert_eq!(other_card.sent & 0b100, 0b100);
     let seen = other.read(&mut other_card, page0::V2PMAILBOX).unwrap();
     assert_eq!(seen & (PFSTS | PFACK), PFSTS | PFACK);
-    assert_eq!(other.read(&mut other_card, buffer_word(0)).unwrap(), 0xa001_0004);
+    assert_eq!(
+        other.read(&mut other_card, buffer_word(0)).unwrap(),
+        0xa001_0004
+    );
 }
 
 #[test]
@@ -578,7 +602,9 @@ fn refusal_comes_in_time() {
                 administrator fixed 02:00:00:00:00:77"
     };
     let claim = *state.shadow().configuration();
-    assert!(refused(other.rehearse(&mut other_card, &claim).unwrap_err()));
+    assert!(refused(
+        other.rehearse(&mut other_card, &claim).unwrap_err()
+    ));
     state.quiesce(&mut card).unwrap();
     let plane = state.save(&mut card).unwrap();
     assert!(refused(other.prepare(&mut other_card, &plane).unwrap_err()));

@@ -146,7 +146,16 @@ fn overwritten_answer_is_presumed_good() {
     port.ping();
     assert!(shadow.poll(&mut port).unwrap());
     assert_eq!(shadow.presumed(), 1);
-    assert_eq!(shadow.configuration().granted.unwrap().vlans.as_slice().len(), 1);
+    assert_eq!(
+        shadow
+            .configuration()
+            .granted
+            .unwrap()
+            .vlans
+            .as_slice()
+            .len(),
+        1
+    );
 }
 
 #[test]
@@ -160,7 +169,13 @@ fn overwritten_request_was_never_made() {
     port.interrupt();
     assert!(shadow.poll(&mut port).unwrap());
     assert_eq!(shadow.presumed(), 0);
-    assert!(shadow.configuration().granted.unwrap().vlans.as_slice().is_empty());
+    assert!(shadow
+        .configuration()
+        .granted
+        .unwrap()
+        .vlans
+        .as_slice()
+        .is_empty());
     assert!(port.filters().vlans.is_empty());
 }
 

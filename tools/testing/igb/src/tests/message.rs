@@ -42,7 +42,10 @@ fn words() {
         (vec![1], Request::Reset),
         (vec![0x0000_0002, 0x3322_1102, 0x5544], Request::SetMac(mac)),
         (vec![0x0001_0002, 0x2], Request::ClearUnicast),
-        (vec![0x0002_0002, 0x3322_1102, 0x5544], Request::AddUnicast(mac)),
+        (
+            vec![0x0002_0002, 0x3322_1102, 0x5544],
+            Request::AddUnicast(mac),
+        ),
         (
             vec![0x0003_0003, 0x0456_0123, 0x0000_0789],
             Request::SetMulticast(Multicast::new(3, hashes)),
@@ -50,8 +53,14 @@ fn words() {
         (vec![0x0001_0004, 0x5ab], Request::AddVlan(vid)),
         (vec![0x0000_0004, 0x5ab], Request::RemoveVlan(vid)),
         (vec![5, 9018], Request::SetFrameSize(9018)),
-        (vec![0x0002_0006], Request::SetPromiscuous { multicast: true }),
-        (vec![0x0000_0006], Request::SetPromiscuous { multicast: false }),
+        (
+            vec![0x0002_0006],
+            Request::SetPromiscuous { multicast: true },
+        ),
+        (
+            vec![0x0000_0006],
+            Request::SetPromiscuous { multicast: false },
+        ),
     ] {
         assert_eq!(decode(&words), request);
         assert_eq!(request.encode()[..words.len()], words);
@@ -86,7 +95,11 @@ fn frame_sizes() {
         (0x8000_05f2, 0x5f2),
         (0xffff_ffff, 0x3f00),
     ] {
-        assert_eq!(decode(&[5, word]), Request::SetFrameSize(bytes), "{word:#x}");
+        assert_eq!(
+            decode(&[5, word]),
+            Request::SetFrameSize(bytes),
+            "{word:#x}"
+        );
     }
 }
 
@@ -105,6 +118,10 @@ fn answers() {
         // It takes the bit away that it knew.
         (0x0003_0006, 0x6001_0006, Answer::Refused),
     ] {
-        assert_eq!(Answer::decode(request, answer), expected, "{request:#x} {answer:#x}");
+        assert_eq!(
+            Answer::decode(request, answer),
+            expected,
+            "{request:#x} {answer:#x}"
+        );
     }
 }

@@ -164,7 +164,8 @@ impl Port {
             port.set_vlan(3000 + index, NEIGHBOUR, true).ok();
         }
         for index in 0..administration.unicast {
-            port.add_unicast([0x02, 0xee, 0, 0, 0, index], NEIGHBOUR).ok();
+            port.add_unicast([0x02, 0xee, 0, 0, 0, index], NEIGHBOUR)
+                .ok();
         }
         let function = &mut port.functions[VF];
         function.trusted = administration.trusted;
@@ -190,7 +191,12 @@ impl Port {
 
         Filters {
             mac: own.filter(|&mac| mac != [0; 6]),
-            vlans: self.vlans.iter().filter(pool).map(|&(vid, _)| vid).collect(),
+            vlans: self
+                .vlans
+                .iter()
+                .filter(pool)
+                .map(|&(vid, _)| vid)
+                .collect(),
             strip: function.strip,
             multicast_count: function.multicast_count,
             hashes: function.hashes[..function.multicast_count.min(30)].to_vec(),
@@ -201,7 +207,10 @@ impl Port {
     pub(crate) fn unicast(&self) -> BTreeSet<Address> {
         let shared = self.addresses[..SHARED_ADDRESSES].iter().flatten();
 
-        shared.filter(|&&(_, pool)| pool == VF).map(|&(mac, _)| mac).collect()
+        shared
+            .filter(|&&(_, pool)| pool == VF)
+            .map(|&(mac, _)| mac)
+            .collect()
     }
 
     /// Another function takes all unicast addresses of the one under test.
@@ -273,7 +282,11 @@ impl Port {
 
     pub(crate) fn ping(&mut self) {
         for vf in 0..FUNCTIONS {
-            let cts = if self.functions[vf].clear_to_send { CTS } else { 0 };
+            let cts = if self.functions[vf].clear_to_send {
+                CTS
+            } else {
+                0
+            };
 
             self.write_mailbox(vf, &[CONTROL | cts]);
         }
@@ -414,7 +427,9 @@ impl Port {
                 _ => Err(()),
             },
             3 => {
-                let hashes = bytes[4..].chunks(2).map(|hash| u16::from_le_bytes([hash[0], hash[1]]));
+                let hashes = bytes[4..]
+                    .chunks(2)
+                    .map(|hash| u16::from_le_bytes([hash[0], hash[1]]));
                 let count = information as usize;
 
                 function.multicast_count = count;
@@ -437,7 +452,11 @@ impl Port {
                 Ok(())
             }
             5 => {
-                let size = if message[1] as i32 > 0x3f00 { 0x3f00 } else { message[1] };
+                let size = if message[1] as i32 > 0x3f00 {
+                    0x3f00
+                } else {
+                    message[1]
+                };
 
                 function.frame_size = size & 0x3fff;
                 Ok(())
@@ -491,7 +510,11 @@ impl Port {
     }
 
     fn add_unicast(&mut self, mac: Address, vf: usize) -> Result<(), ()> {
-        let slot = self.unicast.iter_mut().find(|slot| slot.is_none()).ok_or(())?;
+        let slot = self
+            .unicast
+            .iter_mut()
+            .find(|slot| slot.is_none())
+            .ok_or(())?;
         let shared = &mut self.addresses[..SHARED_ADDRESSES];
 
         *slot = Some((mac, vf));
@@ -531,7 +554,11 @@ impl Port {
             return Ok(());
         }
         if is_active && vid != 0 {
-            if let Some(filter) = self.vlans.iter_mut().find(|filter| **filter == (vid, 1 << PF)) {
+            if let Some(filter) = self
+                .vlans
+                .iter_mut()
+                .find(|filter| **filter == (vid, 1 << PF))
+            {
                 *filter = (0, 0);
             }
         }
@@ -564,7 +591,9 @@ impl Access for Port {
             }
             page0::STATUS => status::LU,
             _ => {
-                let counter = statistics::OFFSETS.iter().position(|&counter| counter == offset);
+                let counter = statistics::OFFSETS
+                    .iter()
+                    .position(|&counter| counter == offset);
 
                 match (word_of_buffer(offset), counter) {
                     (Some(word), _) => function.buffer[word],

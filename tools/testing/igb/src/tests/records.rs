@@ -68,63 +68,86 @@ fn granted() -> impl Strategy<Value = Granted> {
         option::of(multicast()),
         any::<bool>(),
     )
-        .prop_map(|(mac, vlans, strip, multicast, multicast_promiscuous)| Granted {
-            mac,
-            vlans: set(Vid::NONE, vlans),
-            strip,
-            multicast,
-            multicast_promiscuous,
-        })
+        .prop_map(
+            |(mac, vlans, strip, multicast, multicast_promiscuous)| Granted {
+                mac,
+                vlans: set(Vid::NONE, vlans),
+                strip,
+                multicast,
+                multicast_promiscuous,
+            },
+        )
 }
 
 fn configuration() -> impl Strategy<Value = Configuration> {
-    (option::of(granted()), vec(mac(), 0..40), option::of(0..=0x3f00u16)).prop_map(
-        |(granted, unicast, frame_size)| Configuration {
+    (
+        option::of(granted()),
+        vec(mac(), 0..40),
+        option::of(0..=0x3f00u16),
+    )
+        .prop_map(|(granted, unicast, frame_size)| Configuration {
             granted,
             unicast: set(Mac::PLACEHOLDER, unicast),
             frame_size,
-        },
-    )
+        })
 }
 
 fn ring(control: u32, cache: u32) -> impl Strategy<Value = Ring> {
     let register = any::<u32>;
 
-    (any::<bool>(), any::<[u32; 3]>(), register(), register(), register(), register()).prop_map(
-        move |(is_enabled, [base_low, base_high, length], head, tail, control_raw, cache_raw)| {
-            let length = length & LENGTH_BITS;
-            let index = |index: u32| {
-                if is_enabled {
-                    index % (length / 16).max(1)
-                } else {
-                    index & INDEX_BITS
-                }
-            };
-
-            Ring {
-                is_enabled,
-                base_low: base_low & BASE_BITS,
-                base_high,
-                length,
-                head: index(head),
-                tail: index(tail),
-                control: control_raw & control,
-                cache: cache_raw & cache,
-            }
-        },
+    (
+        any::<bool>(),
+        any::<[u32; 3]>(),
+        register(),
+        register(),
+        register(),
+        register(),
     )
+        .prop_map(
+            move |(
+                is_enabled,
+                [base_low, base_high, length],
+                head,
+                tail,
+                control_raw,
+                cache_raw,
+            )| {
+                let length = length & LENGTH_BITS;
+                let index = |index: u32| {
+                    if is_enabled {
+                        index % (length / 16).max(1)
+                    } else {
+                        index & INDEX_BITS
+                    }
+                };
+
+                Ring {
+                    is_enabled,
+                    base_low: base_low & BASE_BITS,
+                    base_high,
+                    length,
+                    head: index(head),
+                    tail: index(tail),
+                    control: control_raw & control,
+                    cache: cache_raw & cache,
+                }
+            },
+        )
 }
 
 fn queue() -> impl Strategy<Value = Queue> {
-    (ring(TXDCTL_BITS, TXCTL_BITS), ring(RXDCTL_BITS, RXCTL_BITS), any::<[u32; 3]>()).prop_map(
-        |(transmit, receive, [low, high, split])| Queue {
+    (
+        ring(TXDCTL_BITS, TXCTL_BITS),
+        ring(RXDCTL_BITS, RXCTL_BITS),
+        any::<[u32; 3]>(),
+    )
+        .prop_map(|(transmit, receive, [low, high, split])| Queue {
             transmit,
             write_back_low: low & TDWBAL_BITS,
             write_back_high: high,
             receive,
             split: split & SRRCTL_BITS,
-        },
-    )
+        })
 }
 
 fn interrupt() -> impl Strategy<Value = Interrupt> {
@@ -148,14 +171,16 @@ fn page0() -> impl Strategy<Value = Page0> {
         any::<bool>(),
         any::<[u32; 9]>(),
     )
-        .prop_map(|(phase, buffer, pending, packet_split, link, counters)| Page0 {
-            phase,
-            buffer,
-            pending: pending & READ_TO_CLEAR,
-            packet_split,
-            link,
-            counters,
-        })
+        .prop_map(
+            |(phase, buffer, pending, packet_split, link, counters)| Page0 {
+                phase,
+                buffer,
+                pending: pending & READ_TO_CLEAR,
+                packet_split,
+                link,
+                counters,
+            },
+        )
 }
 
 fn control_plane() -> impl Strategy<Value = (ControlPlane, Identity)> {
@@ -167,19 +192,24 @@ fn control_plane() -> impl Strategy<Value = (ControlPlane, Identity)> {
         any::<[u32; 2]>(),
         page0(),
     )
-        .prop_map(|(configuration, first, second, interrupts, [queues, mailbox], page0)| {
-            let control_plane = ControlPlane {
-                configuration,
-                queues: [Some(first), second],
-                interrupts,
-                routes: Routes {
-                    queues: queues & IVAR0_BITS,
-                    mailbox: mailbox & IVAR_MISC_BITS,
-                },
-                page0,
-            };
-            (control_plane, identity(if second.is_some() { 2 } else { 1 }))
-        })
+        .prop_map(
+            |(configuration, first, second, interrupts, [queues, mailbox], page0)| {
+                let control_plane = ControlPlane {
+                    configuration,
+                    queues: [Some(first), second],
+                    interrupts,
+                    routes: Routes {
+                        queues: queues & IVAR0_BITS,
+                        mailbox: mailbox & IVAR_MISC_BITS,
+                    },
+                    page0,
+                };
+                (
+                    control_plane,
+                    identity(if second.is_some() { 2 } else { 1 }),
+                )
+            },
+        )
 }
 
 proptest! {
@@ -300,7 +330,10 @@ fn layout() {
     assert_eq!(records.len(), PRIVATE + 136);
     assert_eq!(records[CONFIGURATION], 0x3);
     assert_eq!(records[CONFIGURATION + 8..][..6], [2, 0, 0, 0, 0, 7]);
-    assert_eq!(records[CONFIGURATION + 268..][..8], [2, 0, 0, 0, 0, 0, 5, 0]);
+    assert_eq!(
+        records[CONFIGURATION + 268..][..8],
+        [2, 0, 0, 0, 0, 0, 5, 0]
+    );
     assert_eq!(records[FIRST_QUEUE + 68..][..4], [1, 0, 0, 2]);
     assert_eq!(records[PRIVATE + 12], 2);
     assert_eq!(records[PRIVATE + 128..][..4], [0x78, 0x56, 0x34, 0x12]);
@@ -312,29 +345,101 @@ fn refusals() {
     let sound = plain().encode().unwrap().to_vec();
 
     for (place, value, reason) in [
-        (CONFIGURATION, 0x43, "flags: expected no bits but 0x3f, found 0x43"),
+        (
+            CONFIGURATION,
+            0x43,
+            "flags: expected no bits but 0x3f, found 0x43",
+        ),
         (CONFIGURATION, 0x02, "flags: expected 0x0, found 0x2"),
-        (CONFIGURATION, 0x01, "mac: expected 0x0, found 0x20000000007"),
-        (CONFIGURATION + 4, 1, "frame_size: expected at most 0x0, found 0x1"),
-        (CONFIGURATION + 8, 3, "mac: expected a known value, found 0x30000000007"),
-        (CONFIGURATION + 14, 33, "unicast_count: expected at most 0x20, found 0x21"),
-        (CONFIGURATION + 14, 1, "unicast: expected a known value, found 0x0"),
-        (CONFIGURATION + 15, 1, "multicast_count: expected 0x0, found 0x1"),
-        (CONFIGURATION + 208, 1, "multicast: expected no bits but 0x0, found 0x1"),
-        (CONFIGURATION + 268, 33, "vlan_count: expected at most 0x20, found 0x21"),
-        (CONFIGURATION + 268, 3, "vlan: expected a known value, found 0x2"),
-        (CONFIGURATION + 268, 1, "vlan: expected a known value, found 0x1"),
+        (
+            CONFIGURATION,
+            0x01,
+            "mac: expected 0x0, found 0x20000000007",
+        ),
+        (
+            CONFIGURATION + 4,
+            1,
+            "frame_size: expected at most 0x0, found 0x1",
+        ),
+        (
+            CONFIGURATION + 8,
+            3,
+            "mac: expected a known value, found 0x30000000007",
+        ),
+        (
+            CONFIGURATION + 14,
+            33,
+            "unicast_count: expected at most 0x20, found 0x21",
+        ),
+        (
+            CONFIGURATION + 14,
+            1,
+            "unicast: expected a known value, found 0x0",
+        ),
+        (
+            CONFIGURATION + 15,
+            1,
+            "multicast_count: expected 0x0, found 0x1",
+        ),
+        (
+            CONFIGURATION + 208,
+            1,
+            "multicast: expected no bits but 0x0, found 0x1",
+        ),
+        (
+            CONFIGURATION + 268,
+            33,
+            "vlan_count: expected at most 0x20, found 0x21",
+        ),
+        (
+            CONFIGURATION + 268,
+            3,
+            "vlan: expected a known value, found 0x2",
+        ),
+        (
+            CONFIGURATION + 268,
+            1,
+            "vlan: expected a known value, found 0x1",
+        ),
         (CONFIGURATION + 270, 1, "reserved: expected 0x0, found 0x1"),
-        (CONFIGURATION + 275, 0x10, "vlan: expected at most 0xfff, found 0x1005"),
+        (
+            CONFIGURATION + 275,
+            0x10,
+            "vlan: expected at most 0xfff, found 0x1005",
+        ),
         (FIRST_QUEUE, 4, "flags: expected no bits but 0x3, found 0x4"),
-        (FIRST_QUEUE + 4, 1, "tdbal: expected no bits but 0xfffffff0, found 0x1"),
-        (FIRST_QUEUE + 27, 2, "txdctl: expected no bits but 0x81f1f1f, found 0x2000000"),
+        (
+            FIRST_QUEUE + 4,
+            1,
+            "tdbal: expected no bits but 0xfffffff0, found 0x1",
+        ),
+        (
+            FIRST_QUEUE + 27,
+            2,
+            "txdctl: expected no bits but 0x81f1f1f, found 0x2000000",
+        ),
         (FIRST_QUEUE + 72, 1, "reserved: expected 0x0, found 0x1"),
-        (FIRST_INTERRUPT, 16, "flags: expected no bits but 0xf, found 0x10"),
-        (FIRST_INTERRUPT + 4, 1, "eitr: expected no bits but 0x7ffe, found 0x1"),
-        (PRIVATE + 12, 1, "status: expected no bits but 0x2, found 0x1"),
+        (
+            FIRST_INTERRUPT,
+            16,
+            "flags: expected no bits but 0xf, found 0x10",
+        ),
+        (
+            FIRST_INTERRUPT + 4,
+            1,
+            "eitr: expected no bits but 0x7ffe, found 0x1",
+        ),
+        (
+            PRIVATE + 12,
+            1,
+            "status: expected no bits but 0x2, found 0x1",
+        ),
         (PRIVATE + 16, 3, "phase: expected less than 0x3, found 0x3"),
-        (PRIVATE + 20, 0x40, "pending: expected no bits but 0xb0, found 0x40"),
+        (
+            PRIVATE + 20,
+            0x40,
+            "pending: expected no bits but 0xb0, found 0x40",
+        ),
         (PRIVATE + 132, 1, "reserved: expected 0x0, found 0x1"),
     ] {
         let mut bytes = sound.clone();
@@ -356,9 +461,18 @@ fn missing_records() {
 
     for (bytes, reason) in [
         (without(0, queue), "configuration: expected 0x1, found 0x0"),
-        (without(queue, queue + 96), "queues: expected 0x2, found 0x1"),
-        (without(interrupt, interrupt + 24), "interrupt_vectors: expected 0x3, found 0x2"),
-        (without(private, sound.len()), "private: expected 0x1, found 0x0"),
+        (
+            without(queue, queue + 96),
+            "queues: expected 0x2, found 0x1",
+        ),
+        (
+            without(interrupt, interrupt + 24),
+            "interrupt_vectors: expected 0x3, found 0x2",
+        ),
+        (
+            without(private, sound.len()),
+            "private: expected 0x1, found 0x0",
+        ),
     ] {
         let refused = ControlPlane::decode(&bytes, &identity(2)).unwrap_err();
         assert_eq!(refused.violation.to_string(), reason);
@@ -367,5 +481,8 @@ fn missing_records() {
     assert!(ControlPlane::decode(&sound, &identity(1)).is_err());
     // A claim is of nothing but a configuration.
     let refused = decode_claim(&sound, &identity(2)).unwrap_err();
-    assert_eq!(refused.violation.to_string(), "type: expected 0x1, found 0x2");
+    assert_eq!(
+        refused.violation.to_string(),
+        "type: expected 0x1, found 0x2"
+    );
 }

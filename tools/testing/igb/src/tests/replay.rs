@@ -46,7 +46,10 @@ fn used_port(administration: &Administration, leftovers: &[Vec<u32>]) -> Port {
 }
 
 fn mac_of(configuration: &Configuration) -> Option<Address> {
-    configuration.granted.and_then(|granted| granted.mac).map(|mac| mac.bytes())
+    configuration
+        .granted
+        .and_then(|granted| granted.mac)
+        .map(|mac| mac.bytes())
 }
 
 /// Whether the port, as it was before, can have had a reason for the fault.
@@ -76,7 +79,10 @@ fn is_justified(
 }
 
 /// A guest lives, and stops wherever it is.
-fn source(administration: &Administration, life: Vec<super::strategy::Step>) -> (Shadow, Port, Page0) {
+fn source(
+    administration: &Administration,
+    life: Vec<super::strategy::Step>,
+) -> (Shadow, Port, Page0) {
     let mut shadow = Shadow::new();
     let mut port = Port::new(administration);
 
@@ -273,16 +279,29 @@ proptest! {
 fn configured(words: &[&[u32]]) -> Configuration {
     let life = words.iter().flat_map(|words| {
         use super::strategy::Step::*;
-        use crate::backend::igb::registers::{buffer_word, mailbox::{REQ, VFU}, page0};
+        use crate::backend::igb::registers::{
+            buffer_word,
+            mailbox::{REQ, VFU},
+            page0,
+        };
 
-        let buffer = words.iter().enumerate().map(|(index, &word)| Write(buffer_word(index), word));
+        let buffer = words
+            .iter()
+            .enumerate()
+            .map(|(index, &word)| Write(buffer_word(index), word));
         [Write(page0::V2PMAILBOX, VFU)]
             .into_iter()
             .chain(buffer)
-            .chain([Write(page0::V2PMAILBOX, REQ), Interrupt, Read(page0::V2PMAILBOX)])
+            .chain([
+                Write(page0::V2PMAILBOX, REQ),
+                Interrupt,
+                Read(page0::V2PMAILBOX),
+            ])
     });
 
-    *source(&Administration::default(), life.collect()).0.configuration()
+    *source(&Administration::default(), life.collect())
+        .0
+        .configuration()
 }
 
 const MAC: [&[u32]; 2] = [&[1], &[2, 0x2222_2202, 0x2222]];
@@ -346,7 +365,10 @@ fn full_filters_are_named() {
     );
 
     let strip = configured(&[&[1], &[0x0001_0004, 5], &[0x0000_0004, 5]]);
-    assert_eq!(rehearse(&mut port, &strip), Err(Fault::VlanStrippingRefused));
+    assert_eq!(
+        rehearse(&mut port, &strip),
+        Err(Fault::VlanStrippingRefused)
+    );
 }
 
 /// A guest whose VLAN is the last that it asked for, not the greatest.
@@ -356,8 +378,14 @@ fn order_of_vlans() {
         (vec![[0x0001_0004, 0], [0x0001_0004, 5]], true),
         (vec![[0x0001_0004, 5], [0x0001_0004, 0]], false),
         (vec![[0x0001_0004, 5], [0x0000_0004, 5]], true),
-        (vec![[0x0001_0004, 0], [0x0001_0004, 5], [0x0000_0004, 5]], true),
-        (vec![[0x0001_0004, 5], [0x0001_0004, 0], [0x0000_0004, 0]], false),
+        (
+            vec![[0x0001_0004, 0], [0x0001_0004, 5], [0x0000_0004, 5]],
+            true,
+        ),
+        (
+            vec![[0x0001_0004, 5], [0x0001_0004, 0], [0x0000_0004, 0]],
+            false,
+        ),
     ] {
         let words: Vec<&[u32]> = words.iter().map(|words| &words[..]).collect();
         let configuration = configured(&[&[&[1][..]], &words[..]].concat());

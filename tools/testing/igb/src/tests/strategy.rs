@@ -63,7 +63,10 @@ fn vid() -> impl Strategy<Value = u32> {
 
 /// A request, in whatever words.
 pub(crate) fn message() -> impl Strategy<Value = Vec<u32>> {
-    let mac = (prop_oneof![4 => Just(0u32), 4 => Just(2), 2 => Just(1), 1 => 0..256u32], address())
+    let mac = (
+        prop_oneof![4 => Just(0u32), 4 => Just(2), 2 => Just(1), 1 => 0..256u32],
+        address(),
+    )
         .prop_map(|(information, [a, b, c, d, e, f])| {
             vec![
                 2 | (information << 16),
@@ -71,10 +74,15 @@ pub(crate) fn message() -> impl Strategy<Value = Vec<u32>> {
                 u32::from_le_bytes([e, f, 0, 0]),
             ]
         });
-    let multicast = (prop_oneof![4 => 0..4u32, 2 => 0..64u32], vec(any::<u32>(), 15)).prop_map(
-        |(count, hashes)| [vec![3 | (count << 16)], hashes].concat(),
-    );
-    let vlan = (prop_oneof![4 => Just(1u32), 2 => Just(0), 1 => 0..256u32], vid())
+    let multicast = (
+        prop_oneof![4 => 0..4u32, 2 => 0..64u32],
+        vec(any::<u32>(), 15),
+    )
+        .prop_map(|(count, hashes)| [vec![3 | (count << 16)], hashes].concat());
+    let vlan = (
+        prop_oneof![4 => Just(1u32), 2 => Just(0), 1 => 0..256u32],
+        vid(),
+    )
         .prop_map(|(add, vid)| vec![4 | (add << 16), vid]);
     let size = prop_oneof![4 => 64..9100u32, 1 => any::<u32>()].prop_map(|size| vec![5, size]);
     let promiscuous = prop_oneof![Just(0u32), Just(2), 0..256u32]
@@ -114,7 +122,11 @@ fn exchange() -> impl Strategy<Value = Vec<Step>> {
         let mut steps = vec![Step::Write(MAILBOX, VFU), Step::Read(MAILBOX)];
 
         steps.extend(buffer);
-        steps.extend([Step::Write(MAILBOX, REQ), Step::Interrupt, Step::Read(MAILBOX)]);
+        steps.extend([
+            Step::Write(MAILBOX, REQ),
+            Step::Interrupt,
+            Step::Read(MAILBOX),
+        ]);
         steps.extend([Step::Write(MAILBOX, VFU), Step::Read(MAILBOX)]);
         steps.extend(read);
         steps.extend([Step::Write(MAILBOX, ACK), Step::Interrupt]);
@@ -174,8 +186,7 @@ fn any_step() -> impl Strategy<Value = Vec<Step>> {
 pub(crate) fn life() -> impl Strategy<Value = Vec<Step>> {
     let chapter = prop_oneof![12 => exchange(), 2 => entrance(), 3 => any_step()];
 
-    (entrance(), vec(chapter, 0..50))
-        .prop_map(|(first, rest)| [first, rest.concat()].concat())
+    (entrance(), vec(chapter, 0..50)).prop_map(|(first, rest)| [first, rest.concat()].concat())
 }
 
 pub(crate) fn administration() -> impl Strategy<Value = Administration> {
@@ -187,14 +198,16 @@ pub(crate) fn administration() -> impl Strategy<Value = Administration> {
         prop_oneof![4 => Just(0u8), 2 => 0..20u8],
         proptest::collection::btree_set(1..8u16, 0..3),
     )
-        .prop_map(|(fixed, trusted, port_vlan, vlans, unicast, active)| Administration {
-            fixed: fixed.filter(|mac| mac[0] & 1 == 0 && *mac != [0; 6]),
-            trusted,
-            port_vlan,
-            vlans,
-            unicast,
-            active,
-        })
+        .prop_map(
+            |(fixed, trusted, port_vlan, vlans, unicast, active)| Administration {
+                fixed: fixed.filter(|mac| mac[0] & 1 == 0 && *mac != [0; 6]),
+                trusted,
+                port_vlan,
+                vlans,
+                unicast,
+                active,
+            },
+        )
 }
 
 /// The guest's part of a step, on the bare function.
