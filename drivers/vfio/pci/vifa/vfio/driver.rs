@@ -234,7 +234,11 @@ impl<K: Kinds> Adapter<K> {
         let kind = unsafe { (*id.cast::<pci::DeviceId>()).info_unchecked_opt::<Kind>() };
         from_result(|| {
             let Some(kind) = kind else {
-                dev_err!(device, "no such device is known\n");
+                dev_err!(
+                    device,
+                    "device id {:#06x}: no virtual function that is known\n",
+                    device.device_id()
+                );
                 return Err(ENODEV);
             };
             (kind.register)(device)?;
