@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use crate::gap::Gap;
 use crate::pattern::Pattern;
+use crate::room;
 
-/// How long answers may take, once nothing is sent any more.
+/// How long the next answer may take, once nothing is sent any more.
 const LINGER: Duration = Duration::from_secs(3);
 
 /// Between two looks whether to stop.
@@ -77,6 +78,7 @@ pub fn run(
         ));
     }
     let socket = UdpSocket::bind(local)?;
+    room::make(&socket)?;
     socket.set_read_timeout(Some(POLL))?;
     let sent = AtomicU64::new(0);
     let ended = AtomicBool::new(false);
@@ -164,6 +166,7 @@ fn receive(
             Err(error) => return Err(error),
         };
         gap.arrival();
+        deadline = None;
         let number = buffer
             .first_chunk()
             .map_or(u64::MAX, |head| u64::from_le_bytes(*head));

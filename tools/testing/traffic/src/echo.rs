@@ -2,19 +2,21 @@
 
 //! A TCP connection whose far end sends everything back.
 //!
-//! It lives as long as the traffic does, so it shows that connections survive; and as fast as the
-//! two ends go, so something is under way at any time.
+//! It lives as long as the traffic does, so it shows that connections survive.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::gap::Gap;
 use crate::pattern::Pattern;
 
 const BUFFER: usize = 64 * 1024;
+
+/// What is sent at once.
+const BLOCK: usize = 4 * 1024;
 
 /// What came of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,16 +29,22 @@ pub struct Echo {
     pub longest_gap: Duration,
 }
 
-/// Sends to `address` and checks what comes back, until `stop`.
+/// Sends 4 KiB to `address` each `interval`, or as fast as it goes where that is zero, and checks
+/// what comes back, until `stop`.
 ///
 /// # Errors
 ///
 /// When the connection fails, when a byte comes back that was not sent, and when not all come back.
-pub fn run(address: SocketAddr, seed: u64, stop: &AtomicBool) -> io::Result<Echo> {
+pub fn run(
+    address: SocketAddr,
+    seed: u64,
+    interval: Duration,
+    stop: &AtomicBool,
+) -> io::Result<Echo> {
     let stream = TcpStream::connect(address)?;
     let pattern = Pattern::new(seed);
     let (sent, received) = thread::scope(|scope| {
-        let sender = scope.spawn(|| send(&stream, pattern, stop));
+        let sender = scope.spawn(|| send(&stream, pattern, interval, stop));
         let received = verify(&stream, pattern);
         if received.is_err() {
             // The sender is not to wait for room.
@@ -58,13 +66,21 @@ pub fn run(address: SocketAddr, seed: u64, stop: &AtomicBool) -> io::Result<Echo
     })
 }
 
-fn send(mut stream: &TcpStream, pattern: Pattern, stop: &AtomicBool) -> io::Result<u64> {
-    let mut buffer = vec![0; BUFFER];
+fn send(
+    mut stream: &TcpStream,
+    pattern: Pattern,
+    interval: Duration,
+    stop: &AtomicBool,
+) -> io::Result<u64> {
+    let mut buffer = vec![0; BLOCK];
     let mut sent = 0;
+    let mut next = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         pattern.fill(sent, &mut buffer);
         stream.write_all(&buffer)?;
         sent += buffer.len() as u64;
+        next += interval;
+        thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     stream.shutdown(Shutdown::Write)?;
     Ok(sent)
@@ -105,7 +121,7 @@ mod tests {
                 thread::sleep(Duration::from_millis(50));
                 stop.store(true, Ordering::Relaxed);
             });
-            run(address, 9, &stop)
+            run(address, 9, Duration::from_millis(1), &stop)
         });
         // A far end that was hung up on may say so.
         let _ = far.join();

@@ -11,13 +11,16 @@
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{json, Value};
 
-/// iperf3's port.
-pub const PORT: u16 = 5201;
+use crate::room;
+
+/// iperf3's port, and the next: a server has time for one test only.
+pub const PORTS: [u16; 2] = [5201, 5202];
 
 /// How long a client may be silent before it counts as gone; longer than any migration.
 const SILENCE: Duration = Duration::from_secs(120);
@@ -158,25 +161,27 @@ impl Outcome {
     }
 }
 
-/// Listens for clients from now on; counts the tests that ended well.
+/// Listens for clients on all [`PORTS`] from now on; counts the tests that ended well.
 ///
 /// # Errors
 ///
-/// When the port is taken.
-pub fn start(port: u16) -> io::Result<&'static AtomicU64> {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
-    let tests = Box::leak(Box::new(AtomicU64::new(0)));
-    let counter = &*tests;
-    thread::spawn(move || loop {
-        // Who breaks a test off is told nothing by the test's other end.
-        let served = listener
-            .accept()
-            .and_then(|(control, _)| serve(&listener, control));
-        if served.is_ok() {
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
-    });
-    Ok(counter)
+/// When a port is taken.
+pub fn start() -> io::Result<Arc<AtomicU64>> {
+    let tests = Arc::new(AtomicU64::new(0));
+    for port in PORTS {
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
+        let counter = tests.clone();
+        thread::spawn(move || loop {
+            // Who breaks a test off is told nothing by the test's other end.
+            let served = listener
+                .accept()
+                .and_then(|(control, _)| serve(&listener, control));
+            if served.is_ok() {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    Ok(tests)
 }
 
 /// Serves one test.
@@ -197,7 +202,11 @@ fn serve(listener: &TcpListener, mut control: TcpStream) -> io::Result<()> {
 
     let datagrams = match parameters.transport {
         Transport::Connections => None,
-        Transport::Datagrams => Some(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?),
+        Transport::Datagrams => {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
+            room::make(&socket)?;
+            Some(socket)
+        }
     };
     tell(&mut control, State::CreateStreams)?;
     let ended = AtomicBool::new(false);

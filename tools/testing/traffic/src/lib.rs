@@ -14,6 +14,7 @@ pub mod iperf;
 pub mod pattern;
 pub mod ping;
 pub mod responder;
+pub mod room;
 pub mod transfer;
 
 /// Where a responder listens.

@@ -81,7 +81,9 @@ fn run(action: &Action) -> Result<()> {
     match *action {
         Action::Echo { address, duration } => {
             let address = SocketAddr::new(address, port::ECHO);
-            let echo = during(duration, |stop| echo::run(address, seed, stop))?;
+            let echo = during(duration, |stop| {
+                echo::run(address, seed, Duration::ZERO, stop)
+            })?;
             println!(
                 r#"{{"sent":{},"verified":{},"longest_gap_ms":{}}}"#,
                 echo.sent,
@@ -128,7 +130,7 @@ fn run(action: &Action) -> Result<()> {
             ref interfaces,
         } => {
             responder::start(group, interfaces)?;
-            iperf::start(iperf::PORT)?;
+            iperf::start()?;
             loop {
                 thread::park();
             }
@@ -142,6 +144,7 @@ fn move_file(address: IpAddr, direction: Direction, seed: u64, mebibytes: u64) -
         direction,
         seed,
         length: mebibytes * 1024 * 1024,
+        rate: 0,
     };
     let moved = transfer::run(SocketAddr::new(address, port::TRANSFER), request)?;
     println!(

@@ -11,12 +11,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::gap::Gap;
+use crate::room;
 
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REPLY: u8 = 0;
 /// Type, code, checksum, identifier and sequence number.
 const HEADER: usize = 8;
 const PAYLOAD: [u8; 49] = *b"A guest never notices that it has moved elsewhere";
+
+/// How long the next answer may take, once nothing is sent any more.
+const LINGER: Duration = Duration::from_secs(3);
 
 /// Between two looks whether to stop.
 const POLL: Duration = Duration::from_millis(100);
@@ -32,6 +36,13 @@ pub struct Tally {
     pub wrong: u64,
     /// The longest time in which no answer came.
     pub longest_gap: Duration,
+}
+
+impl Tally {
+    /// Those that were sent and never answered.
+    pub fn lost(&self) -> u64 {
+        self.sent.saturating_sub(self.received)
+    }
 }
 
 /// Requests to one peer, and their answers.
@@ -58,6 +69,7 @@ impl Ping {
         // SAFETY: The descriptor is open and nobody else's. For what is called here all sockets with
         // datagrams are alike.
         let socket = UdpSocket::from(unsafe { OwnedFd::from_raw_fd(socket) });
+        room::make(&socket)?;
         socket.connect(SocketAddrV4::new(peer, 0))?;
         socket.set_read_timeout(Some(POLL))?;
         Ok(Self {
@@ -80,14 +92,15 @@ impl Ping {
         change(tally, gap);
     }
 
-    /// Sends a request each `interval` until `stop`, which the answers are waited for as well.
+    /// Sends a request each `interval` until `stop`, and waits for the answers that are due then.
     ///
     /// # Errors
     ///
     /// When answers cannot be received.
     pub fn run(&self, interval: Duration, stop: &AtomicBool) -> io::Result<()> {
+        let ended = AtomicBool::new(false);
         thread::scope(|scope| {
-            let receiver = scope.spawn(|| self.receive(stop));
+            let receiver = scope.spawn(|| self.receive(&ended));
             let mut next = Instant::now();
             let mut sequence = 0u16;
             while !stop.load(Ordering::Relaxed) && !receiver.is_finished() {
@@ -100,30 +113,36 @@ impl Ping {
                 next += interval;
                 thread::sleep(next.saturating_duration_since(Instant::now()));
             }
+            ended.store(true, Ordering::Relaxed);
             receiver
                 .join()
                 .map_err(|_| io::Error::other("the receiver panicked"))?
         })
     }
 
-    fn receive(&self, stop: &AtomicBool) -> io::Result<()> {
+    fn receive(&self, ended: &AtomicBool) -> io::Result<()> {
         let mut buffer = [0; 256];
+        let mut deadline = None;
         loop {
+            if ended.load(Ordering::Relaxed) {
+                let deadline = *deadline.get_or_insert_with(|| Instant::now() + LINGER);
+                if self.tally().lost() == 0 || Instant::now() > deadline {
+                    return Ok(());
+                }
+            }
             let packet = match self.socket.recv(&mut buffer) {
                 Ok(length) => &buffer[..length],
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if stop.load(Ordering::Relaxed) {
-                        return Ok(());
-                    }
-                    continue;
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) => return Err(error),
             };
             match Answer::judge(packet, self.identifier) {
-                Answer::Good => self.count(|tally, gap| {
-                    tally.received += 1;
-                    gap.arrival();
-                }),
+                Answer::Good => {
+                    self.count(|tally, gap| {
+                        tally.received += 1;
+                        gap.arrival();
+                    });
+                    deadline = None;
+                }
                 Answer::Wrong => self.count(|tally, _| tally.wrong += 1),
                 Answer::Foreign => (),
             }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::thread;
 
-use crate::{port, transfer};
+use crate::{port, room, transfer};
 
 const BUFFER: usize = 64 * 1024;
 
@@ -46,12 +46,13 @@ pub fn start(group: Option<Ipv4Addr>, interfaces: &[Ipv4Addr]) -> io::Result<Arc
             Ok(())
         },
     );
-    answer(UdpSocket::bind((any, port::ECHO))?, &counters, |counters| {
-        &counters.datagrams
-    });
+    let socket = UdpSocket::bind((any, port::ECHO))?;
+    room::make(&socket)?;
+    answer(socket, &counters, |counters| &counters.datagrams);
     if let Some(group) = group {
         // Bound to the group, it hears nothing else.
         let socket = UdpSocket::bind((group, port::GROUP))?;
+        room::make(&socket)?;
         for interface in interfaces {
             socket.join_multicast_v4(&group, interface)?;
         }

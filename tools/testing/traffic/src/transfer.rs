@@ -3,17 +3,21 @@
 //! One large file, one way, over TCP: the bytes are compared where they arrive, and the two ends
 //! agree about their checksum.
 //!
-//! The asking end sends a request: direction, seed and length, eight bytes each, little-endian. The
+//! The asking end sends a request: direction, seed, length and rate, eight bytes each, little-endian. The
 //! data follows, from whichever end gives it; then, from the answering end, a receipt.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::gap::Gap;
 use crate::pattern::Pattern;
 
 const BUFFER: usize = 64 * 1024;
+
+/// What is sent at once where there is a rate.
+const BLOCK: usize = 8 * 1024;
 
 /// Which way the data goes, as the asking end sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,21 +33,23 @@ pub struct Request {
     pub seed: u64,
     /// Bytes of data.
     pub length: u64,
+    /// Bytes of it in a second, at the most; 0 for as fast as it goes.
+    pub rate: u64,
 }
 
 impl Request {
-    const BYTES: usize = 24;
+    const BYTES: usize = 32;
 
     fn encode(&self) -> [u8; Self::BYTES] {
         let direction = match self.direction {
             Direction::Upload => 0,
             Direction::Download => 1,
         };
-        encode([direction, self.seed, self.length])
+        encode([direction, self.seed, self.length, self.rate])
     }
 
     fn decode(bytes: [u8; Self::BYTES]) -> io::Result<Self> {
-        let [direction, seed, length] = decode(bytes);
+        let [direction, seed, length, rate] = decode(bytes);
         let direction = match direction {
             0 => Direction::Upload,
             1 => Direction::Download,
@@ -56,6 +62,7 @@ impl Request {
             direction,
             seed,
             length,
+            rate,
         })
     }
 }
@@ -72,12 +79,14 @@ struct Receipt {
 }
 
 impl Receipt {
-    fn encode(&self) -> [u8; Request::BYTES] {
+    const BYTES: usize = 24;
+
+    fn encode(&self) -> [u8; Self::BYTES] {
         let wrong = self.wrong.unwrap_or(u64::MAX);
         encode([self.length, wrong, self.checksum.into()])
     }
 
-    fn decode(bytes: [u8; Request::BYTES]) -> Self {
+    fn decode(bytes: [u8; Self::BYTES]) -> Self {
         let [length, wrong, checksum] = decode(bytes);
         Self {
             length,
@@ -87,16 +96,16 @@ impl Receipt {
     }
 }
 
-fn encode(words: [u64; 3]) -> [u8; 24] {
-    let mut bytes = [0; 24];
+fn encode<const WORDS: usize, const BYTES: usize>(words: [u64; WORDS]) -> [u8; BYTES] {
+    let mut bytes = [0; BYTES];
     for (part, word) in bytes.chunks_exact_mut(8).zip(words) {
         part.copy_from_slice(&word.to_le_bytes());
     }
     bytes
 }
 
-fn decode(bytes: [u8; 24]) -> [u64; 3] {
-    let mut words = [0; 3];
+fn decode<const WORDS: usize, const BYTES: usize>(bytes: [u8; BYTES]) -> [u64; WORDS] {
+    let mut words = [0; WORDS];
     for (word, part) in words.iter_mut().zip(bytes.chunks_exact(8)) {
         *word = part
             .iter()
@@ -132,7 +141,7 @@ pub fn run(address: SocketAddr, request: Request) -> io::Result<Transfer> {
         Direction::Upload => give(&mut stream, request)?,
         Direction::Download => take(&mut stream, request)?,
     };
-    let mut bytes = [0; Request::BYTES];
+    let mut bytes = [0; Receipt::BYTES];
     stream.read_exact(&mut bytes)?;
     let there = Receipt::decode(bytes);
     if let Some(offset) = here.wrong.or(there.wrong) {
@@ -176,8 +185,17 @@ fn give(stream: &mut TcpStream, request: Request) -> io::Result<(Receipt, Durati
     let mut buffer = vec![0; BUFFER];
     let mut gap = Gap::start();
     let (mut length, mut checksum) = (0, 0);
+    let block = match request.rate {
+        0 => BUFFER,
+        _ => BLOCK,
+    };
+    let begin = Instant::now();
     while length < request.length {
-        let part = (request.length - length).min(BUFFER as u64) as usize;
+        if let Some(milliseconds) = (length * 1000).checked_div(request.rate) {
+            let due = begin + Duration::from_millis(milliseconds);
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
+        let part = (request.length - length).min(block as u64) as usize;
         let data = &mut buffer[..part];
         pattern.fill(length, data);
         checksum = crc32c::crc32c_append(checksum, data);
@@ -221,13 +239,13 @@ fn take(stream: &mut TcpStream, request: Request) -> io::Result<(Receipt, Durati
 mod tests {
     use super::*;
     use std::net::TcpListener;
-    use std::thread;
 
     fn request(direction: Direction) -> Request {
         Request {
             direction,
             seed: 77,
             length: 300_001,
+            rate: 0,
         }
     }
 
@@ -250,6 +268,19 @@ mod tests {
         let down = against(request(Direction::Download), serve).unwrap();
         assert_eq!(up.length, 300_001);
         assert_eq!((up.length, up.checksum), (down.length, down.checksum));
+    }
+
+    #[test]
+    fn a_rate_is_kept_by_either_end() {
+        for direction in [Direction::Upload, Direction::Download] {
+            let request = Request {
+                rate: 1_000_000,
+                ..request(direction)
+            };
+            let transfer = against(request, serve).unwrap();
+            let least = Duration::from_millis(280);
+            assert!(transfer.took > least, "{direction:?}: {:?}", transfer.took);
+        }
     }
 
     #[test]
@@ -304,7 +335,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        assert!(Request::decode(encode([2, 0, 0])).is_err());
+        assert!(Request::decode(encode([2, 0, 0, 0])).is_err());
         let sensible = request(Direction::Download);
         assert_eq!(Request::decode(sensible.encode()).unwrap(), sensible);
     }

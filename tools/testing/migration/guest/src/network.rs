@@ -33,7 +33,7 @@ use crate::interface::{Address, Interface, Mac};
 use crate::{escape, read_lines, say, PERIOD, PROBE_TIMEOUT};
 
 /// Between two requests to the peer.
-const PING_INTERVAL: Duration = Duration::from_millis(100);
+const PING_INTERVAL: Duration = Duration::from_millis(200);
 const PING_IDENTIFIER: u16 = 0x5649;
 
 /// What the kernel counts of each interface that must stay 0.
@@ -171,7 +171,7 @@ struct Network {
     ping: Option<Arc<Ping>>,
     answered: Arc<Counters>,
     /// iperf3's tests that ended well.
-    iperf_tests: &'static AtomicU64,
+    iperf_tests: Arc<AtomicU64>,
 }
 
 impl Network {
@@ -208,7 +208,7 @@ impl Network {
             ping: ping.map(Arc::new),
             answered: responder::start(settings.group, &addresses)
                 .map_err(|error| format!("listening: {error}"))?,
-            iperf_tests: iperf::start(iperf::PORT)
+            iperf_tests: iperf::start()
                 .map_err(|error| format!("listening for iperf3: {error}"))?,
             adapter,
         })
@@ -252,7 +252,7 @@ impl Network {
             count(&answered.bytes),
             count(&answered.datagrams),
             count(&answered.group_datagrams),
-            count(self.iperf_tests),
+            count(&self.iperf_tests),
         )
     }
 }
