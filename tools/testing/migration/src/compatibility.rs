@@ -182,11 +182,7 @@ struct Report {
 
 impl Report {
     fn tell(self, case: &Case, tap: &mut Tap) {
-        if self.problems.is_empty() {
-            tap.pass(&case.name());
-        } else {
-            tap.fail(&format!("{}\n{}", case.name(), self.problems.join("\n")));
-        }
+        tap.check(&case.name(), &self.problems);
         self.notes.iter().for_each(|note| tap.note(note));
     }
 }

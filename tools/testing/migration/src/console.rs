@@ -87,6 +87,96 @@ impl Sum for Workload {
     }
 }
 
+/// What a guest reports whose device is a network adapter: what the adapter is set to, as the guest
+/// sees it, and the traffic through it since the guest began.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct Traffic {
+    /// Whether the adapter has a link.
+    pub carrier: bool,
+    /// Whether the link was ever lost, or found, since the traffic began.
+    pub link_changed: bool,
+    /// The adapter's hardware address.
+    pub mac: String,
+    /// The longest packets.
+    pub mtu: u64,
+    /// Times that the kernel found the transmit queue stuck.
+    pub transmit_timeouts: u64,
+    /// Errors that the adapter counts.
+    pub faults: u64,
+    /// What the guest asked of its peer.
+    pub ping: Pings,
+    /// What others asked of the guest.
+    pub answered: Answers,
+}
+
+/// Echo requests of a guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+pub struct Pings {
+    /// Those that were sent.
+    pub sent: u64,
+    /// Those that could not be sent.
+    pub refused: u64,
+    /// Their answers.
+    pub received: u64,
+    /// Answers to no request, or changed ones.
+    pub wrong: u64,
+    /// Longest time without an answer, as the guest's clock tells, in milliseconds.
+    pub longest_gap_ms: u64,
+}
+
+/// Whom a guest answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+pub struct Answers {
+    /// TCP connections that were begun.
+    pub connections: u64,
+    /// Those that broke.
+    pub broken: u64,
+    /// Bytes of TCP.
+    pub bytes: u64,
+    /// Datagrams to it alone.
+    pub datagrams: u64,
+    /// Datagrams to its group.
+    pub group_datagrams: u64,
+    /// iperf3's tests that ended well.
+    pub iperf_tests: u64,
+}
+
+impl Traffic {
+    /// Whether all is well so far: nothing tells the guest that it is elsewhere.
+    pub fn check(&self) -> Result<()> {
+        ensure!(
+            self.carrier && !self.link_changed,
+            "the guest's adapter lost its link"
+        );
+        for (what, count) in [
+            (
+                "times that the transmit queue was stuck",
+                self.transmit_timeouts,
+            ),
+            ("errors of the adapter", self.faults),
+            ("wrong answers to its pings", self.ping.wrong),
+            ("pings that could not be sent", self.ping.refused),
+            ("broken connections", self.answered.broken),
+        ] {
+            ensure!(count == 0, "the guest counts {count} {what}");
+        }
+        Ok(())
+    }
+
+    /// As a workload, of which each answered ping is an operation.
+    fn workload(&self) -> Workload {
+        Workload {
+            running: true,
+            operations: self.ping.received,
+            bytes: self.answered.bytes,
+            submitted: self.ping.received,
+            completed: self.ping.received,
+            longest_gap_ms: self.ping.longest_gap_ms,
+            ..Workload::default()
+        }
+    }
+}
+
 /// A line of the guest's init; the workloads are one for each of its devices, in their order.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
@@ -96,12 +186,16 @@ pub enum Report {
     /// How the workloads go; `sequence` counts these lines.
     Progress {
         sequence: u64,
+        #[serde(default)]
         workloads: Vec<Workload>,
+        traffic: Option<Traffic>,
     },
     /// The workloads have ended.
     Finished {
         error: Option<String>,
+        #[serde(default)]
         workloads: Vec<Workload>,
+        traffic: Option<Traffic>,
     },
     /// There is no workload.
     Failed { error: String },
@@ -239,12 +333,27 @@ impl Console {
         }
     }
 
-    fn report(&mut self, time: Instant, report: Report) -> Result<()> {
+    fn report(&mut self, time: Instant, mut report: Report) -> Result<()> {
+        if let Report::Progress {
+            workloads,
+            traffic: Some(traffic),
+            ..
+        }
+        | Report::Finished {
+            workloads,
+            traffic: Some(traffic),
+            ..
+        } = &mut report
+        {
+            traffic.check()?;
+            workloads.push(traffic.workload());
+        }
         match &report {
             Report::Ready => (),
             Report::Progress {
                 sequence,
                 workloads,
+                ..
             } => {
                 ensure!(
                     *sequence == self.next_sequence,
@@ -254,7 +363,9 @@ impl Console {
                 self.next_sequence += 1;
                 workloads.iter().try_for_each(Workload::check)?;
             }
-            Report::Finished { error, workloads } => {
+            Report::Finished {
+                error, workloads, ..
+            } => {
                 workloads.iter().try_for_each(Workload::check)?;
                 if let Some(error) = error {
                     bail!("the workload failed: {error}");
@@ -279,6 +390,19 @@ impl Console {
             .find_map(|(_, report)| match report {
                 Report::Progress { workloads, .. } | Report::Finished { workloads, .. } => {
                     Some(&**workloads)
+                }
+                Report::Ready | Report::Failed { .. } => None,
+            })
+    }
+
+    /// The traffic as last reported.
+    pub fn traffic(&self) -> Option<&Traffic> {
+        self.reports
+            .iter()
+            .rev()
+            .find_map(|(_, report)| match report {
+                Report::Progress { traffic, .. } | Report::Finished { traffic, .. } => {
+                    traffic.as_ref()
                 }
                 Report::Ready | Report::Failed { .. } => None,
             })
@@ -415,6 +539,42 @@ mod tests {
             ..well
         };
         assert!(unverified.check_finished().is_err());
+    }
+
+    /// A line of traffic with `change` made to it.
+    fn traffic(change: (&str, &str)) -> String {
+        let line = concat!(
+            r#"vifa: {"event":"progress","sequence":0,"traffic":{"interface":"eth0","carrier":true,"#,
+            r#""link_changed":false,"mac":"02:00:5e:00:00:02","mtu":9000,"transmit_timeouts":0,"#,
+            r#""faults":0,"ping":{"sent":9,"refused":0,"received":8,"wrong":0,"#,
+            r#""longest_gap_ms":40},"answered":{"connections":4,"broken":0,"bytes":500,"#,
+            r#""datagrams":156,"group_datagrams":61,"iperf_tests":3}}}"#
+        );
+        line.replacen(change.0, change.1, 1) + "\n"
+    }
+
+    #[test]
+    fn answered_pings_are_operations() {
+        let console = taken(&traffic(("", ""))).unwrap();
+        let workload = &console.workloads().unwrap()[0];
+        assert_eq!((workload.operations, workload.bytes), (8, 500));
+        assert!(workload.check_finished().is_ok());
+        assert_eq!(console.traffic().unwrap().mac, "02:00:5e:00:00:02");
+    }
+
+    #[test]
+    fn a_guest_that_notices_anything_is_not_well() {
+        for change in [
+            (r#""carrier":true"#, r#""carrier":false"#),
+            (r#""link_changed":false"#, r#""link_changed":true"#),
+            (r#""transmit_timeouts":0"#, r#""transmit_timeouts":1"#),
+            (r#""faults":0"#, r#""faults":1"#),
+            (r#""wrong":0"#, r#""wrong":1"#),
+            (r#""refused":0"#, r#""refused":1"#),
+            (r#""broken":0"#, r#""broken":1"#),
+        ] {
+            assert!(taken(&traffic(change)).is_err(), "{change:?}");
+        }
     }
 
     #[test]

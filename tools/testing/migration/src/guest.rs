@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, ensure, Result};
 
-use crate::console::{Console, Report, Workload};
+use crate::console::{Console, Report, Traffic, Workload};
 use crate::sriov::Function;
 use crate::vmm::{Machine, Passthrough, Role, Vmm};
 
@@ -107,6 +107,11 @@ impl Guest {
     /// The workloads as last reported.
     pub fn workloads(&self) -> Vec<Workload> {
         self.console.workloads().unwrap_or_default().to_vec()
+    }
+
+    /// The traffic as last reported, where the device is a network adapter.
+    pub fn traffic(&self) -> Option<&Traffic> {
+        self.console.traffic()
     }
 
     /// Starts a QEMU with as many functions for the machine to move to. It need not be ready yet.

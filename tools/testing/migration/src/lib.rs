@@ -9,16 +9,22 @@
 //! ([`console`]); the whole machine is compared where it has left and where it has arrived
 //! ([`comparison`]); what QEMU did with the devices is read in its trace ([`trace`]). Migrations are
 //! also broken off ([`interruption`]), refused ([`refusal`]) and measured ([`downtime`]).
+//!
+//! Where the devices are network adapters ([`card`]), the workload is traffic between this machine and
+//! the virtual machine ([`flows`]), which shows what is lost while nobody takes it.
 
+pub mod card;
 pub mod comparison;
 pub mod console;
 pub mod devices;
 pub mod downtime;
+pub mod flows;
 pub mod guest;
 #[path = "../../selftests/vifa/src/hw.rs"]
 pub mod hw;
 pub mod identity;
 pub mod interruption;
+pub mod iperf;
 pub mod kernel_log;
 pub mod migration;
 pub mod processor;

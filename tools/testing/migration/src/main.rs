@@ -8,6 +8,7 @@ mod demo;
 mod downtimes;
 mod interruptions;
 mod matrix;
+mod network;
 mod rounds;
 mod tap;
 
@@ -103,6 +104,20 @@ enum Action {
         /// them by default.
         #[arg(long, value_delimiter = ',', value_name = "FIELDS")]
         fields: Vec<String>,
+    },
+    /// Migrate a machine with a virtual function of a network card under traffic, break migrations
+    /// off, and offer it to a host that lacks something; the results are TAP. Takes two cards that
+    /// the kernel's igb drives.
+    Network {
+        /// How often to migrate before.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+    },
+    /// The same migrations, told as they happen.
+    NetworkDemo {
+        /// How often to migrate.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
     },
     /// List the devices that the SR-IOV host needs for the tests of compatibility, beside a reference
     /// device with no property but fault-injection, as options of scripts/host-vm: one word a line.
@@ -228,6 +243,8 @@ fn main() -> ExitCode {
             stop_copy,
             rounds,
         } => downtimes::run(options, pre_copy, stop_copy, rounds),
+        Action::Network { rounds } => network::run(options, rounds),
+        Action::NetworkDemo { rounds } => network::demo(options, rounds),
         Action::Compatibility { fields } => compatibility::run(options, &fields),
         Action::Devices { fields } => list_devices(&fields),
     };

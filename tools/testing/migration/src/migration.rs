@@ -111,25 +111,37 @@ impl Plan {
     }
 }
 
-/// The states that devices went through, by QEMU's names of them.
+/// The states that devices went through, by QEMU's names of them, and when.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct States(BTreeMap<String, Vec<String>>);
+pub struct States {
+    devices: BTreeMap<String, Vec<String>>,
+    /// When a device came to a state, in order.
+    times: Vec<(String, Duration)>,
+}
 
 impl States {
-    /// Adds the `state` that `device` came to.
-    pub fn push(&mut self, device: String, state: String) {
-        self.0.entry(device).or_default().push(state);
+    /// Adds the `state` that `device` came to at `time`, which is since the epoch.
+    pub fn push(&mut self, device: String, state: String, time: Duration) {
+        self.times.push((state.clone(), time));
+        self.devices.entry(device).or_default().push(state);
     }
 
     /// Each device's.
     pub fn each(&self) -> impl Iterator<Item = &[String]> {
-        self.0.values().map(Vec::as_slice)
+        self.devices.values().map(Vec::as_slice)
+    }
+
+    /// When devices came to `state`, in order.
+    fn times<'a>(&'a self, state: &'a str) -> impl DoubleEndedIterator<Item = Duration> + 'a {
+        let times = self.times.iter().filter(move |(other, _)| other == state);
+        times.map(|(_, time)| *time)
     }
 
     /// Whether all of `devices` have come to `state` last.
     pub fn all_are(&self, devices: usize, state: &str) -> bool {
         let last = |states: &Vec<String>| states.last().is_some_and(|last| last == state);
-        self.0.values().filter(|states| last(states)).count() == devices
+        let devices_there = self.devices.values().filter(|states| last(states));
+        devices_there.count() == devices
     }
 }
 
@@ -206,6 +218,23 @@ impl Outcome {
         self.check_states()?;
         self.trace.check_log()?;
         self.trace.check_live(self.device_bytes)
+    }
+
+    /// How long no device worked: from the moment that the first was quiesced to that when the last
+    /// ran again.
+    pub fn absence(&self) -> Result<Duration> {
+        let [_, quiesced, _] = SOURCE_STATES;
+        let [.., running] = DESTINATION_STATES;
+        let first = self.source_states.times(quiesced).next();
+        let last = self.destination_states.times(running).next_back();
+        match (first, last) {
+            (Some(first), Some(last)) => Ok(last.saturating_sub(first)),
+            _ => bail!(
+                "the devices did not go by way of {quiesced} to {running}: {}; {}",
+                self.source_states,
+                self.destination_states
+            ),
+        }
     }
 
     /// Whether all devices run in the destination, which is the last thing that happens.
@@ -682,7 +711,7 @@ pub(crate) fn watch(
         match event {
             Event::VfioMigration { device, state } => {
                 tell(&format!("{side} {device} is {state}"));
-                states.push(device, state);
+                states.push(device, state, time);
             }
             Event::Stop | Event::Resume => {
                 *turned = Some(time);
@@ -746,8 +775,30 @@ mod tests {
     }
 
     fn states(states: &[&str]) -> States {
-        let states = states.iter().map(|state| (*state).to_owned()).collect();
-        States(BTreeMap::from([("vf0".to_owned(), states)]))
+        let mut all = States::default();
+        for (second, state) in (1..).zip(states) {
+            let time = Duration::from_secs(second);
+            all.push("vf0".to_owned(), (*state).to_owned(), time);
+        }
+        all
+    }
+
+    #[test]
+    fn devices_are_away_from_the_first_that_is_quiesced_to_the_last_that_runs() {
+        let mut outcome = Outcome {
+            source_states: states(&["pre-copy", "pre-copy-p2p", "stop-copy"]),
+            destination_states: states(&["resuming", "running-p2p"]),
+            ..Outcome::default()
+        };
+        assert!(outcome.absence().is_err());
+        let mut arrive = |device: &str, second| {
+            let time = Duration::from_secs(second);
+            let states = &mut outcome.destination_states;
+            states.push(device.to_owned(), "running".to_owned(), time);
+        };
+        arrive("vf0", 5);
+        arrive("vf1", 7);
+        assert_eq!(outcome.absence().unwrap(), Duration::from_secs(5));
     }
 
     #[test]
@@ -785,9 +836,9 @@ mod tests {
     fn all_devices_have_to_come_to_a_state() {
         let mut both = states(&["resuming", "running"]);
         assert!(both.all_are(1, "running") && !both.all_are(2, "running"));
-        both.push("vf1".to_owned(), "resuming".to_owned());
+        both.push("vf1".to_owned(), "resuming".to_owned(), Duration::ZERO);
         assert!(!both.all_are(2, "running"));
-        both.push("vf1".to_owned(), "running".to_owned());
+        both.push("vf1".to_owned(), "running".to_owned(), Duration::ZERO);
         assert!(both.all_are(2, "running"));
         assert_eq!(both.to_string(), "resuming -> running");
     }

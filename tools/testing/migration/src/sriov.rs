@@ -43,25 +43,25 @@ impl Function {
         self.0.join(name)
     }
 
-    fn read(&self, attribute: &str) -> Result<String> {
+    pub(crate) fn read(&self, attribute: &str) -> Result<String> {
         let path = self.attribute(attribute);
         fs::read_to_string(&path)
             .map(|text| text.trim().to_owned())
             .with_context(|| format!("reading {}", path.display()))
     }
 
-    fn write(&self, attribute: &str, value: &str) -> Result<()> {
+    pub(crate) fn write(&self, attribute: &str, value: &str) -> Result<()> {
         write(&self.attribute(attribute), value)
     }
 
-    fn driver(&self) -> Option<String> {
+    pub(crate) fn driver(&self) -> Option<String> {
         fs::read_link(self.0.join("driver"))
             .ok()
             .map(|link| name_of(&link))
     }
 
     /// Binds `driver`, whatever the function's ids are, unless it is bound already.
-    fn bind(&self, driver: &str) -> Result<()> {
+    pub(crate) fn bind(&self, driver: &str) -> Result<()> {
         if self.driver().is_none() {
             self.write("driver_override", driver)?;
             write(&Path::new(PCI).join("drivers_probe"), &self.address())?;
@@ -73,6 +73,11 @@ impl Function {
                 bound.as_deref().unwrap_or("no driver")
             ),
         }
+    }
+
+    /// Binds our driver to a virtual function.
+    pub fn bind_ours(&self) -> Result<()> {
+        self.bind(VIRTUAL_DRIVER)
     }
 
     /// Has the driver of a virtual function probe it anew.
@@ -156,12 +161,12 @@ impl Drop for Host {
     }
 }
 
-fn devices() -> PathBuf {
+pub(crate) fn devices() -> PathBuf {
     Path::new(PCI).join("devices")
 }
 
 /// Loads `module` unless the driver is there.
-fn load(module: Option<&Path>) -> Result<()> {
+pub(crate) fn load(module: Option<&Path>) -> Result<()> {
     if Path::new(PCI).join("drivers").join(VIRTUAL_DRIVER).exists() {
         return Ok(());
     }
@@ -182,7 +187,7 @@ fn load(module: Option<&Path>) -> Result<()> {
     run(&mut command)
 }
 
-fn run(command: &mut Command) -> Result<()> {
+pub(crate) fn run(command: &mut Command) -> Result<()> {
     let output = command
         .output()
         .with_context(|| format!("running {command:?}"))?;

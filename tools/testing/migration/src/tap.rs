@@ -37,6 +37,15 @@ impl Tap {
         lines.for_each(|line| self.note(line));
     }
 
+    /// The next test passed unless there are problems.
+    pub fn check(&mut self, name: &str, problems: &[String]) {
+        if problems.is_empty() {
+            self.pass(name);
+        } else {
+            self.fail(&format!("{name}\n{}", problems.join("\n")));
+        }
+    }
+
     /// Writes lines that are no results.
     pub fn note(&self, text: &str) {
         text.lines().for_each(|line| println!("# {}", line.trim()));
@@ -71,6 +80,14 @@ mod tests {
         assert!(tap.finish());
         let mut tap = Tap::plan(1);
         tap.fail("for a reason\nand another");
+        assert!(!tap.finish());
+    }
+
+    #[test]
+    fn a_problem_is_a_failure() {
+        let mut tap = Tap::plan(2);
+        tap.check("one", &[]);
+        tap.check("two", &["expected 1, found 2".to_owned()]);
         assert!(!tap.finish());
     }
 

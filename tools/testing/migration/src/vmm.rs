@@ -2,8 +2,8 @@
 
 //! The distribution's unmodified QEMU, with virtual functions passed through.
 //!
-//! The devices are given to it as anybody would give them, with QEMU's own defaults: nothing tells it
-//! that they can be migrated, nor how. What it does with them it tells in its trace ([`crate::trace`]).
+//! The devices are given to it as anybody would give them, with QEMU's own defaults: unless they have
+//! no log of what they write, nothing tells it that they can be migrated, nor how. What it does with them it tells in its trace ([`crate::trace`]).
 
 use std::env;
 use std::fmt;
@@ -62,6 +62,8 @@ pub struct Passthrough {
     pub functions: Vec<Function>,
     /// How QEMU gets them.
     pub backend: Backend,
+    /// Whether they cannot log what they write, and QEMU is to migrate them nevertheless.
+    pub unlogged: bool,
 }
 
 impl Passthrough {
@@ -69,7 +71,7 @@ impl Passthrough {
     pub fn new(functions: &[Function]) -> Self {
         Self {
             functions: functions.to_vec(),
-            backend: Backend::default(),
+            ..Self::default()
         }
     }
 
@@ -83,6 +85,12 @@ impl Passthrough {
         if self.backend == Backend::Iommufd {
             arguments.extend(["-object", "iommufd,id=iommufd0"].map(str::to_owned));
         }
+        // By itself, QEMU does not migrate what nobody tracks; told to, it takes all memory for dirty,
+        // again and again, until the machine has stopped: it is told to look only then.
+        let log = match self.unlogged {
+            true => ",enable-migration=on,x-pre-copy-dirty-page-tracking=off",
+            false => "",
+        };
         for (number, function) in self.functions.iter().enumerate() {
             let backend = match self.backend {
                 Backend::Container => "",
@@ -91,7 +99,7 @@ impl Passthrough {
             arguments.push("-device".to_owned());
             // What it says of migrations it says to a tool that asks, and the functions have no ROM.
             arguments.push(format!(
-                "vfio-pci,id={},host={function}{backend},migration-events=on,rombar=0",
+                "vfio-pci,id={},host={function}{backend}{log},migration-events=on,rombar=0",
                 Self::id(number)
             ));
         }

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Network cards whose physical functions the kernel's own driver keeps, as on any host; the virtual
+//! functions are ours, or that of a network interface of the host.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure, Context, Result};
+
+use crate::sriov::{self, Function};
+
+/// The kernel's driver of the cards, and that of their virtual functions.
+const PHYSICAL_DRIVER: &str = "igb";
+const NETWORK_DRIVER: &str = "igbvf";
+
+/// How long a link may take, and an interface.
+const LINK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A card, its link up.
+pub struct Card {
+    /// The physical function.
+    pub physical: Function,
+    /// The physical function's network interface.
+    pub interface: String,
+    /// The virtual functions, without a driver.
+    pub virtuals: Vec<Function>,
+}
+
+impl Card {
+    /// Every card of this machine, in the order of their addresses, with `count` virtual functions
+    /// that have no driver and packets of up to `mtu` bytes. Loads our driver from `module` unless it
+    /// is there.
+    pub fn all(module: Option<&Path>, count: usize, mtu: u32) -> Result<Vec<Self>> {
+        sriov::load(module)?;
+        sriov::run(Command::new("modprobe").arg(PHYSICAL_DRIVER))?;
+        let mut found = Vec::new();
+        for entry in fs::read_dir(sriov::devices())? {
+            let function = Function::at(&entry?.path().to_string_lossy());
+            if function.driver().as_deref() == Some(PHYSICAL_DRIVER) {
+                found.push(function);
+            }
+        }
+        found.sort_by_key(Function::address);
+        let cards = found.into_iter().map(|physical| {
+            let mut card = Self {
+                interface: interface_of(&physical)?,
+                physical,
+                virtuals: Vec::new(),
+            };
+            card.make(count, mtu)?;
+            Ok(card)
+        });
+        let cards = cards.collect::<Result<Vec<_>>>()?;
+        cards.iter().try_for_each(Self::wait_for_link)?;
+        Ok(cards)
+    }
+
+    /// Makes the virtual functions in place of those that there are. The physical function answers
+    /// them only while its interface is up.
+    fn make(&mut self, count: usize, mtu: u32) -> Result<()> {
+        self.physical.write("sriov_numvfs", "0")?;
+        self.physical.write("sriov_drivers_autoprobe", "0")?;
+        let mtu = mtu.to_string();
+        ip(["link", "set", "dev", &self.interface, "mtu", &mtu, "up"])?;
+        self.physical.write("sriov_numvfs", &count.to_string())?;
+        for index in 0..count {
+            let link = self.physical.attribute(&format!("virtfn{index}"));
+            let target =
+                fs::canonicalize(&link).with_context(|| format!("following {}", link.display()))?;
+            self.virtuals.push(Function::at(&target.to_string_lossy()));
+        }
+        Ok(())
+    }
+
+    fn wait_for_link(&self) -> Result<()> {
+        let name = &self.interface;
+        wait(&format!("{name} has no link"), || {
+            (attribute(name, "carrier")? == "1").then_some(())
+        })
+    }
+
+    /// Takes the interface down, or up again.
+    pub fn set_up(&self, up: bool) -> Result<()> {
+        let state = if up { "up" } else { "down" };
+        ip(["link", "set", "dev", &self.interface, state])?;
+        if up {
+            self.wait_for_link()?;
+        }
+        Ok(())
+    }
+
+    /// Fixes the address of the virtual function with this number; zeros let go of it.
+    pub fn fix_mac(&self, index: usize, mac: &str) -> Result<()> {
+        let index = index.to_string();
+        ip([
+            "link",
+            "set",
+            "dev",
+            &self.interface,
+            "vf",
+            &index,
+            "mac",
+            mac,
+        ])
+    }
+
+    /// Gives the interface an address, as in `192.0.2.1/24`.
+    pub fn add_address(&self, address: &str) -> Result<()> {
+        ip(["address", "add", address, "dev", &self.interface])
+    }
+
+    /// Makes the interface of a VLAN, with an address.
+    pub fn add_vlan(&self, id: u16, address: &str) -> Result<()> {
+        let name = add_vlan(&self.interface, id)?;
+        ip(["link", "set", "dev", &name, "up"])?;
+        ip(["address", "add", address, "dev", &name])
+    }
+}
+
+impl Drop for Card {
+    fn drop(&mut self) {
+        let undone = self
+            .physical
+            .write("sriov_numvfs", "0")
+            .and_then(|()| self.physical.write("sriov_drivers_autoprobe", "1"));
+        if let Err(error) = undone {
+            eprintln!("vifa-migrate: {error:#}");
+        }
+    }
+}
+
+/// A virtual function that is an interface of this host's, until this is dropped.
+pub struct HostInterface {
+    function: Function,
+    name: String,
+}
+
+impl HostInterface {
+    /// Binds the kernel's own driver to `function`.
+    pub fn of(function: &Function) -> Result<Self> {
+        sriov::run(Command::new("modprobe").arg(NETWORK_DRIVER))?;
+        function.bind(NETWORK_DRIVER)?;
+        Ok(Self {
+            function: function.clone(),
+            name: interface_of(function)?,
+        })
+    }
+
+    /// Has the interface be in as many VLANs as the card lets it, from `first` on; how many.
+    ///
+    /// # Errors
+    ///
+    /// When the card grants `limit` of them.
+    pub fn take_vlans(&self, first: u16, limit: u16) -> Result<u16> {
+        for taken in 0..limit {
+            if add_vlan(&self.name, first + taken).is_err() {
+                return Ok(taken);
+            }
+        }
+        bail!("{} is in {limit} VLANs, and could be in more", self.name)
+    }
+}
+
+impl Drop for HostInterface {
+    fn drop(&mut self) {
+        // Without its driver, its interfaces are gone.
+        let undone = self
+            .function
+            .write("driver/unbind", &self.function.address())
+            .and_then(|()| self.function.write("driver_override", "\n"));
+        if let Err(error) = undone {
+            eprintln!("vifa-migrate: {error:#}");
+        }
+    }
+}
+
+fn add_vlan(interface: &str, id: u16) -> Result<String> {
+    let (name, id) = (format!("{interface}.{id}"), id.to_string());
+    ip([
+        "link", "add", "link", interface, "name", &name, "type", "vlan", "id", &id,
+    ])?;
+    Ok(name)
+}
+
+/// The network interface that the driver of `function` makes, when whoever names interfaces is done.
+fn interface_of(function: &Function) -> Result<String> {
+    sriov::run(Command::new("udevadm").arg("settle"))?;
+    wait(&format!("{function} has no network interface"), || {
+        let mut names = fs::read_dir(function.attribute("net")).ok()?;
+        let name = names.next()?.ok()?.file_name();
+        Some(name.to_string_lossy().into_owned())
+    })
+}
+
+fn attribute(interface: &str, name: &str) -> Option<String> {
+    let text = fs::read_to_string(format!("/sys/class/net/{interface}/{name}")).ok()?;
+    Some(text.trim().to_owned())
+}
+
+/// Runs `ip` of iproute2.
+fn ip<S: AsRef<OsStr>, const N: usize>(arguments: [S; N]) -> Result<()> {
+    sriov::run(Command::new("ip").args(arguments))
+}
+
+fn wait<T>(otherwise: &str, mut look: impl FnMut() -> Option<T>) -> Result<T> {
+    let deadline = Instant::now() + LINK_TIMEOUT;
+    loop {
+        if let Some(found) = look() {
+            return Ok(found);
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "{otherwise} after {} s",
+            LINK_TIMEOUT.as_secs()
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
+}

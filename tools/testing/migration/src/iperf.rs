@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Measurements by iperf3, the tool that everybody knows, and what it says of them.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{bail, ensure, Context, Result};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Tcp,
+    Udp,
+}
+
+/// What came of a measurement, as the receiver tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Measurement {
+    pub bits_per_second: f64,
+    /// Of datagrams.
+    pub lost_packets: u64,
+    /// Datagrams that were sent.
+    pub packets: u64,
+}
+
+impl Measurement {
+    /// Several, one after the other.
+    pub fn of(all: &[Self]) -> Self {
+        let rates: f64 = all.iter().map(|one| one.bits_per_second).sum();
+        Self {
+            bits_per_second: rates / all.len().max(1) as f64,
+            lost_packets: all.iter().map(|one| one.lost_packets).sum(),
+            packets: all.iter().map(|one| one.packets).sum(),
+        }
+    }
+}
+
+impl fmt::Display for Measurement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} Mbit/s", self.bits_per_second / 1e6)?;
+        match self.packets {
+            0 => Ok(()),
+            packets => write!(f, ", {} of {packets} datagrams lost", self.lost_packets),
+        }
+    }
+}
+
+/// Sends to the server at `address` and `port` for so long, at no more than `rate` bits a second.
+///
+/// # Errors
+///
+/// When the connection to the server does not last, and when nothing arrives.
+pub fn measure(
+    address: Ipv4Addr,
+    port: u16,
+    transport: Transport,
+    rate: u64,
+    duration: Duration,
+) -> Result<Measurement> {
+    let mut command = Command::new("iperf3");
+    command
+        .args(["--json", "--client", &address.to_string()])
+        .args(["--port", &port.to_string()])
+        .args(["--bitrate", &rate.to_string()])
+        .args(["--time", &duration.as_secs().to_string()])
+        // By itself, it sends more at once than such a rate has in a second.
+        .args(["--length", "8192"]);
+    if transport == Transport::Udp {
+        command.arg("--udp");
+    }
+    let output = command.output().context("starting iperf3")?;
+    parse(&output.stdout)
+}
+
+fn parse(answer: &[u8]) -> Result<Measurement> {
+    let answer: Value = serde_json::from_slice(answer).context("iperf3 says no JSON")?;
+    if let Some(error) = answer["error"].as_str() {
+        bail!("iperf3: {error}");
+    }
+    let sum = &answer["end"]["sum_received"];
+    let measurement = Measurement::deserialize(sum)
+        .with_context(|| format!("iperf3 says of what was received: {sum}"))?;
+    ensure!(measurement.bits_per_second > 0.0, "nothing has arrived");
+    Ok(measurement)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_was_received() {
+        let tcp = br#"{"end":{"sum_sent":{"bits_per_second":9e6},
+            "sum_received":{"bits_per_second":2e6,"bytes":5}}}"#;
+        assert_eq!(parse(tcp).unwrap().to_string(), "2.0 Mbit/s");
+        let udp = br#"{"end":{"sum_received":
+            {"bits_per_second":1.5e6,"lost_packets":3,"packets":40}}}"#;
+        let text = parse(udp).unwrap().to_string();
+        assert_eq!(text, "1.5 Mbit/s, 3 of 40 datagrams lost");
+    }
+
+    #[test]
+    fn several_are_one_on_average() {
+        let one = |rate, lost| Measurement {
+            bits_per_second: rate,
+            lost_packets: lost,
+            packets: 10,
+        };
+        let text = Measurement::of(&[one(1e6, 1), one(3e6, 4)]).to_string();
+        assert_eq!(text, "2.0 Mbit/s, 5 of 20 datagrams lost");
+    }
+
+    #[test]
+    fn a_failure_is_none() {
+        for wrong in [
+            &b"iperf3: what"[..],
+            br#"{"error":"unable to connect"}"#,
+            br#"{"end":{}}"#,
+            br#"{"end":{"sum_received":{"bits_per_second":0}}}"#,
+        ] {
+            assert!(parse(wrong).is_err());
+        }
+    }
+}

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A machine with a network adapter migrates under traffic: within a card, over the wire to another,
+//! and back. Migrations are broken off, and refused where the other host does not grant what the
+//! guest has of this one. The results are TAP.
+
+mod demo;
+mod scene;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{ensure, Context, Result};
+
+use vifa_migrate::card::HostInterface;
+use vifa_migrate::interruption::{Ending, Interruption, Moment, Phase};
+use vifa_migrate::migration::Plan;
+use vifa_migrate::region::Region;
+use vifa_migrate::style::{mebibytes, seconds};
+
+use self::scene::{Load, Scene, MAC, MTU, VLAN};
+use crate::tap::Tap;
+use crate::Options;
+
+pub use self::demo::run as demo;
+
+const LOAD: Load = Load {
+    file: 256 << 10,
+    rate: 32 << 10,
+    measured: Duration::from_secs(6),
+};
+
+const INTERRUPTIONS: [(Interruption, Phase); 2] = [
+    (Interruption::Cancel, Phase::Stopped),
+    (Interruption::Death, Phase::LastRound),
+];
+
+/// An address that is not the guest's, and the one that lets go of it.
+const OTHER_MAC: &str = "02:00:5e:00:00:99";
+const NO_MAC: &str = "00:00:00:00:00:00";
+
+/// VLANs that fill the card's filters, which have fewer places than this.
+const FIRST_VLAN: u16 = 100;
+const VLANS: u16 = 64;
+
+/// What the other host lacks.
+#[derive(Clone, Copy, Debug)]
+enum Lack {
+    /// Its physical function's interface is down.
+    Interface,
+    /// Its administrator fixed another MAC address.
+    Mac,
+    /// Its VLAN filters are full.
+    Vlan,
+}
+
+impl Lack {
+    const ALL: [Self; 3] = [Self::Interface, Self::Mac, Self::Vlan];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Interface => "the physical function's interface is down",
+            Self::Mac => "the administrator fixed another MAC address",
+            Self::Vlan => "the VLAN filters are full",
+        }
+    }
+
+    /// What the driver has to say of it, part by part.
+    fn told(self) -> Vec<String> {
+        match self {
+            Self::Interface => vec!["does not answer".to_owned(), "up?".to_owned()],
+            Self::Mac => vec![MAC.to_owned(), OTHER_MAC.to_owned()],
+            Self::Vlan => vec![format!("VLAN {VLAN}:")],
+        }
+    }
+}
+
+/// Checks in each round.
+const CHECKS: u32 = 3;
+
+/// Runs it all; whether all went well.
+pub fn run(options: &Options, rounds: u32) -> Result<bool> {
+    // Beside these: the start, a round at the end, and what is known then.
+    let mut tap =
+        Tap::plan(1 + CHECKS * (rounds + 1) + (INTERRUPTIONS.len() + Lack::ALL.len()) as u32 + 4);
+    let begin = Instant::now();
+    let result = go_round(options, rounds, &mut tap);
+    if let Err(error) = &result {
+        tap.fail(&format!("{error:#}"));
+    }
+    tap.note(&format!("{} in all", seconds(begin.elapsed())));
+    Ok(tap.finish())
+}
+
+fn go_round(options: &Options, rounds: u32, tap: &mut Tap) -> Result<()> {
+    let plan = scene::plan(options);
+    let mut scene = Scene::start(options, LOAD)?;
+    tap.pass(&format!("guest runs with {}", scene.guest.passthrough()));
+    for number in 1..=rounds {
+        round(&mut scene, &plan, number, tap)?;
+    }
+    while !scene.is_at_home() {
+        scene.travel(&plan)?;
+    }
+    for (interruption, phase) in INTERRUPTIONS {
+        interrupt(&mut scene, &plan, interruption, phase, tap)?;
+    }
+    for lack in Lack::ALL {
+        be_refused(&mut scene, &plan, lack, tap)?;
+    }
+    round(&mut scene, &plan, rounds + 1, tap)?;
+    end(scene, tap)
+}
+
+/// One migration, and what came of the traffic.
+fn round(scene: &mut Scene, plan: &Plan, number: u32, tap: &mut Tap) -> Result<()> {
+    let from = scene.guest.functions()[0].clone();
+    let name = format!("round {number}, {from} to {}", scene.next());
+    let journey = scene.travel(plan).with_context(|| name.clone())?;
+    tap.pass(&format!("{name}: the machine migrates"));
+    tap.note(&journey.to_string());
+    let lost: Vec<_> = journey
+        .passed
+        .tallies
+        .iter()
+        .filter_map(|tally| tally.check(journey.absence).err())
+        .map(|error| error.to_string())
+        .collect();
+    tap.check(
+        &format!("{name}: of no kind of packets more are lost than while it is away"),
+        &lost,
+    );
+    let ended = scene.check_connections().err().map(|e| e.to_string());
+    tap.check(&format!("{name}: connections outlive it"), ended.as_slice());
+    Ok(())
+}
+
+/// Breaks a migration off when its devices have stopped: they go on where they were.
+fn interrupt(
+    scene: &mut Scene,
+    plan: &Plan,
+    interruption: Interruption,
+    phase: Phase,
+    tap: &mut Tap,
+) -> Result<()> {
+    let name = format!("{interruption} {phase}: the machine goes on");
+    let function = scene.elsewhere().clone();
+    let vmm = scene.destination(&function)?;
+    let interrupted = scene
+        .guest
+        .interrupt(vmm, plan, interruption, Moment::In(phase))
+        .with_context(|| name.clone())?;
+    ensure!(
+        interrupted.ending == Ending::Stayed,
+        "{name}: it did not stay, {interrupted}"
+    );
+    scene.check_connections()?;
+    tap.pass(&name);
+    tap.note(&interrupted.to_string());
+    Ok(())
+}
+
+/// Offers the machine to a host that lacks something; puts that right afterwards.
+fn be_refused(scene: &mut Scene, plan: &Plan, lack: Lack, tap: &mut Tap) -> Result<()> {
+    let name = format!(
+        "{}: that is said, and the machine goes on where it is",
+        lack.name()
+    );
+    let function = scene.elsewhere().clone();
+    // QEMU has the device reset; only then can it lack anything.
+    let mut vmm = scene.destination(&function)?;
+    let card = &scene.cards[1];
+    let mut filler = None;
+    match lack {
+        Lack::Interface => card.set_up(false)?,
+        Lack::Mac => card.fix_mac(0, OTHER_MAC)?,
+        Lack::Vlan => {
+            let interface = HostInterface::of(&card.virtuals[1])?;
+            let taken = interface.take_vlans(FIRST_VLAN, VLANS)?;
+            tap.note(&format!(
+                "{taken} VLANs fill the filters of {}",
+                card.physical
+            ));
+            filler = Some(interface);
+        }
+    }
+    let refusal = scene
+        .guest
+        .be_refused(&mut vmm, plan)
+        .with_context(|| name.clone())?;
+    let told = Region::read(&function)?.error;
+    vmm.quit()?;
+    drop(filler);
+    let card = &scene.cards[1];
+    match lack {
+        Lack::Interface => card.set_up(true)?,
+        Lack::Mac => card.fix_mac(0, NO_MAC)?,
+        Lack::Vlan => (),
+    }
+    scene.check_connections()?;
+    let missing = lack.told().into_iter().filter(|part| !told.contains(part));
+    let missing: Vec<_> = missing
+        .map(|part| format!("expected '{part}' in what the migration region says: '{told}'"))
+        .collect();
+    tap.check(&name, &missing);
+    tap.note(&format!(
+        "refused after {}, source's device {}; region: {told}; QEMU: {}",
+        seconds(refusal.took),
+        refusal.source_states.join(" -> "),
+        refusal.reason
+    ));
+    Ok(())
+}
+
+/// What is known when all is over.
+fn end(scene: Scene, tap: &mut Tap) -> Result<()> {
+    let end = scene.finish()?;
+    tap.pass("connections outlived it all, and every byte came through them as it was sent");
+    let bytes: u64 = end.carried.files.iter().map(|file| file.length).sum();
+    tap.note(&format!(
+        "one connection sent back {}; {} files with {}, on whose checksums both ends agree",
+        mebibytes(end.carried.echo.verified),
+        end.carried.files.len(),
+        mebibytes(bytes)
+    ));
+    let settings = [
+        ("MAC address", MAC.to_owned(), end.guest.mac.clone()),
+        ("MTU", MTU.to_string(), end.guest.mtu.to_string()),
+    ];
+    let wrong: Vec<_> = settings
+        .into_iter()
+        .filter(|(_, expected, found)| expected != found)
+        .map(|(what, expected, found)| format!("{what}: expected {expected}, found {found}"))
+        .collect();
+    tap.check(
+        "the guest's adapter is set as it was, its link was never lost",
+        &wrong,
+    );
+    tap.note(&format!("the guest: {:?}", end.guest));
+
+    let disturbed = end.neighbours_pings.check(Duration::ZERO).err();
+    let disturbed = disturbed.map(|error| error.to_string());
+    tap.check(
+        "a machine beside is reached all the while",
+        disturbed.as_slice(),
+    );
+    tap.note(&end.neighbours_pings.to_string());
+    let pings = end.neighbour.ping;
+    let lost = pings.sent.saturating_sub(pings.received);
+    let lost = (lost > 2).then(|| {
+        format!(
+            "expected 2 of {} pings lost at most, found {lost}",
+            pings.sent
+        )
+    });
+    tap.check(
+        "a machine beside reaches others all the while",
+        lost.as_slice(),
+    );
+    tap.note(&format!("the machine beside: {:?}", end.neighbour));
+    Ok(())
+}

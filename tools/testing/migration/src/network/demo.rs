@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Migrations of a machine with a network adapter, told as they happen.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use vifa_migrate::style::{mebibytes, seconds, Clock};
+
+use super::scene::{self, Load, Scene, ENDS, MAC, MTU, VLAN};
+use crate::Options;
+
+const LOAD: Load = Load {
+    file: 8 << 20,
+    rate: 96 << 10,
+    measured: Duration::from_secs(10),
+};
+
+/// Migrates so often.
+pub fn run(options: &Options, rounds: u32) -> Result<bool> {
+    let clock = Clock::start();
+    clock.tell(&options.machine()?.version()?);
+    clock.tell("two virtual machines boot, each with a virtual function of an igb");
+    let mut scene = Scene::start(options, LOAD)?;
+    clock.tell(&format!(
+        "the guest is up: {}, {MAC}, MTU {MTU}, VLAN {VLAN}, in the group {}",
+        ENDS.guest, ENDS.group
+    ));
+    let plan = scene::plan(options);
+    let (mut away, mut lost, mut sent) = (Vec::new(), 0, 0);
+    for round in 1..=rounds {
+        let from = scene.guest.functions()[0].clone();
+        clock.tell(&format!("migration {round}: {from} to {}", scene.next()));
+        let journey = scene.travel(&plan)?;
+        for line in journey.to_string().lines() {
+            println!("             {line}");
+        }
+        for tally in &journey.passed.tallies {
+            tally.check(journey.absence)?;
+        }
+        scene.check_connections()?;
+        lost += journey.passed.tallies[0].lost;
+        sent += journey.passed.tallies[0].sent;
+        away.push(journey.absence);
+    }
+    let end = scene.finish()?;
+    clock.tell("all connections are at their end, everything is verified");
+
+    let files = &end.carried.files;
+    let bytes: u64 = files.iter().map(|file| file.length).sum();
+    let longest = away.iter().max().copied().unwrap_or_default();
+    let total: Duration = away.iter().sum();
+    println!(
+        "
+  migrations       {rounds} of {rounds}, away {} at the longest, {} in all
+  ping             {lost} of {sent} lost
+  TCP connection   {} sent back, every byte as it was sent
+  files            {} with {}, on whose checksums both ends agree",
+        seconds(longest),
+        seconds(total),
+        mebibytes(end.carried.echo.verified),
+        files.len(),
+        mebibytes(bytes),
+    );
+    for file in files {
+        println!(
+            "                   {}, CRC-32C {:#010x}, {}",
+            mebibytes(file.length),
+            file.checksum,
+            seconds(file.took)
+        );
+    }
+    println!(
+        "  the guest        {}, MTU {}, link never lost, {} of its own pings answered
+  beside it        {}",
+        end.guest.mac, end.guest.mtu, end.guest.ping.received, end.neighbours_pings
+    );
+    Ok(true)
+}
