@@ -17,8 +17,8 @@ module: ## the driver and the guest's sample driver, for the kernel in KDIR (def
 	@scripts/check-kdir $(KDIR)
 	$(MAKE) -C $(KDIR) M=$(CURDIR) modules
 
-demo: ## migrate a virtual machine, live, and check every byte
-	@scripts/demo
+demo: ## migrate a virtual machine, live, and check every byte (DEVICE)
+	@scripts/demo $(if $(DEVICE),"$(DEVICE)")
 
 shell: ## a shell on the SR-IOV host, with the driver loaded
 	@scripts/shell
@@ -67,6 +67,7 @@ help: ## this list
 	@echo "  KSRC                     a kernel source tree to build the test kernels from"
 	@echo "  VIFA_UNSUPPORTED_KERNEL  1: try a kernel that the driver is not known to work with"
 	@echo "  VIFA_CACHE               where everything that is built is kept (default: ~/.cache/vifa)"
+	@echo "  DEVICE                   what the demo migrates with: reference (default), or igb"
 	@echo "  FUZZ_SECONDS             how long each fuzz target runs (default: 60)"
 	@echo "  MUTATIONS                how many mutated streams are judged (default: 10000000)"
 	@echo "  JSON, PLOTS              a file for the bench's results, a directory for its plots"
