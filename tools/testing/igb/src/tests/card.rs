@@ -45,7 +45,8 @@ pub(crate) struct Card {
     pub(crate) stays_disabled: Option<u32>,
     pub(crate) heads: Heads,
     pub(crate) wire: Wire,
-    /// As QEMU has it: EIMS reads as it was written last, EICR as 0.
+    /// As QEMU has it: EIMS reads as it was written last, EICR as 0; a cause that is there already
+    /// is not sent again.
     pub(crate) is_model: bool,
     /// Accesses until one fails.
     pub(crate) fails_in: Option<usize>,
@@ -118,8 +119,10 @@ impl Card {
         }
     }
 
-    fn send(&mut self) {
-        let sent = self.get(EICR) & self.get(EIMS);
+    /// Sends what has a cause that was not there `before`.
+    fn send(&mut self, before: u32) {
+        let before = if self.is_model { before } else { 0 };
+        let sent = self.get(EICR) & self.get(EIMS) & !before;
 
         self.sent |= sent;
         self.set(EICR, self.get(EICR) & !(sent & self.get(EIAC)));
@@ -191,6 +194,7 @@ impl Access for Card {
             return self.port.write(offset, value);
         }
         self.writes.push((offset, value));
+        let before = self.get(EICR);
         match offset {
             EIMS => {
                 self.unmasked = value;
@@ -207,7 +211,7 @@ impl Access for Card {
                 None => self.set(offset, value),
             },
         }
-        self.send();
+        self.send(before);
         Ok(())
     }
 }

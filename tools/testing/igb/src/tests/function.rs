@@ -410,6 +410,21 @@ fn vector_of_the_mailbox() {
     assert_eq!(seen & PFSTS, PFSTS);
 }
 
+/// So it is if the link is not what the guest knows.
+#[test]
+fn link_that_differs() {
+    for [here, there] in [[true, false], [false, true], [true, true], [false, false]] {
+        let (mut state, mut card) = busy();
+
+        card.port.link = here;
+        let mut other_card = Card::plain();
+        let mut other = new(&mut other_card);
+        other_card.port.link = there;
+        migrate(&mut state, &mut card, (&mut other, &mut other_card)).unwrap();
+        assert_eq!(other_card.sent & 0b100 != 0, here != there);
+    }
+}
+
 /// A cause that was not sent, because its vector was masked, is there when it is unmasked.
 #[test]
 fn cause_that_waits() {
@@ -424,6 +439,36 @@ fn cause_that_waits() {
     assert_eq!(other_card.sent & 0b100, 0);
     other_card.write(EIMS, 0b100).unwrap();
     assert_eq!(other_card.sent & 0b100, 0b100);
+}
+
+/// Masking says nothing of what was unmasked, the second time.
+#[test]
+fn vectors_stay_unmasked() {
+    let (mut state, mut card) = busy();
+
+    card.write(EIAC, 0).unwrap();
+    let mut other_card = Card::plain();
+    let mut other = new(&mut other_card);
+    migrate(&mut state, &mut card, (&mut other, &mut other_card)).unwrap();
+    assert_eq!(other_card.get(EIMS), CAUSES);
+}
+
+/// What is raised has no cause yet that would keep it from being sent.
+#[test]
+fn causes_are_raised_anew() {
+    for is_model in [false, true] {
+        let (mut state, mut card) = busy();
+
+        card.is_model = is_model;
+        card.write(EIAC, 0).unwrap();
+        card.write(EIMC, CAUSES).unwrap();
+        card.write(EICS, CAUSES).unwrap();
+        card.write(EIAC, CAUSES).unwrap();
+        assert_eq!(card.sent, 0);
+        state.quiesce(&mut card).unwrap();
+        state.resume(&mut card).unwrap();
+        assert_eq!(card.sent & 0b011, 0b011);
+    }
 }
 
 /// QEMU's model does not tell which vectors are unmasked.
@@ -544,6 +589,7 @@ fn unicast_addresses_are_taken_back() {
     let add = [0x0002_0002, 0x3333_3302, 0x3333];
 
     assert_eq!(ask(&mut state, &mut card, &add), 0xa002_0002);
+    ask(&mut state, &mut card, &[5, 9000]);
     let before = (card.port.unicast(), card.port.buffer());
     state.quiesce(&mut card).unwrap();
     state.save(&mut card).unwrap();

@@ -103,6 +103,8 @@ pub(crate) struct Port {
     seconds: u64,
     /// It does not answer.
     pub(crate) silent: bool,
+    /// Its link is up.
+    pub(crate) link: bool,
     /// It does not let go of the mailbox's buffer.
     pub(crate) holds_buffer: bool,
     pub(crate) disturbances: VecDeque<Disturbance>,
@@ -151,6 +153,7 @@ impl Port {
             active: administration.active.clone(),
             seconds: 10,
             silent: false,
+            link: true,
             holds_buffer: false,
             disturbances: VecDeque::new(),
             fails_in: None,
@@ -589,7 +592,7 @@ impl Access for Port {
                 function.control &= !READ_TO_CLEAR;
                 value
             }
-            page0::STATUS => status::LU,
+            page0::STATUS if self.link => status::LU,
             _ => {
                 let counter = statistics::OFFSETS
                     .iter()
