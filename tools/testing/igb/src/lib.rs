@@ -4,9 +4,9 @@
 //! there.
 //!
 //! These are the driver's own files, those that touch neither the kernel nor a device: what is
-//! learned from a guest's mailbox, how it is asked for again, how a function is stopped and goes on, and
-//! the records of the control plane. The tests put a physical function behind them that keeps `igb`'s
-//! rules, and registers that keep the card's.
+//! learned from a guest's mailbox, how it is asked for again, how a function is stopped and goes
+//! on, and the records of the control plane. The tests put a physical function behind them that
+//! keeps `igb`'s rules, and registers that keep the card's.
 
 // Nothing but the tests uses the backend here, and they do not use all of the layer.
 #![allow(dead_code, unused_imports, unused_macros)]

@@ -145,8 +145,8 @@ impl Registers {
         result
     }
 
-    /// Has the device decode accesses to its memory, even if its guest has disabled that, until what
-    /// is returned is dropped.
+    /// Has the device decode accesses to its memory, even if its guest has disabled that, until
+    /// what is returned is dropped.
     ///
     /// The bit for that has no meaning in a virtual function (PCI Express 6.0, 9.3.4.1.3), but
     /// QEMU's heed it.

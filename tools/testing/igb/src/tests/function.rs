@@ -396,8 +396,8 @@ fn vectors_that_are_raised() {
     }
 }
 
-/// The mailbox's is raised if the guest has a bit to read: igbvf takes the link for lost if it looks
-/// without need.
+/// The mailbox's is raised if the guest has a bit to read: igbvf takes the link for lost if it
+/// looks without need.
 #[test]
 fn vector_of_the_mailbox() {
     let (mut state, mut card) = busy();
@@ -560,8 +560,8 @@ fn answer_that_was_not_read() {
     );
 }
 
-/// The buffer travels as it is: igbvf takes the link for lost if what it finds there is not clear to
-/// send.
+/// The buffer travels as it is: igbvf takes the link for lost if what it finds there is not clear
+/// to send.
 #[test]
 fn buffer_of_the_mailbox() {
     for (last, phase) in [(VFU, Phase::Owned), (0, Phase::Idle)] {

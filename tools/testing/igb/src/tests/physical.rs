@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A port with a physical function that keeps the rules of Linux' `igb`, and its mailboxes as QEMU's
-//! model has them.
+//! A port with a physical function that keeps the rules of Linux' `igb`, and its mailboxes as
+//! QEMU's model has them.
 //!
 //! It was written from `igb_main.c`, `e1000_mac.c` and `igb_core.c`, with their tables, and shares
 //! nothing with the backend but the offsets and the two traits that it stands behind.

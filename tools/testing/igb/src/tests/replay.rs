@@ -167,8 +167,8 @@ proptest! {
         match replayed {
             Ok(()) if is_known => {
                 assert_same(&port, &other, &configuration)?;
-                // A request that waits is answered there as it would be here, where the hosts differ
-                // in nothing that matters.
+                // A request that waits is answered there as it would be here, where the hosts
+                // differ in nothing that matters.
                 let are_alike = here.is_plain() && there.is_plain();
                 let request = Request::decode(&page.buffer);
                 let is_alone = !matches!(request, Request::AddUnicast(_));

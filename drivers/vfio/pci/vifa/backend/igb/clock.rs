@@ -13,8 +13,8 @@ pub(crate) trait Clock {
     fn sleep(&mut self, microseconds: u32);
 }
 
-/// Asks every `interval` microseconds whether `is_done`, and returns whether it was within `timeout`
-/// microseconds.
+/// Asks every `interval` microseconds whether `is_done`, and returns whether it was within
+/// `timeout` microseconds.
 ///
 /// It is asked at least once after that time.
 pub(crate) fn until<D: Clock>(

@@ -2,9 +2,9 @@
 
 //! The queues: how they are stopped, taken down, put up and started.
 //!
-//! The hardware alone moves heads. A queue that was stopped has written back every descriptor behind
-//! its head, and will fetch those ahead anew; so a head that is put where it was repeats nothing and
-//! leaves nothing out.
+//! The hardware alone moves heads. A queue that was stopped has written back every descriptor
+//! behind its head, and will fetch those ahead anew; so a head that is put where it was repeats
+//! nothing and leaves nothing out.
 
 use super::{
     clock::{
@@ -315,7 +315,8 @@ pub(super) fn flush(device: &mut (impl Access + Clock), queues: u8) -> Result<()
     Ok(())
 }
 
-/// Returns the registers of a queue pair. Its directions are to be enabled if they were in `before`.
+/// Returns the registers of a queue pair. Its directions are to be enabled if they were in
+/// `before`.
 pub(super) fn take(device: &mut impl Access, queue: u8, before: &Queue) -> Result<Queue, Fault> {
     let [transmit, receive] = halves(queue);
 

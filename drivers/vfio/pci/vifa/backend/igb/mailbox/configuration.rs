@@ -2,8 +2,9 @@
 
 //! What a guest has obtained from its physical function.
 //!
-//! It lives in the physical function, where a virtual function cannot read it. What is known of it is
-//! the sum of the requests and of their answers; these are the rules by which `igb` adds them up.
+//! It lives in the physical function, where a virtual function cannot read it. What is known of it
+//! is the sum of the requests and of their answers; these are the rules by which `igb` adds them
+//! up.
 
 use super::{
     message::{

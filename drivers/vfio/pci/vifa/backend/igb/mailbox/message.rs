@@ -296,16 +296,16 @@ fn frame_size(word: u32) -> u16 {
 
 const FRAME_SIZE_BITS: u32 = 0x3fff;
 
-/// What the first word of the buffer says of a request, once the physical function has put something
-/// there.
+/// What the first word of the buffer says of a request, once the physical function has put
+/// something there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// It was done. A [`Request::Reset`] is done, too, when it is refused: there is no address.
     Done,
     /// It was refused.
     Refused,
-    /// It was not looked at, because the function has to ask for [`Request::Reset`] first; or it was
-    /// overwritten by a message that says so.
+    /// It was not looked at, because the function has to ask for [`Request::Reset`] first; or it
+    /// was overwritten by a message that says so.
     NotClearToSend,
     /// Another message of the physical function stands where the answer may have stood.
     Overwritten,
@@ -314,8 +314,8 @@ pub(crate) enum Answer {
 }
 
 impl Answer {
-    /// Takes `answer`, the first word of the buffer, for the answer to `request`, which was the first
-    /// word before.
+    /// Takes `answer`, the first word of the buffer, for the answer to `request`, which was the
+    /// first word before.
     pub(crate) fn decode(request: u32, answer: u32) -> Self {
         let is_same = answer & KIND == request & KIND;
         let is_done = answer & ACK != 0;

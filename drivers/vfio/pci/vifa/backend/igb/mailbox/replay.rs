@@ -80,7 +80,8 @@ fn ask(post: &mut impl Post, request: Request) -> Result<Verdict, Fault> {
     Err(Fault::PhysicalFunctionSilent)
 }
 
-/// Has the function let in, without what an earlier user left. Returns the address that it is given.
+/// Has the function let in, without what an earlier user left. Returns the address that it is
+/// given.
 fn enter(post: &mut impl Post) -> Result<Option<Mac>, Fault> {
     let given = match ask(post, Request::Reset)? {
         Verdict::Done(given) => given,

@@ -342,8 +342,9 @@ impl Shadow {
         })
     }
 
-    /// Goes on where a function stopped that had this `configuration` and this `page`; the registers
-    /// themselves are the matter of others. `counters` are what the function's own hold now.
+    /// Goes on where a function stopped that had this `configuration` and this `page`; the
+    /// registers themselves are the matter of others. `counters` are what the function's own hold
+    /// now.
     pub(crate) fn restore(
         &mut self,
         configuration: &Configuration,
