@@ -302,25 +302,31 @@ impl<B: Backend> PreCopy for Sending<B> {
     }
 }
 
+/// The receiving side of a transfer.
+struct Input<B: Backend> {
+    restorer: Restorer<B::Fault>,
+    destination: B::Destination,
+}
+
 /// A transfer from user space to the device.
 #[pin_data]
 pub(super) struct Receiving<B: Backend> {
     status: Arc<Status>,
     #[pin]
-    transfer: Mutex<Transfer<(Restorer<B::Fault>, B::Destination)>>,
+    transfer: Mutex<Transfer<Input<B>>>,
 }
 
 impl<B: Backend> Receiving<B> {
     pub(super) fn new(destination: B::Destination, status: Arc<Status>) -> Result<Arc<Self>> {
-        let restorer = Restorer::new();
-        status.progressed(Role::Receiver, restorer.progress());
+        let input = Input::<B> {
+            restorer: Restorer::new(),
+            destination,
+        };
+        status.progressed(Role::Receiver, input.restorer.progress());
         Arc::pin_init(
             pin_init!(Self {
                 status,
-                transfer <- new_mutex!(
-                    Transfer::Active((restorer, destination)),
-                    "vifa_receiving"
-                ),
+                transfer <- new_mutex!(Transfer::Active(input), "vifa_receiving"),
             }),
             GFP_KERNEL,
         )
@@ -339,9 +345,10 @@ impl<B: Backend> Receiving<B> {
     pub(super) fn finish(&self) -> Result {
         let mut transfer = self.transfer.lock();
         match core::mem::replace(&mut *transfer, Transfer::Ended) {
-            Transfer::Active((restorer, mut destination)) => {
-                restorer
-                    .finish(&mut destination)
+            Transfer::Active(mut input) => {
+                input
+                    .restorer
+                    .finish(&mut input.destination)
                     .map_err(|error| self.refuse(error))?;
                 self.status.ended(Outcome::Restored);
                 Ok(())
@@ -365,26 +372,25 @@ impl<B: Backend> Receiving<B> {
     /// Takes the resident part of `user`.
     fn take(&self, user: &mut UserReader<'_>) -> Result {
         let mut transfer = self.transfer.lock();
-        let (restorer, destination) = transfer.active()?;
-        let result = Self::fill(restorer, destination, user);
-        self.status.progressed(Role::Receiver, restorer.progress());
+        let input = transfer.active()?;
+        let result = input.fill(user);
+        self.status
+            .progressed(Role::Receiver, input.restorer.progress());
         result.map_err(|error| {
             let error = self.refuse(error);
             *transfer = Transfer::Failed(error);
             error
         })
     }
+}
 
-    fn fill(
-        restorer: &mut Restorer<B::Fault>,
-        destination: &mut B::Destination,
-        user: &mut UserReader<'_>,
-    ) -> Result<(), RestoreError<B::Fault>> {
+impl<B: Backend> Input<B> {
+    fn fill(&mut self, user: &mut UserReader<'_>) -> Result<(), RestoreError<B::Fault>> {
         while !user.is_empty() {
-            let space = restorer.space(destination)?;
+            let space = self.restorer.space(&mut self.destination)?;
             let all = space.len();
             let done = user.take(space);
-            restorer.filled(destination, done)?;
+            self.restorer.filled(&mut self.destination, done)?;
             if done < all {
                 break;
             }
