@@ -592,6 +592,7 @@ pub(crate) fn claims() -> Result<(), Failure> {
     source.configure(&[])?;
     ensure!(told(&mut saver, &mut source, InfoVersion::V2)? == (0, 0, false));
     source.configure(&CLAIMS[1])?;
+    ensure!(told(&mut saver, &mut source, InfoVersion::V1)? == (0, CLAIM, false));
     ensure!(told(&mut saver, &mut source, InfoVersion::V2)? == (CLAIM, 0, true));
     saver.stopped();
     source.read(&mut saver, WHOLE, &mut stream)?;
