@@ -31,7 +31,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(20);
 
 /// Between two pings, and what they are told by; each sample is another.
-const PING_INTERVAL: Duration = Duration::from_millis(200);
+const PING_INTERVAL: Duration = Duration::from_millis(250);
 static NEXT_IDENTIFIER: AtomicU64 = AtomicU64::new(1);
 
 /// Between two blocks of 4 KiB that are to come back.
@@ -81,9 +81,9 @@ impl Kind {
 
     fn plan(self) -> datagrams::Plan {
         let (size, milliseconds) = match self {
-            Self::Plain => (1000, 200),
-            Self::Jumbo => (8900, 400),
-            Self::Tagged | Self::Group | Self::TaggedGroup => (500, 400),
+            Self::Plain => (1000, 250),
+            Self::Jumbo => (8900, 500),
+            Self::Tagged | Self::Group | Self::TaggedGroup => (500, 500),
         };
         datagrams::Plan {
             size,
@@ -311,8 +311,7 @@ impl Pings {
 pub struct Samples {
     pings: Pings,
     kinds: Vec<(Kind, Flow<datagrams::Tally>)>,
-    tcp: Flow<Vec<Measurement>>,
-    udp: Flow<Vec<Measurement>>,
+    iperf: Option<[Flow<Vec<Measurement>>; 2]>,
 }
 
 /// What came of [`Samples`].
@@ -321,13 +320,12 @@ pub struct Passed {
     /// Of each kind of packets, the pings first.
     pub tallies: Vec<Tally>,
     /// iperf3's, by TCP and by UDP.
-    pub tcp: Measurement,
-    pub udp: Measurement,
+    pub measurements: Option<[Measurement; 2]>,
 }
 
 impl Samples {
-    /// Begins. iperf3 measures for `duration`, again and again, at `rate` bytes a second.
-    pub fn start(ends: &Ends, duration: Duration, rate: u64) -> Result<Self> {
+    /// Begins; with `measured`, iperf3 as well: for so long, again and again, at `rate` bytes a second.
+    pub fn start(ends: &Ends, measured: Option<Duration>, rate: u64) -> Result<Self> {
         let ends = *ends;
         let kinds = Kind::ALL.map(|kind| {
             let flow = Flow::start(move |stop| {
@@ -336,12 +334,14 @@ impl Samples {
             });
             (kind, flow)
         });
-        let [tcp, udp] = PORTS;
         Ok(Self {
             pings: Pings::start(ends.guest, "ping")?,
             kinds: kinds.into(),
-            tcp: measure(ends.guest, tcp, Transport::Tcp, duration, rate),
-            udp: measure(ends.guest, udp, Transport::Udp, duration, rate),
+            iperf: measured.map(|duration| {
+                let [tcp, udp] = PORTS;
+                [(tcp, Transport::Tcp), (udp, Transport::Udp)]
+                    .map(|(port, transport)| measure(ends.guest, port, transport, duration, rate))
+            }),
         })
     }
 
@@ -353,8 +353,7 @@ impl Samples {
     pub fn finish(self) -> Result<Passed> {
         self.pings.0.tell();
         self.kinds.iter().for_each(|(_, flow)| flow.tell());
-        self.tcp.tell();
-        self.udp.tell();
+        self.iperf.iter().flatten().for_each(Flow::tell);
         let mut tallies = vec![self.pings.finish()?];
         for (kind, flow) in self.kinds {
             let tally = flow.end().with_context(|| kind.to_string())?;
@@ -367,10 +366,16 @@ impl Samples {
                 longest_gap: tally.longest_gap,
             });
         }
+        let measurements = match self.iperf {
+            Some([tcp, udp]) => Some([
+                Measurement::of(&tcp.end().context("iperf3 by TCP")?),
+                Measurement::of(&udp.end().context("iperf3 by UDP")?),
+            ]),
+            None => None,
+        };
         Ok(Passed {
             tallies,
-            tcp: Measurement::of(&self.tcp.end().context("iperf3 by TCP")?),
-            udp: Measurement::of(&self.udp.end().context("iperf3 by UDP")?),
+            measurements,
         })
     }
 }

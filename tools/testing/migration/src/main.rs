@@ -112,6 +112,9 @@ enum Action {
         /// How often to migrate before.
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
+        /// Have iperf3 measure, too.
+        #[arg(long)]
+        iperf: bool,
     },
     /// The same migrations, told as they happen.
     NetworkDemo {
@@ -243,7 +246,7 @@ fn main() -> ExitCode {
             stop_copy,
             rounds,
         } => downtimes::run(options, pre_copy, stop_copy, rounds),
-        Action::Network { rounds } => network::run(options, rounds),
+        Action::Network { rounds, iperf } => network::run(options, rounds, iperf),
         Action::NetworkDemo { rounds } => network::demo(options, rounds),
         Action::Compatibility { fields } => compatibility::run(options, &fields),
         Action::Devices { fields } => list_devices(&fields),

@@ -16,9 +16,6 @@ use crate::gap::Gap;
 use crate::pattern::Pattern;
 use crate::room;
 
-/// How long the next answer may take, once nothing is sent any more.
-const LINGER: Duration = Duration::from_secs(3);
-
 /// Between two looks whether to stop.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -138,12 +135,10 @@ fn receive(
     let mut buffer = vec![0; plan.size + 1];
     let mut wanted = vec![0; plan.size];
     let mut gap = Gap::start();
-    let mut deadline = None;
     loop {
         if ended.load(Ordering::Acquire) {
             let complete = tally.received == sent.load(Ordering::Relaxed);
-            let deadline = *deadline.get_or_insert_with(|| Instant::now() + LINGER);
-            if complete || Instant::now() > deadline {
+            if complete || Instant::now() > gap.deadline() {
                 tally.longest_gap = gap.longest();
                 return Ok(tally);
             }
@@ -166,7 +161,6 @@ fn receive(
             Err(error) => return Err(error),
         };
         gap.arrival();
-        deadline = None;
         let number = buffer
             .first_chunk()
             .map_or(u64::MAX, |head| u64::from_le_bytes(*head));

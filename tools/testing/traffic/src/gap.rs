@@ -4,6 +4,9 @@
 
 use std::time::{Duration, Instant};
 
+/// How long the next answer may take at the least, once nothing is sent any more.
+const LINGER: Duration = Duration::from_secs(3);
+
 /// Notes when something arrives.
 #[derive(Clone, Copy, Debug)]
 pub struct Gap {
@@ -24,6 +27,11 @@ impl Gap {
     pub fn arrival(&mut self) {
         self.longest = self.longest();
         self.last = Instant::now();
+    }
+
+    /// When to wait for no further arrival: who was silent for long may be again.
+    pub fn deadline(&self) -> Instant {
+        self.last + self.longest.max(LINGER)
     }
 
     /// The longest time without an arrival, that since the last one included.
@@ -47,5 +55,13 @@ mod tests {
         assert!(first >= Duration::from_millis(60));
         thread::sleep(first + Duration::from_millis(1));
         assert!(gap.longest() > first);
+    }
+
+    #[test]
+    fn a_longer_silence_is_waited_for_longer() {
+        let mut gap = Gap::start();
+        let usual = gap.deadline();
+        gap.longest = Duration::from_secs(8);
+        assert_eq!(gap.deadline(), usual + Duration::from_secs(5));
     }
 }

@@ -19,9 +19,6 @@ const ECHO_REPLY: u8 = 0;
 const HEADER: usize = 8;
 const PAYLOAD: [u8; 49] = *b"A guest never notices that it has moved elsewhere";
 
-/// How long the next answer may take, once nothing is sent any more.
-const LINGER: Duration = Duration::from_secs(3);
-
 /// Between two looks whether to stop.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -86,6 +83,11 @@ impl Ping {
         tally
     }
 
+    fn deadline(&self) -> Instant {
+        let (_, gap) = &*self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        gap.deadline()
+    }
+
     fn count(&self, change: impl FnOnce(&mut Tally, &mut Gap)) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (tally, gap) = &mut *state;
@@ -122,13 +124,11 @@ impl Ping {
 
     fn receive(&self, ended: &AtomicBool) -> io::Result<()> {
         let mut buffer = [0; 256];
-        let mut deadline = None;
         loop {
-            if ended.load(Ordering::Relaxed) {
-                let deadline = *deadline.get_or_insert_with(|| Instant::now() + LINGER);
-                if self.tally().lost() == 0 || Instant::now() > deadline {
-                    return Ok(());
-                }
+            if ended.load(Ordering::Relaxed)
+                && (self.tally().lost() == 0 || Instant::now() > self.deadline())
+            {
+                return Ok(());
             }
             let packet = match self.socket.recv(&mut buffer) {
                 Ok(length) => &buffer[..length],
@@ -136,13 +136,10 @@ impl Ping {
                 Err(error) => return Err(error),
             };
             match Answer::judge(packet, self.identifier) {
-                Answer::Good => {
-                    self.count(|tally, gap| {
-                        tally.received += 1;
-                        gap.arrival();
-                    });
-                    deadline = None;
-                }
+                Answer::Good => self.count(|tally, gap| {
+                    tally.received += 1;
+                    gap.arrival();
+                }),
                 Answer::Wrong => self.count(|tally, _| tally.wrong += 1),
                 Answer::Foreign => (),
             }

@@ -30,10 +30,13 @@ use vifa_traffic::ping::Ping;
 use vifa_traffic::responder::{self, Counters};
 
 use crate::interface::{Address, Interface, Mac};
-use crate::{escape, read_lines, say, PERIOD, PROBE_TIMEOUT};
+use crate::{escape, read_lines, say, PROBE_TIMEOUT};
+
+/// Between two lines of progress: what they tell takes an emulated machine a while to find out.
+const PERIOD: Duration = Duration::from_secs(1);
 
 /// Between two requests to the peer.
-const PING_INTERVAL: Duration = Duration::from_millis(200);
+const PING_INTERVAL: Duration = Duration::from_millis(250);
 const PING_IDENTIFIER: u16 = 0x5649;
 
 /// What the kernel counts of each interface that must stay 0.

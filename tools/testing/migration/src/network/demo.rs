@@ -14,7 +14,7 @@ use crate::Options;
 const LOAD: Load = Load {
     file: 8 << 20,
     rate: 96 << 10,
-    measured: Duration::from_secs(10),
+    measured: Some(Duration::from_secs(8)),
 };
 
 /// Migrates so often.

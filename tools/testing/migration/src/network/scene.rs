@@ -60,8 +60,8 @@ pub struct Load {
     pub file: u64,
     /// Bytes a second of a file, and of each of iperf3's tests.
     pub rate: u64,
-    /// How long iperf3 measures at a time.
-    pub measured: Duration,
+    /// How long iperf3 measures at a time, if it is to.
+    pub measured: Option<Duration>,
 }
 
 /// A machine that moves about between virtual functions, and one that stays.
@@ -96,14 +96,13 @@ impl fmt::Display for Journey {
             seconds(self.outcome.total),
             self.outcome.device_bytes
         )?;
-        for tally in &self.passed.tallies {
-            writeln!(f, "{tally}; {} may be", tally.bound(self.absence))?;
+        let tallies = self.passed.tallies.iter();
+        let lines = tallies.map(|tally| format!("{tally}; {} may be", tally.bound(self.absence)));
+        f.write_str(&lines.collect::<Vec<_>>().join("\n"))?;
+        match self.passed.measurements {
+            Some([tcp, udp]) => write!(f, "\niperf3: TCP {tcp}; UDP {udp}"),
+            None => Ok(()),
         }
-        write!(
-            f,
-            "iperf3: TCP {}; UDP {}",
-            self.passed.tcp, self.passed.udp
-        )
     }
 }
 
