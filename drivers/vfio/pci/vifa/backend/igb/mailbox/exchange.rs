@@ -52,7 +52,7 @@ pub(crate) struct Patience {
 pub(crate) const PATIENT: Patience = Patience {
     buffer: 100_000,
     answer: 1_000_000,
-    reset: 5_000_000,
+    reset: 2_000_000,
 };
 
 /// For what would be good to have.
@@ -157,9 +157,10 @@ impl<D: Access + Clock> Post for Exchange<'_, D> {
             Ok(this.device.read(page0::V2PMAILBOX)? & (RSTI | RSTD) == 0)
         })?;
 
+        // `igb` begins a reset when its interface is set down, and ends it when that is set up.
         if !is_over {
             self.resets |= RSTI;
-            return Err(Fault::PhysicalFunctionResets);
+            return Err(Fault::PhysicalFunctionSilent);
         }
         self.resets = 0;
         Ok(())
