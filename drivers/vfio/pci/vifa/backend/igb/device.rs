@@ -246,6 +246,10 @@ impl Backend for Function {
     }
 
     fn source(device: &Arc<Self>) -> Result<Sender, Fault> {
+        // Better before the machine stops than when it has.
+        if let Some(fault) = device.known(State::cannot_stop)? {
+            return Err(fault);
+        }
         Sender::new(device.clone())
     }
 
