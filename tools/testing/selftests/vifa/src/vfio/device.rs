@@ -98,7 +98,7 @@ impl RegionWithCapabilities {
         let (_, offset) = capabilities
             .iter()
             .find(|(id, _)| *id == vfio::VFIO_REGION_INFO_CAP_SPARSE_MMAP)?;
-        let long = |at| Some(u64::from(self.word(at)?) | u64::from(self.word(at + 4)?) << 32);
+        let long = |at| Some(u64::from(self.word(at)?) | (u64::from(self.word(at + 4)?) << 32));
         // struct vfio_region_info_cap_sparse_mmap: header, number of areas, reserved.
         (0..self.word(offset + 8)? as usize)
             .map(|index| offset + 16 + 16 * index)
