@@ -5,13 +5,15 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{ensure, Context, Result};
 
+use crate::scratch::Scratch;
 use crate::sriov::{self, Function};
 
 /// The kernel's driver of the cards, and that of their virtual functions.
@@ -116,7 +118,8 @@ impl Card {
 
     /// Makes the interface of a VLAN, with an address.
     pub fn add_vlan(&self, id: u16, address: &str) -> Result<()> {
-        let name = add_vlan(&self.interface, id)?;
+        let name = vlan_name(&self.interface, id);
+        ip(vlan(&self.interface, id))?;
         ip(["link", "set", "dev", &name, "up"])?;
         ip(["address", "add", address, "dev", &name])
     }
@@ -151,18 +154,14 @@ impl HostInterface {
         })
     }
 
-    /// Has the interface be in as many VLANs as the card lets it, from `first` on; how many.
-    ///
-    /// # Errors
-    ///
-    /// When the card grants `limit` of them.
-    pub fn take_vlans(&self, first: u16, limit: u16) -> Result<u16> {
-        for taken in 0..limit {
-            if add_vlan(&self.name, first + taken).is_err() {
-                return Ok(taken);
-            }
-        }
-        bail!("{} is in {limit} VLANs, and could be in more", self.name)
+    /// Asks the card for `vlans`. What it refuses the kernel's driver does not notice: it compares
+    /// the answer with one that has no bit of the question.
+    pub fn take_vlans(&self, vlans: Range<u16>) -> Result<()> {
+        let scratch = Scratch::new()?;
+        let batch = scratch.path().join("vlans");
+        let lines = vlans.map(|id| format!("{}\n", vlan(&self.name, id).join(" ")));
+        fs::write(&batch, lines.collect::<String>())?;
+        sriov::run(Command::new("ip").arg("-batch").arg(&batch))
     }
 }
 
@@ -179,12 +178,18 @@ impl Drop for HostInterface {
     }
 }
 
-fn add_vlan(interface: &str, id: u16) -> Result<String> {
-    let (name, id) = (format!("{interface}.{id}"), id.to_string());
-    ip([
+/// The name of the interface of a VLAN.
+fn vlan_name(interface: &str, id: u16) -> String {
+    format!("{interface}.{id}")
+}
+
+/// What `ip` is told to make it.
+fn vlan(interface: &str, id: u16) -> [String; 10] {
+    let (name, id) = (vlan_name(interface, id), id.to_string());
+    [
         "link", "add", "link", interface, "name", &name, "type", "vlan", "id", &id,
-    ])?;
-    Ok(name)
+    ]
+    .map(str::to_owned)
 }
 
 /// The network interface that the driver of `function` makes, when whoever names interfaces is done.

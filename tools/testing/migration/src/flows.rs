@@ -39,7 +39,7 @@ const ECHO_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Packets that may be lost beyond those that come while the machine is away: one that is under way
 /// at either end of that time, each way.
-const UNDER_WAY: u64 = 2;
+pub const UNDER_WAY: u64 = 2;
 
 /// The addresses of the two ends.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +82,7 @@ impl Kind {
     fn plan(self) -> datagrams::Plan {
         let (size, milliseconds) = match self {
             Self::Plain => (1000, 250),
-            Self::Jumbo => (8900, 500),
+            Self::Jumbo => (8900, 1000),
             Self::Tagged | Self::Group | Self::TaggedGroup => (500, 500),
         };
         datagrams::Plan {
@@ -368,8 +368,8 @@ impl Samples {
         }
         let measurements = match self.iperf {
             Some([tcp, udp]) => Some([
-                Measurement::of(&tcp.end().context("iperf3 by TCP")?),
-                Measurement::of(&udp.end().context("iperf3 by UDP")?),
+                sum(tcp).context("iperf3 by TCP")?,
+                sum(udp).context("iperf3 by UDP")?,
             ]),
             None => None,
         };
@@ -401,6 +401,10 @@ fn measure(
         }
         Ok(all)
     })
+}
+
+fn sum(flow: Flow<Vec<Measurement>>) -> Result<Measurement> {
+    Measurement::of(&flow.end()?)
 }
 
 #[cfg(test)]

@@ -105,16 +105,16 @@ enum Action {
         #[arg(long, value_delimiter = ',', value_name = "FIELDS")]
         fields: Vec<String>,
     },
-    /// Migrate a machine with a virtual function of a network card under traffic, break migrations
+    /// Migrate a machine with a virtual function of a network card under traffic, break a migration
     /// off, and offer it to a host that lacks something; the results are TAP. Takes two cards that
     /// the kernel's igb drives.
     Network {
-        /// How often to migrate before.
+        /// How often to migrate.
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
-        /// Have iperf3 measure, too.
+        /// Break off and be refused in all ways, not in one of each; and have iperf3 measure.
         #[arg(long)]
-        iperf: bool,
+        full: bool,
     },
     /// The same migrations, told as they happen.
     NetworkDemo {
@@ -246,7 +246,7 @@ fn main() -> ExitCode {
             stop_copy,
             rounds,
         } => downtimes::run(options, pre_copy, stop_copy, rounds),
-        Action::Network { rounds, iperf } => network::run(options, rounds, iperf),
+        Action::Network { rounds, full } => network::run(options, rounds, full),
         Action::NetworkDemo { rounds } => network::demo(options, rounds),
         Action::Compatibility { fields } => compatibility::run(options, &fields),
         Action::Devices { fields } => list_devices(&fields),

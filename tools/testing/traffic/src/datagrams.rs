@@ -137,7 +137,8 @@ fn receive(
     let mut gap = Gap::start();
     loop {
         if ended.load(Ordering::Acquire) {
-            let complete = tally.received == sent.load(Ordering::Relaxed);
+            // Those that are missing before the last one are lost: it has not overtaken them all.
+            let complete = expected == sent.load(Ordering::Relaxed);
             if complete || Instant::now() > gap.deadline() {
                 tally.longest_gap = gap.longest();
                 return Ok(tally);

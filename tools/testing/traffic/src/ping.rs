@@ -5,7 +5,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::{FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -47,6 +47,8 @@ pub struct Ping {
     socket: UdpSocket,
     identifier: u16,
     state: Mutex<(Tally, Gap)>,
+    /// The sequence number of the last request, or 0 before any.
+    last: AtomicU16,
 }
 
 impl Ping {
@@ -73,6 +75,7 @@ impl Ping {
             socket,
             identifier,
             state: Mutex::new((Tally::default(), Gap::start())),
+            last: AtomicU16::new(0),
         })
     }
 
@@ -94,7 +97,8 @@ impl Ping {
         change(tally, gap);
     }
 
-    /// Sends a request each `interval` until `stop`, and waits for the answers that are due then.
+    /// Sends a request each `interval` until `stop`, and waits for the answer to the last: those before
+    /// it that have not come are lost.
     ///
     /// # Errors
     ///
@@ -104,14 +108,13 @@ impl Ping {
         thread::scope(|scope| {
             let receiver = scope.spawn(|| self.receive(&ended));
             let mut next = Instant::now();
-            let mut sequence = 0u16;
             while !stop.load(Ordering::Relaxed) && !receiver.is_finished() {
+                let sequence = self.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
                 let result = self.socket.send(&request(self.identifier, sequence));
                 self.count(|tally, _| match result {
                     Ok(_) => tally.sent += 1,
                     Err(_) => tally.refused += 1,
                 });
-                sequence = sequence.wrapping_add(1);
                 next += interval;
                 thread::sleep(next.saturating_duration_since(Instant::now()));
             }
@@ -124,10 +127,10 @@ impl Ping {
 
     fn receive(&self, ended: &AtomicBool) -> io::Result<()> {
         let mut buffer = [0; 256];
+        let mut answered = 0;
         loop {
-            if ended.load(Ordering::Relaxed)
-                && (self.tally().lost() == 0 || Instant::now() > self.deadline())
-            {
+            let complete = answered == self.last.load(Ordering::Relaxed);
+            if ended.load(Ordering::Relaxed) && (complete || Instant::now() > self.deadline()) {
                 return Ok(());
             }
             let packet = match self.socket.recv(&mut buffer) {
@@ -136,10 +139,13 @@ impl Ping {
                 Err(error) => return Err(error),
             };
             match Answer::judge(packet, self.identifier) {
-                Answer::Good => self.count(|tally, gap| {
-                    tally.received += 1;
-                    gap.arrival();
-                }),
+                Answer::Good(sequence) => {
+                    answered = sequence;
+                    self.count(|tally, gap| {
+                        tally.received += 1;
+                        gap.arrival();
+                    });
+                }
                 Answer::Wrong => self.count(|tally, _| tally.wrong += 1),
                 Answer::Foreign => (),
             }
@@ -172,7 +178,8 @@ fn checksum(packet: &[u8]) -> u16 {
 /// What an IP packet with ICMP is to us.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
-    Good,
+    /// To the request with this number.
+    Good(u16),
     /// Meant for us, and not what it should be.
     Wrong,
     /// Whatever else passes: a raw socket sees everything.
@@ -192,7 +199,7 @@ impl Answer {
             return Self::Foreign;
         }
         if checksum(message) == 0 && message[HEADER..] == PAYLOAD {
-            Self::Good
+            Self::Good(u16::from_be_bytes([message[6], message[7]]))
         } else {
             Self::Wrong
         }
@@ -227,7 +234,7 @@ mod tests {
 
     #[test]
     fn answers_are_told_from_changed_and_foreign_ones() {
-        assert_eq!(Answer::judge(&answer(|_| ()), 7), Answer::Good);
+        assert_eq!(Answer::judge(&answer(|_| ()), 7), Answer::Good(1));
         assert_eq!(Answer::judge(&answer(|_| ()), 8), Answer::Foreign);
         assert_eq!(Answer::judge(&answer(|m| m[0] = 8), 7), Answer::Foreign);
         assert_eq!(Answer::judge(&answer(|m| m[20] ^= 1), 7), Answer::Wrong);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Two virtual machines with a virtual function each of a network card, and this machine, which
-//! talks to both: one is to migrate, the other is not to notice.
+//! A virtual machine with a virtual function of a network card, which is to migrate, and this machine,
+//! which talks to it; and perhaps a second virtual machine, which is not to notice.
 //!
 //! This machine's end of the traffic is the first card's physical function. To and from the first
 //! card's virtual functions it goes within the card; to and from the second's it goes over the wire
@@ -12,9 +12,10 @@ use std::net::Ipv4Addr;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{ensure, Result};
+use anyhow::{bail, ensure, Context, Result};
 
 use vifa_migrate::card::Card;
+use vifa_migrate::console::Traffic;
 use vifa_migrate::flows::{Carried, Connections, Ends, Passed, Pings, Samples, Tally};
 use vifa_migrate::guest::Guest;
 use vifa_migrate::migration::{Outcome, Plan};
@@ -64,12 +65,17 @@ pub struct Load {
     pub measured: Option<Duration>,
 }
 
-/// A machine that moves about between virtual functions, and one that stays.
+/// A machine that stays, and this machine's pings of it.
+struct Neighbour {
+    guest: Guest,
+    pings: Pings,
+}
+
+/// A machine that moves about between virtual functions, and what it is watched with.
 pub struct Scene {
     pub guest: Guest,
-    neighbour: Guest,
     connections: Connections,
-    neighbours_pings: Pings,
+    neighbour: Option<Neighbour>,
     /// Where the guest is, by its number in [`PLACES`].
     place: usize,
     load: Load,
@@ -109,20 +115,20 @@ impl fmt::Display for Journey {
 /// What is known when all is over.
 pub struct End {
     pub carried: Carried,
-    pub neighbours_pings: Tally,
-    /// What the two machines counted.
-    pub guest: vifa_migrate::console::Traffic,
-    pub neighbour: vifa_migrate::console::Traffic,
+    /// What the machine counted.
+    pub guest: Traffic,
+    /// This machine's pings of the machine beside, and what that counted.
+    pub neighbour: Option<(Tally, Traffic)>,
 }
 
 impl Scene {
-    /// Boots both machines and begins the traffic that lasts.
-    pub fn start(options: &Options, load: Load) -> Result<Self> {
+    /// Boots the machine, and one beside it if that is wanted, and begins the traffic that lasts.
+    pub fn start(options: &Options, load: Load, neighbour: bool) -> Result<Self> {
         options.check_root()?;
         let machine = options.machine()?;
         let cards = Card::all(options.module.as_deref(), FUNCTIONS, MTU)?;
         let [first, second, ..] = &cards[..] else {
-            anyhow::bail!(
+            bail!(
                 "this takes two cards, and there are {}: run it under QEMU with -device igb twice",
                 cards.len()
             )
@@ -153,15 +159,24 @@ impl Scene {
         let (card, number) = PLACES[0];
         let given = given(&cards[card].virtuals[number]);
         let mut guest = Guest::start(&moving, &given, scratch.path(), "vm")?;
-        let staying = told(NEIGHBOUR, "");
-        let given = self::given(&first.virtuals[2]);
-        let mut neighbour = Guest::start(&staying, &given, scratch.path(), "neighbour")?;
+        let neighbour = neighbour
+            .then(|| {
+                let given = self::given(&first.virtuals[2]);
+                let staying = told(NEIGHBOUR, "");
+                Guest::start(&staying, &given, scratch.path(), "neighbour")
+            })
+            .transpose()?;
         guest.boot()?;
-        neighbour.boot()?;
+        let neighbour = neighbour
+            .map(|mut guest| {
+                guest.boot()?;
+                let pings = Pings::start(NEIGHBOUR, "ping of the machine beside")?;
+                Ok::<_, anyhow::Error>(Neighbour { guest, pings })
+            })
+            .transpose()?;
         Ok(Self {
             connections: Connections::start(&ENDS, load.file, load.rate),
             load,
-            neighbours_pings: Pings::start(NEIGHBOUR, "ping of the machine beside")?,
             guest,
             neighbour,
             place: 0,
@@ -183,11 +198,6 @@ impl Scene {
     fn function(&self, place: usize) -> &Function {
         let (card, number) = PLACES[place];
         &self.cards[card].virtuals[number]
-    }
-
-    /// Whether the guest is on the card of which this machine has its end.
-    pub fn is_at_home(&self) -> bool {
-        PLACES[self.place].0 == 0
     }
 
     /// A QEMU with `function` that waits for the guest.
@@ -232,22 +242,26 @@ impl Scene {
     /// Ends the traffic, and then the machines.
     pub fn finish(mut self) -> Result<End> {
         let carried = self.connections.finish()?;
-        let neighbours_pings = self.neighbours_pings.finish()?;
-        let mut counted = Vec::new();
-        for mut guest in [self.guest, self.neighbour] {
-            guest.finish()?;
-            counted.push(guest.traffic().cloned().unwrap_or_default());
-            guest.quit()?;
-        }
-        let (neighbour, guest) = (counted.pop(), counted.pop());
+        let neighbour = match self.neighbour {
+            Some(Neighbour { guest, pings }) => Some((pings.finish()?, end(guest)?)),
+            None => None,
+        };
+        let guest = end(self.guest)?;
         self.cards.clear();
         Ok(End {
             carried,
-            neighbours_pings,
-            guest: guest.unwrap_or_default(),
-            neighbour: neighbour.unwrap_or_default(),
+            guest,
+            neighbour,
         })
     }
+}
+
+/// Ends a machine; what it has counted.
+fn end(mut guest: Guest) -> Result<Traffic> {
+    guest.finish()?;
+    let traffic = guest.traffic().cloned();
+    guest.quit()?;
+    traffic.context("the guest has told of no traffic")
 }
 
 /// What is common to all migrations here.
