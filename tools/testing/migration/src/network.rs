@@ -26,9 +26,6 @@ use crate::Options;
 
 pub use self::demo::run as demo;
 
-/// How long iperf3 measures at a time, where it is wanted.
-const MEASURED: Duration = Duration::from_secs(6);
-
 /// How migrations are broken off; the first in short.
 const INTERRUPTIONS: [(Interruption, Phase); 2] = [
     (Interruption::Cancel, Phase::Stopped),
@@ -92,7 +89,7 @@ pub fn run(options: &Options, rounds: u32, full: bool) -> Result<bool> {
     let load = Load {
         file: 256 << 10,
         rate: 32 << 10,
-        measured: full.then_some(MEASURED),
+        measured: full.then(scene::measured),
     };
     let result = go_round(options, rounds, load, full, interruptions, lacks, &mut tap);
     if let Err(error) = &result {

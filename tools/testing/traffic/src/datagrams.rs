@@ -48,6 +48,8 @@ pub struct Tally {
     pub changed: u64,
     /// The longest time in which none came.
     pub longest_gap: Duration,
+    /// Whether the last one came back.
+    pub last_came: bool,
 }
 
 impl Tally {
@@ -141,6 +143,7 @@ fn receive(
             let complete = expected == sent.load(Ordering::Relaxed);
             if complete || Instant::now() > gap.deadline() {
                 tally.longest_gap = gap.longest();
+                tally.last_came = complete;
                 return Ok(tally);
             }
         } else {
@@ -229,6 +232,7 @@ mod tests {
         let tally = against(|_, datagram| vec![datagram.to_vec()]);
         assert!(tally.sent > 5);
         assert_eq!((tally.lost(), tally.doubled, tally.changed), (0, 0, 0));
+        assert!(tally.last_came);
     }
 
     #[test]
@@ -245,6 +249,16 @@ mod tests {
             _ => vec![datagram.to_vec()],
         });
         assert_eq!((tally.lost(), tally.doubled, tally.changed), (3, 1, 2));
+    }
+
+    #[test]
+    fn the_last_one_is_missed() {
+        let tally = against(|number, datagram| match number {
+            0..3 => vec![datagram.to_vec()],
+            _ => vec![],
+        });
+        assert_eq!(tally.received, 3);
+        assert!(!tally.last_came);
     }
 
     #[test]

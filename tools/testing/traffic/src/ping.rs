@@ -33,6 +33,8 @@ pub struct Tally {
     pub wrong: u64,
     /// The longest time in which no answer came.
     pub longest_gap: Duration,
+    /// Whether the last request was answered.
+    pub last_came: bool,
 }
 
 impl Tally {
@@ -143,6 +145,7 @@ impl Ping {
                     answered = sequence;
                     self.count(|tally, gap| {
                         tally.received += 1;
+                        tally.last_came = sequence == self.last.load(Ordering::Relaxed);
                         gap.arrival();
                     });
                 }

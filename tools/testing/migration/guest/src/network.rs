@@ -33,7 +33,7 @@ use crate::interface::{Address, Interface, Mac};
 use crate::{escape, read_lines, say, PROBE_TIMEOUT};
 
 /// Between two lines of progress: what they tell takes an emulated machine a while to find out.
-const PERIOD: Duration = Duration::from_secs(1);
+const PERIOD: Duration = Duration::from_millis(500);
 
 /// Between two requests to the peer.
 const PING_INTERVAL: Duration = Duration::from_millis(250);

@@ -12,9 +12,6 @@ use vifa_migrate::style::{mebibytes, seconds, Clock};
 use super::scene::{self, Load, Scene, ENDS, MAC, MTU, VLAN};
 use crate::Options;
 
-/// How long iperf3 measures at a time.
-const MEASURED: Duration = Duration::from_secs(8);
-
 /// A virtualized machine can be asked more than one that is emulated twice.
 fn load() -> Load {
     let (file, rate) = match processor::accelerator() {
@@ -24,7 +21,7 @@ fn load() -> Load {
     Load {
         file,
         rate,
-        measured: Some(MEASURED),
+        measured: Some(scene::measured()),
     }
 }
 

@@ -19,6 +19,7 @@ use vifa_migrate::console::Traffic;
 use vifa_migrate::flows::{Carried, Connections, Ends, Passed, Pings, Samples, Tally};
 use vifa_migrate::guest::Guest;
 use vifa_migrate::migration::{Outcome, Plan};
+use vifa_migrate::processor;
 use vifa_migrate::scratch::Scratch;
 use vifa_migrate::sriov::Function;
 use vifa_migrate::style::seconds;
@@ -43,15 +44,15 @@ const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 3);
 /// Virtual functions of each card.
 const FUNCTIONS: usize = 3;
 
-/// Answers to its pings that a machine must have before and after whatever happens to it.
-const OPERATIONS: u64 = 5;
+/// Answered pings that a machine must have before and after whatever happens to it.
+const OPERATIONS: u64 = 1;
 
 /// Where the migrating machine can be: number of the card, and of the virtual function.
 const PLACES: [(usize, usize); 3] = [(0, 0), (0, 1), (1, 0)];
 
 /// How long traffic flows before a migration, and after it, at least.
-const BEFORE: Duration = Duration::from_millis(1000);
-const AFTER: Duration = Duration::from_millis(1500);
+const BEFORE: Duration = Duration::from_millis(500);
+const AFTER: Duration = Duration::from_millis(1000);
 
 /// How much there is to carry. An emulated machine has not much of a network, and needs time to say
 /// how it is.
@@ -61,7 +62,7 @@ pub struct Load {
     pub file: u64,
     /// Bytes a second of a file, and of each of iperf3's tests.
     pub rate: u64,
-    /// How long iperf3 measures at a time, if it is to.
+    /// How long iperf3 measures around each migration, if it is to.
     pub measured: Option<Duration>,
 }
 
@@ -262,6 +263,15 @@ fn end(mut guest: Guest) -> Result<Traffic> {
     let traffic = guest.traffic().cloned();
     guest.quit()?;
     traffic.context("the guest has told of no traffic")
+}
+
+/// How long iperf3 has to measure for its end not to come while the guest, where it has arrived, is
+/// still too slow for iperf3's patience.
+pub fn measured() -> Duration {
+    Duration::from_secs(match processor::accelerator() {
+        "kvm" => 8,
+        _ => 40,
+    })
 }
 
 /// What is common to all migrations here.
