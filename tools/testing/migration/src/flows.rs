@@ -59,7 +59,7 @@ pub struct Ends {
 pub enum Kind {
     /// Datagrams.
     Plain,
-    /// Frames of nearly 9000 bytes.
+    /// Frames that are larger than Ethernet's.
     Jumbo,
     /// Datagrams in a VLAN.
     Tagged,
@@ -82,7 +82,7 @@ impl Kind {
     fn plan(self) -> datagrams::Plan {
         let (size, milliseconds) = match self {
             Self::Plain => (1000, 250),
-            Self::Jumbo => (8900, 1000),
+            Self::Jumbo => (2400, 1000),
             Self::Tagged | Self::Group | Self::TaggedGroup => (500, 500),
         };
         datagrams::Plan {

@@ -59,7 +59,7 @@ pub fn measure(
         .args(["--bitrate", &rate.to_string()])
         .args(["--time", &duration.as_secs().to_string()])
         // By itself, it sends more at once than such a rate has in a second.
-        .args(["--length", "8192"]);
+        .args(["--length", "2048"]);
     if transport == Transport::Udp {
         command.arg("--udp");
     }

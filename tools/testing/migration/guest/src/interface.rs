@@ -17,6 +17,17 @@ const INTERFACES: &str = "/sys/class/net";
 const SIOCSIFVLAN: c_ulong = 0x8983;
 const ADD_VLAN_CMD: c_int = 0;
 
+/// The request to the driver itself, and of it the one whether it gathers frames from pieces.
+const SIOCETHTOOL: c_ulong = 0x8946;
+const ETHTOOL_SSG: u32 = 0x19;
+
+/// `struct ethtool_value`.
+#[repr(C)]
+struct DriverRequest {
+    command: u32,
+    value: u32,
+}
+
 /// `struct vlan_ioctl_args`.
 #[repr(C)]
 struct VlanRequest {
@@ -123,6 +134,18 @@ impl Interface {
         self.control(libc::SIOCSIFMTU, &mut request, "MTU")
     }
 
+    /// Has each frame that is sent be in one piece of memory.
+    pub fn send_whole(&self) -> Result<(), String> {
+        let mut wanted = DriverRequest {
+            command: ETHTOOL_SSG,
+            value: 0,
+        };
+        let mut request = self.request();
+        // What it points to lives until the request has been answered.
+        request.ifr_ifru.ifru_data = (&raw mut wanted).cast();
+        self.control(SIOCETHTOOL, &mut request, "scatter-gather")
+    }
+
     pub fn set_address(&self, address: Address) -> Result<(), String> {
         for (number, value, what) in [
             (libc::SIOCSIFADDR, address.address, "address"),
@@ -162,7 +185,7 @@ impl Interface {
     }
 
     fn request(&self) -> libc::ifreq {
-        // SAFETY: The structure consists of integers and a pointer, which none of our requests uses.
+        // SAFETY: The structure consists of integers and a pointer, for which zero is no wrong value.
         let mut request: libc::ifreq = unsafe { mem::zeroed() };
         copy_name(&self.0, &mut request.ifr_name);
         request

@@ -37,6 +37,7 @@ pub fn run(options: &Options, rounds: u32) -> Result<bool> {
     ));
     let plan = scene::plan(options);
     let (mut away, mut lost, mut sent) = (Vec::new(), 0, 0);
+    let mut well = true;
     for round in 1..=rounds {
         let from = scene.guest.functions()[0].clone();
         clock.tell(&format!("migration {round}: {from} to {}", scene.next()));
@@ -45,7 +46,10 @@ pub fn run(options: &Options, rounds: u32) -> Result<bool> {
             println!("             {line}");
         }
         for tally in &journey.passed.tallies {
-            tally.check(journey.absence)?;
+            if let Err(error) = tally.check(journey.absence) {
+                clock.tell(&format!("NOT AS IT SHOULD BE: {error}"));
+                well = false;
+            }
         }
         scene.check_connections()?;
         lost += journey.passed.tallies[0].lost;
@@ -85,7 +89,10 @@ pub fn run(options: &Options, rounds: u32) -> Result<bool> {
     );
     if let Some((pings, _)) = end.neighbour {
         println!("  beside it        {pings}");
-        pings.check(Duration::ZERO)?;
+        if let Err(error) = pings.check(Duration::ZERO) {
+            clock.tell(&format!("NOT AS IT SHOULD BE: {error}"));
+            well = false;
+        }
     }
-    Ok(true)
+    Ok(well)
 }

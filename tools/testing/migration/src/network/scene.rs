@@ -30,7 +30,10 @@ use crate::Options;
 /// What the guest is told to make of its adapter; the MAC address is not the one that it has.
 pub const MAC: &str = "02:00:5e:00:00:02";
 pub const VLAN: u16 = 5;
-pub const MTU: u32 = 9000;
+/// Larger than Ethernet's, and so that a whole frame, with what the kernel adds, is in one page: QEMU's
+/// igb drops what it is to send where a piece of it is in pages that are not adjacent on the machine
+/// that runs QEMU.
+pub const MTU: u32 = 2500;
 
 pub const ENDS: Ends = Ends {
     host: Ipv4Addr::new(192, 0, 2, 1),
@@ -143,7 +146,9 @@ impl Scene {
         let scratch = Scratch::new()?;
         let told = |address, more: &str| {
             let Ends { host, .. } = ENDS;
-            let words = format!("VIFA_ADDRESS={address}/24 VIFA_PEER={host} VIFA_MTU={MTU}{more}");
+            let words = format!(
+                "VIFA_ADDRESS={address}/24 VIFA_PEER={host} VIFA_MTU={MTU} VIFA_WHOLE=1{more}"
+            );
             let append = machine.append.iter().cloned().chain([words]);
             Machine {
                 append: Some(append.collect::<Vec<_>>().join(" ")),
