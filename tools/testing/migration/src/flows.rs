@@ -274,11 +274,11 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}: {} of {} lost, longest gap {} ms",
+            "{}: longest gap {} ms, {} of {} lost",
             self.kind,
+            self.longest_gap.as_millis(),
             self.lost,
-            self.sent,
-            self.longest_gap.as_millis()
+            self.sent
         )
     }
 }

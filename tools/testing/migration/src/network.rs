@@ -143,6 +143,10 @@ fn round(scene: &mut Scene, plan: &Plan, number: u32, tap: &mut Tap) -> Result<(
         &format!("{name}: of no kind of packets more are lost than while it is away"),
         &lost,
     );
+    if !lost.is_empty() {
+        // Whether they came to the guest tells on which way they were lost.
+        tap.note(&format!("the guest: {:?}", scene.guest.traffic()));
+    }
     let ended = scene.check_connections().err().map(|e| e.to_string());
     tap.check(&format!("{name}: connections outlive it"), ended.as_slice());
     Ok(())

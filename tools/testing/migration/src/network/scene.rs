@@ -107,7 +107,7 @@ impl fmt::Display for Journey {
             self.outcome.device_bytes
         )?;
         let tallies = self.passed.tallies.iter();
-        let lines = tallies.map(|tally| format!("{tally}; {} may be", tally.bound(self.absence)));
+        let lines = tallies.map(|tally| format!("{tally} ({} may be)", tally.bound(self.absence)));
         f.write_str(&lines.collect::<Vec<_>>().join("\n"))?;
         match self.passed.measurements {
             Some([tcp, udp]) => write!(f, "\niperf3: TCP {tcp}; UDP {udp}"),
