@@ -176,25 +176,19 @@ fn window_can_be_read_while_the_device_is_reset(_: &Bed) -> Result<()> {
 
     let device = open(0)?;
     let done = AtomicBool::new(false);
-    let reads = thread::scope(|scope| -> Result<usize> {
-        let reader = scope.spawn(|| -> Result<usize> {
-            let mut reads = 0;
+    thread::scope(|scope| {
+        // A read waits for the reset that it meets, and ends when there is none.
+        let reader = scope.spawn(|| -> Result<()> {
             while !done.load(Ordering::Relaxed) {
                 register(&device, STATUS).context("read beside a reset")?;
-                reads += 1;
             }
-            Ok(reads)
+            Ok(())
         });
         let resets = (0..RESETS).try_for_each(|_| device.reset());
         done.store(true, Ordering::Relaxed);
-        let reads = reader.join().expect("the reader does not panic")?;
-        resets.context("reset beside reads")?;
-        Ok(reads)
-    })?;
-    expect::claim(
-        &format!("as many reads as resets ({RESETS}); there were {reads}"),
-        reads >= RESETS,
-    )
+        reader.join().expect("the reader does not panic")?;
+        resets.context("reset beside reads")
+    })
 }
 
 fn other_devices_have_no_window(bed: &Bed) -> Result<()> {
