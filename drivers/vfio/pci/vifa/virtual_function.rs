@@ -150,6 +150,9 @@ pub(crate) struct VirtualFunctions;
 
 impl vfio::Kinds for VirtualFunctions {
     const ID_TABLE: pci::IdTable<vfio::Kind> = &VIRTUAL_IDS;
+
+    // Anyone's device may have the VIFA capability.
+    const OTHERS: vfio::Kind = <VirtualFunction<capability::Function> as vfio::Driver>::KIND;
 }
 
 kernel::pci_device_table!(

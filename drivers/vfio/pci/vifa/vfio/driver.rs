@@ -164,6 +164,9 @@ unsafe fn reset_done<T: Driver>(pdev: *mut bindings::pci_dev) {
 pub(crate) trait Kinds {
     /// Their ids, override-only.
     const ID_TABLE: pci::IdTable<Kind>;
+
+    /// The kind of devices with other ids, which user space has given to the driver all the same.
+    const OTHERS: Kind;
 }
 
 /// An adapter for the registration of VFIO PCI variant drivers with
@@ -232,15 +235,8 @@ impl<K: Kinds> Adapter<K> {
         // that user space added, whose data the PCI core has found in that table, or the id of any
         // device, which has none.
         let kind = unsafe { (*id.cast::<pci::DeviceId>()).info_unchecked_opt::<Kind>() };
+        let kind = kind.unwrap_or(&K::OTHERS);
         from_result(|| {
-            let Some(kind) = kind else {
-                dev_err!(
-                    device,
-                    "device id {:#06x}: no virtual function that is known\n",
-                    device.device_id()
-                );
-                return Err(ENODEV);
-            };
             (kind.register)(device)?;
             Ok(0)
         })
