@@ -325,8 +325,8 @@ pub struct Samples {
 pub struct Passed {
     /// Of each kind of packets, the pings first.
     pub tallies: Vec<Tally>,
-    /// iperf3's, by TCP and by UDP.
-    pub measurements: Option<[Measurement; 2]>,
+    /// iperf3's, by TCP and by UDP, or why it gave up.
+    pub measurements: Option<[Result<Measurement, String>; 2]>,
 }
 
 impl Samples {
@@ -358,7 +358,7 @@ impl Samples {
     ///
     /// # Errors
     ///
-    /// When iperf3's connections did not last, and when traffic cannot be sent at all.
+    /// When traffic cannot be sent at all.
     pub fn finish(self) -> Result<Passed> {
         self.pings.0.tell();
         self.kinds.iter().for_each(|(_, flow)| flow.tell());
@@ -375,13 +375,9 @@ impl Samples {
                 last_came: tally.last_came,
             });
         }
-        let measurements = match self.iperf {
-            Some([tcp, udp]) => Some([
-                tcp.end().context("iperf3 by TCP")?,
-                udp.end().context("iperf3 by UDP")?,
-            ]),
-            None => None,
-        };
+        let measurements = self
+            .iperf
+            .map(|flows| flows.map(|flow| flow.end().map_err(|error| format!("{error:#}"))));
         Ok(Passed {
             tallies,
             measurements,

@@ -89,7 +89,7 @@ pub fn run(options: &Options, rounds: u32, full: bool) -> Result<bool> {
     let load = Load {
         file: 256 << 10,
         rate: 32 << 10,
-        measured: full.then(scene::measured),
+        measured: full.then_some(scene::MEASURED),
     };
     let result = go_round(options, rounds, load, full, interruptions, lacks, &mut tap);
     if let Err(error) = &result {

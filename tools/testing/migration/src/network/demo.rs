@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use vifa_migrate::processor;
 use vifa_migrate::style::{mebibytes, seconds, Clock};
 
 use super::scene::{self, Load, Scene, ENDS, MAC, MTU, VLAN};
@@ -14,14 +13,14 @@ use crate::Options;
 
 /// A virtualized machine can be asked more than one that is emulated twice.
 fn load() -> Load {
-    let (file, rate) = match processor::accelerator() {
-        "kvm" => (64 << 20, 4 << 20),
-        _ => (1 << 20, 24 << 10),
+    let (file, rate) = match scene::is_virtualized() {
+        true => (64 << 20, 4 << 20),
+        false => (1 << 20, 24 << 10),
     };
     Load {
         file,
         rate,
-        measured: Some(scene::measured()),
+        measured: Some(scene::MEASURED),
     }
 }
 
