@@ -45,13 +45,15 @@ pub(crate) struct Card {
     pub(crate) stays_disabled: Option<u32>,
     pub(crate) heads: Heads,
     pub(crate) wire: Wire,
-    /// As QEMU has it: EIMS reads as it was written last, EICR as 0; a cause that is there already
-    /// is not sent again.
+    /// As QEMU has it: EIMS reads as it was written last, and so does EICR, once; a cause that is
+    /// there already is not sent again.
     pub(crate) is_model: bool,
     /// Accesses until one fails.
     pub(crate) fails_in: Option<usize>,
     /// What EIMS was written last.
     unmasked: u32,
+    /// What EICR was written last, until it is read.
+    cleared: u32,
 }
 
 /// Offset of the queue's register within its direction, and the direction's first offset.
@@ -84,6 +86,7 @@ impl Card {
             is_model: false,
             fails_in: None,
             unmasked: 0,
+            cleared: 0,
         }
     }
 
@@ -174,7 +177,7 @@ impl Access for Card {
             let causes = self.get(EICR);
 
             if self.is_model {
-                return Ok(0);
+                return Ok(std::mem::take(&mut self.cleared));
             }
             self.set(EICR, 0);
             return Ok(causes);
@@ -201,7 +204,10 @@ impl Access for Card {
                 self.set(EIMS, self.get(EIMS) | value);
             }
             EIMC => self.set(EIMS, self.get(EIMS) & !value),
-            EICR => self.set(EICR, self.get(EICR) & !value),
+            EICR => {
+                self.cleared = value;
+                self.set(EICR, self.get(EICR) & !value);
+            }
             EICS => self.set(EICR, self.get(EICR) | value),
             _ => match of_queue(offset) {
                 Some((within, first)) => self.write_queue(within, first, value),

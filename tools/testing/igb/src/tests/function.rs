@@ -401,13 +401,33 @@ fn vectors_that_are_raised() {
         ([off, FULL], 0b001),
         ([off, off], 0),
     ] {
-        let mut card = Card::plain();
-        let mut state = new(&mut card);
-        driver(&mut state, &mut card, &[rings]);
-        state.quiesce(&mut card).unwrap();
-        assert_eq!(card.sent, 0);
-        state.resume(&mut card).unwrap();
-        assert_eq!(card.sent, raised, "{rings:?}");
+        for is_model in [false, true] {
+            let mut card = Card::plain();
+            card.is_model = is_model;
+            let mut state = new(&mut card);
+            driver(&mut state, &mut card, &[rings]);
+            state.quiesce(&mut card).unwrap();
+            state.quiesce(&mut card).unwrap();
+            assert_eq!(card.sent, 0);
+            state.resume(&mut card).unwrap();
+            assert_eq!(card.sent, raised, "{rings:?}");
+        }
+    }
+}
+
+/// However often it moves, and is not disturbed by what is done to it on its way.
+#[test]
+fn vectors_that_are_raised_farther_on() {
+    let (mut state, mut card) = busy();
+
+    card.is_model = true;
+    for _ in 0..3 {
+        let mut other_card = Card::plain();
+        other_card.is_model = true;
+        let mut other = new(&mut other_card);
+        migrate(&mut state, &mut card, (&mut other, &mut other_card)).unwrap();
+        assert_eq!(other_card.sent, 0b011);
+        (state, card) = (other, other_card);
     }
 }
 

@@ -52,8 +52,7 @@ pub(super) fn take(
     }
     device.write(EIMC, CAUSES)?;
     let pending = device.read(EICR)?;
-    // Where a read does not clear them. A cause in between is raised anew as well.
-    device.write(EICR, CAUSES)?;
+    forget_causes(device)?;
 
     for (interrupt, (_, bit)) in interrupts.iter_mut().zip(bits()) {
         interrupt.is_unmasked |= unmasked & bit != 0;
@@ -67,8 +66,17 @@ pub(super) fn take(
 /// Masks all vectors, and forgets what is pending.
 pub(super) fn clear(device: &mut impl Access) -> Result<(), Fault> {
     device.write(EIMC, CAUSES)?;
-    device.read(EICR)?;
-    device.write(EICR, CAUSES)
+    forget_causes(device)
+}
+
+/// Forgets what is pending.
+///
+/// On a card, a read does that. QEMU's wants ones written, and returns these by the next read as if
+/// they were causes. One that comes in between is a queue's, and raised anew, or known from the
+/// mailbox or the link.
+fn forget_causes(device: &mut impl Access) -> Result<(), Fault> {
+    device.write(EICR, CAUSES)?;
+    device.read(EICR).map(drop)
 }
 
 /// Returns a register that has a bit for each vector: set for those that are `is_set`.
