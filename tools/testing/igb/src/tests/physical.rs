@@ -236,6 +236,11 @@ impl Port {
         }
     }
 
+    /// Whether the function is given an address when it is let in.
+    pub(crate) fn remembers_address(&self) -> bool {
+        self.functions[VF].mac != [0; 6]
+    }
+
     pub(crate) fn port_vlan(&self) -> u16 {
         self.functions[VF].port_vlan
     }
