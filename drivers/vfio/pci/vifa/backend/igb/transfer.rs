@@ -83,8 +83,7 @@ impl Source for Sender {
     }
 
     fn configurations(&mut self) -> Result<u32, Fault> {
-        self.function
-            .with(|state, _| Ok(state.shadow().generation()))
+        self.function.known(|state| state.shadow().generation())
     }
 
     fn mapped(&mut self, _offset: u64, _length: u64) -> Result<&[u8], Fault> {
