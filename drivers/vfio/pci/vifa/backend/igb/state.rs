@@ -51,8 +51,8 @@ const ANSWER_TIMEOUT: u32 = 1_000_000;
 pub(crate) struct State {
     /// Its queue pairs.
     queues: u8,
-    /// Why it cannot be stopped and go on.
-    cannot_stop: Option<Fault>,
+    /// Whether it can be stopped and go on.
+    can_stop: Result<(), Fault>,
     shadow: Shadow,
     /// What it had when it was stopped, if it is.
     frozen: Option<Frozen>,
@@ -71,17 +71,15 @@ impl State {
     ///
     /// A register is not reached.
     pub(crate) fn new(device: &mut (impl Access + Clock), queues: u8) -> Result<Self, Fault> {
-        let cannot_stop = match queues::probe_heads(device, queues) {
-            Err(fault @ Fault::Queue { .. }) => Some(fault),
-            probed => {
-                probed?;
-                None
-            }
-        };
+        let can_stop = queues::probe_heads(device, queues);
+
+        if !matches!(can_stop, Err(Fault::Queue { .. })) {
+            can_stop?;
+        }
 
         Ok(Self {
             queues,
-            cannot_stop,
+            can_stop,
             shadow: Shadow::new(),
             frozen: None,
             is_loaded: false,
@@ -92,7 +90,7 @@ impl State {
 
     /// Returns why the function cannot be migrated, if so.
     pub(crate) fn cannot_stop(&self) -> Option<Fault> {
-        self.cannot_stop
+        self.can_stop.err()
     }
 
     /// Returns what is known of page 0.
@@ -131,9 +129,7 @@ impl State {
     ///
     /// It cannot be stopped. It runs as before, if it did.
     pub(crate) fn quiesce(&mut self, device: &mut (impl Access + Clock)) -> Result<(), Fault> {
-        if let Some(fault) = self.cannot_stop {
-            return Err(fault);
-        }
+        self.can_stop?;
         if self.is_loaded {
             return Ok(());
         }
@@ -236,9 +232,7 @@ impl State {
         device: &mut (impl Access + Clock),
         configuration: &Configuration,
     ) -> Result<(), Fault> {
-        if let Some(fault) = self.cannot_stop {
-            return Err(fault);
-        }
+        self.can_stop?;
         self.is_used = true;
         rehearse(&mut Exchange::new(device, &PATIENT), configuration)
     }
@@ -253,9 +247,7 @@ impl State {
         device: &mut (impl Access + Clock),
         plane: &ControlPlane,
     ) -> Result<(), Fault> {
-        if let Some(fault) = self.cannot_stop {
-            return Err(fault);
-        }
+        self.can_stop?;
         let page = &plane.page0;
         let frozen = Frozen::from(plane);
 
