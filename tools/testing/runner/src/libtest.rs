@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What `cargo test` prints: for each test program `running N tests`, a line for each test, and
-//! `test result: …`. A program that dies has no result line.
+//! `test result: …`. A program that dies has no result line. What a failed test printed comes behind
+//! all tests of its program, below `---- NAME stdout ----`.
 
 use crate::tally::Tally;
 
@@ -9,9 +10,17 @@ use crate::tally::Tally;
 pub fn judge(output: &str) -> Tally {
     let mut tally = Tally::default();
     let mut program: Option<Program> = None;
+    let mut output = output.lines().peekable();
 
-    for line in output.lines() {
-        if let Some(planned) = planned(line) {
+    while let Some(line) = output.next() {
+        if let Some(name) = printed_by(line) {
+            let is_printed = |line: &&str| printed_by(line).is_none() && *line != "failures:";
+            while let Some(line) = output.next_if(is_printed) {
+                if !line.is_empty() {
+                    tally.explain_failure_of(name, line);
+                }
+            }
+        } else if let Some(planned) = planned(line) {
             finish(program.replace(Program::new(planned)), &mut tally);
         } else if line.starts_with("test result: ") {
             match program.take() {
@@ -68,6 +77,11 @@ fn finish(program: Option<Program>, tally: &mut Tally) {
     }
 }
 
+/// The NAME of `---- NAME stdout ----`.
+fn printed_by(line: &str) -> Option<&str> {
+    line.strip_prefix("---- ")?.strip_suffix(" stdout ----")
+}
+
 /// The N of `running N tests`.
 fn planned(line: &str) -> Option<usize> {
     let rest = line.strip_prefix("running ")?;
@@ -117,11 +131,11 @@ test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
     fn names_a_failed_test() {
         let tally = judge(
             "running 2 tests\ntest a::good ... ok\ntest a::bad ... FAILED\n\n\
-             failures:\n\n---- a::bad stdout ----\n\nfailures:\n    a::bad\n\n\
+             failures:\n\n---- a::bad stdout ----\n\nleft: 1\nright: 2\n\nfailures:\n    a::bad\n\n\
              test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out\n",
         );
         assert_eq!(tally.passed, 1);
-        assert_eq!(tally.failures, ["a::bad"]);
+        assert_eq!(tally.failures, ["a::bad\nleft: 1\nright: 2"]);
     }
 
     #[test]

@@ -69,7 +69,9 @@ fn main() -> Result<ExitCode> {
         let tally = suite.judge();
         println!("{}: {}", suite.name, tally.counts());
         for failure in &tally.failures {
-            println!("    FAILED {failure}");
+            let mut lines = failure.lines();
+            println!("    FAILED {}", lines.next().unwrap_or_default());
+            lines.for_each(|line| println!("        {line}"));
         }
         total.add(tally);
     }

@@ -10,6 +10,9 @@ use anyhow::{Context, Result};
 use crate::tally::Tally;
 use crate::{kernel_log, libtest, tap};
 
+/// Lines of a suite's output that are shown where it says nothing of its tests.
+const END: usize = 12;
+
 /// The form of a suite's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -49,16 +52,24 @@ impl Suite<'_> {
             return Ok(tally);
         }
 
-        if tally.is_empty() {
-            tally.fail(format!("{} ran no test", self.name));
-        }
         let status = read_lossy(&self.file("status"))?;
-        if status.trim() != "0" && tally.failures.is_empty() {
+        let status = status.trim();
+        if tally.is_empty() {
             tally.fail(format!(
-                "every test passed, but {} ended with exit status {}",
-                self.name,
-                status.trim()
+                "{} ran no test, and ended with exit status {status}; its output's end:",
+                self.name
             ));
+        } else if status != "0" && tally.failures.is_empty() {
+            tally.fail(format!(
+                "every test passed, but {} ended with exit status {status}; its output's end:",
+                self.name
+            ));
+        } else {
+            return Ok(tally);
+        }
+        let lines: Vec<_> = log.lines().collect();
+        for line in &lines[lines.len().saturating_sub(END)..] {
+            tally.explain(line);
         }
         Ok(tally)
     }
@@ -115,6 +126,17 @@ mod tests {
         let tally = judge(Format::Tap, Some(GOOD), Some("139\n"));
         assert_eq!(tally.failures.len(), 1);
         assert!(tally.failures[0].contains("139"));
+    }
+
+    #[test]
+    fn end_of_what_said_nothing_of_tests_is_shown() {
+        let output = (0..100).map(|line| format!("line {line}\n"));
+        let tally = judge(Format::Tap, Some(&output.collect::<String>()), Some("1\n"));
+        assert_eq!(tally.failures.len(), 1);
+        let failure: Vec<_> = tally.failures[0].lines().collect();
+        assert!(failure[0].contains("exit status 1"), "{failure:?}");
+        assert_eq!(failure[1], "line 88");
+        assert_eq!(failure.last(), Some(&"line 99"));
     }
 
     #[test]

@@ -2,6 +2,9 @@
 
 //! Counts of test results.
 
+/// Lines that a failure is described by, at most.
+const LINES: usize = 48;
+
 /// What the tests of a suite, or of a whole run, came to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -9,7 +12,7 @@ pub struct Tally {
     pub passed: usize,
     /// The number of tests that were skipped.
     pub skipped: usize,
-    /// Each failure, described.
+    /// Each failure, described: what failed, and in further lines what was said of it.
     pub failures: Vec<String>,
 }
 
@@ -17,6 +20,21 @@ impl Tally {
     /// Count one failure, described by `what`.
     pub fn fail(&mut self, what: impl Into<String>) {
         self.failures.push(what.into());
+    }
+
+    /// Adds `line` to what is said of the last failure.
+    pub fn explain(&mut self, line: &str) {
+        if let Some(failure) = self.failures.last_mut() {
+            add(failure, line);
+        }
+    }
+
+    /// Adds `line` to what is said of the last failure of `what`.
+    pub fn explain_failure_of(&mut self, what: &str, line: &str) {
+        let mut failures = self.failures.iter_mut().rev();
+        if let Some(failure) = failures.find(|failure| failure.lines().next() == Some(what)) {
+            add(failure, line);
+        }
     }
 
     /// Count what `other` counted as well.
@@ -39,5 +57,13 @@ impl Tally {
             self.failures.len(),
             self.skipped
         )
+    }
+}
+
+/// Adds `line` to the description `failure`, unless that is long enough.
+fn add(failure: &mut String, line: &str) {
+    if failure.lines().count() < LINES {
+        failure.push('\n');
+        failure.push_str(line.trim_end());
     }
 }

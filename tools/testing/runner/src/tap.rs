@@ -5,6 +5,8 @@
 //!
 //! A test with subtests is not counted itself: its subtests are. It is a failure, though, when it
 //! is not ok while all of them are.
+//!
+//! Remarks tell why a test failed. TAP has them behind the result and KTAP before it: both are taken.
 
 use crate::tally::Tally;
 
@@ -32,6 +34,10 @@ struct Reader {
     tally: Tally,
     /// The open sequences, the innermost last.
     levels: Vec<Level>,
+    /// The remarks since the last result.
+    remarks: Vec<String>,
+    /// The last result was a failure: remarks are of it, too.
+    failed: bool,
 }
 
 impl Reader {
@@ -39,14 +45,35 @@ impl Reader {
         let text = line.trim_start_matches(' ');
         let indent = line.len() - text.len();
 
-        if text.starts_with("KTAP version ") || text.starts_with("TAP version ") {
+        if let Some(remark) = text.strip_prefix("# ") {
+            self.remark(remark);
+        } else if text.starts_with("KTAP version ") || text.starts_with("TAP version ") {
             self.open(indent);
         } else if let Some(plan) = plan(text) {
             self.plan(indent, plan);
         } else if let Some(test) = Test::parse(text) {
-            self.test(indent, test);
+            self.result(indent, test);
         } else if text.starts_with("Bail out!") {
             self.tally.fail(text);
+        }
+    }
+
+    fn remark(&mut self, remark: &str) {
+        if self.failed {
+            self.tally.explain(remark);
+        }
+        self.remarks.push(remark.to_owned());
+    }
+
+    /// A result, and the remarks before it if it is a failure.
+    fn result(&mut self, indent: usize, test: Test<'_>) {
+        let failures = self.tally.failures.len();
+        self.test(indent, test);
+        self.failed = self.tally.failures.len() > failures;
+        for remark in std::mem::take(&mut self.remarks) {
+            if self.failed {
+                self.tally.explain(&remark);
+            }
         }
     }
 
@@ -198,6 +225,13 @@ mod tests {
                    not ok 3 reset\n";
         assert_eq!(counts(log), (1, 1, 1));
         assert_eq!(judge(log).failures, ["reset"]);
+    }
+
+    #[test]
+    fn remarks_before_and_behind_a_failure_are_of_it() {
+        let log =
+            "TAP version 13\n1..3\nok 1 a\n# expected 1\nnot ok 2 b\n# found 2\nok 3 c\n# fine\n";
+        assert_eq!(judge(log).failures, ["b\nexpected 1\nfound 2"]);
     }
 
     #[test]
