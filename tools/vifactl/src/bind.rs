@@ -16,14 +16,15 @@ use crate::{
     exit::Exit,
     function::{Address, Function},
     host::Host,
+    pci_configuration::Capability,
 };
 
 /// Give virtual functions to the driver vifa-vfio-pci
 ///
-/// Each has to be a virtual function whose physical function is bound to vifa-vfio-pci-pf; nothing
-/// may have it open, and no other device of its IOMMU group may belong to a driver of the host's.
-/// Where one of them is not fit, none is changed. Where the driver refuses a function,
-/// driver_override and the driver are as they were.
+/// Each has to be a virtual function whose physical function is bound to vifa-vfio-pci-pf, or to its
+/// own driver where it has no VIFA capability; nothing may have it open, and no other device of its
+/// IOMMU group may belong to a driver of the host's. Where one of them is not fit, none is changed.
+/// Where the driver refuses a function, driver_override and the driver are as they were.
 #[derive(clap::Args)]
 pub(crate) struct BindArguments {
     /// The virtual functions, as in 0000:01:00.1
@@ -150,22 +151,32 @@ fn find(addresses: &[Address], host: &Host) -> Result<Vec<Function>> {
         .collect()
 }
 
+/// Checks that the physical function `physical` has a driver by which `function` can be migrated.
+///
+/// What has the VIFA capability is migrated through the driver for it; the virtual functions that the
+/// driver migrates by themselves have a physical function with a driver of its own. Which those are
+/// the driver knows best, and says when it is given another.
+fn check_physical(function: &Function, physical: &Function) -> Result<()> {
+    match physical.driver() {
+        Some(driver) if driver == PF_DRIVER => Ok(()),
+        Some(driver) if Capability::of(physical).is_some() => bail!(
+            "{function}: its physical function {physical} is bound to {driver}, not to {PF_DRIVER}"
+        ),
+        Some(_) => Ok(()),
+        None => bail!(
+            "{function}: its physical function {physical} is bound to no driver; \
+             one with the VIFA capability has to be bound to {PF_DRIVER}, another to its own"
+        ),
+    }
+}
+
 /// Checks that `function` may be given to the driver.
 fn check_bind(function: &Function, host: &Host) -> Result<()> {
     let Some(physical) = function.physical_function() else {
         bail!("{function} is no virtual function");
     };
 
-    match Function::find(physical, host)?.driver() {
-        Some(driver) if driver == PF_DRIVER => {}
-        Some(driver) => bail!(
-            "{function}: its physical function {physical} is bound to {driver}, not to {PF_DRIVER}"
-        ),
-        None => bail!(
-            "{function}: its physical function {physical} is bound to no driver; \
-             it has to be bound to {PF_DRIVER}"
-        ),
-    }
+    check_physical(function, &Function::find(physical, host)?)?;
     if !host.pci_drivers().join(VF_DRIVER).is_dir() {
         bail!("{function}: there is no driver {VF_DRIVER}; load the module vifa_vfio_pci");
     }

@@ -2,7 +2,7 @@
 
 //! `vifactl bind` and `vifactl unbind`
 
-use std::{fs, os::unix::fs::symlink};
+use std::fs;
 
 use crate::host::{FakeHost, OTHER_VF, PF, PF_DRIVER, VF, VF_DRIVER};
 
@@ -62,16 +62,43 @@ fn what_is_no_vf_is_not_bound() {
     untouched(&host, PF);
 }
 
-#[test]
-fn the_pf_has_to_be_bound_to_its_driver() {
+/// A host with VFs whose PF is bound to `driver`.
+fn with_pf_bound_to(driver: Option<&str>) -> FakeHost {
     let host = FakeHost::with_vfs();
-    let driver = host.path(&format!("sys/bus/pci/devices/{PF}/driver"));
 
-    fs::remove_file(&driver).unwrap();
-    host.run(&["bind", VF]).failed(1, "is bound to no driver");
-    symlink("../../drivers/other", &driver).unwrap();
+    fs::remove_file(host.path(&format!("sys/bus/pci/devices/{PF}/driver"))).unwrap();
+    if let Some(driver) = driver {
+        host.driver(driver);
+        host.bound(PF, driver);
+    }
+    host
+}
+
+#[test]
+fn a_pf_with_the_capability_has_to_be_bound_to_its_driver() {
+    let host = with_pf_bound_to(Some("other"));
+
+    host.capability(PF, 0x3);
     host.run(&["bind", VF])
         .failed(1, "0000:01:00.0 is bound to other, not to vifa-vfio-pci-pf");
+    untouched(&host, VF);
+}
+
+#[test]
+fn a_pf_without_the_capability_keeps_its_own_driver() {
+    let host = with_pf_bound_to(Some("igb"));
+
+    host.run(&["bind", VF]).done();
+    assert_eq!(host.driver_override(VF), VF_DRIVER);
+    assert_eq!(host.written(VF_DRIVER, "bind"), VF);
+}
+
+#[test]
+fn the_pf_has_to_be_bound_to_some_driver() {
+    let host = with_pf_bound_to(None);
+
+    host.run(&["bind", VF])
+        .failed(1, "0000:01:00.0 is bound to no driver");
     untouched(&host, VF);
 }
 

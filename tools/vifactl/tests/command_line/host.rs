@@ -162,6 +162,21 @@ impl FakeHost {
         self.attribute(function, "driver_override", "(null)\n");
     }
 
+    /// Gives a function a VIFA capability of revision 1 with `features`.
+    pub fn capability(&self, function: &str, features: u32) {
+        let mut config = vec![0; 0x1000];
+
+        for (offset, word) in [
+            (0x100, 0x1_0023),
+            (0x104, 0x1c0_1234),
+            (0x108, 0x1_5649),
+            (0x10c, features),
+        ] {
+            config[offset..offset + 4].copy_from_slice(&u32::to_le_bytes(word));
+        }
+        self.attribute(function, "config", config);
+    }
+
     pub fn attribute(&self, function: &str, name: &str, value: impl AsRef<[u8]>) {
         fs::write(self.device(function).join(name), value).unwrap();
     }

@@ -37,17 +37,9 @@ fn a_pf_is_found_by_its_driver_and_its_vfs_with_it() {
 #[test]
 fn a_pf_without_a_driver_is_found_by_its_capability() {
     let host = FakeHost::empty();
-    let mut config = vec![0; 0x1000];
-    let mut put = |offset: usize, word: u32| {
-        config[offset..offset + 4].copy_from_slice(&word.to_le_bytes());
-    };
 
-    put(0x100, 0x1_0023);
-    put(0x104, 0x1c0_1234);
-    put(0x108, 0x1_5649);
-    put(0x10c, 0x3);
     host.function(PF, 5);
-    host.attribute(PF, "config", config);
+    host.capability(PF, 0x3);
     let list = host.run(&["list", "--json"]).json();
 
     assert_eq!(

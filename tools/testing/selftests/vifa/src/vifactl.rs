@@ -91,6 +91,13 @@ pub fn run<S: AsRef<OsStr>>(arguments: &[S]) -> Result<Answer> {
     Ok(output.into())
 }
 
+/// Runs `vifactl`, which must do what it was asked for.
+pub fn succeed(arguments: &[&str]) -> Result<Answer> {
+    run(arguments)?
+        .ends(Exit::Done)
+        .with_context(|| format!("vifactl {}", arguments.join(" ")))
+}
+
 /// A run of the command that goes on. Killed when dropped.
 pub struct Running(Option<Child>);
 

@@ -9,11 +9,12 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use serde_json::json;
 use vfio_bindings::bindings::vfio;
 
 use super::{claims, Test};
 use crate::{
-    bed::Bed,
+    bed::{Bed, VF_DRIVER},
     expect,
     hw::{self, vifa_identity},
     igb::{Adapter, BAR_SIZE, STATUS, THROTTLE, VIRTUAL_82576, VIRTUAL_I350, WINDOW_END},
@@ -21,6 +22,7 @@ use crate::{
     region,
     stream::Stream,
     vfio::{AddressSpace, Device},
+    vifactl::succeed,
 };
 
 /// BAR 0 has the registers.
@@ -44,6 +46,7 @@ pub fn tests() -> Vec<Test> {
         stream_of_another_adapter_is_refused_by_name,
         stream_of_the_reference_device_is_refused_by_name,
         stream_with_any_damage_is_refused,
+        vifactl_takes_and_gives_the_driver,
     )
 }
 
@@ -289,4 +292,19 @@ fn stream_with_any_damage_is_refused(_: &Bed) -> Result<()> {
         destination.reset()?;
     }
     destination.load(&stream)
+}
+
+fn vifactl_takes_and_gives_the_driver(_: &Bed) -> Result<()> {
+    let vf = Adapter::set_up()?.vf(0)?;
+    let name = vf.to_string();
+    succeed(&["unbind", &name])?;
+    expect::equal("driver after unbind", vf.driver(), None)?;
+    succeed(&["bind", &name])?;
+    expect::equal("driver after bind", vf.driver().as_deref(), Some(VF_DRIVER))?;
+    let shown = succeed(&["show", &name, "--json"])?.json()?;
+    expect::equal(
+        "device that vifactl shows",
+        &shown["identity"]["device"],
+        &json!(VIRTUAL_82576),
+    )
 }

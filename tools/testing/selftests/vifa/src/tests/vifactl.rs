@@ -13,10 +13,7 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use super::{claims, fixture::Guest, Test};
-use crate::{
-    bed::Bed,
-    vifactl::{run, Answer, Exit},
-};
+use crate::{bed::Bed, vifactl::succeed};
 
 pub fn tests() -> Vec<Test> {
     [
@@ -66,13 +63,6 @@ impl Directory {
         names.sort();
         Ok(names)
     }
-}
-
-/// Runs `vifactl`, which must do what it was asked for.
-fn succeed(arguments: &[&str]) -> Result<Answer> {
-    run(arguments)?
-        .ends(Exit::Done)
-        .with_context(|| format!("vifactl {}", arguments.join(" ")))
 }
 
 /// A furnished guest on the VF 0, and a save set of its state in `directory`.
