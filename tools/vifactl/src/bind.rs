@@ -19,9 +19,9 @@ use crate::{
     pci_configuration::Capability,
 };
 
-/// Give virtual functions to the driver vifa-vfio-pci
+/// Give virtual functions to the driver vifa_vfio_pci
 ///
-/// Each has to be a virtual function whose physical function is bound to vifa-vfio-pci-pf, or to its
+/// Each has to be a virtual function whose physical function is bound to vifa_vfio_pci_pf, or to its
 /// own driver where it has no VIFA capability; nothing may have it open, and no other device of its
 /// IOMMU group may belong to a driver of the host's. Where one of them is not fit, none is changed.
 /// Where the driver refuses a function, driver_override and the driver are as they were.
@@ -32,7 +32,7 @@ pub(crate) struct BindArguments {
     functions: Vec<Address>,
 }
 
-/// Take virtual functions from the driver vifa-vfio-pci
+/// Take virtual functions from the driver vifa_vfio_pci
 ///
 /// Nothing may have one of them open. They belong to no driver then, and every driver may bind to
 /// them.

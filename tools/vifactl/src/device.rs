@@ -36,10 +36,10 @@ pub(crate) use holder::Holder;
 pub(crate) const REGION_MAX: usize = 0x1_0000;
 
 /// The driver of virtual functions.
-pub(crate) const VF_DRIVER: &str = "vifa-vfio-pci";
+pub(crate) const VF_DRIVER: &str = "vifa_vfio_pci";
 
 /// The driver of physical functions.
-pub(crate) const PF_DRIVER: &str = "vifa-vfio-pci-pf";
+pub(crate) const PF_DRIVER: &str = "vifa_vfio_pci_pf";
 
 /// Who has a device open.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -48,8 +48,8 @@ impl kernel::InPlaceModule for VifaModule {
         try_pin_init!(Self {
             // SAFETY: The module is loaded once, and has not yet registered its drivers.
             _debugfs: unsafe { debugfs::Root::new(c"vifa") },
-            _physical <- driver::Registration::new(c"vifa-vfio-pci-pf", module),
-            _virtual <- driver::Registration::new(c"vifa-vfio-pci", module),
+            _physical <- driver::Registration::new(c"vifa_vfio_pci_pf", module),
+            _virtual <- driver::Registration::new(c"vifa_vfio_pci", module),
         })
     }
 }

@@ -83,7 +83,7 @@ impl PhysicalFunction {
         self.features & hw::VIFA_HW_FEATURE_LOCAL_DIRTY != 0
     }
 
-    /// The first `count` virtual functions, bound to `vifa-vfio-pci`; there are no others then.
+    /// The first `count` virtual functions, bound to `vifa_vfio_pci`; there are no others then.
     pub fn virtual_functions(&self, count: u32) -> Result<Vec<PciFunction>> {
         let function = &self.function;
         ensure!(

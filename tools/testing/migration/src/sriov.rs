@@ -14,8 +14,8 @@ use crate::register_file::Location;
 const PCI: &str = "/sys/bus/pci";
 
 /// The names that the module's two PCI drivers have.
-const PHYSICAL_DRIVER: &str = "vifa-vfio-pci-pf";
-const VIRTUAL_DRIVER: &str = "vifa-vfio-pci";
+const PHYSICAL_DRIVER: &str = "vifa_vfio_pci_pf";
+const VIRTUAL_DRIVER: &str = "vifa_vfio_pci";
 
 /// A PCI function of this machine, with its directory in sysfs.
 #[derive(Clone, Debug, PartialEq)]

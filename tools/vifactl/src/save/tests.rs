@@ -50,7 +50,7 @@ fn origin() -> Origin {
             index: 16,
         },
         driver: Driver {
-            name: "vifa-vfio-pci".to_owned(),
+            name: "vifa_vfio_pci".to_owned(),
             version: None,
         },
     }

@@ -17,7 +17,7 @@ fn manifest(stream: &[u8]) -> Manifest {
             kernel: "7.3.4".to_owned(),
         },
         driver: Driver {
-            name: "vifa-vfio-pci".to_owned(),
+            name: "vifa_vfio_pci".to_owned(),
             version: None,
         },
         physical_function: "0000:01:00.0".parse().unwrap(),

@@ -19,7 +19,7 @@ fn a_vf_is_reserved_and_bound() {
 
     assert_eq!(
         host.run(&["bind", VF]).done(),
-        "0000:01:00.1: bound to vifa-vfio-pci\n"
+        "0000:01:00.1: bound to vifa_vfio_pci\n"
     );
     assert_eq!(host.driver_override(VF), VF_DRIVER);
     assert_eq!(host.written(VF_DRIVER, "bind"), VF);
@@ -46,7 +46,7 @@ fn a_vf_that_is_bound_already_stays_so() {
     host.bound(VF, VF_DRIVER);
     assert_eq!(
         host.run(&["bind", VF]).done(),
-        "0000:01:00.1: is bound to vifa-vfio-pci already\n"
+        "0000:01:00.1: is bound to vifa_vfio_pci already\n"
     );
     untouched(&host, VF);
 }
@@ -80,7 +80,7 @@ fn a_pf_with_the_capability_has_to_be_bound_to_its_driver() {
 
     host.capability(PF, 0x3);
     host.run(&["bind", VF])
-        .failed(1, "0000:01:00.0 is bound to other, not to vifa-vfio-pci-pf");
+        .failed(1, "0000:01:00.0 is bound to other, not to vifa_vfio_pci_pf");
     untouched(&host, VF);
 }
 
@@ -194,7 +194,7 @@ fn a_refusal_puts_back_reservation_and_driver() {
     // Nobody can write to a directory.
     fs::create_dir(&bind).unwrap();
     host.run(&["bind", VF])
-        .failed(1, "0000:01:00.1: vifa-vfio-pci refuses it");
+        .failed(1, "0000:01:00.1: vifa_vfio_pci refuses it");
     assert_eq!(host.driver_override(VF), "other");
 }
 
@@ -219,7 +219,7 @@ fn a_vf_is_unbound_and_its_reservation_taken_back() {
     host.attribute(VF, "driver_override", format!("{VF_DRIVER}\n"));
     assert_eq!(
         host.run(&["unbind", VF]).done(),
-        "0000:01:00.1: unbound from vifa-vfio-pci\n"
+        "0000:01:00.1: unbound from vifa_vfio_pci\n"
     );
     assert_eq!(host.written(VF_DRIVER, "unbind"), VF);
     assert_eq!(host.driver_override(VF), "");

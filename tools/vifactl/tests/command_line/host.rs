@@ -23,8 +23,8 @@ pub const PF: &str = "0000:01:00.0";
 pub const VF: &str = "0000:01:00.1";
 pub const OTHER_VF: &str = "0000:01:00.2";
 
-pub const PF_DRIVER: &str = "vifa-vfio-pci-pf";
-pub const VF_DRIVER: &str = "vifa-vfio-pci";
+pub const PF_DRIVER: &str = "vifa_vfio_pci_pf";
+pub const VF_DRIVER: &str = "vifa_vfio_pci";
 
 /// A host, gone when dropped.
 pub struct FakeHost {

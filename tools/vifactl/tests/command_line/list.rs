@@ -71,7 +71,7 @@ fn state_features_and_holder_of_a_vf_are_listed() {
 
     assert_eq!(
         line,
-        "0000:01:00.1 VF 0 of 0000:01:00.0 1234:5649 vifa-vfio-pci 6 RUNNING P2P LOCAL_MEMORY \
+        "0000:01:00.1 VF 0 of 0000:01:00.0 1234:5649 vifa_vfio_pci 6 RUNNING P2P LOCAL_MEMORY \
          qemu-system-x86 (pid 412)"
     );
 }

@@ -31,7 +31,7 @@ impl Set {
             "manifest": {"major": 1, "minor": 0},
             "saved": "2026-11-22T18:40:05Z",
             "host": {"name": "alpha", "kernel": "7.3.4"},
-            "driver": {"name": "vifa-vfio-pci", "version": null},
+            "driver": {"name": "vifa_vfio_pci", "version": null},
             "physical_function": "0000:02:00.0",
             "virtual_function": {"address": "0000:02:02.1", "index": 0},
             "interfaces": {

@@ -62,7 +62,7 @@ fn what_cannot_be_shown_is_told() {
     host.bound(VF, "vfio-pci");
     host.run(&["show", VF]).failed(
         1,
-        "0000:01:00.1 is bound to the driver vfio-pci, not to vifa-vfio-pci",
+        "0000:01:00.1 is bound to the driver vfio-pci, not to vifa_vfio_pci",
     );
 }
 

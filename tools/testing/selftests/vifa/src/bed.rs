@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The test bed: the reference device's physical function bound to the module's PF driver, and two
-//! virtual functions bound to `vifa-vfio-pci`. Each test begins with it, whatever the one before it
+//! virtual functions bound to `vifa_vfio_pci`. Each test begins with it, whatever the one before it
 //! left.
 
 use std::{
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The driver of virtual functions.
-pub const VF_DRIVER: &str = "vifa-vfio-pci";
+pub const VF_DRIVER: &str = "vifa_vfio_pci";
 /// The module that has both drivers.
 pub const MODULE: Module<'static> = Module("vifa_vfio_pci");
 /// The virtual functions that the tests use.

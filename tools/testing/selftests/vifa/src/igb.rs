@@ -29,7 +29,7 @@ pub const BAR_SIZE: u64 = 0x4000;
 /// The virtual functions that the tests use.
 const VFS: u32 = 3;
 
-/// The adapter, with its VFs bound to `vifa-vfio-pci`.
+/// The adapter, with its VFs bound to `vifa_vfio_pci`.
 pub struct Adapter {
     pf: PciFunction,
 }

@@ -271,7 +271,7 @@ impl Backend for Function {
                 }
                 NotVirtual::ForeignPhysicalFunction => dev_err!(
                     device,
-                    "its physical function is not bound to vifa-vfio-pci-pf\n"
+                    "its physical function is not bound to vifa_vfio_pci_pf\n"
                 ),
             }
             ENODEV
