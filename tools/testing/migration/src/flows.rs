@@ -82,7 +82,7 @@ impl Kind {
     fn plan(self) -> datagrams::Plan {
         let (size, milliseconds) = match self {
             Self::Plain => (1000, 250),
-            Self::Jumbo => (2400, 1000),
+            Self::Jumbo => (8900, 1000),
             Self::Tagged | Self::Group | Self::TaggedGroup => (500, 500),
         };
         datagrams::Plan {

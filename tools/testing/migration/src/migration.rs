@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{bail, ensure, Context, Result};
 use serde::Deserialize;
@@ -176,6 +176,8 @@ pub struct Outcome {
     pub downtime: Duration,
     /// From the moment that the machine's processors stopped to that when they ran again.
     pub stopped: Duration,
+    /// When the source's QEMU had ended, since the epoch.
+    pub left: Duration,
     /// From the workload's last report through the source to its first through the destination.
     pub silence: Duration,
     /// What the workloads did before the order to migrate.
@@ -223,12 +225,25 @@ impl Outcome {
     /// How long no device worked: from the moment that the first was quiesced to that when the last
     /// ran again.
     pub fn absence(&self) -> Result<Duration> {
+        let (first, last) = self.away()?;
+        Ok(last.saturating_sub(first))
+    }
+
+    /// How long a network adapter may have let frames go astray: until no device is at the source
+    /// either, whose card has the machine's address as long as one is.
+    pub fn astray(&self) -> Result<Duration> {
+        let (first, last) = self.away()?;
+        Ok(last.max(self.left).saturating_sub(first))
+    }
+
+    /// When the first device was quiesced, and when the last ran again, since the epoch.
+    fn away(&self) -> Result<(Duration, Duration)> {
         let [_, quiesced, _] = SOURCE_STATES;
         let [.., running] = DESTINATION_STATES;
         let first = self.source_states.times(quiesced).next();
         let last = self.destination_states.times(running).next_back();
         match (first, last) {
-            (Some(first), Some(last)) => Ok(last.saturating_sub(first)),
+            (Some(first), Some(last)) => Ok((first, last)),
             _ => bail!(
                 "the devices did not go by way of {quiesced} to {running}: {}; {}",
                 self.source_states,
@@ -606,6 +621,7 @@ impl Guest {
         }
         let output = destination.take_output()?;
         std::mem::replace(&mut self.vmm, destination).quit()?;
+        outcome.left = SystemTime::now().duration_since(UNIX_EPOCH)?;
         tell("source:      QEMU has ended");
         self.console.follow(output)?;
         outcome.during = Phase::between(&sent.start, &self.workloads());
@@ -799,6 +815,10 @@ mod tests {
         arrive("vf0", 5);
         arrive("vf1", 7);
         assert_eq!(outcome.absence().unwrap(), Duration::from_secs(5));
+        assert_eq!(outcome.astray().unwrap(), Duration::from_secs(5));
+        outcome.left = Duration::from_secs(8);
+        assert_eq!(outcome.absence().unwrap(), Duration::from_secs(5));
+        assert_eq!(outcome.astray().unwrap(), Duration::from_secs(6));
     }
 
     #[test]

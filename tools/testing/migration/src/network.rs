@@ -136,7 +136,7 @@ fn round(scene: &mut Scene, plan: &Plan, number: u32, tap: &mut Tap) -> Result<(
         .passed
         .tallies
         .iter()
-        .filter_map(|tally| tally.check(journey.absence).err())
+        .filter_map(|tally| tally.check(journey.astray).err())
         .map(|error| error.to_string())
         .collect();
     tap.check(

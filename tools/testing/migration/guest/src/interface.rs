@@ -17,17 +17,6 @@ const INTERFACES: &str = "/sys/class/net";
 const SIOCSIFVLAN: c_ulong = 0x8983;
 const ADD_VLAN_CMD: c_int = 0;
 
-/// The request to the driver itself, and of it the one whether it gathers frames from pieces.
-const SIOCETHTOOL: c_ulong = 0x8946;
-const ETHTOOL_SSG: u32 = 0x19;
-
-/// `struct ethtool_value`.
-#[repr(C)]
-struct DriverRequest {
-    command: u32,
-    value: u32,
-}
-
 /// `struct vlan_ioctl_args`.
 #[repr(C)]
 struct VlanRequest {
@@ -132,18 +121,6 @@ impl Interface {
         let mut request = self.request();
         request.ifr_ifru.ifru_mtu = mtu;
         self.control(libc::SIOCSIFMTU, &mut request, "MTU")
-    }
-
-    /// Has each frame that is sent be in one piece of memory.
-    pub fn send_whole(&self) -> Result<(), String> {
-        let mut wanted = DriverRequest {
-            command: ETHTOOL_SSG,
-            value: 0,
-        };
-        let mut request = self.request();
-        // What it points to lives until the request has been answered.
-        request.ifr_ifru.ifru_data = (&raw mut wanted).cast();
-        self.control(SIOCETHTOOL, &mut request, "scatter-gather")
     }
 
     pub fn set_address(&self, address: Address) -> Result<(), String> {

@@ -10,7 +10,6 @@
 //! - `VIFA_PEER=192.0.2.1`: whom to ping;
 //! - `VIFA_MAC=02:00:00:00:00:02`: a hardware address other than the adapter's own;
 //! - `VIFA_MTU=9000`: the longest packets;
-//! - `VIFA_WHOLE=1`: frames to be sent are each in one piece of memory;
 //! - `VIFA_VLAN=5:198.51.100.2/24`: a VLAN, and the address there;
 //! - `VIFA_GROUP=239.82.76.1`: a group to be in, on the adapter and in the VLAN.
 //!
@@ -57,7 +56,6 @@ pub struct Settings {
     peer: Option<Ipv4Addr>,
     mac: Option<Mac>,
     mtu: Option<c_int>,
-    whole: Option<u8>,
     vlan: Option<Vlan>,
     group: Option<Ipv4Addr>,
 }
@@ -96,7 +94,6 @@ impl Settings {
             peer: setting("VIFA_PEER")?,
             mac: setting("VIFA_MAC")?,
             mtu: setting("VIFA_MTU")?,
-            whole: setting("VIFA_WHOLE")?,
             vlan: setting("VIFA_VLAN")?,
             group: setting("VIFA_GROUP")?,
         }))
@@ -190,9 +187,6 @@ impl Network {
         }
         if let Some(mtu) = settings.mtu {
             adapter.set_mtu(mtu)?;
-        }
-        if settings.whole == Some(1) {
-            adapter.send_whole()?;
         }
         adapter.bring_up()?;
         adapter.set_address(settings.address)?;

@@ -46,7 +46,7 @@ pub fn run(options: &Options, rounds: u32) -> Result<bool> {
             println!("             {line}");
         }
         for tally in &journey.passed.tallies {
-            if let Err(error) = tally.check(journey.absence) {
+            if let Err(error) = tally.check(journey.astray) {
                 clock.tell(&format!("NOT AS IT SHOULD BE: {error}"));
                 well = false;
             }
