@@ -20,6 +20,9 @@ use crate::sriov::{self, Function};
 const PHYSICAL_DRIVER: &str = "igb";
 const NETWORK_DRIVER: &str = "igbvf";
 
+/// Whether an interface answers for the addresses of others.
+const ARP_IGNORE: &str = "/proc/sys/net/ipv4/conf/all/arp_ignore";
+
 /// How long a link may take, and an interface.
 const LINK_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -40,6 +43,7 @@ impl Card {
     pub fn all(module: Option<&Path>, count: usize, mtu: u32) -> Result<Vec<Self>> {
         sriov::load(module)?;
         sriov::run(Command::new("modprobe").arg(PHYSICAL_DRIVER))?;
+        answer_for_own_addresses()?;
         let mut found = Vec::new();
         for entry in fs::read_dir(sriov::devices())? {
             let function = Function::at(&entry?.path().to_string_lossy());
@@ -200,6 +204,12 @@ fn interface_of(function: &Function) -> Result<String> {
         let name = names.next()?.ok()?.file_name();
         Some(name.to_string_lossy().into_owned())
     })
+}
+
+/// Has each interface answer for its own addresses alone. By default a card answers for another's, too,
+/// and what a guest sends goes the way of whoever answered first.
+fn answer_for_own_addresses() -> Result<()> {
+    fs::write(ARP_IGNORE, "1").with_context(|| format!("writing to {ARP_IGNORE}"))
 }
 
 fn attribute(interface: &str, name: &str) -> Option<String> {
