@@ -4,8 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-/// How long the next answer may take at the least, once nothing is sent any more.
-const LINGER: Duration = Duration::from_secs(3);
+/// How long the next answer may take at the least, once nothing is sent any more: an emulated machine
+/// may stand for some seconds at any time.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// Notes when something arrives.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +62,7 @@ mod tests {
     fn a_longer_silence_is_waited_for_longer() {
         let mut gap = Gap::start();
         let usual = gap.deadline();
-        gap.longest = Duration::from_secs(8);
+        gap.longest = LINGER + Duration::from_secs(5);
         assert_eq!(gap.deadline(), usual + Duration::from_secs(5));
     }
 }
