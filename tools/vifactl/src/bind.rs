@@ -21,10 +21,10 @@ use crate::{
 
 /// Give virtual functions to the driver vifa_vfio_pci
 ///
-/// Each has to be a virtual function whose physical function is bound to vifa_vfio_pci_pf, or to its
-/// own driver where it has no VIFA capability; nothing may have it open, and no other device of its
-/// IOMMU group may belong to a driver of the host's. Where one of them is not fit, none is changed.
-/// Where the driver refuses a function, driver_override and the driver are as they were.
+/// Each has to be a virtual function whose physical function is bound to vifa_vfio_pci_pf, or to
+/// its own driver where it has no VIFA capability; nothing may have it open, and no other device of
+/// its IOMMU group may belong to a driver of the host's. Where one of them is not fit, none is
+/// changed. Where the driver refuses a function, driver_override and the driver are as they were.
 #[derive(clap::Args)]
 pub(crate) struct BindArguments {
     /// The virtual functions, as in 0000:01:00.1
@@ -153,9 +153,9 @@ fn find(addresses: &[Address], host: &Host) -> Result<Vec<Function>> {
 
 /// Checks that the physical function `physical` has a driver by which `function` can be migrated.
 ///
-/// What has the VIFA capability is migrated through the driver for it; the virtual functions that the
-/// driver migrates by themselves have a physical function with a driver of its own. Which those are
-/// the driver knows best, and says when it is given another.
+/// What has the VIFA capability is migrated through the driver for it; the virtual functions that
+/// the driver migrates by themselves have a physical function with a driver of its own. Which those
+/// are the driver knows best, and says when it is given another.
 fn check_physical(function: &Function, physical: &Function) -> Result<()> {
     match physical.driver() {
         Some(driver) if driver == PF_DRIVER => Ok(()),

@@ -206,8 +206,8 @@ fn interface_of(function: &Function) -> Result<String> {
     })
 }
 
-/// Has each interface answer for its own addresses alone. By default a card answers for another's, too,
-/// and what a guest sends goes the way of whoever answered first.
+/// Has each interface answer for its own addresses alone. By default a card answers for another's,
+/// too, and what a guest sends goes the way of whoever answered first.
 fn answer_for_own_addresses() -> Result<()> {
     fs::write(ARP_IGNORE, "1").with_context(|| format!("writing to {ARP_IGNORE}"))
 }

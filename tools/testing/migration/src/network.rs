@@ -88,7 +88,7 @@ pub fn run(options: &Options, rounds: u32, full: bool) -> Result<bool> {
     let begin = Instant::now();
     let load = Load {
         file: 256 << 10,
-        // An emulated machine has not much more than this for the files and iperf3's two tests together.
+        // An emulated machine has not much more than this for files and iperf3's two tests together.
         rate: if full { 8 << 10 } else { 32 << 10 },
         measured: full.then_some(scene::MEASURED),
     };

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What `cargo test` prints: for each test program `running N tests`, a line for each test, and
-//! `test result: …`. A program that dies has no result line. What a failed test printed comes behind
-//! all tests of its program, below `---- NAME stdout ----`.
+//! `test result: …`. A program that dies has no result line. What a failed test printed comes
+//! behind all tests of its program, below `---- NAME stdout ----`.
 
 use crate::tally::Tally;
 

@@ -6,7 +6,8 @@
 //! A test with subtests is not counted itself: its subtests are. It is a failure, though, when it
 //! is not ok while all of them are.
 //!
-//! Remarks tell why a test failed. TAP has them behind the result and KTAP before it: both are taken.
+//! Remarks tell why a test failed. TAP has them behind the result and KTAP before it: both are
+//! taken.
 
 use crate::tally::Tally;
 
@@ -70,10 +71,9 @@ impl Reader {
         let failures = self.tally.failures.len();
         self.test(indent, test);
         self.failed = self.tally.failures.len() > failures;
-        for remark in std::mem::take(&mut self.remarks) {
-            if self.failed {
-                self.tally.explain(&remark);
-            }
+        let remarks = std::mem::take(&mut self.remarks);
+        if self.failed {
+            remarks.iter().for_each(|remark| self.tally.explain(remark));
         }
     }
 

@@ -4,8 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-/// How long the next answer may take at the least, once nothing is sent any more: an emulated machine
-/// may stand for some seconds at any time.
+/// How long the next answer may take at the least, once nothing is sent any more: an emulated
+/// machine may stand for some seconds at any time.
 const LINGER: Duration = Duration::from_secs(10);
 
 /// Notes when something arrives.

@@ -112,8 +112,8 @@ fn assert_same(
         if source.mac.is_none() {
             found.mac = None;
         }
-        // A VLAN that an administrator fixed is theirs, in force only where a filter was left, and the
-        // guest can have asked for none.
+        // A VLAN that an administrator fixed is theirs, in force only where a filter was left, and
+        // the guest can have asked for none.
         if source_vlan != 0 || destination_vlan != 0 {
             let granted = configuration.granted.unwrap();
             prop_assert!(granted.vlans.as_slice().is_empty() && !granted.strip);
