@@ -177,8 +177,7 @@ impl<S: Stream> Operations<S> {
         write: Some(Self::write),
         poll: Some(Self::poll),
         unlocked_ioctl: Some(Self::ioctl),
-        #[cfg(CONFIG_COMPAT)]
-        compat_ioctl: Some(kernel::bindings::compat_ptr_ioctl),
+        compat_ioctl: kernel::bindings::compat_ptr_ioctl,
         release: Some(Self::release),
         ..pin_init::zeroed()
     };
