@@ -6,6 +6,7 @@ use std::{fmt, fs, process::Command, thread};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+use vifa_migrate::processor;
 
 /// What a machine is, as far as figures depend on it.
 #[derive(Debug, Serialize)]
@@ -36,7 +37,7 @@ impl Environment {
         };
         Ok(Self {
             processor,
-            accelerator: accelerator(),
+            accelerator: processor::hypervisor(),
             kernel: format!(
                 "{} {}",
                 read("/proc/sys/kernel/osrelease")?,
@@ -81,44 +82,6 @@ fn date() -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// The hypervisor that the processor tells of.
-#[cfg(target_arch = "x86_64")]
-fn accelerator() -> String {
-    use std::arch::x86_64::__cpuid;
-
-    const FEATURES: u32 = 1;
-    const HYPERVISOR_PRESENT: u32 = 1 << 31;
-    const HYPERVISOR: u32 = 0x4000_0000;
-
-    // SAFETY: Every x86-64 processor has the instruction.
-    let cpuid = |leaf| unsafe { __cpuid(leaf) };
-    if cpuid(FEATURES).ecx & HYPERVISOR_PRESENT == 0 {
-        return "none".into();
-    }
-    let leaf = cpuid(HYPERVISOR);
-    let signature = [leaf.ebx, leaf.ecx, leaf.edx]
-        .map(u32::to_le_bytes)
-        .concat();
-    accelerator_of(&signature)
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn accelerator() -> String {
-    "unknown".into()
-}
-
-/// The name for the signature in the processor's hypervisor leaf.
-#[cfg(target_arch = "x86_64")]
-fn accelerator_of(signature: &[u8]) -> String {
-    match signature {
-        b"TCGTCGTCGTCG" => "TCG".into(),
-        b"KVMKVMKVM\0\0\0" => "KVM".into(),
-        other => String::from_utf8_lossy(other)
-            .trim_end_matches('\0')
-            .to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,13 +91,5 @@ mod tests {
         let cpuinfo = "processor\t: 0\nmodel name\t: A: b\n\nprocessor\t: 1\nmodel name\t: C\n";
         assert_eq!(field(cpuinfo, "model name").as_deref(), Some("A: b"));
         assert_eq!(field(cpuinfo, "model"), None);
-    }
-
-    #[test]
-    #[cfg(target_arch = "x86_64")]
-    fn hypervisors_are_told_by_their_signatures() {
-        assert_eq!(accelerator_of(b"TCGTCGTCGTCG"), "TCG");
-        assert_eq!(accelerator_of(b"KVMKVMKVM\0\0\0"), "KVM");
-        assert_eq!(accelerator_of(b"Other\0\0\0\0\0\0\0"), "Other");
     }
 }

@@ -154,6 +154,7 @@ pub fn run(options: &Options, names: &[String]) -> Result<bool> {
     let scratch = Scratch::new()?;
 
     let mut tap = Tap::plan(cases.tests());
+    tap.note(&machine.version()?);
     let bench = Bench {
         machine,
         plan: Plan {

@@ -9,12 +9,13 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{anyhow, bail, ensure, Context, Result};
+use vifa_traffic::control::Control;
 use vifa_traffic::datagrams;
 use vifa_traffic::echo::{self, Echo};
 use vifa_traffic::iperf::PORTS;
@@ -23,9 +24,11 @@ use vifa_traffic::port;
 use vifa_traffic::transfer::{self, Direction, Request, Transfer};
 
 use crate::iperf::{self, Measurement, Transport};
+use crate::progress::Progress;
 
-/// How long traffic may take to come to its end.
-const END_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long traffic that was stopped may go on without anything arriving. Traffic itself waits for a
+/// last answer for less.
+const END_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Between two looks at what is to end.
 const POLL: Duration = Duration::from_millis(20);
@@ -117,19 +120,19 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Traffic in a thread of its own, until it is told to end.
+/// Traffic in a thread of its own, until it is stopped.
 struct Flow<T> {
-    stop: Arc<AtomicBool>,
+    control: Arc<Control>,
     thread: JoinHandle<Result<T>>,
 }
 
 impl<T: Send + 'static> Flow<T> {
-    fn start(traffic: impl FnOnce(&AtomicBool) -> Result<T> + Send + 'static) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let told = stop.clone();
+    fn start(traffic: impl FnOnce(&Control) -> Result<T> + Send + 'static) -> Self {
+        let control = Arc::new(Control::default());
+        let shared = control.clone();
         Self {
-            stop,
-            thread: thread::spawn(move || traffic(&told)),
+            control,
+            thread: thread::spawn(move || traffic(&shared)),
         }
     }
 
@@ -138,23 +141,27 @@ impl<T: Send + 'static> Flow<T> {
         self.thread.is_finished()
     }
 
-    fn tell(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+    fn stop(&self) {
+        self.control.stop();
     }
 
-    /// What came of it.
+    /// Stops it, and returns its result.
     ///
     /// # Errors
     ///
-    /// When it failed, and when it does not end.
+    /// When it failed, and when it has not ended and nothing arrives any more.
     fn end(self) -> Result<T> {
-        self.tell();
-        let deadline = Instant::now() + END_TIMEOUT;
+        self.end_within(END_PATIENCE)
+    }
+
+    fn end_within(self, patience: Duration) -> Result<T> {
+        self.stop();
+        let mut progress = Progress::new(patience);
         while !self.thread.is_finished() {
             ensure!(
-                Instant::now() < deadline,
-                "it goes on {} s after it was told to end",
-                END_TIMEOUT.as_secs()
+                progress.goes_on(self.control.arrivals()),
+                "not ended; nothing arrived for {} s after it was stopped",
+                patience.as_secs()
             );
             thread::sleep(POLL);
         }
@@ -181,8 +188,8 @@ impl Connections {
         let echo = SocketAddr::from((ends.guest, port::ECHO));
         let files = SocketAddr::from((ends.guest, port::TRANSFER));
         Self {
-            echo: Flow::start(move |stop| Ok(echo::run(echo, 1, ECHO_INTERVAL, stop)?)),
-            files: Flow::start(move |stop| {
+            echo: Flow::start(move |control| Ok(echo::run(echo, 1, ECHO_INTERVAL, control)?)),
+            files: Flow::start(move |control| {
                 let directions = [Direction::Upload, Direction::Download].into_iter().cycle();
                 let requests = (2..).zip(directions).map(|(seed, direction)| Request {
                     direction,
@@ -190,11 +197,11 @@ impl Connections {
                     length: size,
                     rate,
                 });
-                let files = requests.map(|request| transfer::run(files, request));
+                let files = requests.map(|request| transfer::run(files, request, control));
                 let mut moved = Vec::new();
                 for file in files {
                     moved.push(file?);
-                    if stop.load(Ordering::Relaxed) {
+                    if control.is_stopped() {
                         break;
                     }
                 }
@@ -214,7 +221,7 @@ impl Connections {
     ///
     /// When a connection broke, and when a byte arrived changed.
     pub fn finish(self) -> Result<Carried> {
-        self.files.tell();
+        self.files.stop();
         let echo = self
             .echo
             .end()
@@ -283,7 +290,7 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Pings of a guest, until they are told to end.
+/// Pings of a guest, until they are stopped.
 pub struct Pings(Flow<Tally>);
 
 impl Pings {
@@ -292,8 +299,8 @@ impl Pings {
         let identifier = NEXT_IDENTIFIER.fetch_add(1, Ordering::Relaxed) as u16;
         let ping = Ping::new(address, identifier).context("preparing to ping")?;
         let kind = whose.to_owned();
-        Ok(Self(Flow::start(move |stop| {
-            ping.run(PING_INTERVAL, stop)?;
+        Ok(Self(Flow::start(move |control| {
+            ping.run(PING_INTERVAL, control)?;
             let tally = ping.tally();
             Ok(Tally {
                 kind,
@@ -334,9 +341,9 @@ impl Samples {
     pub fn start(ends: &Ends, measured: Option<Duration>, rate: u64) -> Result<Self> {
         let ends = *ends;
         let kinds = Kind::ALL.map(|kind| {
-            let flow = Flow::start(move |stop| {
+            let flow = Flow::start(move |control| {
                 let (from, to) = kind.path(&ends);
-                Ok(datagrams::run(from, to, kind.plan(), stop)?)
+                Ok(datagrams::run(from, to, kind.plan(), control)?)
             });
             (kind, flow)
         });
@@ -360,8 +367,8 @@ impl Samples {
     ///
     /// When traffic cannot be sent at all.
     pub fn finish(self) -> Result<Passed> {
-        self.pings.0.tell();
-        self.kinds.iter().for_each(|(_, flow)| flow.tell());
+        self.pings.0.stop();
+        self.kinds.iter().for_each(|(_, flow)| flow.stop());
         let mut tallies = vec![self.pings.finish()?];
         for (kind, flow) in self.kinds {
             let tally = flow.end().with_context(|| kind.to_string())?;
@@ -416,10 +423,28 @@ mod tests {
     }
 
     #[test]
-    fn a_flow_is_told_to_end_and_gives_what_came_of_it() {
-        let flow = Flow::start(|stop| {
+    fn a_flow_that_makes_progress_is_waited_for() {
+        let flow = Flow::start(|control| {
+            for _ in 0..30 {
+                thread::sleep(Duration::from_millis(100));
+                control.arrival();
+            }
+            Ok(())
+        });
+        flow.end_within(Duration::from_secs(2)).unwrap();
+        let silent = Flow::start(|_| {
+            thread::sleep(Duration::from_secs(60));
+            Ok(())
+        });
+        let error = silent.end_within(Duration::from_millis(50)).unwrap_err();
+        assert!(error.to_string().contains("nothing arrived"), "{error}");
+    }
+
+    #[test]
+    fn a_stopped_flow_returns_its_result() {
+        let flow = Flow::start(|control| {
             let mut turns = 0u64;
-            while !stop.load(Ordering::Relaxed) {
+            while !control.is_stopped() {
                 thread::sleep(Duration::from_millis(1));
                 turns += 1;
             }

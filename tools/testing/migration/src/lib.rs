@@ -28,6 +28,7 @@ pub mod iperf;
 pub mod kernel_log;
 pub mod migration;
 pub mod processor;
+pub mod progress;
 pub mod qmp;
 pub mod refusal;
 pub mod region;

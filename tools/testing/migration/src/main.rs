@@ -21,6 +21,7 @@ use anyhow::{anyhow, ensure, Context, Result};
 use clap::{Args, Parser, Subcommand};
 use vifa_migrate::devices;
 use vifa_migrate::migration::Plan;
+use vifa_migrate::processor::Accelerator;
 use vifa_migrate::sriov::Host;
 use vifa_migrate::vmm::{Machine, MEMORY, QEMU};
 
@@ -166,6 +167,10 @@ struct Options {
     #[arg(long, global = true, value_name = "ARGUMENTS")]
     append: Option<String>,
 
+    /// What runs the virtual machine's processor; by default KVM where it works.
+    #[arg(long, global = true, value_enum, value_name = "NAME")]
+    accelerator: Option<Accelerator>,
+
     /// How long the machine runs on while it is sent, at least, in seconds.
     #[arg(long, global = true, default_value_t = 0, value_name = "SECONDS")]
     live: u64,
@@ -197,9 +202,22 @@ impl Options {
                 .context("no guest: name its initramfs by --initramfs or VIFA_GUEST_INITRAMFS")?,
             memory: self.memory,
             append: self.append.clone(),
+            accelerator: self.accelerator(),
         };
         machine.check()?;
         Ok(machine)
+    }
+
+    /// The accelerator that was named, or the best that works. A fallback is reported.
+    fn accelerator(&self) -> Accelerator {
+        if let Some(named) = self.accelerator {
+            return named;
+        }
+        let (accelerator, missing) = Accelerator::choose();
+        if let Some(error) = missing {
+            eprintln!("# no KVM, {accelerator} instead: {error:#}");
+        }
+        accelerator
     }
 
     fn plan(&self) -> Plan {

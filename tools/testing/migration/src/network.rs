@@ -110,6 +110,7 @@ fn go_round(
     tap: &mut Tap,
 ) -> Result<()> {
     let plan = scene::plan(options);
+    tap.note(&options.machine()?.version()?);
     let mut scene = Scene::start(options, load, neighbour)?;
     tap.pass(&format!("guest runs with {}", scene.guest.passthrough()));
     // Within the card, beside which there is another to be refused by.

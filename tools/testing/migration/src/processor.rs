@@ -2,26 +2,149 @@
 
 //! What the processor can do for a virtual machine.
 
-use std::fs;
-use std::path::Path;
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// QEMU's `-accel`. That /dev/kvm is there does not say that it works: a nested machine may have the
-/// device and not the processor's extensions.
-pub fn accelerator() -> &'static str {
-    let virtualizes = fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| has_extensions(&text));
-    if virtualizes && Path::new("/dev/kvm").exists() {
-        "kvm"
-    } else {
-        "tcg,thread=single"
+use anyhow::{ensure, Context, Result};
+use clap::ValueEnum;
+
+/// How QEMU runs a virtual machine's processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Accelerator {
+    /// On this machine's processor; the kernel delivers the devices' interrupts.
+    Kvm,
+    /// By software emulation.
+    Tcg,
+}
+
+impl Accelerator {
+    /// Chooses KVM where it works, and returns why it does not where it does not.
+    pub fn choose() -> (Self, Option<anyhow::Error>) {
+        match kvm_works() {
+            Ok(()) => (Self::Kvm, None),
+            Err(error) => (Self::Tcg, Some(error)),
+        }
+    }
+
+    /// KVM where it works.
+    pub fn best() -> Self {
+        Self::choose().0
+    }
+
+    /// QEMU's `-accel`.
+    pub fn option(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg,thread=single",
+        }
+    }
+}
+
+impl fmt::Display for Accelerator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kvm => "KVM",
+            Self::Tcg => "software emulation",
+        })
+    }
+}
+
+// Requests of <linux/kvm.h>; none has an argument.
+const KVM_GET_API_VERSION: libc::c_ulong = 0xae00;
+const KVM_CREATE_VM: libc::c_ulong = 0xae01;
+const KVM_CREATE_IRQCHIP: libc::c_ulong = 0xae60;
+
+/// The only version that there is.
+const KVM_API_VERSION: libc::c_int = 12;
+
+/// Checks that QEMU's default machine runs under KVM here. A /dev/kvm is not enough: a nested machine
+/// may have it without the processor's extensions, and a kernel may be built without the interrupt
+/// controllers. Without nested paging, a guest takes longer than under software emulation.
+fn kvm_works() -> Result<()> {
+    let flags = fs::read_to_string("/proc/cpuinfo").context("reading /proc/cpuinfo")?;
+    ensure!(
+        has_extensions(&flags),
+        "the processor has neither svm with npt nor vmx with ept"
+    );
+    let path = "/dev/kvm";
+    let mut options = File::options();
+    let kvm = options.read(true).write(true).open(path).context(path)?;
+    let version = call(&kvm, KVM_GET_API_VERSION).context("KVM_GET_API_VERSION")?;
+    ensure!(
+        version == KVM_API_VERSION,
+        "KVM's version is {version}, expected {KVM_API_VERSION}"
+    );
+    let machine = call(&kvm, KVM_CREATE_VM).context("KVM_CREATE_VM")?;
+    // SAFETY: The kernel has just made the descriptor for this call, and nothing else uses it.
+    let machine = unsafe { OwnedFd::from_raw_fd(machine) };
+    call(&machine, KVM_CREATE_IRQCHIP).context("KVM_CREATE_IRQCHIP")?;
+    Ok(())
+}
+
+/// Makes an ioctl that takes no argument.
+fn call(file: &impl AsRawFd, request: libc::c_ulong) -> io::Result<libc::c_int> {
+    // SAFETY: The requests of this file take an integer, which is 0, and no pointer.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), request as _, 0) };
+    match result {
+        -1 => Err(io::Error::last_os_error()),
+        result => Ok(result),
     }
 }
 
 fn has_extensions(cpuinfo: &str) -> bool {
-    cpuinfo
+    let flags: Vec<_> = cpuinfo
         .lines()
         .filter_map(|line| line.strip_prefix("flags"))
         .flat_map(str::split_whitespace)
-        .any(|flag| matches!(flag, "vmx" | "svm"))
+        .collect();
+    let has = |flag| flags.contains(&flag);
+    (has("svm") && has("npt")) || (has("vmx") && has("ept"))
+}
+
+/// What runs this machine: "KVM", "TCG" (QEMU's software emulation), another hypervisor's signature,
+/// or "none".
+#[cfg(target_arch = "x86_64")]
+pub fn hypervisor() -> String {
+    use std::arch::x86_64::__cpuid;
+
+    const FEATURES: u32 = 1;
+    const HYPERVISOR_PRESENT: u32 = 1 << 31;
+    const HYPERVISOR: u32 = 0x4000_0000;
+
+    // SAFETY: Every x86-64 processor has the instruction.
+    let cpuid = |leaf| unsafe { __cpuid(leaf) };
+    if cpuid(FEATURES).ecx & HYPERVISOR_PRESENT == 0 {
+        return "none".into();
+    }
+    let leaf = cpuid(HYPERVISOR);
+    let signature = [leaf.ebx, leaf.ecx, leaf.edx]
+        .map(u32::to_le_bytes)
+        .concat();
+    hypervisor_of(&signature)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub fn hypervisor() -> String {
+    "unknown".into()
+}
+
+/// The name for the signature in the processor's hypervisor leaf.
+#[cfg(target_arch = "x86_64")]
+fn hypervisor_of(signature: &[u8]) -> String {
+    match signature {
+        b"TCGTCGTCGTCG" => "TCG".into(),
+        b"KVMKVMKVM\0\0\0" => "KVM".into(),
+        other => String::from_utf8_lossy(other)
+            .trim_end_matches('\0')
+            .to_owned(),
+    }
+}
+
+/// Returns whether this machine's processor is itself emulated by software.
+pub fn is_emulated() -> bool {
+    hypervisor() == "TCG"
 }
 
 /// What tells the guest's kernel the rate of its time stamp counter, which is this machine's. Under
@@ -53,11 +176,20 @@ mod tests {
 
     #[test]
     fn looks_for_whole_flags() {
-        assert!(has_extensions("model : x\nflags\t\t: fpu vmx sse\n"));
-        assert!(has_extensions("flags\t\t: svm\n"));
+        assert!(has_extensions("model : x\nflags\t\t: fpu vmx sse ept\n"));
+        assert!(has_extensions("flags\t\t: npt svm\n"));
+        assert!(!has_extensions("flags\t\t: svm ept\n"));
         assert!(!has_extensions(
-            "flags\t\t: fpu vmx_like\nvmx flags\t: vnmi\n"
+            "flags\t\t: fpu vmx_like ept\nvmx flags\t: vnmi\n"
         ));
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn hypervisors_are_known_by_their_signatures() {
+        assert_eq!(hypervisor_of(b"TCGTCGTCGTCG"), "TCG");
+        assert_eq!(hypervisor_of(b"KVMKVMKVM\0\0\0"), "KVM");
+        assert_eq!(hypervisor_of(b"Other\0\0\0\0\0\0\0"), "Other");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use anyhow::{bail, ensure, Context, Result};
 use serde_json::json;
 
 use crate::console::Output;
-use crate::processor;
+use crate::processor::{self, Accelerator};
 use crate::qmp::Qmp;
 use crate::sriov::Function;
 use crate::trace::{self, Trace};
@@ -135,6 +135,10 @@ impl Role {
     }
 }
 
+/// Keeps the guest's kernel from KVM's clocks: KVM writes them to the guest's memory by itself where a
+/// machine arrives, before it runs, and a comparison would find that.
+const WITHOUT_CLOCKS: &str = "no-kvmclock no-steal-acc";
+
 /// What every virtual machine here is like; source and destination must be the same.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -148,6 +152,8 @@ pub struct Machine {
     pub memory: u32,
     /// What the guest's kernel is told beside what it needs.
     pub append: Option<String>,
+    /// What runs its processor.
+    pub accelerator: Accelerator,
 }
 
 impl Machine {
@@ -164,6 +170,7 @@ impl Machine {
             initramfs: path("VIFA_GUEST_INITRAMFS")?,
             memory: MEMORY,
             append: None,
+            accelerator: Accelerator::best(),
         };
         machine.check()?;
         Ok(machine)
@@ -181,7 +188,7 @@ impl Machine {
         Ok(())
     }
 
-    /// What QEMU says it is.
+    /// What QEMU says it is, and what runs the processor.
     pub fn version(&self) -> Result<String> {
         let output = Command::new(&self.qemu)
             .arg("--version")
@@ -194,12 +201,13 @@ impl Machine {
             output.status
         );
         let text = String::from_utf8_lossy(&output.stdout);
-        Ok(text.lines().next().unwrap_or_default().to_owned())
+        let version = text.lines().next().unwrap_or_default();
+        Ok(format!("{version}, {}", self.accelerator))
     }
 
     fn arguments(&self, passthrough: &Passthrough, files: &Files) -> Vec<String> {
         let mut kernel = format!(
-            "console=ttyS0 loglevel=5 VIFA_DEVICES={} {}",
+            "console=ttyS0 loglevel=5 {WITHOUT_CLOCKS} VIFA_DEVICES={} {}",
             passthrough.functions.len(),
             processor::clock()
         );
@@ -218,7 +226,7 @@ impl Machine {
             "-machine",
             MACHINE,
             "-accel",
-            processor::accelerator(),
+            self.accelerator.option(),
             "-m",
             &memory,
             "-kernel",

@@ -2,10 +2,11 @@
 
 //! Judges a test run.
 //!
-//! The scripts run the suites and keep, in one directory, what each wrote (`NAME.log`) and how it
-//! exited (`NAME.status`). This program reads that directory and says what passed: a suite that
-//! left no result, stopped half way or exited with an error counts as a failure, and so does every
-//! complaint in a kernel log. Its last line is `N passed, N failed, N skipped`.
+//! The scripts run the suites and keep, in one directory, what each wrote (`NAME.log`), its exit
+//! status (`NAME.status`) and optionally its duration (`NAME.seconds`). This program reads that
+//! directory and reports what passed: a suite that left no result, stopped half way or exited with
+//! an error counts as a failure, and so does every complaint in a kernel log. Its last line is
+//! `N passed, N failed, N skipped`.
 
 mod kernel_log;
 mod libtest;
@@ -67,7 +68,9 @@ fn main() -> Result<ExitCode> {
 
     for suite in arguments.suites() {
         let tally = suite.judge();
-        println!("{}: {}", suite.name, tally.counts());
+        let took = suite.took().map(|took| format!(" in {took}"));
+        let took = took.unwrap_or_default();
+        println!("{}: {}{took}", suite.name, tally.counts());
         for failure in &tally.failures {
             let mut lines = failure.lines();
             println!("    FAILED {}", lines.next().unwrap_or_default());

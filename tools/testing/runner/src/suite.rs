@@ -74,6 +74,13 @@ impl Suite<'_> {
         Ok(tally)
     }
 
+    /// Returns how long the suite took, in minutes and seconds, if that was recorded.
+    pub fn took(&self) -> Option<String> {
+        let text = fs::read_to_string(self.file("seconds")).ok()?;
+        let seconds: u64 = text.trim().parse().ok()?;
+        Some(format!("{}:{:02}", seconds / 60, seconds % 60))
+    }
+
     fn file(&self, extension: &str) -> PathBuf {
         self.directory.join(format!("{}.{extension}", self.name))
     }
@@ -144,6 +151,22 @@ mod tests {
         assert_eq!(judge(Format::Tap, None, Some("0\n")).failures.len(), 1);
         assert_eq!(judge(Format::Tap, Some(GOOD), None).failures.len(), 1);
         assert_eq!(judge(Format::KernelLog, None, None).failures.len(), 1);
+    }
+
+    #[test]
+    fn reports_a_recorded_duration() {
+        let directory = std::env::temp_dir();
+        let name = format!("vifa-test-report-took-{}", std::process::id());
+        let suite = Suite {
+            directory: &directory,
+            name,
+            format: Format::Tap,
+        };
+        assert_eq!(suite.took(), None);
+        fs::write(suite.file("seconds"), "605\n").unwrap();
+        let took = suite.took();
+        fs::remove_file(suite.file("seconds")).unwrap();
+        assert_eq!(took.as_deref(), Some("10:05"));
     }
 
     #[test]

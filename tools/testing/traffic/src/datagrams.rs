@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::control::Control;
 use crate::gap::Gap;
 use crate::pattern::Pattern;
 use crate::room;
@@ -59,7 +60,7 @@ impl Tally {
     }
 }
 
-/// Sends from the address `local` to `target` until `stop`, and counts what comes back.
+/// Sends from the address `local` to `target` until `control` stops it, and counts what comes back.
 ///
 /// # Errors
 ///
@@ -68,7 +69,7 @@ pub fn run(
     local: SocketAddr,
     target: SocketAddr,
     plan: Plan,
-    stop: &AtomicBool,
+    control: &Control,
 ) -> io::Result<Tally> {
     if !(size_of::<u64>()..=LARGEST).contains(&plan.size) {
         return Err(io::Error::new(
@@ -82,8 +83,8 @@ pub fn run(
     let sent = AtomicU64::new(0);
     let ended = AtomicBool::new(false);
     thread::scope(|scope| {
-        let receiver = scope.spawn(|| receive(&socket, plan, &sent, &ended));
-        let refused = send(&socket, target, plan, &sent, stop);
+        let receiver = scope.spawn(|| receive(&socket, plan, &sent, &ended, control));
+        let refused = send(&socket, target, plan, &sent, control);
         ended.store(true, Ordering::Release);
         let mut tally = receiver
             .join()
@@ -106,12 +107,12 @@ fn send(
     target: SocketAddr,
     plan: Plan,
     sent: &AtomicU64,
-    stop: &AtomicBool,
+    control: &Control,
 ) -> u64 {
     let mut datagram = vec![0; plan.size];
     let mut refused = 0;
     let mut next = Instant::now();
-    while !stop.load(Ordering::Relaxed) {
+    while !control.is_stopped() {
         fill(plan, sent.load(Ordering::Relaxed), &mut datagram);
         match socket.send_to(&datagram, target) {
             Ok(_) => {
@@ -130,6 +131,7 @@ fn receive(
     plan: Plan,
     sent: &AtomicU64,
     ended: &AtomicBool,
+    control: &Control,
 ) -> io::Result<Tally> {
     let mut tally = Tally::default();
     // All below `expected` have come, but for those that are missing.
@@ -141,7 +143,7 @@ fn receive(
         if ended.load(Ordering::Acquire) {
             // Those that are missing before the last one are lost: it has not overtaken them all.
             let complete = expected == sent.load(Ordering::Relaxed);
-            if complete || Instant::now() > gap.deadline() {
+            if complete || Instant::now() > gap.deadline(control.patience()) {
                 tally.longest_gap = gap.longest();
                 tally.last_came = complete;
                 return Ok(tally);
@@ -176,6 +178,7 @@ fn receive(
             missing.extend(expected..number);
             expected = number + 1;
             tally.received += 1;
+            control.arrival();
         } else if missing.remove(&number) {
             tally.late += 1;
             tally.received += 1;
@@ -189,6 +192,9 @@ fn receive(
 mod tests {
     use super::*;
 
+    /// The far end is this machine's.
+    const PATIENCE: Duration = Duration::from_secs(3);
+
     const PLAN: Plan = Plan {
         size: 100,
         interval: Duration::from_millis(1),
@@ -201,7 +207,7 @@ mod tests {
         far.set_read_timeout(Some(Duration::from_millis(10)))
             .unwrap();
         let target = far.local_addr().unwrap();
-        let stop = AtomicBool::new(false);
+        let control = Control::with_patience(PATIENCE);
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| {
@@ -219,9 +225,9 @@ mod tests {
             });
             scope.spawn(|| {
                 thread::sleep(Duration::from_millis(100));
-                stop.store(true, Ordering::Relaxed);
+                control.stop();
             });
-            let tally = run("127.0.0.1:0".parse().unwrap(), target, PLAN, &stop);
+            let tally = run("127.0.0.1:0".parse().unwrap(), target, PLAN, &control);
             done.store(true, Ordering::Relaxed);
             tally.unwrap()
         })
@@ -265,7 +271,7 @@ mod tests {
     fn a_size_without_room_for_the_number_is_refused() {
         let address = "127.0.0.1:0".parse().unwrap();
         let plan = Plan { size: 7, ..PLAN };
-        let error = run(address, address, plan, &AtomicBool::new(true)).unwrap_err();
+        let error = run(address, address, plan, &Control::default()).unwrap_err();
         assert!(error.to_string().contains("not 7"));
     }
 }

@@ -6,10 +6,10 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::control::Control;
 use crate::gap::Gap;
 use crate::pattern::Pattern;
 
@@ -30,7 +30,7 @@ pub struct Echo {
 }
 
 /// Sends 4 KiB to `address` each `interval`, or as fast as it goes where that is zero, and checks
-/// what comes back, until `stop`.
+/// what comes back, until `control` stops it.
 ///
 /// # Errors
 ///
@@ -39,13 +39,13 @@ pub fn run(
     address: SocketAddr,
     seed: u64,
     interval: Duration,
-    stop: &AtomicBool,
+    control: &Control,
 ) -> io::Result<Echo> {
     let stream = TcpStream::connect(address)?;
     let pattern = Pattern::new(seed);
     let (sent, received) = thread::scope(|scope| {
-        let sender = scope.spawn(|| send(&stream, pattern, interval, stop));
-        let received = verify(&stream, pattern);
+        let sender = scope.spawn(|| send(&stream, pattern, interval, control));
+        let received = verify(&stream, pattern, control);
         if received.is_err() {
             // The sender is not to wait for room.
             let _ = stream.shutdown(Shutdown::Both);
@@ -70,12 +70,12 @@ fn send(
     mut stream: &TcpStream,
     pattern: Pattern,
     interval: Duration,
-    stop: &AtomicBool,
+    control: &Control,
 ) -> io::Result<u64> {
     let mut buffer = vec![0; BLOCK];
     let mut sent = 0;
     let mut next = Instant::now();
-    while !stop.load(Ordering::Relaxed) {
+    while !control.is_stopped() {
         pattern.fill(sent, &mut buffer);
         stream.write_all(&buffer)?;
         sent += buffer.len() as u64;
@@ -86,7 +86,11 @@ fn send(
     Ok(sent)
 }
 
-fn verify(mut stream: &TcpStream, pattern: Pattern) -> io::Result<(u64, Duration)> {
+fn verify(
+    mut stream: &TcpStream,
+    pattern: Pattern,
+    control: &Control,
+) -> io::Result<(u64, Duration)> {
     let mut buffer = vec![0; BUFFER];
     let mut verified = 0;
     let mut gap = Gap::start();
@@ -102,6 +106,7 @@ fn verify(mut stream: &TcpStream, pattern: Pattern) -> io::Result<(u64, Duration
             )));
         }
         verified += data.len() as u64;
+        control.arrival();
     }
 }
 
@@ -115,13 +120,13 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
         let far = thread::spawn(move || behave(listener.accept()?.0));
-        let stop = AtomicBool::new(false);
+        let control = Control::default();
         let result = thread::scope(|scope| {
             scope.spawn(|| {
                 thread::sleep(Duration::from_millis(50));
-                stop.store(true, Ordering::Relaxed);
+                control.stop();
             });
-            run(address, 9, Duration::from_millis(1), &stop)
+            run(address, 9, Duration::from_millis(1), &control)
         });
         // A far end that was hung up on may say so.
         let _ = far.join();

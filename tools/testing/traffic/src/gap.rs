@@ -4,10 +4,6 @@
 
 use std::time::{Duration, Instant};
 
-/// How long the next answer may take at the least, once nothing is sent any more: an emulated
-/// machine may stand for some seconds at any time.
-const LINGER: Duration = Duration::from_secs(10);
-
 /// Notes when something arrives.
 #[derive(Clone, Copy, Debug)]
 pub struct Gap {
@@ -30,9 +26,10 @@ impl Gap {
         self.last = Instant::now();
     }
 
-    /// When to wait for no further arrival: who was silent for long may be again.
-    pub fn deadline(&self) -> Instant {
-        self.last + self.longest.max(LINGER)
+    /// When to stop waiting for a peer that is waited for `patience` at least: one that was silent for
+    /// longer before may be again.
+    pub fn deadline(&self, patience: Duration) -> Instant {
+        self.last + self.longest.max(patience)
     }
 
     /// The longest time without an arrival, that since the last one included.
@@ -60,9 +57,10 @@ mod tests {
 
     #[test]
     fn a_longer_silence_is_waited_for_longer() {
+        let patience = Duration::from_secs(10);
         let mut gap = Gap::start();
-        let usual = gap.deadline();
-        gap.longest = LINGER + Duration::from_secs(5);
-        assert_eq!(gap.deadline(), usual + Duration::from_secs(5));
+        let usual = gap.deadline(patience);
+        gap.longest = patience + Duration::from_secs(5);
+        assert_eq!(gap.deadline(patience), usual + Duration::from_secs(5));
     }
 }

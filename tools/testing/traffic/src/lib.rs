@@ -7,6 +7,7 @@
 //! [`datagrams`], [`ping`]). What is sent follows from a seed and its place ([`pattern`]), so either
 //! end finds any byte that is wrong, missing, doubled or elsewhere, and says where.
 
+pub mod control;
 pub mod datagrams;
 pub mod echo;
 pub mod gap;

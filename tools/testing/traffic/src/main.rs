@@ -4,12 +4,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{ensure, Result};
 use clap::{Parser, Subcommand};
+use vifa_traffic::control::Control;
 use vifa_traffic::transfer::{Direction, Request};
 use vifa_traffic::{datagrams, echo, iperf, port, responder, transfer};
 
@@ -81,8 +81,8 @@ fn run(action: &Action) -> Result<()> {
     match *action {
         Action::Echo { address, duration } => {
             let address = SocketAddr::new(address, port::ECHO);
-            let echo = during(duration, |stop| {
-                echo::run(address, seed, Duration::ZERO, stop)
+            let echo = during(duration, |control| {
+                echo::run(address, seed, Duration::ZERO, control)
             })?;
             println!(
                 r#"{{"sent":{},"verified":{},"longest_gap_ms":{}}}"#,
@@ -110,7 +110,9 @@ fn run(action: &Action) -> Result<()> {
                 seed,
             };
             let (from, target) = (SocketAddr::new(from, 0), SocketAddr::new(address, port));
-            let tally = during(duration, |stop| datagrams::run(from, target, plan, stop))?;
+            let tally = during(duration, |control| {
+                datagrams::run(from, target, plan, control)
+            })?;
             println!(
                 r#"{{"sent":{},"refused":{},"received":{},"lost":{},"doubled":{},"late":{},"changed":{},"longest_gap_ms":{}}}"#,
                 tally.sent,
@@ -146,7 +148,11 @@ fn move_file(address: IpAddr, direction: Direction, seed: u64, mebibytes: u64) -
         length: mebibytes * 1024 * 1024,
         rate: 0,
     };
-    let moved = transfer::run(SocketAddr::new(address, port::TRANSFER), request)?;
+    let moved = transfer::run(
+        SocketAddr::new(address, port::TRANSFER),
+        request,
+        &Control::default(),
+    )?;
     println!(
         r#"{{"length":{},"checksum":"{:#010x}","took_ms":{},"longest_gap_ms":{}}}"#,
         moved.length,
@@ -160,16 +166,16 @@ fn move_file(address: IpAddr, direction: Direction, seed: u64, mebibytes: u64) -
 /// Runs `traffic` for so many seconds.
 fn during<T: Send>(
     seconds: u64,
-    traffic: impl FnOnce(&AtomicBool) -> std::io::Result<T> + Send,
+    traffic: impl FnOnce(&Control) -> std::io::Result<T> + Send,
 ) -> Result<T> {
-    let stop = AtomicBool::new(false);
+    let control = Control::default();
     thread::scope(|scope| {
-        let traffic = scope.spawn(|| traffic(&stop));
+        let traffic = scope.spawn(|| traffic(&control));
         let deadline = std::time::Instant::now() + Duration::from_secs(seconds);
         while std::time::Instant::now() < deadline && !traffic.is_finished() {
             thread::sleep(Duration::from_millis(50));
         }
-        stop.store(true, Ordering::Relaxed);
+        control.stop();
         let result = traffic
             .join()
             .map_err(|_| anyhow::anyhow!("the traffic panicked"))?;

@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::control::Control;
 use crate::gap::Gap;
 use crate::room;
 
@@ -88,9 +89,9 @@ impl Ping {
         tally
     }
 
-    fn deadline(&self) -> Instant {
+    fn deadline(&self, control: &Control) -> Instant {
         let (_, gap) = &*self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        gap.deadline()
+        gap.deadline(control.patience())
     }
 
     fn count(&self, change: impl FnOnce(&mut Tally, &mut Gap)) {
@@ -99,18 +100,18 @@ impl Ping {
         change(tally, gap);
     }
 
-    /// Sends a request each `interval` until `stop`, and waits for the answer to the last: those before
-    /// it that have not come are lost.
+    /// Sends a request each `interval` until `control` stops it, and waits for the answer to the
+    /// last: those before it that have not come are lost.
     ///
     /// # Errors
     ///
     /// When answers cannot be received.
-    pub fn run(&self, interval: Duration, stop: &AtomicBool) -> io::Result<()> {
+    pub fn run(&self, interval: Duration, control: &Control) -> io::Result<()> {
         let ended = AtomicBool::new(false);
         thread::scope(|scope| {
-            let receiver = scope.spawn(|| self.receive(&ended));
+            let receiver = scope.spawn(|| self.receive(&ended, control));
             let mut next = Instant::now();
-            while !stop.load(Ordering::Relaxed) && !receiver.is_finished() {
+            while !control.is_stopped() && !receiver.is_finished() {
                 let sequence = self.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
                 let result = self.socket.send(&request(self.identifier, sequence));
                 self.count(|tally, _| match result {
@@ -127,12 +128,14 @@ impl Ping {
         })
     }
 
-    fn receive(&self, ended: &AtomicBool) -> io::Result<()> {
+    fn receive(&self, ended: &AtomicBool, control: &Control) -> io::Result<()> {
         let mut buffer = [0; 256];
         let mut answered = 0;
         loop {
             let complete = answered == self.last.load(Ordering::Relaxed);
-            if ended.load(Ordering::Relaxed) && (complete || Instant::now() > self.deadline()) {
+            if ended.load(Ordering::Relaxed)
+                && (complete || Instant::now() > self.deadline(control))
+            {
                 return Ok(());
             }
             let packet = match self.socket.recv(&mut buffer) {
@@ -143,6 +146,7 @@ impl Ping {
             match Answer::judge(packet, self.identifier) {
                 Answer::Good(sequence) => {
                     answered = sequence;
+                    control.arrival();
                     self.count(|tally, gap| {
                         tally.received += 1;
                         tally.last_came = sequence == self.last.load(Ordering::Relaxed);

@@ -11,6 +11,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::control::Control;
 use crate::gap::Gap;
 use crate::pattern::Pattern;
 
@@ -127,19 +128,20 @@ pub struct Transfer {
     pub longest_gap: Duration,
 }
 
-/// Moves a file to or from the responder at `address`.
+/// Moves a file to or from the responder at `address`. `control` counts the parts that were sent or
+/// have arrived.
 ///
 /// # Errors
 ///
 /// When the connection fails, when a byte arrives that is not the one that was sent, and when the
 /// two ends do not agree about length or checksum.
-pub fn run(address: SocketAddr, request: Request) -> io::Result<Transfer> {
+pub fn run(address: SocketAddr, request: Request, control: &Control) -> io::Result<Transfer> {
     let begin = Instant::now();
     let mut stream = TcpStream::connect(address)?;
     stream.write_all(&request.encode())?;
     let (here, longest_gap) = match request.direction {
-        Direction::Upload => give(&mut stream, request)?,
-        Direction::Download => take(&mut stream, request)?,
+        Direction::Upload => give(&mut stream, request, control)?,
+        Direction::Download => take(&mut stream, request, control)?,
     };
     let mut bytes = [0; Receipt::BYTES];
     stream.read_exact(&mut bytes)?;
@@ -172,15 +174,21 @@ pub fn serve(mut stream: TcpStream) -> io::Result<u64> {
     let mut bytes = [0; Request::BYTES];
     stream.read_exact(&mut bytes)?;
     let request = Request::decode(bytes)?;
+    // The asking end watches the progress.
+    let control = Control::default();
     let (receipt, _) = match request.direction {
-        Direction::Upload => take(&mut stream, request)?,
-        Direction::Download => give(&mut stream, request)?,
+        Direction::Upload => take(&mut stream, request, &control)?,
+        Direction::Download => give(&mut stream, request, &control)?,
     };
     stream.write_all(&receipt.encode())?;
     Ok(receipt.length)
 }
 
-fn give(stream: &mut TcpStream, request: Request) -> io::Result<(Receipt, Duration)> {
+fn give(
+    stream: &mut TcpStream,
+    request: Request,
+    control: &Control,
+) -> io::Result<(Receipt, Duration)> {
     let pattern = Pattern::new(request.seed);
     let mut buffer = vec![0; BUFFER];
     let mut gap = Gap::start();
@@ -201,6 +209,7 @@ fn give(stream: &mut TcpStream, request: Request) -> io::Result<(Receipt, Durati
         checksum = crc32c::crc32c_append(checksum, data);
         stream.write_all(data)?;
         gap.arrival();
+        control.arrival();
         length += part as u64;
     }
     let receipt = Receipt {
@@ -211,7 +220,11 @@ fn give(stream: &mut TcpStream, request: Request) -> io::Result<(Receipt, Durati
     Ok((receipt, gap.longest()))
 }
 
-fn take(stream: &mut TcpStream, request: Request) -> io::Result<(Receipt, Duration)> {
+fn take(
+    stream: &mut TcpStream,
+    request: Request,
+    control: &Control,
+) -> io::Result<(Receipt, Duration)> {
     let pattern = Pattern::new(request.seed);
     let mut buffer = vec![0; BUFFER];
     let mut gap = Gap::start();
@@ -223,6 +236,7 @@ fn take(stream: &mut TcpStream, request: Request) -> io::Result<(Receipt, Durati
             part => &buffer[..part],
         };
         gap.arrival();
+        control.arrival();
         wrong = wrong.or_else(|| pattern.first_difference(length, data));
         checksum = crc32c::crc32c_append(checksum, data);
         length += data.len() as u64;
@@ -256,7 +270,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
         let far = thread::spawn(move || behave(listener.accept()?.0));
-        let result = run(address, request);
+        let result = run(address, request, &Control::default());
         // A far end that was hung up on may say so.
         let _ = far.join();
         result

@@ -19,12 +19,13 @@ use std::env;
 use std::ffi::c_int;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use vifa_traffic::control::Control;
 use vifa_traffic::iperf;
 use vifa_traffic::ping::Ping;
 use vifa_traffic::responder::{self, Counters};
@@ -127,11 +128,11 @@ pub fn run(settings: &Settings) -> Result<(), String> {
 
     let (sender, events) = mpsc::channel();
     read_lines(sender.clone(), Event::Line);
-    let stop = Arc::new(AtomicBool::new(false));
+    let control = Arc::new(Control::default());
     if let Some(ping) = network.ping.clone() {
-        let stop = stop.clone();
+        let control = control.clone();
         thread::spawn(move || {
-            let result = ping.run(PING_INTERVAL, &stop);
+            let result = ping.run(PING_INTERVAL, &control);
             sender.send(Event::Ended(result.map_err(|error| error.to_string())))
         });
     }
@@ -149,7 +150,7 @@ pub fn run(settings: &Settings) -> Result<(), String> {
             Err(RecvTimeoutError::Disconnected) => return Err("nobody is left to listen".into()),
             Ok(Event::Line(line)) => {
                 if line.trim() == "stop" {
-                    stop.store(true, Ordering::Relaxed);
+                    control.stop();
                 }
             }
             Ok(Event::Ended(result)) => {

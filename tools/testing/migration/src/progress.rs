@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Waiting for as long as there is progress, however slow the machine is.
+
+use std::time::{Duration, Instant};
+
+/// Watches a counter of progress.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    patience: Duration,
+    last: Option<u64>,
+    since: Instant,
+}
+
+impl Progress {
+    /// For what makes progress at least once in `patience`.
+    pub fn new(patience: Duration) -> Self {
+        Self {
+            patience,
+            last: None,
+            since: Instant::now(),
+        }
+    }
+
+    /// Returns whether `counter` has changed within the patience, this look included.
+    pub fn goes_on(&mut self, counter: u64) -> bool {
+        if self.last.replace(counter) != Some(counter) {
+            self.since = Instant::now();
+            return true;
+        }
+        self.since.elapsed() < self.patience
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    #[test]
+    fn a_counter_that_stands_ends_the_wait() {
+        let mut progress = Progress::new(Duration::from_millis(60));
+        let long = Duration::from_millis(80);
+        for counter in 0..3 {
+            assert!(progress.goes_on(counter));
+            thread::sleep(long);
+        }
+        assert!(!progress.goes_on(2));
+        assert!(progress.goes_on(3));
+    }
+}
