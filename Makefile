@@ -23,8 +23,8 @@ demo: ## migrate a virtual machine, live, and check every byte (DEVICE)
 shell: ## a shell on the SR-IOV host, with the driver loaded
 	@scripts/shell
 
-test: ## every test: on this machine, in the kernel, on the SR-IOV host, end to end
-	@scripts/test
+test: ## every test: on this machine, in the kernel, on the SR-IOV host, end to end (SUITES)
+	@scripts/test $(SUITES)
 
 fuzz: ## look for bytes that break what parses (FUZZ_SECONDS for each target)
 	@scripts/fuzz --seconds $(or $(FUZZ_SECONDS),60)
@@ -67,6 +67,7 @@ help: ## this list
 	@echo "  KSRC                     a kernel source tree to build the test kernels from"
 	@echo "  VIFA_UNSUPPORTED_KERNEL  1: try a kernel that the driver is not known to work with"
 	@echo "  VIFA_CACHE               where everything that is built is kept (default: ~/.cache/vifa)"
+	@echo "  SUITES                   which tests run (default: all); scripts/suites.sh lists them"
 	@echo "  DEVICE                   what the demo migrates with: reference (default), or igb"
 	@echo "  FUZZ_SECONDS             how long each fuzz target runs (default: 60)"
 	@echo "  MUTATIONS                how many mutated streams are judged (default: 10000000)"

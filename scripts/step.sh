@@ -56,6 +56,11 @@ count_ninja() {
 		sed -n 's/^\[\([0-9]*\/[0-9]*\)\].*/\1 objects/p' | tail -n 1
 }
 
+# Cargo says which crates it compiles, and not how many there are.
+count_crates() {
+	awk '$1 == "Compiling" { done++ } END { if (done) printf "%d crates", done }' "$1"
+}
+
 count_nothing() {
 	:
 }
