@@ -8,6 +8,7 @@ mod function;
 mod mediation;
 mod message;
 mod physical;
+mod queues;
 mod records;
 mod replay;
 mod set;

@@ -15,9 +15,19 @@ use std::collections::BTreeMap;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Heads {
     Kept,
-    Ignored,
-    /// It is there until the queue is enabled.
+    /// It cannot be written.
+    ReadOnly,
+    /// It is there until enabling the queue begins.
     Zeroed,
+    /// It is there until the queue is enabled.
+    ZeroedLate,
+}
+
+/// What a card does with a tail that is written while the queue is not enabled.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Tails {
+    Kept,
+    Ignored,
 }
 
 /// What happens to packets that a queue was given.
@@ -44,16 +54,35 @@ pub(crate) struct Card {
     /// A queue that stays disabled, by its control.
     pub(crate) stays_disabled: Option<u32>,
     pub(crate) heads: Heads,
+    pub(crate) tails: Tails,
+    /// At each access, each queue that is enabled does one of its descriptors, if it has any: a
+    /// frame has arrived, or is sent.
+    pub(crate) is_busy: bool,
+    /// Enabling a queue takes until the next sleep.
+    pub(crate) enables_slowly: bool,
+    /// Descriptors that were done, each with the first register of its queue.
+    pub(crate) done: Vec<(u32, u32)>,
+    /// Of those, the ones that were not written back.
+    pub(crate) unwritten: Vec<(u32, u32)>,
+    /// It is not on the bus any more.
+    pub(crate) is_gone: bool,
     pub(crate) wire: Wire,
     /// As QEMU has it: EIMS reads as it was written last, and so does EICR, once; a cause that is
     /// there already is not sent again.
     pub(crate) is_model: bool,
     /// Accesses until one fails.
     pub(crate) fails_in: Option<usize>,
+    /// First registers of queues that will be enabled.
+    enabling: Vec<u32>,
     /// What EIMS was written last.
     unmasked: u32,
     /// What EICR was written last, until it is read.
     cleared: u32,
+}
+
+/// The first register of each direction of each queue.
+fn all_queues() -> impl Iterator<Item = u32> {
+    (0..QUEUES_MAX as u32).flat_map(|queue| [RDBAL, TDBAL].map(|first| first + queue * STRIDE))
 }
 
 /// Offset of the queue's register within its direction, and the direction's first offset.
@@ -82,9 +111,16 @@ impl Card {
             stays_enabled: None,
             stays_disabled: None,
             heads: Heads::Kept,
+            tails: Tails::Kept,
+            is_busy: false,
+            enables_slowly: false,
+            done: Vec::new(),
+            unwritten: Vec::new(),
+            is_gone: false,
             wire: Wire::Slow,
             is_model: false,
             fails_in: None,
+            enabling: Vec::new(),
             unmasked: 0,
             cleared: 0,
         }
@@ -111,7 +147,32 @@ impl Card {
         registers
     }
 
+    /// Has the queue whose first register is at `first` do its next descriptor, if it has any.
+    fn work(&mut self, first: u32) {
+        let descriptors = (self.get(first + LENGTH) / DESCRIPTOR).max(1);
+        let (head, tail) = (self.get(first + HEAD), self.get(first + TAIL));
+        let control = self.get(first + CONTROL);
+
+        if control & ENABLE == 0 || head == tail {
+            return;
+        }
+        self.set(first + HEAD, (head + 1) % descriptors);
+        self.done.push((first, head));
+        self.unwritten.push((first, head));
+        let waiting = self.unwritten.iter().filter(|done| done.0 == first).count();
+        if waiting as u32 >= ((control & WTHRESH) / WTHRESH_ONE).max(1) {
+            self.write_back(first);
+        }
+    }
+
+    fn write_back(&mut self, first: u32) {
+        self.unwritten.retain(|done| done.0 != first);
+    }
+
     fn access(&mut self) -> Result<(), Fault> {
+        if self.is_busy {
+            all_queues().for_each(|first| self.work(first));
+        }
         match &mut self.fails_in {
             Some(0) => Err(Fault::Reset),
             Some(accesses) => {
@@ -137,6 +198,10 @@ impl Card {
 
         match within {
             CONTROL => {
+                // A virtual function of the 82576 takes no other threshold for a reason to flush.
+                if is_enabled && value & SWFLUSH != 0 && value & WTHRESH == WTHRESH_ONE {
+                    self.write_back(first);
+                }
                 let mut value = value & !SWFLUSH;
 
                 if self.stays_enabled == Some(control) && is_enabled {
@@ -148,12 +213,15 @@ impl Card {
                 if !is_enabled && value & ENABLE != 0 && self.heads == Heads::Zeroed {
                     self.set(first + HEAD, 0);
                 }
+                if !is_enabled && value & ENABLE != 0 && self.enables_slowly {
+                    self.enabling.push(first);
+                    value &= !ENABLE;
+                }
                 self.set(control, value);
             }
-            // It is ignored while the receive queue is not enabled.
-            TAIL if first < TDBAL && !is_enabled => {}
+            TAIL if self.tails == Tails::Ignored && !is_enabled => {}
             TAIL => self.set(first + TAIL, value),
-            HEAD if self.heads == Heads::Ignored => {}
+            HEAD if self.heads == Heads::ReadOnly => {}
             _ => {
                 let is_cache = within == RXCTL - RDBAL;
 
@@ -168,10 +236,13 @@ impl Card {
 }
 
 impl Access for Card {
-    fn read(&mut self, offset: u32) -> Result<u32, Fault> {
+    fn load(&mut self, offset: u32) -> Result<u32, Fault> {
         self.access()?;
+        if self.is_gone {
+            return Ok(u32::MAX);
+        }
         if offset < page0::LENGTH {
-            return self.port.read(offset);
+            return self.port.load(offset);
         }
         if offset == EICR {
             let causes = self.get(EICR);
@@ -190,6 +261,9 @@ impl Access for Card {
 
     fn write(&mut self, offset: u32, value: u32) -> Result<(), Fault> {
         self.access()?;
+        if self.is_gone {
+            return Ok(());
+        }
         if offset == page0::VTCTRL && value & vtctrl::RST != 0 && !self.is_model {
             self.registers.clear();
         }
@@ -232,19 +306,23 @@ impl Clock for Card {
         if !self.port.silent {
             self.port.interrupt();
         }
-        for queue in 0..QUEUES_MAX as u32 {
-            let first = TDBAL + queue * STRIDE;
-            let descriptors = (self.get(first + LENGTH) / DESCRIPTOR).max(1);
+        for first in all_queues().filter(|&first| first >= TDBAL) {
             let (head, tail) = (self.get(first + HEAD), self.get(first + TAIL));
-            let is_enabled = self.get(first + CONTROL) & ENABLE != 0;
+            let descriptors = (self.get(first + LENGTH) / DESCRIPTOR).max(1);
 
-            if !is_enabled || head == tail || self.wire == Wire::Dead {
+            if self.wire == Wire::Dead {
                 continue;
             }
-            self.set(first + HEAD, (head + 1) % descriptors);
-            if self.wire == Wire::Endless {
+            self.work(first);
+            if self.wire == Wire::Endless && self.get(first + HEAD) != head {
                 self.set(first + TAIL, (tail + 1) % descriptors);
             }
+        }
+        for first in std::mem::take(&mut self.enabling) {
+            if self.heads == Heads::ZeroedLate {
+                self.set(first + HEAD, 0);
+            }
+            self.set(first + CONTROL, self.get(first + CONTROL) | ENABLE);
         }
     }
 }

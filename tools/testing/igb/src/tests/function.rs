@@ -3,7 +3,7 @@
 //! A function is stopped, taken down, put up elsewhere, and goes on.
 
 use super::{
-    card::{Card, Heads, Wire},
+    card::{Card, Heads, Tails, Wire},
     physical::{Address, Administration},
     records::identity,
 };
@@ -17,20 +17,20 @@ use crate::backend::igb::{
 };
 use proptest::{collection::vec, prelude::*};
 
-const MAC: Address = [0x02, 0x22, 0x22, 0x22, 0x22, 0x22];
+pub(super) const MAC: Address = [0x02, 0x22, 0x22, 0x22, 0x22, 0x22];
 const SET_MAC: [u32; 3] = [2, 0x2222_2202, 0x2222];
 
 /// What a driver puts in one direction of a queue.
 #[derive(Clone, Copy, Debug)]
-struct Ring {
-    is_enabled: bool,
-    base: u32,
-    descriptors: u32,
-    head: u32,
-    tail: u32,
+pub(super) struct Ring {
+    pub(super) is_enabled: bool,
+    pub(super) base: u32,
+    pub(super) descriptors: u32,
+    pub(super) head: u32,
+    pub(super) tail: u32,
 }
 
-fn ring() -> impl Strategy<Value = Ring> {
+pub(super) fn ring() -> impl Strategy<Value = Ring> {
     (
         any::<bool>(),
         any::<u32>(),
@@ -51,7 +51,7 @@ fn ring() -> impl Strategy<Value = Ring> {
         })
 }
 
-const FULL: Ring = Ring {
+pub(super) const FULL: Ring = Ring {
     is_enabled: true,
     base: 0x1_0000,
     descriptors: 64,
@@ -60,7 +60,7 @@ const FULL: Ring = Ring {
 };
 
 /// Has a driver set up a direction whose first register is at `first`.
-fn set_up(card: &mut Card, first: u32, ring: &Ring) {
+pub(super) fn set_up(card: &mut Card, first: u32, ring: &Ring) {
     card.set(first, ring.base);
     card.set(first + 4, 1);
     card.set(first + 8, ring.descriptors * DESCRIPTOR);
@@ -73,7 +73,7 @@ fn set_up(card: &mut Card, first: u32, ring: &Ring) {
 }
 
 /// Has a driver do as igbvf does, with as many queues as there are `rings`: receive and transmit.
-fn driver(state: &mut State, card: &mut Card, rings: &[[Ring; 2]]) {
+pub(super) fn driver(state: &mut State, card: &mut Card, rings: &[[Ring; 2]]) {
     ask(state, card, &[1]);
     ask(state, card, &SET_MAC);
     for (offset, value) in [
@@ -97,7 +97,7 @@ fn driver(state: &mut State, card: &mut Card, rings: &[[Ring; 2]]) {
 }
 
 /// Has the guest post a request.
-fn post(state: &mut State, card: &mut Card, words: &[u32]) {
+pub(super) fn post(state: &mut State, card: &mut Card, words: &[u32]) {
     state.write(card, page0::V2PMAILBOX, VFU).unwrap();
     for (word, &value) in words.iter().enumerate() {
         state.write(card, buffer_word(word), value).unwrap();
@@ -106,7 +106,7 @@ fn post(state: &mut State, card: &mut Card, words: &[u32]) {
 }
 
 /// Has the guest make a request, and read the answer.
-fn ask(state: &mut State, card: &mut Card, words: &[u32]) -> u32 {
+pub(super) fn ask(state: &mut State, card: &mut Card, words: &[u32]) -> u32 {
     post(state, card, words);
     card.port.interrupt();
     state.read(card, page0::V2PMAILBOX).unwrap();
@@ -117,11 +117,11 @@ fn ask(state: &mut State, card: &mut Card, words: &[u32]) -> u32 {
     answer
 }
 
-fn new(card: &mut Card) -> State {
+pub(super) fn new(card: &mut Card) -> State {
     with_queues(card, QUEUES_MAX)
 }
 
-fn with_queues(card: &mut Card, queues: usize) -> State {
+pub(super) fn with_queues(card: &mut Card, queues: usize) -> State {
     let state = State::new(card, queues as u8).unwrap();
 
     assert_eq!(state.cannot_stop(), None);
@@ -130,7 +130,7 @@ fn with_queues(card: &mut Card, queues: usize) -> State {
 }
 
 /// A card with a guest that uses both queues.
-fn busy() -> (State, Card) {
+pub(super) fn busy() -> (State, Card) {
     let mut card = Card::plain();
     let mut state = new(&mut card);
 
@@ -138,7 +138,7 @@ fn busy() -> (State, Card) {
     (state, card)
 }
 
-fn enabled(card: &Card) -> Vec<u32> {
+pub(super) fn enabled(card: &Card) -> Vec<u32> {
     [RXDCTL, RXDCTL + STRIDE, TXDCTL, TXDCTL + STRIDE]
         .into_iter()
         .filter(|&control| card.get(control) & ENABLE != 0)
@@ -153,11 +153,15 @@ fn place(card: &Card, offset: u32, is_so: impl Fn(u32) -> bool) -> usize {
 }
 
 /// Takes all from one card to another, as a stream does.
-fn migrate(state: &mut State, card: &mut Card, to: (&mut State, &mut Card)) -> Result<(), Fault> {
+pub(super) fn migrate(
+    state: &mut State,
+    card: &mut Card,
+    to: (&mut State, &mut Card),
+) -> Result<(), Fault> {
     migrate_queues(QUEUES_MAX, state, card, to)
 }
 
-fn migrate_queues(
+pub(super) fn migrate_queues(
     queues: usize,
     state: &mut State,
     card: &mut Card,
@@ -273,7 +277,11 @@ fn queues_are_enabled_then_given_work_then_may_interrupt() {
         .map(|control| place(&card, control, is_enabled))
         .into_iter()
         .max();
-    let tails = [RDT, RDT + STRIDE, TDT, TDT + STRIDE].map(|tail| place(&card, tail, |_| true));
+    let tails = [RDT, RDT + STRIDE, TDT, TDT + STRIDE].map(|tail| {
+        let is_it = |write: &(u32, u32)| *write == (tail, FULL.tail);
+
+        card.writes.iter().rposition(is_it).unwrap()
+    });
     let unmasked = place(&card, EIMS, |_| true);
 
     assert!(last_enabled < tails.into_iter().min());
@@ -342,37 +350,56 @@ fn queue_that_does_not_start() {
     state.quiesce(&mut card).unwrap();
     card.stays_disabled = Some(TXDCTL);
     let fault = state.resume(&mut card).unwrap_err();
-    assert_eq!(fault.to_string(), "queue 0: it stays disabled");
+    assert_eq!(fault.to_string(), "failed to enable queue 0");
     assert_eq!(enabled(&card), []);
 
     // It can be tried again.
     card.stays_disabled = None;
     state.resume(&mut card).unwrap();
     assert_eq!(enabled(&card).len(), 4);
+    assert_eq!(card.get(RDT), FULL.tail);
 }
 
 /// A card that loses heads is found out before anybody depends on it, and is left alone.
 #[test]
 fn card_that_does_not_take_heads() {
-    for heads in [Heads::Ignored, Heads::Zeroed] {
+    for heads in [Heads::ReadOnly, Heads::Zeroed, Heads::ZeroedLate] {
         let mut card = Card::plain();
         card.heads = heads;
-        let mut state = State::new(&mut card, 1).unwrap();
-        let expected = Fault::Queue {
-            queue: 0,
-            stuck: Stuck::HeadNotTaken,
+        card.enables_slowly = heads == Heads::ZeroedLate;
+        let stuck = Stuck::Head {
+            written: 8,
+            read: 0,
         };
-        assert_eq!(state.cannot_stop(), Some(expected));
-        assert_eq!(card.registers(), Card::plain().registers());
-
-        driver(&mut state, &mut card, &[[FULL; 2]]);
-        let before = card.registers();
-        let configuration = *state.shadow().configuration();
-        assert_eq!(state.quiesce(&mut card), Err(expected));
-        assert_eq!(state.rehearse(&mut card, &configuration), Err(expected));
-        assert!(card.writes.is_empty());
-        assert_eq!(card.registers(), before);
+        is_left_alone(card, Fault::Queue { queue: 0, stuck });
     }
+}
+
+/// Nor would one do that begins with other descriptors than those that it is given.
+#[test]
+fn card_that_does_not_take_tails() {
+    let mut card = Card::plain();
+    card.tails = Tails::Ignored;
+    let stuck = Stuck::Tail {
+        written: 8,
+        read: 0,
+    };
+    is_left_alone(card, Fault::Queue { queue: 0, stuck });
+}
+
+fn is_left_alone(mut card: Card, expected: Fault) {
+    let mut state = State::new(&mut card, 1).unwrap();
+
+    assert_eq!(state.cannot_stop(), Some(expected));
+    assert_eq!(card.registers(), Card::plain().registers());
+
+    driver(&mut state, &mut card, &[[FULL; 2]]);
+    let before = card.registers();
+    let configuration = *state.shadow().configuration();
+    assert_eq!(state.quiesce(&mut card), Err(expected));
+    assert_eq!(state.rehearse(&mut card, &configuration), Err(expected));
+    assert!(card.writes.is_empty());
+    assert_eq!(card.registers(), before);
 }
 
 /// Nor is one that loses them only later taken for one that works.
@@ -383,7 +410,10 @@ fn head_that_is_lost_later() {
     state.quiesce(&mut card).unwrap();
     card.heads = Heads::Zeroed;
     let fault = state.resume(&mut card).unwrap_err();
-    assert_eq!(fault.to_string(), "queue 0: the card does not take a head");
+    assert_eq!(
+        fault.to_string(),
+        "failed to restore the head of queue 0: wrote 10, read 0"
+    );
     assert_eq!(enabled(&card), []);
 }
 

@@ -254,7 +254,7 @@ fn reset_by_the_guest_keeps_what_the_physical_function_keeps() {
 fn pending_bits_of_msix_are_left_alone() {
     struct Untouched;
     impl crate::backend::igb::registers::Access for Untouched {
-        fn read(&mut self, offset: u32) -> Result<u32, Fault> {
+        fn load(&mut self, offset: u32) -> Result<u32, Fault> {
             panic!("read of {offset:#x}");
         }
         fn write(&mut self, offset: u32, _: u32) -> Result<(), Fault> {

@@ -587,7 +587,7 @@ impl Port {
 }
 
 impl Access for Port {
-    fn read(&mut self, offset: u32) -> Result<u32, Fault> {
+    fn load(&mut self, offset: u32) -> Result<u32, Fault> {
         self.access()?;
         let function = &mut self.functions[VF];
 

@@ -416,7 +416,7 @@ fn refusals() {
         (
             FIRST_QUEUE + 27,
             2,
-            "txdctl: expected no bits but 0x81f1f1f, found 0x2000000",
+            "txdctl: expected no bits but 0xf81f1f1f, found 0x2000000",
         ),
         (FIRST_QUEUE + 72, 1, "reserved: expected 0x0, found 0x1"),
         (

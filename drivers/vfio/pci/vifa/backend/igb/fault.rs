@@ -25,7 +25,19 @@ pub(crate) enum Stuck {
     /// The queue stays disabled.
     NotEnabled,
     /// The head is not where it was put.
-    HeadNotTaken,
+    Head {
+        /// Where it was put.
+        written: u32,
+        /// Where it is.
+        read: u32,
+    },
+    /// The tail is not where it was put, before the queue was enabled.
+    Tail {
+        /// Where it was put.
+        written: u32,
+        /// Where it is.
+        read: u32,
+    },
 }
 
 /// Why something was not done.
@@ -33,6 +45,8 @@ pub(crate) enum Stuck {
 pub(crate) enum Fault {
     /// The function is being reset.
     Reset,
+    /// All registers read as all ones: the function is gone from the bus.
+    Gone,
     /// The function was not stopped.
     Runs,
     /// The physical function does not answer.
@@ -89,6 +103,7 @@ mod errno {
     pub(super) const EIO: i32 = 5;
     pub(super) const ENOMEM: i32 = 12;
     pub(super) const EBUSY: i32 = 16;
+    pub(super) const ENODEV: i32 = 19;
     pub(super) const EINVAL: i32 = 22;
     pub(super) const ENOSPC: i32 = 28;
     pub(super) const EADDRNOTAVAIL: i32 = 99;
@@ -111,6 +126,7 @@ impl Fault {
             | Self::PromiscuousRefused
             | Self::FrameSizeRefused { .. } => ENOSPC,
             Self::Queue { .. } => EIO,
+            Self::Gone => ENODEV,
             Self::Runs | Self::Record(_) => EINVAL,
             Self::OutOfMemory => ENOMEM,
             Self::Host(errno) => errno,
@@ -122,6 +138,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reset => f.write_str("the function is being reset"),
+            Self::Gone => f.write_str("the function is gone: its registers read as all ones"),
             Self::Runs => f.write_str("the function was not stopped"),
             Self::PhysicalFunctionSilent => {
                 f.write_str("the physical function does not answer: is its interface up?")
@@ -165,15 +182,19 @@ impl fmt::Display for Fault {
             Self::FrameSizeRefused { bytes } => {
                 write!(f, "the physical function refuses frames of {bytes} bytes")
             }
-            Self::Queue { queue, stuck } => {
-                write!(f, "queue {queue}: ")?;
-                f.write_str(match stuck {
-                    Stuck::ReceiveDoesNotStop => "receive does not stop",
-                    Stuck::TransmitDoesNotStop => "transmit does not stop",
-                    Stuck::NotEnabled => "it stays disabled",
-                    Stuck::HeadNotTaken => "the card does not take a head",
-                })
-            }
+            Self::Queue { queue, stuck } => match stuck {
+                Stuck::ReceiveDoesNotStop => write!(f, "failed to disable receive queue {queue}"),
+                Stuck::TransmitDoesNotStop => write!(f, "failed to disable transmit queue {queue}"),
+                Stuck::NotEnabled => write!(f, "failed to enable queue {queue}"),
+                Stuck::Head { written, read } => write!(
+                    f,
+                    "failed to restore the head of queue {queue}: wrote {written}, read {read}"
+                ),
+                Stuck::Tail { written, read } => write!(
+                    f,
+                    "failed to restore the tail of queue {queue}: wrote {written}, read {read}"
+                ),
+            },
             Self::Record(record) => record.fmt(f),
             Self::OutOfMemory => f.write_str("no memory"),
             Self::Host(errno) => write!(f, "the host refuses: error {errno}"),

@@ -158,9 +158,10 @@ impl Frozen {
         let started = self.start(device, has_mail);
 
         if started.is_err() {
-            // It is known that a queue does not do what it is told.
+            // The error that is returned says more than those of the way back.
             let mut stopped = *self;
             let _ = stopped.quiesce(device);
+            let _ = self.kick(device);
         }
         started
     }
@@ -177,14 +178,17 @@ impl Frozen {
         receive.chain(transmit).filter(|(_, ring)| ring.is_enabled)
     }
 
+    /// Gives the queues that are to be enabled what the guest had given them.
+    fn kick(&self, device: &mut impl Access) -> Result<(), Fault> {
+        self.enabled()
+            .try_for_each(|(half, ring)| half.kick(device, ring))
+    }
+
     fn start(&self, device: &mut (impl Access + Clock), has_mail: bool) -> Result<(), Fault> {
         for (half, ring) in self.enabled() {
             half.enable(device, ring)?;
         }
-        // What is written to the tail of a queue that is not enabled is lost.
-        for (half, ring) in self.enabled() {
-            half.kick(device, ring)?;
-        }
+        self.kick(device)?;
         let is_news = has_mail || self.link != link(device)?;
         let queues = self.queues.iter().flatten();
 

@@ -89,7 +89,7 @@ impl<'a> Hardware<'a> {
 }
 
 impl Access for Hardware<'_> {
-    fn read(&mut self, offset: u32) -> Result<u32, Fault> {
+    fn load(&mut self, offset: u32) -> Result<u32, Fault> {
         let value = self.registers.read32(BAR, offset.into())?;
 
         // What was read after a reset says nothing of what was before.

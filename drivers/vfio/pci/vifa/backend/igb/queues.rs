@@ -3,8 +3,12 @@
 //! The queues: how they are stopped, taken down, put up and started.
 //!
 //! The hardware alone moves heads. A queue that was stopped has written back every descriptor
-//! behind its head, and will fetch those ahead anew; so a head that is put where it was repeats
-//! nothing and leaves nothing out.
+//! before its head, and will fetch those from its head on anew; so a head that is put where it was
+//! repeats nothing and leaves nothing out.
+//!
+//! A queue starts empty, with its tail at its head: frames that arrive while it is enabled find no
+//! descriptor, and leave the head where it was put. It gets the guest's descriptors once the head
+//! has been checked.
 
 use super::{
     clock::{
@@ -124,25 +128,32 @@ impl Half {
         Ok(self.read(device, self.direction.control)? & ENABLE != 0)
     }
 
+    /// Returns the bits of its control that are kept.
+    fn control(self, device: &mut impl Access) -> Result<u32, Fault> {
+        Ok(self.read(device, self.direction.control)? & self.direction.control_bits)
+    }
+
     /// Has it write back what is done, and disables it.
+    ///
+    /// A virtual function of the 82576 may keep descriptors that are done to itself while its
+    /// threshold for writing them back is any other than 1; DPDK therefore sets that always. Here
+    /// it is set for the stop alone.
     ///
     /// # Errors
     ///
     /// It stays enabled.
     pub(super) fn stop(self, device: &mut (impl Access + Clock)) -> Result<(), Fault> {
-        let offset = self.direction.control;
-        let control = self.read(device, offset)? & self.direction.control_bits;
+        let control = self.control(device)?;
+        let eager = (control & !WTHRESH) | WTHRESH_ONE;
 
-        self.write(device, offset, control | ENABLE | SWFLUSH)?;
-        self.disable(device)
+        self.write(device, self.direction.control, eager | ENABLE | SWFLUSH)?;
+        device.sleep(INTERVAL);
+        self.disable(device, control)
     }
 
-    /// Disables it.
-    fn disable(self, device: &mut (impl Access + Clock)) -> Result<(), Fault> {
-        let offset = self.direction.control;
-        let control = self.read(device, offset)? & self.direction.control_bits;
-
-        self.write(device, offset, control)?;
+    /// Disables it, and leaves `control` in its control.
+    fn disable(self, device: &mut (impl Access + Clock), control: u32) -> Result<(), Fault> {
+        self.write(device, self.direction.control, control)?;
         let is_disabled = until(device, INTERVAL, SWITCH_TIMEOUT, |device| {
             Ok(!self.is_enabled(device)?)
         })?;
@@ -201,8 +212,7 @@ impl Half {
     fn put(self, device: &mut (impl Access + Clock), ring: &Ring) -> Result<(), Fault> {
         let direction = self.direction;
 
-        self.disable(device)?;
-        self.write(device, direction.control, ring.control)?;
+        self.disable(device, ring.control)?;
         self.write(device, direction.base_low, ring.base_low)?;
         self.write(device, direction.base_high, ring.base_high)?;
         self.write(device, direction.length, ring.length)?;
@@ -213,10 +223,34 @@ impl Half {
 
     /// Checks that the head is at `head`.
     fn check_head(self, device: &mut impl Access, head: u32) -> Result<(), Fault> {
-        if self.read(device, self.direction.head)? & INDEX_BITS == head {
+        let found = self.read(device, self.direction.head)? & INDEX_BITS;
+
+        if found == head {
             Ok(())
         } else {
-            Err(self.stuck(Stuck::HeadNotTaken))
+            Err(self.stuck(Stuck::Head {
+                written: head,
+                read: found,
+            }))
+        }
+    }
+
+    /// Takes all work from a queue that is not enabled: puts its tail at `head`.
+    ///
+    /// # Errors
+    ///
+    /// It does not take the tail, and would begin with whatever lies up to where that is.
+    fn empty(self, device: &mut impl Access, head: u32) -> Result<(), Fault> {
+        self.write(device, self.direction.tail, head)?;
+        let found = self.read(device, self.direction.tail)? & INDEX_BITS;
+
+        if found == head {
+            Ok(())
+        } else {
+            Err(self.stuck(Stuck::Tail {
+                written: head,
+                read: found,
+            }))
         }
     }
 
@@ -224,12 +258,13 @@ impl Half {
     ///
     /// # Errors
     ///
-    /// It stays disabled, or its head is elsewhere.
+    /// It does not take the tail, stays disabled, or its head is elsewhere.
     pub(super) fn enable(
         self,
         device: &mut (impl Access + Clock),
         ring: &Ring,
     ) -> Result<(), Fault> {
+        self.empty(device, ring.head)?;
         self.write(device, self.direction.control, ring.control | ENABLE)?;
         let is_enabled = until(device, INTERVAL, SWITCH_TIMEOUT, |device| {
             self.is_enabled(device)
@@ -258,12 +293,12 @@ impl Half {
         self.write(device, self.direction.tail, ring.tail)
     }
 
-    /// Checks that the head of an idle function's queue can be put anywhere, and stays there when
-    /// the queue is enabled.
+    /// Does to an idle function's queue what [`put`] and [`Self::enable`] will do, with a head that
+    /// no reset leaves.
     ///
     /// # Errors
     ///
-    /// It does not take the head.
+    /// It does not take the head or the tail, or loses them when it is enabled.
     fn probe_head(self, device: &mut (impl Access + Clock)) -> Result<(), Fault> {
         const RING: Ring = Ring {
             is_enabled: true,
@@ -271,17 +306,16 @@ impl Half {
             base_high: 0,
             length: 0x1000,
             head: 8,
-            tail: 8,
+            tail: 16,
             control: 0,
             cache: 0,
         };
 
         let before = self.take(device, false)?;
-        let probed = self.put(device, &RING).and_then(|()| {
-            self.kick(device, &RING)?;
-            self.write(device, self.direction.control, ENABLE)?;
-            self.check_head(device, RING.head)
-        });
+        let probed = self
+            .put(device, &RING)
+            .and_then(|()| self.enable(device, &RING));
+        // A card that does not take heads cannot take this one back, either.
         let restored = self.put(device, &before);
 
         self.kick(device, &before)?;

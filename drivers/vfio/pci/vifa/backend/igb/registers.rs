@@ -9,18 +9,34 @@ use super::fault::Fault;
 
 /// The registers of one virtual function, 32 bits each.
 pub(crate) trait Access {
-    /// Returns what the register at `offset` of BAR 0 holds.
+    /// Returns what a read of the register at `offset` of BAR 0 comes back with: all ones where
+    /// there is no function any more.
     ///
     /// # Errors
     ///
     /// The function does not answer, because it is being reset or was closed. Nothing was read.
-    fn read(&mut self, offset: u32) -> Result<u32, Fault>;
+    fn load(&mut self, offset: u32) -> Result<u32, Fault>;
+
+    /// Returns what the register at `offset` of BAR 0 holds.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`], or [`Fault::Gone`].
+    fn read(&mut self, offset: u32) -> Result<u32, Fault> {
+        let value = self.load(offset)?;
+
+        // A guest may write all ones to some registers. STATUS is read only, and never so.
+        if value == u32::MAX && self.load(page0::STATUS)? == u32::MAX {
+            return Err(Fault::Gone);
+        }
+        Ok(value)
+    }
 
     /// Writes the register at `offset` of BAR 0.
     ///
     /// # Errors
     ///
-    /// As [`Self::read`]. Nothing was written.
+    /// As [`Self::load`]. Nothing was written.
     fn write(&mut self, offset: u32, value: u32) -> Result<(), Fault>;
 }
 
@@ -216,18 +232,25 @@ pub(crate) mod queue {
         ENABLE = 1 << 25;
         /// In RXDCTL and TXDCTL: descriptors that are done are written back at once.
         SWFLUSH = 1 << 26;
+        /// In RXDCTL and TXDCTL: how many descriptors that are done are written back together.
+        WTHRESH = 0x1f << 16;
+        /// [`WTHRESH`]: each at once.
+        WTHRESH_ONE = 1 << 16;
         /// What RXDCTL holds besides: thresholds.
         RXDCTL_BITS = 0x001f_1f1f;
-        /// What TXDCTL holds besides: thresholds and priority.
-        TXDCTL_BITS = 0x081f_1f1f;
-        /// What SRRCTL holds: sizes, minimum of descriptors, descriptor type, time stamp, drop.
-        SRRCTL_BITS = 0xcff0_3f7f;
+        /// What TXDCTL holds besides: thresholds, priority; of the I350, the threshold for writing
+        /// the head back (HWBTHRESH).
+        TXDCTL_BITS = 0xf81f_1f1f;
+        /// What SRRCTL holds: sizes, minimum of descriptors, descriptor type, time stamp, drop; of
+        /// the I350, that the queue takes no part in DMA coalescing (DMACQ_Dis).
+        SRRCTL_BITS = 0xcff0_3fff;
         /// What RXCTL holds: hints and ordering of each kind of access, target.
-        RXCTL_BITS = 0xff00_ffe0;
+        RXCTL_BITS = 0xff00_ffef;
         /// What TXCTL holds: hints and ordering of each kind of access, target.
-        TXCTL_BITS = 0xff00_3f20;
-        /// What TDWBAL holds: the address, and whether the head is written back.
-        TDWBAL_BITS = 0xffff_fffd;
+        TXCTL_BITS = 0xff00_3f2f;
+        /// What TDWBAL holds: the address, whether the head is written back, and, of the I350,
+        /// whether it is at the end of each interval of the throttle (WB_on_EITR).
+        TDWBAL_BITS = 0xffff_ffff;
     }
 
     /// Most queue pairs of a function: two on the 82576, one on the I350.

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Queues stop and go on while frames arrive.
+
+use super::{
+    card::{Card, Wire},
+    function::{busy, driver, enabled, migrate_queues, new, ring, with_queues, FULL},
+};
+use crate::backend::igb::{
+    fault::{Fault, Stuck},
+    registers::{queue::*, Access},
+};
+use proptest::{collection::vec, prelude::*};
+
+/// The descriptors that the queue whose first register is at `first` has done, in order.
+fn done(card: &Card, first: u32) -> Vec<u32> {
+    let of_queue = card.done.iter().filter(|done| done.0 == first);
+
+    of_queue.map(|&(_, descriptor)| descriptor).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    /// A frame at each access of the source and of the destination disturbs nothing, and goes where
+    /// the guest has given a descriptor for it: no descriptor is done twice or left out.
+    #[test]
+    fn frames_arrive_at_each_access(
+        rings in vec([ring(), ring()], 1..=QUEUES_MAX),
+        slowly: bool,
+        stays: bool,
+    ) {
+        let mut card = Card::plain();
+        let mut state = with_queues(&mut card, rings.len());
+        driver(&mut state, &mut card, &rings);
+        card.is_busy = true;
+        card.enables_slowly = slowly;
+        let mut other_card = Card::plain();
+        let mut other = with_queues(&mut other_card, rings.len());
+        other_card.is_busy = true;
+        other_card.enables_slowly = slowly;
+
+        if stays {
+            state.quiesce(&mut card).unwrap();
+            prop_assert_eq!(state.resume(&mut card).unwrap(), None);
+        } else {
+            let to = (&mut other, &mut other_card);
+            migrate_queues(rings.len(), &mut state, &mut card, to).unwrap();
+        }
+        let last = if stays { &mut card } else { &mut other_card };
+        for _ in 0..1000 {
+            last.read(RDH).unwrap();
+        }
+        for (queue, rings) in (0..).zip(&rings) {
+            for (first, ring) in [RDBAL, TDBAL].into_iter().zip(rings) {
+                let first = first + queue * STRIDE;
+                let end = if ring.tail < ring.head { ring.tail + ring.descriptors } else { ring.tail };
+                let given = if ring.is_enabled { ring.head..end } else { 0..0 };
+                let expected: Vec<u32> = given.map(|place| place % ring.descriptors).collect();
+                let found = [done(&card, first), done(&other_card, first)].concat();
+
+                prop_assert_eq!(found, expected, "{:x}: {:?}", first, ring);
+            }
+        }
+    }
+}
+
+/// So it is where a queue that does not stop has the others go on.
+#[test]
+fn frames_arrive_while_a_stop_is_undone() {
+    let (mut state, mut card) = busy();
+
+    card.is_busy = true;
+    card.stays_enabled = Some(RXDCTL + STRIDE);
+    let stuck = Stuck::ReceiveDoesNotStop;
+    assert_eq!(
+        state.quiesce(&mut card),
+        Err(Fault::Queue { queue: 1, stuck })
+    );
+    assert_eq!(enabled(&card).len(), 4);
+    for _ in 0..20 {
+        card.read(RDH).unwrap();
+    }
+    let given: Vec<u32> = (FULL.head..FULL.tail).collect();
+    for first in [RDBAL, TDBAL] {
+        assert_eq!(done(&card, first), given);
+    }
+}
+
+/// Whatever threshold the guest has set for that, what is done has been written back; and the
+/// threshold is the guest's again.
+#[test]
+fn all_that_is_done_is_written_back() {
+    for threshold in [0, 1, 8, 31] {
+        let (mut state, mut card) = busy();
+        let control = ENABLE | (threshold * WTHRESH_ONE) | 0x0808;
+
+        for first in [RXDCTL, RXDCTL + STRIDE, TXDCTL, TXDCTL + STRIDE] {
+            card.set(first, control);
+        }
+        card.is_busy = true;
+        for _ in 0..3 {
+            card.read(RDH).unwrap();
+        }
+        state.quiesce(&mut card).unwrap();
+        assert!(!card.done.is_empty());
+        assert_eq!(card.unwritten, [], "threshold {threshold}");
+
+        card.is_busy = false;
+        state.resume(&mut card).unwrap();
+        assert_eq!(card.get(RXDCTL), control);
+        assert_eq!(card.get(TXDCTL), control);
+    }
+}
+
+/// The I350 has bits that the 82576 lacks: HWBTHRESH, WB_on_EITR, DMACQ_Dis, TPH.
+#[test]
+fn bits_of_the_i350_travel() {
+    let (mut card, mut other_card) = (Card::plain(), Card::plain());
+    let mut state = with_queues(&mut card, 1);
+    let mut other = with_queues(&mut other_card, 1);
+    let bits = [
+        (TXDCTL, 0xf801_0808 | ENABLE),
+        (TDWBAL, 0x5003),
+        (SRRCTL, 0x8200_0082),
+        (RXCTL, 0x000f),
+        (TXCTL, 0x000b),
+    ];
+
+    driver(&mut state, &mut card, &[[FULL; 2]]);
+    for (offset, value) in bits {
+        card.set(offset, value);
+    }
+    card.wire = Wire::Dead;
+    let to = (&mut other, &mut other_card);
+    migrate_queues(1, &mut state, &mut card, to).unwrap();
+    for (offset, value) in bits {
+        assert_eq!(other_card.get(offset), value, "{offset:x}");
+    }
+}
+
+/// A card that is pulled out is found out at the first access, and nothing is waited for.
+#[test]
+fn card_that_is_gone() {
+    let (mut state, mut card) = busy();
+    let mut other_card = Card::plain();
+    let mut other = new(&mut other_card);
+
+    state.quiesce(&mut card).unwrap();
+    let plane = state.save(&mut card).unwrap();
+    other.quiesce(&mut other_card).unwrap();
+    for card in [&mut card, &mut other_card] {
+        card.is_gone = true;
+    }
+    let now = [crate::backend::igb::clock::Clock::now(&card), 0];
+    assert_eq!(state.resume(&mut card), Err(Fault::Gone));
+    assert_eq!(state.save(&mut card), Err(Fault::Gone));
+    assert_eq!(other.prepare(&mut other_card, &plane), Err(Fault::Gone));
+    assert_eq!(
+        crate::backend::igb::clock::Clock::now(&card),
+        now[0],
+        "something was waited for"
+    );
+    assert_eq!(Fault::Gone.errno(), 19);
+}
+
+/// A guest may have put all ones where it can.
+#[test]
+fn all_ones_that_a_guest_wrote() {
+    let (mut state, mut card) = busy();
+
+    for offset in [RDBAL + 4, TDBAL + 4, TDWBAH, TDWBAL] {
+        card.set(offset, u32::MAX);
+    }
+    state.quiesce(&mut card).unwrap();
+    state.save(&mut card).unwrap();
+    state.resume(&mut card).unwrap();
+    assert_eq!(card.get(TDWBAH), u32::MAX);
+}
