@@ -49,3 +49,8 @@ build_modules() {
 	mkdir -p "$output"
 	make -C "$tree" M="$repo" MO="$output" -j"$(jobs_allowed)" W=1 "$other" "$@" modules
 }
+
+# Where the kernel's own VFIO selftests are.
+vfio_selftests() {
+	printf '%s/vfio-selftests\n' "$cache"
+}
