@@ -14,7 +14,10 @@ use crate::bindings;
 use core::ptr::NonNull;
 use kernel::{
     bindings as kernel_bindings,
-    error::to_result,
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
     ffi,
     pci,
     prelude::*,
@@ -110,7 +113,8 @@ impl Registers {
             // SAFETY: `locked` says that `core` is enabled, so that its BARs are mapped; the PCI
             // device is valid as long as it is.
             let (device, maps) = unsafe { (&*(*core).pdev.cast::<pci::Device>(), (*core).barmap) };
-            let map = maps.get(usize::from(bar)).ok_or(EINVAL)?;
+            // A BAR that could not be mapped has an error in place of its address.
+            let map = from_err_ptr(*maps.get(usize::from(bar)).ok_or(EINVAL)?)?;
             if map.is_null()
                 || offset % size_of::<u32>() as u64 != 0
                 || offset_end > device.resource_len(bar.into())?
