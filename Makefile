@@ -24,7 +24,7 @@ shell: ## a shell on the SR-IOV host, with the driver loaded
 	@scripts/shell
 
 test: ## every test: on this machine, in the kernel, on the SR-IOV host, end to end (SUITES)
-	@scripts/test $(SUITES)
+	@VIFA_RANDOM_SECONDS=$(RANDOM_SECONDS) VIFA_RANDOM_SEED=$(RANDOM_SEED) scripts/test $(SUITES)
 
 fuzz: ## look for bytes that break what parses (FUZZ_SECONDS for each target)
 	@scripts/fuzz --seconds $(or $(FUZZ_SECONDS),60)
@@ -68,6 +68,8 @@ help: ## this list
 	@echo "  VIFA_UNSUPPORTED_KERNEL  1: try a kernel that the driver is not known to work with"
 	@echo "  VIFA_CACHE               where everything that is built is kept (default: ~/.cache/vifa)"
 	@echo "  SUITES                   which tests run (default: all); scripts/suites.sh lists them"
+	@echo "  RANDOM_SECONDS           how long the random caller calls (default: 60)"
+	@echo "  RANDOM_SEED              what its calls follow from (default: the time)"
 	@echo "  DEVICE                   what the demo migrates with: reference (default), or igb"
 	@echo "  FUZZ_SECONDS             how long each fuzz target runs (default: 60)"
 	@echo "  MUTATIONS                how many mutated streams are judged (default: 10000000)"

@@ -12,7 +12,7 @@
 suites_here=(cargo:programs tap:fuzz)
 
 # Those of the SR-IOV host, in the order in which they run in one boot.
-suites_on_host=(tap:kunit tap:selftests tap:migration tap:compatibility tap:network)
+suites_on_host=(tap:kunit tap:selftests tap:vfio tap:random tap:migration tap:compatibility tap:network)
 
 # The fields of the identity that compatibility goes through, one for each rule that source and
 # destination are compared by; scripts/compatibility has all.

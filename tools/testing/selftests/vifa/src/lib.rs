@@ -11,6 +11,7 @@ pub mod expect;
 pub mod fault;
 pub mod hw;
 pub mod igb;
+pub mod injection;
 pub mod kmsg;
 pub mod ktap;
 pub mod migration;

@@ -3,7 +3,12 @@
 //! Runs the tests: as root on the SR-IOV host, each in a process of its own with a deadline. The
 //! results come as TAP. `Documentation/vifa/testing.rst` tells how to run them.
 
-use std::{io, path::PathBuf, process::ExitCode, time::Instant};
+use std::{
+    io,
+    path::PathBuf,
+    process::ExitCode,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{bail, ensure, Result};
 use clap::{value_parser, Parser};
@@ -11,7 +16,8 @@ use vifa_selftests::{
     bed::{Bed, Settings},
     ktap::Report,
     process::{run_with_deadline, Outcome},
-    sys, tests,
+    sys,
+    tests::{self, random},
 };
 
 /// After so many tests in a row that cannot be killed, the machine is beyond testing: what they hold
@@ -34,18 +40,43 @@ struct Arguments {
     #[arg(long, value_name = "NUMBER", default_value_t = 300_000, value_parser = value_parser!(u64).range(10_000..))]
     logged_writes: u64,
 
+    /// Run the random caller, too, for so long
+    #[arg(long, value_name = "SECONDS")]
+    random_seconds: Option<u64>,
+
+    /// What the random caller does follows from this number (default: the time)
+    #[arg(long, value_name = "NUMBER", env = "VIFA_RANDOM_SEED", value_parser = parse_number)]
+    random_seed: Option<u64>,
+
     /// Run only tests whose names contain one of these
     filter: Vec<String>,
 }
 
+/// A decimal number, or a hexadecimal one with 0x.
+fn parse_number(text: &str) -> Result<u64, std::num::ParseIntError> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    }
+}
+
 impl Arguments {
+    fn random(&self) -> Option<random::Settings> {
+        let now = || SystemTime::now().duration_since(UNIX_EPOCH);
+        let seed = || now().map_or(1, |time| time.as_nanos() as u64);
+        Some(random::Settings {
+            seconds: self.random_seconds?,
+            seed: self.random_seed.unwrap_or_else(seed),
+        })
+    }
+
     fn selects(&self, name: &str) -> bool {
         self.filter.is_empty() || self.filter.iter().any(|part| name.contains(part))
     }
 }
 
 fn run(arguments: &Arguments) -> Result<bool> {
-    let tests: Vec<_> = tests::all(arguments.logged_writes)
+    let tests: Vec<_> = tests::all(arguments.logged_writes, arguments.random())
         .into_iter()
         .filter(|test| arguments.selects(&test.name))
         .collect();

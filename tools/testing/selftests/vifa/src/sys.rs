@@ -180,6 +180,22 @@ impl Mapping {
         })
     }
 
+    /// Does the request `number` on `file` with whatever stands at `offset` as its argument.
+    ///
+    /// # Safety
+    ///
+    /// The kernel's handler writes nothing but the argument, which it does not take for longer than
+    /// the mapping, and what that names, which nothing else refers to.
+    pub unsafe fn any_ioctl(
+        &self,
+        file: impl AsFd,
+        number: c_ulong,
+        offset: usize,
+    ) -> io::Result<c_int> {
+        // SAFETY: as the caller promises.
+        result(unsafe { libc::ioctl(file.as_fd().as_raw_fd(), number, self.pointer::<u8>(offset)) })
+    }
+
     /// A pointer to a `T` at `offset`.
     ///
     /// # Panics

@@ -7,6 +7,7 @@ mod binding;
 mod close;
 mod compatibility;
 mod device;
+mod failure;
 mod fault;
 mod feature;
 pub(crate) mod fixture;
@@ -15,6 +16,7 @@ mod logging;
 mod overlap;
 mod parallel;
 mod pre_copy;
+pub mod random;
 mod region;
 mod relation;
 mod resources;
@@ -74,8 +76,8 @@ macro_rules! claims {
 use claims;
 
 /// All tests, in the order in which they run: what later ones build on comes first. The largest of the
-/// log has `logged_writes` words written.
-pub fn all(logged_writes: u64) -> Vec<Test> {
+/// log has `logged_writes` words written; the random caller is among them where it has settings.
+pub fn all(logged_writes: u64, random: Option<random::Settings>) -> Vec<Test> {
     [
         device::tests(),
         feature::tests(),
@@ -95,6 +97,8 @@ pub fn all(logged_writes: u64) -> Vec<Test> {
         fault::tests(),
         overlap::tests(),
         igb::tests(),
+        failure::tests(),
+        random::tests(random),
         vifactl::tests(),
         binding::tests(),
     ]

@@ -7,7 +7,7 @@ mod life;
 mod load;
 mod model;
 mod observer;
-mod random;
+pub(super) mod random;
 mod refusal;
 mod report;
 mod tracked;

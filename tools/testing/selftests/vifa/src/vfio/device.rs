@@ -10,12 +10,13 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd},
         unix::fs::FileExt,
     },
+    path::Path,
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{bail, Context, Result};
 use vfio_bindings::bindings::vfio::{
     self, vfio_device_attach_iommufd_pt, vfio_device_bind_iommufd, vfio_device_info,
     vfio_device_ioeventfd, vfio_irq_info, vfio_region_info,
@@ -149,7 +150,9 @@ impl Device {
     /// Opens `function` for DMA in `space`, by the way that the space is for.
     pub fn open(function: &PciFunction, space: &Arc<AddressSpace>) -> Result<Self> {
         let file = match &**space {
-            AddressSpace::Iommufd { file, ioas } => Self::open_device(function, file, *ioas),
+            AddressSpace::Iommufd { file, ioas } => function
+                .vfio_device()
+                .and_then(|path| Self::open_device(&path, file, *ioas)),
             AddressSpace::Container { .. } => Self::open_in_group(function, space),
         }
         .with_context(|| format!("open of {function}"))?;
@@ -159,12 +162,22 @@ impl Device {
         })
     }
 
-    fn open_device(function: &PciFunction, iommufd: &File, ioas: u32) -> Result<File> {
-        let path = function.vfio_device()?;
+    /// Opens the device that VFIO shows as `node` for DMA in `space`, which has to be an iommufd's.
+    pub fn open_node(node: &Path, space: &Arc<AddressSpace>) -> Result<Self> {
+        let AddressSpace::Iommufd { file, ioas } = &**space else {
+            bail!("{} needs an iommufd", node.display());
+        };
+        Ok(Self {
+            file: Self::open_device(node, file, *ioas)?,
+            _space: space.clone(),
+        })
+    }
+
+    fn open_device(path: &Path, iommufd: &File, ioas: u32) -> Result<File> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
-            .open(&path)
+            .open(path)
             .with_context(|| path.display().to_string())?;
         let mut bind = vfio_device_bind_iommufd {
             // Without the token, which older kernels do not know.

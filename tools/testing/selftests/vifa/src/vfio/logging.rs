@@ -68,6 +68,11 @@ impl<'a> Place<'a> {
         memory: PhantomData,
     };
 
+    /// The place as a number.
+    pub fn address(self) -> u64 {
+        self.address
+    }
+
     /// `offset` bytes into `memory`. The kernel finds the end of what is accessible by itself.
     pub fn of(memory: &'a Mapping, offset: usize) -> Self {
         assert!(

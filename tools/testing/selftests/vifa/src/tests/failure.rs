@@ -1,0 +1,470 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Each allocation and each copy from or to user memory of each call fails in turn, on devices of
+//! both backends. The call returns that, or succeeds all the same; the device can be used afterwards,
+//! and nothing is left of the call.
+//!
+//! Left out is what VFIO and the IOMMU's core warn of themselves when it fails: close, and the
+//! registration of a device.
+
+use std::{
+    cell::RefCell,
+    fs, io,
+    io::{Read, Write},
+    path::PathBuf,
+};
+
+use anyhow::{bail, Context, Result};
+use vfio_bindings::bindings::vfio;
+
+use super::{fixture::Guest, Test};
+use crate::{
+    bed::Bed,
+    engine::Vf,
+    expect,
+    igb::Adapter,
+    injection::{Injected, Injector},
+    kmsg::KernelLog,
+    migration::{Session, State},
+    region,
+    sys::Mapping,
+    sysfs::PciFunction,
+    vfio::{AddressSpace, Device, DmaMemory, Interrupt, IovaRange, Place},
+};
+
+/// What a call may return whose allocation or copy failed.
+const ERRORS: [i32; 5] = [
+    libc::ENOMEM,
+    libc::EFAULT,
+    // What the PCI core makes of the same, of a BAR and of interrupts.
+    libc::EBUSY,
+    libc::ENOSPC,
+    libc::ENODEV,
+];
+/// Bytes of one read or write of a stream.
+const PIECE: usize = 32 << 10;
+/// More than any call has.
+const FAILURES_AT_MOST: u32 = 5000;
+/// Memory whose writes are logged.
+const LOGGED: IovaRange = IovaRange::new(0x2000_0000, 64 << 10);
+
+/// The devices on which it is tried.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Backend {
+    Capability,
+    Igb,
+}
+
+pub fn tests() -> Vec<Test> {
+    let mut tests = Vec::new();
+    for (name, backend) in [("capability", Backend::Capability), ("igb", Backend::Igb)] {
+        for (group, operations) in [
+            ("transition", transitions as fn() -> Vec<Operation>),
+            ("transfer", transfers),
+            ("question", questions),
+        ] {
+            let claim = format!("failure.each_in_a_{group}_leaves_{name}_usable");
+            let run = move |bed: &Bed| leave_it_usable(bed, backend, operations());
+            tests.push(Test::new(claim, run).within(180));
+        }
+        let claim = format!("failure.each_in_open_leaves_{name}_usable");
+        tests.push(Test::new(claim, move |bed| open(bed, backend)).within(180));
+    }
+    let claim = "failure.each_in_logging_leaves_capability_usable";
+    let run = move |bed: &Bed| leave_it_usable(bed, Backend::Capability, logging());
+    tests.push(Test::new(claim, run).within(180));
+    let claim = "failure.each_in_bind_of_the_pf_leaves_it_usable";
+    tests.push(Test::new(claim, bind_of_the_pf).within(180));
+    tests
+}
+
+impl Backend {
+    fn function(self, bed: &Bed, index: u32) -> Result<PciFunction> {
+        match self {
+            Self::Capability => bed.vf(index),
+            Self::Igb => Adapter::set_up()?.vf(index),
+        }
+    }
+
+    /// The device migrates to itself, and where the tests know how to have it work, it works.
+    fn works(self, bed: &Bed) -> Result<()> {
+        match self {
+            Self::Capability => {
+                let (mut guest, stream) = Guest::saved(bed, 0)?;
+                guest.vf.device.load(&stream)?;
+                expect::same_bytes("stream", &guest.vf.device.save()?, &stream)?;
+                guest.vf.device.change_state(State::Running)?;
+                guest.engine.enable(&guest.vf)?;
+                guest.work(1)
+            }
+            Self::Igb => {
+                let device = Device::open(&self.function(bed, 0)?, &AddressSpace::iommufd()?)?;
+                let stream = device.save()?;
+                device.load(&stream)?;
+                device.change_state(State::Running)
+            }
+        }
+    }
+}
+
+/// A device, and what calls need.
+struct Subject {
+    device: Device,
+    /// A stream that the device takes.
+    stream: Vec<u8>,
+    /// Whether the device yields this stream whenever it is saved.
+    is_constant: bool,
+    /// The index of the migration region.
+    region: u32,
+    /// Where the kernel puts a bitmap.
+    bitmap: Mapping,
+    _memory: DmaMemory,
+}
+
+impl Subject {
+    fn new(bed: &Bed, backend: Backend) -> Result<Self> {
+        let space = AddressSpace::iommufd()?;
+        let device = Device::open(&backend.function(bed, 0)?, &space)?;
+        if backend == Backend::Capability {
+            drop(device);
+            Guest::saved(bed, 0)?;
+            return Self::saved(Vf::open(&bed.vf(0)?, &space)?.device, &space, true);
+        }
+        Self::saved(device, &space, false)
+    }
+
+    fn saved(
+        device: Device,
+        space: &std::sync::Arc<AddressSpace>,
+        is_constant: bool,
+    ) -> Result<Self> {
+        let stream = device.save()?;
+        Ok(Self {
+            region: region::index(&device)?,
+            device,
+            stream,
+            is_constant,
+            bitmap: Mapping::anonymous(4096)?,
+            _memory: DmaMemory::new(space, LOGGED.iova, LOGGED.length as usize)?,
+        })
+    }
+
+    /// Brings the device back to RUNNING, by a reset where there is no other way.
+    fn run(&self) -> Result<()> {
+        if self.device.request_state(State::Running as u32).is_err() {
+            self.device.reset()?;
+        }
+        expect::equal("state", self.device.state()?, State::Running)
+    }
+}
+
+/// A call in which something fails, and what comes before it.
+struct Operation {
+    name: String,
+    prepare: Box<dyn Fn(&Subject) -> Result<Option<Session>>>,
+    call: Box<dyn Fn(&Subject, Option<&Session>) -> io::Result<()>>,
+}
+
+impl Operation {
+    /// `call` in the state `state`.
+    fn new(
+        name: impl Into<String>,
+        state: State,
+        call: impl Fn(&Subject, Option<&Session>) -> io::Result<()> + 'static,
+    ) -> Self {
+        Self {
+            name: format!("{} in {}", name.into(), state.name()),
+            prepare: Box::new(move |subject| subject.device.enter(state)),
+            call: Box::new(call),
+        }
+    }
+}
+
+fn transitions() -> Vec<Operation> {
+    let to = |state: State| {
+        move |subject: &Subject| -> io::Result<()> {
+            subject.device.request_state(state as u32).map(drop)
+        }
+    };
+    let mut operations: Vec<_> = [
+        (State::Running, State::PreCopy),
+        (State::Running, State::StopCopy),
+        (State::Running, State::Resuming),
+        (State::PreCopy, State::StopCopy),
+        (State::PreCopy, State::Running),
+        (State::StopCopy, State::Running),
+        (State::Stop, State::Running),
+    ]
+    .into_iter()
+    .map(|(from, state)| {
+        let call = to(state);
+        Operation::new(state.name(), from, move |subject, _| call(subject))
+    })
+    .collect();
+    let end = to(State::Running);
+    operations.push(Operation {
+        name: "end of RESUMING".into(),
+        prepare: Box::new(|subject| {
+            let session = subject.device.start(State::Resuming)?;
+            session.file().write_all(&subject.stream)?;
+            Ok(Some(session))
+        }),
+        call: Box::new(move |subject, _| end(subject)),
+    });
+    operations
+}
+
+fn transfers() -> Vec<Operation> {
+    vec![
+        Operation::new("read", State::PreCopy, |_, session| match read(session) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOMSG) => Ok(()),
+            result => result.map(drop),
+        }),
+        Operation::new("read", State::StopCopy, |subject, session| {
+            let stream = read(session)?;
+            if subject.is_constant && stream != subject.stream {
+                return Err(io::Error::other("the stream is not what the device is"));
+            }
+            Ok(())
+        }),
+        Operation::new("write", State::Resuming, |subject, session| {
+            write(subject, session)
+        }),
+    ]
+}
+
+/// Does `call` again if it failed for user memory: a stream goes on where it was.
+fn once_more<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    match call() {
+        Err(error) if error.raw_os_error() == Some(libc::EFAULT) => call(),
+        result => result,
+    }
+}
+
+fn file(session: Option<&Session>) -> io::Result<&fs::File> {
+    Ok(session.ok_or(io::ErrorKind::NotConnected)?.file())
+}
+
+fn read(session: Option<&Session>) -> io::Result<Vec<u8>> {
+    let mut file = file(session)?;
+    let mut stream = Vec::new();
+    let mut piece = vec![0; PIECE];
+    loop {
+        match once_more(|| file.read(&mut piece))? {
+            0 => return Ok(stream),
+            length => stream.extend_from_slice(&piece[..length]),
+        }
+    }
+}
+
+fn write(subject: &Subject, session: Option<&Session>) -> io::Result<()> {
+    let mut file = file(session)?;
+    let mut rest = &subject.stream[..];
+    while !rest.is_empty() {
+        let piece = &rest[..rest.len().min(PIECE)];
+        let taken = once_more(|| file.write(piece))?;
+        rest = &rest[taken..];
+    }
+    // What was taken is what the device becomes.
+    subject.device.request_state(State::Stop as u32).map(drop)
+}
+
+fn questions() -> Vec<Operation> {
+    vec![
+        Operation::new("data size", State::Running, |subject, _| {
+            subject.device.data_size().map(drop)
+        }),
+        Operation::new("data size", State::StopCopy, |subject, _| {
+            subject.device.data_size().map(drop)
+        }),
+        Operation::new("precopy info", State::PreCopy, |_, session| {
+            let session = session.ok_or(io::ErrorKind::NotConnected)?;
+            session.precopy_info(0).map(drop)
+        }),
+        Operation::new("migration region", State::Running, |subject, _| {
+            let bytes = subject.device.read(subject.region, 0, region::SIZE)?;
+            region::decode(&bytes).map(drop).map_err(io_error)
+        }),
+        Operation::new("register", State::Running, |subject, _| {
+            let bar = vfio::VFIO_PCI_BAR0_REGION_INDEX;
+            let value = subject.device.read(bar, 8, 4)?;
+            subject.device.write(bar, 0x40, &value)
+        }),
+        Operation::new("interrupt", State::Running, |subject, _| {
+            subject.device.signal(Interrupt::Msix).map(drop)
+        }),
+        Operation::new("reset", State::Running, |subject, _| subject.device.reset()),
+        Operation::new("reset", State::StopCopy, |subject, _| {
+            subject.device.reset()
+        }),
+    ]
+}
+
+fn logging() -> Vec<Operation> {
+    const PAGE: u64 = 4096;
+    let started = |subject: &Subject| -> Result<Option<Session>> {
+        let _ = subject.device.stop_logging();
+        subject.device.start_logging(&[LOGGED], PAGE)?;
+        Ok(None)
+    };
+    vec![
+        Operation {
+            name: "LOG_START".into(),
+            prepare: Box::new(|subject| {
+                subject.device.stop_logging()?;
+                Ok(None)
+            }),
+            call: Box::new(|subject, _| subject.device.start_logging(&[LOGGED], PAGE).map(drop)),
+        },
+        Operation {
+            name: "LOG_REPORT".into(),
+            prepare: Box::new(started),
+            call: Box::new(|subject, _| {
+                let place = Place::of(&subject.bitmap, 0);
+                subject.device.report_to(place, LOGGED, PAGE)
+            }),
+        },
+        Operation {
+            name: "LOG_STOP".into(),
+            prepare: Box::new(started),
+            call: Box::new(|subject, _| subject.device.stop_logging()),
+        },
+    ]
+}
+
+/// The error of the kernel's behind `error`.
+fn io_error(error: anyhow::Error) -> io::Error {
+    match error.downcast::<io::Error>() {
+        Ok(error) => error,
+        Err(error) => io::Error::other(error),
+    }
+}
+
+fn open_descriptors() -> Result<usize> {
+    Ok(fs::read_dir("/proc/self/fd")?.count())
+}
+
+/// The users of the module that the kernel counts.
+fn module_users() -> Result<u32> {
+    let text = fs::read_to_string("/sys/module/vifa_vfio_pci/refcnt").context("refcnt")?;
+    Ok(text.trim().parse()?)
+}
+
+/// Does `call` until nothing fails in it any more: the first failures one by one, then fewer and
+/// fewer. `before` and `after` come with each; returns how often something failed.
+fn each_failure<T>(
+    name: &str,
+    mut before: impl FnMut() -> Result<T>,
+    mut call: impl FnMut(&T) -> io::Result<()>,
+    mut undo: impl FnMut(),
+    mut after: impl FnMut(T) -> Result<()>,
+) -> Result<u32> {
+    let injector = Injector::of_this_thread()?;
+    let mut nth = 1;
+    let mut failures = 0;
+    while nth < FAILURES_AT_MOST {
+        let prepared = before().with_context(|| format!("before {name}"))?;
+        let descriptors = open_descriptors()?;
+        let (result, injected) = injector.fail(nth, || call(&prepared))?;
+        undo();
+        let what = format!("{name} with failure {nth}");
+        expect::equal(
+            &format!("open descriptors after {what}"),
+            open_descriptors()?,
+            descriptors,
+        )?;
+        match (injected, result) {
+            (Injected::No, result) => {
+                result.with_context(|| format!("{name} without a failure"))?;
+                after(prepared)?;
+                return Ok(failures);
+            }
+            (Injected::Yes, Ok(())) => {}
+            (Injected::Yes, error) => expect::refused(&what, error, &ERRORS)?,
+        }
+        after(prepared).with_context(|| format!("after {what}"))?;
+        failures += 1;
+        nth += 1 + nth / 32;
+    }
+    bail!("{name} has more than {FAILURES_AT_MOST} failures")
+}
+
+/// Something is checked only if something fails.
+fn were_some(name: &str, failures: u32) -> Result<()> {
+    println!("# {name}: {failures} failures");
+    expect::claim(&format!("failures in {name}"), failures > 0)
+}
+
+fn leave_it_usable(bed: &Bed, backend: Backend, operations: Vec<Operation>) -> Result<()> {
+    backend.function(bed, 0)?;
+    let users = module_users()?;
+    let subject = Subject::new(bed, backend)?;
+    let mut all = 0;
+    for Operation {
+        name,
+        prepare,
+        call,
+    } in &operations
+    {
+        let failures = each_failure(
+            name,
+            || {
+                subject.run()?;
+                prepare(&subject)
+            },
+            |session| call(&subject, session.as_ref()),
+            || {},
+            |session| {
+                drop(session);
+                subject.device.state().map(drop)
+            },
+        )?;
+        println!("# {name}: {failures} failures");
+        all += failures;
+    }
+    expect::claim("failures", all > 0)?;
+    drop(subject);
+    expect::equal("users of the module", module_users()?, users)?;
+    backend.works(bed)
+}
+
+fn open(bed: &Bed, backend: Backend) -> Result<()> {
+    let function = backend.function(bed, 0)?;
+    let users = module_users()?;
+    let node: PathBuf = function.vfio_device()?;
+    let opened: RefCell<Option<Device>> = RefCell::new(None);
+    let failures = each_failure(
+        "open",
+        AddressSpace::iommufd,
+        |space| {
+            let device = Device::open_node(&node, space).map_err(io_error)?;
+            opened.replace(Some(device));
+            Ok(())
+        },
+        || {
+            opened.take();
+        },
+        |_| expect::equal("users of the module", module_users()?, users),
+    )?;
+    were_some("open", failures)?;
+    backend.works(bed)
+}
+
+/// What is mapped for the PF's DMA and left when its driver goes, the kernel reports.
+fn bind_of_the_pf(bed: &Bed) -> Result<()> {
+    let mut log = KernelLog::from_now()?;
+    let driver = bed.pf_driver()?;
+    bed.pf.set_virtual_functions(0)?;
+    let failures = each_failure(
+        "bind of the PF",
+        || bed.pf.unbind().context("unbind"),
+        |()| bed.pf.bind(&driver),
+        || {},
+        |()| Ok(()),
+    )?;
+    were_some("bind of the PF", failures)?;
+    bed.pf.unbind()?;
+    expect::equal("complaints of DMA-API", log.count(&["DMA-API"])?, 0)?;
+    bed.restore()?;
+    Backend::Capability.works(bed)
+}

@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A random caller: several threads on each of two devices do whatever a VMM may do, with arguments
+//! that make sense and with wild ones, and reset and close the devices at any moment. What a call
+//! returns does not matter. Afterwards both devices migrate, nothing holds the module, and the
+//! kernel's log has to be without a complaint.
+
+use std::{
+    ffi::c_ulong,
+    fs, io,
+    os::fd::AsFd,
+    sync::{
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex,
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+use super::{fixture::Guest, logging::random::Random, Test};
+use crate::{
+    bed::{Bed, VFS},
+    engine::Vf,
+    expect,
+    migration::{Session, State},
+    process::all_at_once,
+    region,
+    sys::{self, Mapping},
+    sysfs::PciFunction,
+    vfio::{AddressSpace, Device, DmaMemory, IovaRange, Place},
+};
+
+/// Threads that call one device.
+const CALLERS: u64 = 3;
+/// More than a fast machine does in a minute would show nothing new.
+const CALLS_AT_MOST: u64 = 2_000_000;
+/// Memory of the devices, which they may write.
+const MEMORY: IovaRange = IovaRange::new(0x1000_0000, 1 << 20);
+/// The longest read or write of a stream.
+const LONGEST: u64 = 128 << 10;
+
+/// How the random caller runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// For how long.
+    pub seconds: u64,
+    /// What all that it does follows from.
+    pub seed: u64,
+}
+
+pub fn tests(settings: Option<Settings>) -> Vec<Test> {
+    let make = |settings: Settings| {
+        let body = move |bed: &Bed| calls_leave_two_devices_usable(bed, settings);
+        Test::new("random.calls_leave_two_devices_usable", body).within(settings.seconds + 240)
+    };
+    settings.map(make).into_iter().collect()
+}
+
+/// A device that is open, and what came of it.
+struct Opened {
+    device: Device,
+    session: Mutex<Option<Arc<Session>>>,
+    /// How much of a good stream was written to the session.
+    written: AtomicUsize,
+    _memory: DmaMemory,
+}
+
+impl Opened {
+    fn new(function: &PciFunction) -> Result<Self> {
+        let space = AddressSpace::iommufd()?;
+        Ok(Self {
+            device: Vf::open(function, &space)?.device,
+            session: Mutex::default(),
+            written: AtomicUsize::new(0),
+            _memory: DmaMemory::new(&space, MEMORY.iova, MEMORY.length as usize)?,
+        })
+    }
+
+    fn session(&self) -> Option<Arc<Session>> {
+        self.session.lock().expect("nobody panics with it").clone()
+    }
+
+    fn set_session(&self, session: Option<Session>) {
+        self.written.store(0, Ordering::Relaxed);
+        *self.session.lock().expect("nobody panics with it") = session.map(Arc::new);
+    }
+}
+
+/// A function, and whoever has it open.
+struct Slot {
+    function: PciFunction,
+    opened: Mutex<Option<Arc<Opened>>>,
+    stream: Arc<Vec<u8>>,
+}
+
+impl Slot {
+    /// The device, which is opened if it is not; `None` if it cannot be just now.
+    fn device(&self) -> Option<Arc<Opened>> {
+        let mut opened = self.opened.lock().expect("nobody panics with it");
+        if opened.is_none() {
+            *opened = Opened::new(&self.function).ok().map(Arc::new);
+        }
+        opened.clone()
+    }
+
+    /// Closes the device, when the last call is through.
+    fn close(&self) {
+        self.opened.lock().expect("nobody panics with it").take();
+    }
+}
+
+/// One thread.
+struct Caller<'a> {
+    slot: &'a Slot,
+    random: Random,
+    /// A page for arguments, and one that is not accessible.
+    page: Mapping,
+}
+
+const PAGE: usize = 4096;
+
+impl Caller<'_> {
+    fn chance(&mut self, one_in: u64) -> bool {
+        self.random.below(one_in) == 0
+    }
+
+    fn of<T: Copy>(&mut self, choice: &[T]) -> T {
+        choice[self.random.below(choice.len() as u64) as usize]
+    }
+
+    /// A number that is often at a limit of something.
+    fn number(&mut self) -> u64 {
+        let bit = 1 << self.random.below(64);
+        let any = self.random.next();
+        let small = self.random.below(64);
+        self.of(&[0, u64::MAX, bit, bit - 1, any, small, small])
+    }
+
+    /// One call, whatever it returns.
+    fn call(&mut self) {
+        let Some(opened) = self.slot.device() else {
+            return;
+        };
+        match self.random.below(34) {
+            0..=6 => self.change_state(&opened),
+            7..=11 => self.read(&opened),
+            12..=15 => self.write(&opened),
+            16 => self.ask(&opened),
+            17..=19 => self.log(&opened),
+            20..=25 => self.wild_request(&opened),
+            26..=29 => self.wild_access(&opened),
+            30 => drop(opened.device.reset()),
+            31 => drop(self.slot.function.reset()),
+            32 => opened.set_session(None),
+            _ if self.chance(4) => self.slot.close(),
+            _ => drop(region::of_function(&self.slot.function)),
+        }
+    }
+
+    fn change_state(&mut self, opened: &Opened) {
+        let state = match self.chance(16) {
+            true => self.number() as u32,
+            false => self.of(&State::ALL) as u32,
+        };
+        if let Ok(Some(session)) = opened.device.request_state(state) {
+            opened.set_session(Some(session));
+        }
+    }
+
+    fn read(&mut self, opened: &Opened) {
+        if let Some(session) = opened.session() {
+            let length = self.random.below(LONGEST) as usize;
+            let _ = match self.chance(8) {
+                true => self.page.fill_from(&*session).map(drop),
+                false => session.read(length).map(drop),
+            };
+        }
+    }
+
+    fn write(&mut self, opened: &Opened) {
+        let Some(session) = opened.session() else {
+            return;
+        };
+        let from = opened.written.load(Ordering::Relaxed);
+        let rest = &self.slot.stream[from.min(self.slot.stream.len())..];
+        let length = self.random.below(LONGEST).min(rest.len() as u64) as usize;
+        let mut piece = rest[..length].to_vec();
+        if self.chance(64) && !piece.is_empty() {
+            let at = self.random.below(piece.len() as u64) as usize;
+            piece[at] ^= 1 << self.random.below(8);
+        }
+        if let Ok(taken) = session.write(&piece) {
+            opened.written.fetch_add(taken, Ordering::Relaxed);
+        }
+    }
+
+    fn ask(&mut self, opened: &Opened) {
+        let _ = opened.device.data_size();
+        let _ = opened.device.state();
+        if let Some(session) = opened.session() {
+            let _ = session.poll();
+            let _ = session.precopy_info(self.number() as u32);
+        }
+    }
+
+    fn log(&mut self, opened: &Opened) {
+        let unit = self.of(&[4096, 4096, 65536, 2 << 20]);
+        let range = match self.chance(8) {
+            true => IovaRange::new(self.number(), self.number()),
+            false => self.random.range_in(MEMORY, 4096),
+        };
+        match self.random.below(4) {
+            0 => {
+                let second = IovaRange::new(self.number(), self.number());
+                let ranges = [range, second];
+                let count = 1 + self.random.below(2) as usize;
+                let _ = opened.device.start_logging(&ranges[..count], unit);
+            }
+            1 => drop(opened.device.stop_logging()),
+            _ => {
+                let offset = self.random.below(PAGE as u64) as usize & !7;
+                let place = Place::of(&self.page, offset);
+                let _ = opened.device.report_to(place, range, unit);
+            }
+        }
+    }
+
+    /// A request of VFIO's with a number and an argument that may make no sense.
+    fn wild_request(&mut self, opened: &Opened) {
+        const FIRST: c_ulong = (b';' as c_ulong) << 8;
+        let number = FIRST + 100 + self.random.below(32);
+        let sizes = [0, 4, 8, 12, 16, 20, 24, 32, 40, 48, 64, 4096];
+        let argsz = match self.chance(4) {
+            true => self.number(),
+            false => self.of(&sizes),
+        };
+        let operations = [0, 1 << 16, 1 << 17, 1 << 18, 5 << 16, 6 << 16, 7 << 16];
+        let feature = self.of(&operations) | self.random.below(16);
+        let flags = match self.chance(4) {
+            true => self.number(),
+            false => feature,
+        };
+        let offset = self.of(&[0, 8, 1024, PAGE - 64, PAGE - 32, PAGE - 16, PAGE - 8]);
+        let mut words = [argsz & 0xffff_ffff | flags << 32, 0, 0, 0, 0, 0, 0, 0];
+        for word in &mut words[1..] {
+            *word = self.number();
+        }
+        // Where a report's bitmap is, and where a start's ranges are: memory that may be written.
+        let addresses = [0, self.page.address(), Place::KERNEL.address()];
+        for word in [3, 4] {
+            words[word] = self.of(&addresses);
+        }
+        for (word, at) in words.iter().zip((offset..PAGE).step_by(8)) {
+            self.page.write(at, *word);
+        }
+        let session = opened.session().filter(|_| self.random.below(4) == 0);
+        let file = match &session {
+            Some(session) => session.as_fd(),
+            None => opened.device.as_fd(),
+        };
+        // SAFETY: what requests of VFIO's write beside their argument, which ends with the page, is
+        // the bitmap of a report, and its address was just chosen.
+        let result = unsafe { self.page.any_ioctl(file, number, offset) };
+        if let Ok(fd @ 3..) = result {
+            // A DMA buffer, which is the only thing that such a request returns.
+            drop(sys::adopt(fd));
+        }
+    }
+
+    /// A read or write somewhere in a region that may not be there.
+    fn wild_access(&mut self, opened: &Opened) {
+        let index = match self.chance(8) {
+            true => self.number() as u32,
+            false => self.random.below(12) as u32,
+        };
+        let offset = match self.chance(4) {
+            true => self.number() >> 24,
+            false => self.random.below(0x1000),
+        };
+        let length = self.of(&[1, 2, 3, 4, 8, 64, 4096]);
+        let _ = match self.chance(2) {
+            true => opened.device.read(index, offset, length).map(drop),
+            false => {
+                let value = self.number().to_le_bytes();
+                let bytes: Vec<u8> = value.into_iter().cycle().take(length).collect();
+                opened.device.write(index, offset, &bytes)
+            }
+        };
+    }
+}
+
+fn page() -> io::Result<Mapping> {
+    let page = Mapping::anonymous(2 * PAGE)?;
+    page.forbid_from(PAGE)?;
+    Ok(page)
+}
+
+/// What the VF `from` is goes to the VF `to` and back, and is the same then; both work.
+fn migrates(bed: &Bed, from: u32, to: u32) -> Result<()> {
+    let (mut source, stream) = Guest::saved(bed, from)?;
+    let mut destination = Guest::new(bed, to)?;
+    destination.vf.device.load(&stream)?;
+    source.recover()?;
+    source.vf.device.load(&destination.vf.device.save()?)?;
+    expect::same_bytes("stream", &source.vf.device.save()?, &stream)?;
+    source.recover()?;
+    destination.recover()
+}
+
+fn module_users() -> Result<String> {
+    fs::read_to_string("/sys/module/vifa_vfio_pci/refcnt").context("refcnt")
+}
+
+fn calls_leave_two_devices_usable(bed: &Bed, settings: Settings) -> Result<()> {
+    println!("# seed {:#x}, {} s", settings.seed, settings.seconds);
+    let users = module_users()?;
+    let stream = Arc::new(Guest::saved(bed, 0)?.1);
+    let slots = (0..VFS)
+        .map(|index| {
+            Ok(Slot {
+                function: bed.vf(index)?,
+                opened: Mutex::default(),
+                stream: stream.clone(),
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let calls = AtomicU64::new(0);
+    let until = Instant::now() + Duration::from_secs(settings.seconds);
+    let run = |slot, seed| -> Result<()> {
+        let mut caller = Caller {
+            slot,
+            random: Random::new(seed),
+            page: page()?,
+        };
+        while Instant::now() < until && calls.fetch_add(1, Ordering::Relaxed) < CALLS_AT_MOST {
+            caller.call();
+        }
+        Ok(())
+    };
+    let mut seeds = Random::new(settings.seed.max(1));
+    let mut jobs: Vec<Box<dyn FnOnce() -> Result<()> + Send + '_>> = Vec::new();
+    for slot in &slots {
+        for _ in 0..CALLERS {
+            let seed = seeds.next().max(1);
+            let run = &run;
+            jobs.push(Box::new(move || run(slot, seed)));
+        }
+    }
+    all_at_once(jobs)?;
+    drop(slots);
+    println!("# {} calls", calls.into_inner());
+    let after = || -> Result<()> {
+        expect::equal("users of the module", module_users()?, users)?;
+        migrates(bed, 0, 1).context("VF 0 to VF 1")?;
+        migrates(bed, 1, 0).context("VF 1 to VF 0")
+    };
+    after().with_context(|| format!("seed {:#x}", settings.seed))
+}
