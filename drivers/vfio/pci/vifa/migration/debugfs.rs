@@ -2,8 +2,8 @@
 
 //! The debugfs files of a device: `vifa/`, then the device's name.
 //!
-//! They can be read whether or not somebody has the device open, and take nothing but a moment of
-//! its status.
+//! They can be read whether or not somebody has the device open. A read copies one moment of the
+//! device's status, and waits for no device.
 
 use super::status::{
     Role,
@@ -14,13 +14,12 @@ use crate::{
     vfio::{
         debugfs,
         region::Region, //
-    }, //
+    },
+    VifaModule, //
 };
 use kernel::{
     debugfs::{
         BinaryWriter,
-        Dir,
-        File,
         Writer, //
     },
     fmt,
@@ -31,21 +30,22 @@ use kernel::{
     uaccess::UserSliceWriter, //
 };
 
-/// The files of a device; they go with this.
+/// The files of a device; they are removed with this.
 pub(crate) struct Files {
-    _region: Pin<KBox<File<RegionFile>>>,
-    _relations: Pin<KBox<File<RelationsFile>>>,
-    _directory: Dir,
+    // Before their directory.
+    _region: debugfs::File<RegionFile>,
+    _relations: debugfs::File<RelationsFile>,
+    _directory: debugfs::Directory,
 }
 
 impl Files {
     pub(super) fn new(device: &pci::Device, status: &Arc<Status>) -> Result<Self> {
         let directory = debugfs::directory(device.as_ref().name()).ok_or(ENODEV)?;
-        let region = directory.read_binary_file(c"region", RegionFile(status.clone()));
-        let relations = directory.read_only_file(c"relations", RelationsFile(status.clone()));
         Ok(Self {
-            _region: KBox::pin_init(region, GFP_KERNEL)?,
-            _relations: KBox::pin_init(relations, GFP_KERNEL)?,
+            _region: directory
+                .binary_file::<VifaModule, _>(c"region", RegionFile(status.clone()))?,
+            _relations: directory
+                .text_file::<VifaModule, _>(c"relations", RelationsFile(status.clone()))?,
             _directory: directory,
         })
     }
