@@ -175,8 +175,15 @@ pub(crate) trait Backend: Send + Sync + Sized + 'static {
     /// The user is gone; the device will be reset.
     fn close(&self) {}
 
-    /// The device, which has a user, has been reset. Must not sleep.
+    /// The device is about to be reset. Until [`Self::reset_settled`], no transfer, no log and no
+    /// change of the run state may reach it: they fail with `EBUSY`. Must not sleep.
+    fn reset_prepare(&self) {}
+
+    /// The device has been reset, and its guest reaches it again. Must not sleep.
     fn reset(&self) {}
+
+    /// No transfer and no log of before the reset is left. Must not sleep.
+    fn reset_settled(&self) {}
 
     /// Reads a register for the guest: the one at `offset`, a multiple of 4, of a window, which is
     /// given by its place in [`Self::WINDOWS`].

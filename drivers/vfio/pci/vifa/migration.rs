@@ -7,15 +7,28 @@
 //!
 //! # Resets
 //!
-//! The PCI core reports a reset while the VFIO core holds `memory_lock`, which is taken under
-//! `mmap_lock` elsewhere. The state is locked while memory is allocated, and must therefore not be
-//! waited for there: where it is locked, the reset is left for whoever has locked it
-//! ([`Migration::unlock`]). So it is while DMA is reported: the bitmap of user space is pinned,
-//! which takes `mmap_lock`, with the state locked. The VFIO core itself keeps `VFIO_DEVICE_RESET`
-//! from running beside another call of the same user in a way that would matter.
+//! The VFIO core does not serialise a reset with other calls, and neither does the PCI core: a reset
+//! by `VFIO_DEVICE_RESET`, by the guest or by the administrator begins at any time, and most devices
+//! take 100 ms for it. A reset is over in three steps:
+//!
+//! - [`Migration::reset_prepare`], before the device is reset, has the backend hold back whatever
+//!   would change the device. What the device got before, the reset undoes.
+//! - [`Migration::reset_done`] notes that the device was reset.
+//! - [`Migration::settle`] ends the transfer and the log of before, has the backend go on, and checks
+//!   that the device runs.
+//!
+//! So nothing of before a reset reaches the device after it, and the state is RUNNING when the device
+//! runs, or ERROR. A call that begins while the device is being reset waits for the end of that one
+//! reset; a call that a reset overtakes may fail with `EBUSY`, or `ECANCELED` where the device had
+//! begun with it.
+//!
+//! The PCI core calls back while the VFIO core holds `memory_lock`, which a page fault takes under
+//! `mmap_lock`. `machine` is locked while memory is allocated, and while the bitmap of user space is
+//! pinned, which takes `mmap_lock`; it must not be waited for there. Where it is locked, whoever has
+//! locked it settles the reset ([`Migration::unlock`]).
 //!
 //! Lock order: `machine`, then the session of a migration file, then what the backend locks, or the
-//! status. `deferred_reset` is innermost.
+//! status. `reset` comes last, before the spinlocks of the backend.
 
 pub(crate) mod debugfs;
 mod logging;
@@ -58,6 +71,7 @@ use crate::{
 };
 use kernel::{
     fs::File,
+    new_condvar,
     new_mutex,
     new_spinlock,
     pci,
@@ -69,6 +83,7 @@ use kernel::{
             Guard, //
         },
         Arc,
+        CondVar,
         Mutex,
         SpinLock, //
     }, //
@@ -117,6 +132,8 @@ struct Machine<B: Backend> {
     status: Arc<Status>,
     phase: Phase<B>,
     logging: Logging<B>,
+    /// The device has a user.
+    is_open: bool,
 }
 
 impl<B: Backend> Machine<B> {
@@ -137,8 +154,8 @@ impl<B: Backend> Machine<B> {
 
     /// Has the device reach a run state, and enters `phase` when it is there.
     ///
-    /// A device that refuses, and says that it is where it was, is believed. One that does not
-    /// answer is not.
+    /// A device that refuses, and shows that it is where it was, stays in its phase. One that does
+    /// not answer is in ERROR.
     fn run(&mut self, state: RunState, phase: Phase<B>) -> Result {
         let before = self.backend.run_state().ok();
         let Err(fault) = self.backend.set_run_state(state) else {
@@ -146,16 +163,41 @@ impl<B: Backend> Machine<B> {
             return Ok(());
         };
         let error = fault.into();
-        if error != ETIMEDOUT && before.is_some() && before == self.backend.run_state().ok() {
-            return Err(self
-                .status
-                .error(error, format_args!("refuses to be {state}: {fault}")));
+        // A reset decides where the device is.
+        let is_reset = error == EBUSY;
+        let is_unchanged = before.is_some() && before == self.backend.run_state().ok();
+        if !is_reset && (error == ETIMEDOUT || !is_unchanged) {
+            self.enter(Phase::Error);
         }
-        self.enter(Phase::Error);
-        Err(self.status.error(
+        Err(self.status.refusal(
             error,
-            format_args!("does not get to be {state}, and needs a reset: {fault}"),
+            format_args!("failed to set the run state to {state}: {fault}"),
         ))
+    }
+
+    /// Ends all that was begun with the device, which was reset.
+    fn abandon(&mut self) {
+        self.enter(Phase::Running);
+        self.logging.forget();
+    }
+
+    /// Checks that the device, which was reset, runs, and has it run where it does not.
+    fn check_reset(&mut self) {
+        if !self.is_open {
+            return;
+        }
+        let runs = match self.backend.run_state() {
+            Ok(RunState::Running) => Ok(()),
+            Ok(_) => self.backend.set_run_state(RunState::Running),
+            Err(fault) => Err(fault),
+        };
+        if let Err(fault) = runs {
+            self.enter(Phase::Error);
+            self.status.refusal(
+                fault.into(),
+                format_args!("failed to run after a reset: {fault}"),
+            );
+        }
     }
 
     /// Opens a session that saves the device.
@@ -243,6 +285,24 @@ impl<B: Backend> Machine<B> {
     }
 }
 
+/// How far a reset has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reset {
+    /// There is none.
+    Settled,
+    /// The PCI core resets the device.
+    InProgress,
+    /// The device was reset. Whoever holds `machine` has to settle that.
+    Unsettled,
+}
+
+/// The resets of a device.
+struct Resets {
+    last: Reset,
+    /// How many have ended, modulo 2^32.
+    ended: u32,
+}
+
 /// The migration of one device.
 #[pin_data]
 pub(crate) struct Migration<B: Backend> {
@@ -250,9 +310,11 @@ pub(crate) struct Migration<B: Backend> {
     status: Arc<Status>,
     #[pin]
     machine: Mutex<Machine<B>>,
-    /// A reset that whoever holds `machine` has to carry out.
     #[pin]
-    deferred_reset: SpinLock<bool>,
+    reset: SpinLock<Resets>,
+    /// Notified when a reset has ended.
+    #[pin]
+    reset_ended: CondVar,
 }
 
 impl<B: Backend> Migration<B> {
@@ -268,10 +330,18 @@ impl<B: Backend> Migration<B> {
                         status: status.clone(),
                         phase: Phase::Running,
                         logging: Logging::new(status.clone()),
+                        is_open: false,
                     },
                     "vifa_migration"
                 ),
-                deferred_reset <- new_spinlock!(false),
+                reset <- new_spinlock!(
+                    Resets {
+                        last: Reset::Settled,
+                        ended: 0,
+                    },
+                    "vifa_reset"
+                ),
+                reset_ended <- new_condvar!("vifa_reset"),
                 backend,
                 status,
             }),
@@ -296,38 +366,81 @@ impl<B: Backend> Migration<B> {
 
     fn with<R>(&self, act: impl FnOnce(&mut Machine<B>) -> R) -> R {
         let mut machine = self.machine.lock();
+        self.settle(&mut machine);
         let result = act(&mut machine);
         self.unlock(machine);
         result
     }
 
-    /// Unlocks the state, after a reset that came meanwhile.
-    fn unlock(&self, mut machine: Guard<'_, Machine<B>, MutexBackend>) {
-        loop {
-            let mut deferred = self.deferred_reset.lock();
-            if !*deferred {
-                // Before `deferred_reset` is: a reset that finds the state locked must find
-                // somebody who looks at the flag.
-                drop(machine);
-                return;
+    /// Has `act` do what the user asks for, after a reset that is in progress.
+    fn call<R>(&self, act: impl FnOnce(&mut Machine<B>) -> Result<R>) -> Result<R> {
+        self.wait_for_reset()?;
+        self.with(act)
+    }
+
+    /// Waits for the end of a reset that is in progress. Others that follow do not matter.
+    ///
+    /// # Errors
+    ///
+    /// `ERESTARTSYS` where a signal arrives.
+    fn wait_for_reset(&self) -> Result {
+        let mut reset = self.reset.lock();
+        let ended = reset.ended;
+        while reset.last == Reset::InProgress && reset.ended == ended {
+            if self.reset_ended.wait_interruptible(&mut reset) {
+                return Err(ERESTARTSYS);
             }
-            *deferred = false;
-            drop(deferred);
-            machine.enter(Phase::Running);
-            machine.logging.forget();
+        }
+        Ok(())
+    }
+
+    /// Takes account of a reset: the device runs, any transfer has ended, and it logs no writes.
+    fn settle(&self, machine: &mut Machine<B>) {
+        while self.reset.lock().last == Reset::Unsettled {
+            machine.abandon();
+            let mut reset = self.reset.lock();
+            if reset.last == Reset::Unsettled {
+                reset.last = Reset::Settled;
+                // Under the lock: another reset that begins holds the backend back again.
+                self.backend.reset_settled();
+                drop(reset);
+                machine.check_reset();
+            }
         }
     }
 
-    /// The device has been reset: it runs, any transfer has ended, and it logs no writes.
+    /// Unlocks the state, after a reset that came meanwhile.
+    fn unlock(&self, mut machine: Guard<'_, Machine<B>, MutexBackend>) {
+        loop {
+            self.settle(&mut machine);
+            let reset = self.reset.lock();
+            if reset.last != Reset::Unsettled {
+                // Before `reset` is: a reset that finds the state locked must find somebody who
+                // settles it.
+                drop(machine);
+                return;
+            }
+        }
+    }
+
+    /// The device is about to be reset: nothing changes it until that is settled.
+    pub(crate) fn reset_prepare(&self) {
+        let mut reset = self.reset.lock();
+        reset.last = Reset::InProgress;
+        self.backend.reset_prepare();
+    }
+
+    /// The device has been reset.
     pub(crate) fn reset_done(&self) {
+        let mut reset = self.reset.lock();
         self.backend.reset();
-        let mut deferred = self.deferred_reset.lock();
-        *deferred = true;
-        let Some(machine) = self.machine.try_lock() else {
-            return;
-        };
-        drop(deferred);
-        self.unlock(machine);
+        reset.last = Reset::Unsettled;
+        reset.ended = reset.ended.wrapping_add(1);
+        drop(reset);
+        if let Some(machine) = self.machine.try_lock() {
+            self.unlock(machine);
+        }
+        self.reset_ended.notify_all();
     }
 
     /// Begins to serve a user, who reaches the device's registers, too.
@@ -336,6 +449,7 @@ impl<B: Backend> Migration<B> {
     ///
     /// The device cannot be made to run.
     pub(crate) fn open(&self, registers: Registers) -> Result {
+        self.wait_for_reset()?;
         self.status.opened();
         self.backend.open(registers)?;
         let running = self.with(|machine| {
@@ -343,6 +457,7 @@ impl<B: Backend> Migration<B> {
                 machine.backend.set_run_state(RunState::Running)?;
             }
             machine.enter(Phase::Running);
+            machine.is_open = true;
             Ok(())
         });
         running.map_err(|fault: B::Fault| {
@@ -357,6 +472,7 @@ impl<B: Backend> Migration<B> {
             machine.enter(Phase::Running);
             // What went wrong was said.
             let _ = machine.logging.stop();
+            machine.is_open = false;
         });
         self.backend.close();
     }
@@ -371,13 +487,14 @@ impl<B: Backend> Migration<B> {
     /// # Errors
     ///
     /// `EINVAL` where there is no way to such a state, `EIO` in ERROR, which only a reset leaves;
-    /// or an arc failed: the device is then in the last state that it reached, or in ERROR.
+    /// `EBUSY` or `ECANCELED` where a reset came in between; or an arc failed: the device is then in
+    /// the last state that it reached, or in ERROR.
     pub(crate) fn set_state<T: vfio::Driver>(
         &self,
         device: &vfio::Device<T>,
         new: vfio::migration::StateNumber,
     ) -> Result<Option<ARef<File>>> {
-        self.with(|machine| {
+        self.call(|machine| {
             let mut file = None;
             loop {
                 let current = machine.phase.state();
@@ -398,7 +515,7 @@ impl<B: Backend> Migration<B> {
 
     /// Returns how many bytes stop-copy would transfer, or has yet to transfer, at the most.
     pub(crate) fn data_size(&self) -> Result<u64> {
-        self.with(|machine| {
+        self.call(|machine| {
             let left = machine.phase.sending().map(|session| session.left());
             if let Some(Ok(Some(left))) = left {
                 return Ok(left);
@@ -418,12 +535,12 @@ impl<B: Backend> Migration<B> {
     /// `EINVAL` where writes are logged already, or a range or the page size is none; else what the
     /// device did.
     pub(crate) fn log_start(&self, ranges: Ranges<'_>, page_size: u64) -> Result<u64> {
-        self.with(|machine| machine.logging.start(&machine.backend, ranges, page_size))
+        self.call(|machine| machine.logging.start(&machine.backend, ranges, page_size))
     }
 
     /// Logs writes no more, if they were logged.
     pub(crate) fn log_stop(&self) -> Result {
-        self.with(|machine| machine.logging.stop())
+        self.call(|machine| machine.logging.stop())
     }
 
     /// Reports what was written.
@@ -432,6 +549,6 @@ impl<B: Backend> Migration<B> {
     ///
     /// `EINVAL` where writes are not logged, `EINTR` where the task is being killed.
     pub(crate) fn log_report(&self, iova: u64, length: u64, dirty: &mut DirtyBitmap<'_>) -> Result {
-        self.with(|machine| machine.logging.report(iova, length, dirty))
+        self.call(|machine| machine.logging.report(iova, length, dirty))
     }
 }

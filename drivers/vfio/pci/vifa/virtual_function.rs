@@ -101,6 +101,10 @@ impl<B: Backend> vfio::Driver for VirtualFunction<B> {
         device.data().migration.close();
     }
 
+    fn reset_prepare(&self) {
+        self.migration.reset_prepare();
+    }
+
     fn reset_done(&self) {
         self.migration.reset_done();
     }

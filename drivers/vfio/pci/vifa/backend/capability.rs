@@ -8,7 +8,7 @@
 //! `Documentation/vifa/hardware-interface.rst` the rest.
 //!
 //! Lock order: the mailbox of a control frame or of a data frame, then the quarantine of the
-//! register file.
+//! register file. The gate of a mailbox, a spinlock, is innermost.
 
 mod buffer;
 mod completion;

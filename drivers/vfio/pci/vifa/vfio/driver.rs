@@ -47,8 +47,9 @@ use kernel::{
 /// A VFIO PCI variant driver; a value of the type is the driver's part of one device.
 ///
 /// The calls come in this order: [`Self::probe`], then any number of times [`Self::open`], calls
-/// of an open device, and [`Self::close`]; at last the value is dropped. [`Self::reset_done`] may
-/// come at any time in between and on any CPU.
+/// of an open device, and [`Self::close`]; at last the value is dropped. [`Self::reset_prepare`] and
+/// then [`Self::reset_done`] may come at any time in between, on any CPU, and beside any other call:
+/// the VFIO core does not serialise a reset with them.
 pub(crate) trait Driver: Sized + Send + Sync + 'static {
     /// The module that the driver is part of.
     type Module: kernel::ModuleMetadata;
@@ -80,9 +81,13 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     /// The user is gone. Its migration files may still be open, and must reach nothing any more.
     fn close(device: &Device<Self>);
 
-    /// The device has been reset. The caller holds locks of the VFIO core under which user memory
-    /// may be faulted in elsewhere: an implementation must not wait for a lock that is held
-    /// across an access to user memory.
+    /// The device is about to be reset; [`Self::reset_done`] follows in any case. The caller may
+    /// hold locks of the VFIO core under which user memory is faulted in elsewhere: an
+    /// implementation must not wait for a lock that is held across an access to user memory.
+    fn reset_prepare(&self);
+
+    /// The device has been reset, 100 ms or more after [`Self::reset_prepare`] for most devices. The
+    /// same holds as there.
     fn reset_done(&self);
 
     /// Reads the register at `offset` of a window, which is given by its place in
@@ -138,6 +143,10 @@ pub(crate) struct Kind {
     /// # Safety
     ///
     /// `register` has succeeded for the device, and `unregister` does not run meanwhile.
+    reset_prepare: unsafe fn(*mut bindings::pci_dev),
+    /// # Safety
+    ///
+    /// As for `reset_prepare`.
     reset_done: unsafe fn(*mut bindings::pci_dev),
 }
 
@@ -147,9 +156,20 @@ impl Kind {
         Self {
             register: |device| Device::<T>::register(device, T::probe(device)),
             unregister: Device::<T>::unregister,
+            reset_prepare: reset_prepare::<T>,
             reset_done: reset_done::<T>,
         }
     }
+}
+
+/// # Safety
+///
+/// As for [`Kind::reset_prepare`].
+unsafe fn reset_prepare<T: Driver>(pdev: *mut bindings::pci_dev) {
+    // SAFETY: By the safety requirements.
+    unsafe { Device::<T>::from_pci(pdev) }
+        .data()
+        .reset_prepare();
 }
 
 /// # Safety
@@ -216,6 +236,7 @@ unsafe impl<K: Kinds> driver::RegistrationOps for Adapter<K> {
 impl<K: Kinds> Adapter<K> {
     const ERROR_HANDLERS: bindings::pci_error_handlers = bindings::pci_error_handlers {
         error_detected: Some(crate::bindings::vfio_pci_core_aer_err_detected),
+        reset_prepare: Some(Self::reset_prepare_callback),
         reset_done: Some(Self::reset_done_callback),
         ..pin_init::zeroed()
     };
@@ -254,9 +275,18 @@ impl<K: Kinds> Adapter<K> {
         }
     }
 
-    extern "C" fn reset_done_callback(pdev: *mut bindings::pci_dev) {
+    extern "C" fn reset_prepare_callback(pdev: *mut bindings::pci_dev) {
         // SAFETY: The device is locked and bound to this driver: between `probe_callback` and
         // `remove_callback`.
+        unsafe {
+            if let Some(kind) = Head::kind(pdev) {
+                (kind.reset_prepare)(pdev);
+            }
+        }
+    }
+
+    extern "C" fn reset_done_callback(pdev: *mut bindings::pci_dev) {
+        // SAFETY: As in `reset_prepare_callback`.
         unsafe {
             if let Some(kind) = Head::kind(pdev) {
                 (kind.reset_done)(pdev);

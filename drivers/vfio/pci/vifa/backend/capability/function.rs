@@ -279,6 +279,16 @@ impl Backend for Function {
         Self::new(device, &place)
     }
 
+    fn reset_prepare(&self) {
+        self.control.hold();
+        self.data.hold();
+    }
+
+    fn reset_settled(&self) {
+        self.control.release();
+        self.data.release();
+    }
+
     fn identity(&self) -> &Identity {
         &self.identity
     }

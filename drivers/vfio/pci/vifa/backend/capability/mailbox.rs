@@ -11,6 +11,10 @@
 //! the one that was begun, and keeps its answer for whoever began it. Each [`Client`] can have
 //! begun one.
 //!
+//! While the VF is being reset its mailboxes are held ([`Mailbox::hold`]): a command that the device
+//! has got by then ends with the reset, and it gets no other before the driver has taken account of
+//! the reset.
+//!
 //! The log tells of each command that fails, unless its caller rather speaks for itself
 //! ([`Mailbox::attempt`]).
 
@@ -27,12 +31,14 @@ use core::fmt;
 use kernel::{
     io::poll::read_poll_timeout,
     new_mutex,
+    new_spinlock,
     pci,
     prelude::*,
     sync::{
         aref::ARef,
         Arc,
-        Mutex, //
+        Mutex,
+        SpinLock, //
     },
     time::{
         msecs_to_jiffies,
@@ -103,6 +109,8 @@ pub(crate) enum Failure {
     Timeout,
     /// The device has not yet acknowledged the abortion of an earlier command.
     Stuck,
+    /// The device did not get the command: its VF is being reset.
+    Reset,
     /// The registers, or the buffer, are gone; or a command was begun before.
     Impossible(Error),
 }
@@ -114,6 +122,7 @@ impl Failure {
             Self::Status(VIFA_STATUS_ABORTED, _) => ECANCELED,
             Self::Status(..) | Self::Confused(_) => EIO,
             Self::Timeout | Self::Stuck => ETIMEDOUT,
+            Self::Reset => EBUSY,
             Self::Impossible(error) => error,
         }
     }
@@ -139,6 +148,7 @@ impl fmt::Display for Failure {
             Self::Confused(status) => write!(f, "answer to another command (status {status:#x})"),
             Self::Timeout => f.write_str("no answer in time"),
             Self::Stuck => f.write_str("the device still hangs in an earlier command"),
+            Self::Reset => f.write_str("the VF is being reset"),
             Self::Impossible(error) => write!(f, "not possible ({error:?})"),
         }
     }
@@ -173,6 +183,14 @@ struct State {
     answers: [Option<Answer>; 2],
 }
 
+/// Whether the device may get a command.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    Open,
+    /// Not while its VF is being reset.
+    Held,
+}
+
 /// The mailbox of one frame.
 #[pin_data]
 pub(super) struct Mailbox {
@@ -184,6 +202,9 @@ pub(super) struct Mailbox {
     device: ARef<pci::Device>,
     #[pin]
     state: Mutex<State>,
+    /// Locked while the device gets a command.
+    #[pin]
+    gate: SpinLock<Gate>,
 }
 
 impl Mailbox {
@@ -221,7 +242,21 @@ impl Mailbox {
                 running: None,
                 answers: [None, None],
             }),
+            gate <- new_spinlock!(Gate::Open),
         }))
+    }
+
+    /// Lets no further command through to the device, whose VF is about to be reset.
+    pub(super) fn hold(&self) {
+        *self.gate.lock() = Gate::Held;
+        // A command that was let through has reached the device when the read returns: before the
+        // reset does.
+        let _ = self.read(VIFA_MAILBOX_STATUS);
+    }
+
+    /// Lets commands through again.
+    pub(super) fn release(&self) {
+        *self.gate.lock() = Gate::Open;
     }
 
     /// Reads a register of the frame.
@@ -348,18 +383,21 @@ impl Mailbox {
         arguments: [u64; 2],
         buffer: &mut Option<(&mut Buffer, usize)>,
     ) -> Result<(), Failure> {
+        if *self.gate.lock() == Gate::Held {
+            return Err(Failure::Reset);
+        }
         if state.stuck && self.abort(state) {
             return Err(Failure::Stuck);
         }
         state.tag = state.tag.wrapping_add(1);
-        self.write_command(state.tag, command, arguments, buffer)
-            .map_err(Failure::Impossible)
+        self.describe(arguments, buffer)
+            .map_err(Failure::Impossible)?;
+        self.issue(state.tag, command)
     }
 
-    fn write_command(
+    /// Writes what the device has to know before it gets a command.
+    fn describe(
         &self,
-        tag: u16,
-        command: Command,
         arguments: [u64; 2],
         buffer: &mut Option<(&mut Buffer, usize)>,
     ) -> Result {
@@ -375,12 +413,21 @@ impl Mailbox {
         self.write64(VIFA_MAILBOX_SCATTER_LOW, scatter)?;
         self.write(VIFA_MAILBOX_SCATTER_COUNT, entries)?;
         self.write64(VIFA_MAILBOX_ARGUMENT0_LOW, arguments[0])?;
-        self.write64(VIFA_MAILBOX_ARGUMENT1_LOW, arguments[1])?;
+        self.write64(VIFA_MAILBOX_ARGUMENT1_LOW, arguments[1])
+    }
+
+    /// Lets the command through to the device.
+    fn issue(&self, tag: u16, command: Command) -> Result<(), Failure> {
+        let gate = self.gate.lock();
+        if *gate == Gate::Held {
+            return Err(Failure::Reset);
+        }
         // Register accesses are ordered behind the writes to the buffer and the list.
         self.write(
             VIFA_MAILBOX_COMMAND,
             command.opcode | u32::from(tag) << VIFA_MAILBOX_COMMAND_TAG.trailing_zeros(),
         )
+        .map_err(Failure::Impossible)
     }
 
     /// Waits for the answer to the last command. One that is not answered is aborted.

@@ -48,6 +48,7 @@ use kernel::{
     sync::{
         aref::ARef,
         atomic::{
+            Acquire,
             AtomicFlag,
             Full,
             Release, //
@@ -74,7 +75,9 @@ pub(crate) struct Function {
     device: ARef<pci::Device>,
     identity: Identity,
     interfaces: Interfaces,
-    /// It was reset since `used` was last locked.
+    /// It is being reset: nothing may reach it but what its guest does.
+    is_resetting: AtomicFlag,
+    /// It was reset, or a reset began, since `used` was last locked.
     was_reset: AtomicFlag,
     #[pin]
     used: Mutex<Option<Used>>,
@@ -104,6 +107,18 @@ impl Function {
         used
     }
 
+    /// The function, whatever its guest does; `used` is locked.
+    ///
+    /// # Errors
+    ///
+    /// It is being reset.
+    fn hardware<'a>(&'a self, registers: &'a Registers) -> Result<Hardware<'a>, Fault> {
+        if self.is_resetting.load(Acquire) {
+            return Err(Fault::Reset);
+        }
+        Hardware::for_us(registers, &self.was_reset)
+    }
+
     /// Has `act` look at what is known of the function, which somebody uses.
     pub(super) fn known<R>(&self, act: impl FnOnce(&State) -> R) -> Result<R, Fault> {
         let used = self.lock();
@@ -118,7 +133,7 @@ impl Function {
     ) -> Result<R, Fault> {
         let mut used = self.lock();
         let used = Option::as_mut(&mut *used).ok_or(EIO)?;
-        let mut hardware = Hardware::for_us(&used.registers, &self.was_reset)?;
+        let mut hardware = self.hardware(&used.registers)?;
 
         act(&mut used.state, &mut hardware)
     }
@@ -157,6 +172,7 @@ impl Backend for Function {
                 device: device.into(),
                 identity,
                 interfaces: Interfaces::of(interface::Function { domain, bus, devfn }),
+                is_resetting: AtomicFlag::new(false),
                 was_reset: AtomicFlag::new(false),
                 used <- new_mutex!(None, "vifa_igb"),
             }),
@@ -166,7 +182,7 @@ impl Backend for Function {
 
     fn open(&self, registers: Registers) -> Result {
         let mut used = self.lock();
-        let mut hardware = Hardware::for_us(&registers, &self.was_reset)?;
+        let mut hardware = self.hardware(&registers)?;
         let state = State::new(&mut hardware, self.queues())?;
 
         drop(hardware);
@@ -192,8 +208,19 @@ impl Backend for Function {
         *self.lock() = None;
     }
 
+    fn reset_prepare(&self) {
+        // In this order: who finds the first one clear, after it has cleared the second one, finds
+        // the second one set.
+        self.is_resetting.store(true, Release);
+        self.was_reset.store(true, Release);
+    }
+
     fn reset(&self) {
         self.was_reset.store(true, Release);
+    }
+
+    fn reset_settled(&self) {
+        self.is_resetting.store(false, Release);
     }
 
     fn read(&self, _window: usize, offset: u64) -> Result<u32> {
@@ -225,7 +252,7 @@ impl Backend for Function {
     fn set_run_state(&self, target: RunState) -> Result<(), Fault> {
         let mut used = self.lock();
         let used = Option::as_mut(&mut *used).ok_or(EIO)?;
-        let mut hardware = Hardware::for_us(&used.registers, &self.was_reset)?;
+        let mut hardware = self.hardware(&used.registers)?;
 
         match (used.run_state, target) {
             (_, RunState::Running) => {
