@@ -64,6 +64,11 @@
  * counts as one time. FRAME and OPCODE do not matter.
  */
 #define VIFA_FAULT_LOG_DROP		12
+/*
+ * A reset of the VF leaves it in the run state VALUE, VIFA_RUN_STATE_*. FRAME
+ * and OPCODE do not matter.
+ */
+#define VIFA_FAULT_RESET		14
 
 /*
  * A write to VIFA_FAULT_MARK marks pages in the log of VF index MARK_VF, as if

@@ -29,12 +29,14 @@ static const char *const vifa_fault_names[] = {
     [VIFA_FAULT_NO_INTERRUPT] = "no-interrupt",
     [VIFA_FAULT_LOG_LOST] = "log-lost",
     [VIFA_FAULT_LOG_DROP] = "log-drop",
+    [VIFA_FAULT_RESET] = "reset",
 };
 
 /* Returns what is wrong with a fault that is to be armed, or NULL. */
 static const char *vifa_fault_check(const VifaFault *fault)
 {
-    if (!fault->kind || fault->kind >= ARRAY_SIZE(vifa_fault_names)) {
+    if (!fault->kind || fault->kind >= ARRAY_SIZE(vifa_fault_names) ||
+        !vifa_fault_names[fault->kind]) {
         return "kind";
     }
     if (fault->vf != VIFA_FAULT_ANY_VF && fault->vf >= VIFA_VFS_MAX) {
@@ -51,6 +53,8 @@ static const char *vifa_fault_check(const VifaFault *fault)
     switch (fault->kind) {
     case VIFA_FAULT_STATUS:
         return fault->value && fault->value < VIFA_STATUS_BUSY ? NULL : "value";
+    case VIFA_FAULT_RESET:
+        return fault->value <= VIFA_RUN_STATE_STOPPED ? NULL : "value";
     case VIFA_FAULT_DELAY:
         return fault->value <= VIFA_FAULT_DELAY_MAX_MS ? NULL : "value";
     case VIFA_FAULT_LOG_DROP:
@@ -91,6 +95,7 @@ void vifa_fault_for_command(VifaPF *pf, uint16_t vf, uint32_t kind,
 
         if (!vifa_fault_armed(fault, vf) ||
             fault->kind == VIFA_FAULT_LOG_DROP ||
+            fault->kind == VIFA_FAULT_RESET ||
             (fault->frame && fault->frame != kind) ||
             (fault->opcode && fault->opcode != opcode) ||
             (count && fault->kind != VIFA_FAULT_PATCH)) {
@@ -102,6 +107,21 @@ void vifa_fault_for_command(VifaPF *pf, uint16_t vf, uint32_t kind,
             return;
         }
     }
+}
+
+/* The run state in which a reset leaves a VF. */
+uint32_t vifa_fault_for_reset(VifaPF *pf, uint16_t vf)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(pf->faults); i++) {
+        VifaFault *fault = &pf->faults[i];
+
+        if (vifa_fault_armed(fault, vf) && fault->kind == VIFA_FAULT_RESET) {
+            vifa_fault_fire(pf, fault, vf);
+            return fault->value;
+        }
+    }
+
+    return VIFA_RUN_STATE_RUNNING;
 }
 
 static bool vifa_fault_drops_pages(const VifaFault *fault, uint16_t vf)

@@ -56,8 +56,11 @@ uint8_t vifa_pf_vf_bar_type(const VifaPF *pf)
 }
 
 /* Immediate Readiness: after a reset, nobody has to wait for the function. */
-void vifa_pf_set_ready(PCIDevice *device)
+void vifa_pf_set_ready(const VifaPF *pf, PCIDevice *device)
 {
+    if (!pf->immediate_readiness) {
+        return;
+    }
     pci_word_test_and_set_mask(device->config + PCI_STATUS,
                                PCI_STATUS_IMM_READY);
 }
@@ -327,7 +330,7 @@ static void vifa_pf_realize(PCIDevice *device, Error **errp)
 
     /* The VFs have the PF's vendor: none of their own. */
     pci_config_set_vendor_id(device->config, pf->vendor_id);
-    vifa_pf_set_ready(device);
+    vifa_pf_set_ready(pf, device);
 
     memory_region_init_io(&pf->registers, OBJECT(pf), &vifa_pf_ops, pf,
                           "vifa-pf-registers",
@@ -397,6 +400,7 @@ static const Property vifa_pf_properties[] = {
     DEFINE_PROP_BOOL("p2p", VifaPF, p2p, true),
     DEFINE_PROP_BOOL("dirty-log", VifaPF, dirty_log, true),
     DEFINE_PROP_BOOL("local-dirty", VifaPF, local_dirty, true),
+    DEFINE_PROP_BOOL("immediate-readiness", VifaPF, immediate_readiness, false),
     DEFINE_PROP_BOOL("fault-injection", VifaPF, fault_injection, false),
 };
 

@@ -71,7 +71,7 @@ static void vifa_vf_reset_hold(Object *object, ResetType type)
 
     trace_vifa_vf_reset(vf->number);
     vf->generation++;
-    vf->run_state = VIFA_RUN_STATE_RUNNING;
+    vf->run_state = vifa_fault_for_reset(vf->pf, vf->number);
     vifa_engine_reset(vf);
     vifa_log_reset(vf);
     vifa_local_reset(&vf->local);
@@ -120,7 +120,7 @@ static void vifa_vf_realize(PCIDevice *device, Error **errp)
     pci_set_word(device->config + PCI_SUBSYSTEM_VENDOR_ID,
                  vf->pf->vf_subsystem_vendor_id);
     pci_set_word(device->config + PCI_SUBSYSTEM_ID, vf->pf->vf_subsystem_id);
-    vifa_pf_set_ready(device);
+    vifa_pf_set_ready(vf->pf, device);
 
     vifa_vf_register_bars(vf);
     if (msix_init(device, VIFA_REFERENCE_VECTORS,

@@ -89,6 +89,7 @@ uint32_t vifa_fault_read(VifaPF *pf, hwaddr address);
 void vifa_fault_write(VifaPF *pf, hwaddr address, uint32_t value);
 void vifa_fault_for_command(VifaPF *pf, uint16_t vf, uint32_t kind,
                             uint16_t opcode, VifaFault *faults);
+uint32_t vifa_fault_for_reset(VifaPF *pf, uint16_t vf);
 uint64_t vifa_fault_pass_pages(VifaPF *pf, uint16_t vf, uint64_t pages);
 char *vifa_fault_get_property(Object *object, Error **errp);
 void vifa_fault_set_property(Object *object, const char *text, Error **errp);
@@ -289,6 +290,7 @@ struct VifaPF {
     bool p2p;
     bool dirty_log;
     bool local_dirty;
+    bool immediate_readiness;
     bool fault_injection;
 
     MemoryRegion registers;
@@ -300,7 +302,7 @@ struct VifaPF {
 
 uint32_t vifa_pf_features(const VifaPF *pf);
 uint8_t vifa_pf_vf_bar_type(const VifaPF *pf);
-void vifa_pf_set_ready(PCIDevice *device);
+void vifa_pf_set_ready(const VifaPF *pf, PCIDevice *device);
 VifaVF *vifa_pf_vf(VifaPF *pf, uint16_t number);
 void vifa_pf_cancel(VifaPF *pf, uint16_t number);
 

@@ -225,6 +225,27 @@ fn pages_are_dropped() {
 }
 
 #[test]
+fn a_reset_leaves_the_vf_stopped() {
+    let bed = Bed::new("fault-injection=on", 2);
+    let after_reset = |vf| {
+        bed.reset(bed.vf(vf));
+        bed.frame_read(Frame::Control(vf), hw::VIFA_CONTROL_RUN_STATE)
+    };
+    let reset = [
+        (hw::VIFA_FAULT_KIND, hw::VIFA_FAULT_RESET),
+        (hw::VIFA_FAULT_VF, 0),
+        (hw::VIFA_FAULT_VALUE_LOW, hw::VIFA_RUN_STATE_STOPPED),
+    ];
+    assert!(arm(&bed, 0, &reset, 1));
+    assert_eq!(after_reset(1), hw::VIFA_RUN_STATE_RUNNING);
+    assert_eq!(after_reset(0), hw::VIFA_RUN_STATE_STOPPED);
+    assert_eq!(after_reset(0), hw::VIFA_RUN_STATE_RUNNING);
+
+    let unknown = [(hw::VIFA_FAULT_VALUE_LOW, hw::VIFA_RUN_STATE_STOPPED + 1)];
+    assert!(!arm(&bed, 0, &unknown, 1));
+}
+
+#[test]
 fn registers() {
     let bed = Bed::new("fault-injection=on", 1);
     let slots = bed.read32(bed.frame_register(0, hw::VIFA_FAULT_SLOTS));
@@ -253,7 +274,7 @@ fn registers() {
 
     for (register, wrong) in [
         (hw::VIFA_FAULT_KIND, 0),
-        (hw::VIFA_FAULT_KIND, 13),
+        (hw::VIFA_FAULT_KIND, 0xff),
         (hw::VIFA_FAULT_VF, 64),
         (hw::VIFA_FAULT_FRAME, 1),
         (hw::VIFA_FAULT_OPCODE, 0x1_0000),

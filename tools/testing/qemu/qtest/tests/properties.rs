@@ -164,12 +164,23 @@ fn configuration_space_has_the_ids_of_the_properties() {
     }
 }
 
+const STATUS: u64 = 0x06;
+const IMMEDIATE_READINESS: u16 = 1;
+
+/// A host has to wait after a reset, unless the property says otherwise.
+#[test]
+fn functions_do_not_say_that_they_are_ready_at_once() {
+    let bed = Bed::new("", 1);
+    for function in [bed.pf(), bed.vf(0)] {
+        let status = bed.read16(function.register(STATUS));
+        assert_eq!(status & IMMEDIATE_READINESS, 0, "{function:?}");
+    }
+}
+
 /// Both functions say that they need no time after a reset, and they need none.
 #[test]
 fn functions_are_ready_at_once() {
-    const STATUS: u64 = 0x06;
-    const IMMEDIATE_READINESS: u16 = 1;
-    let bed = Bed::new("", 1);
+    let bed = Bed::new("immediate-readiness=on", 1);
     for function in [bed.pf(), bed.vf(0)] {
         let ready = || bed.read16(function.register(STATUS)) & IMMEDIATE_READINESS;
         bed.write16(function.register(STATUS), 0xffff);
