@@ -50,8 +50,10 @@ impl Bed {
 
     /// Finds the physical function and changes nothing.
     pub fn find(settings: &Settings) -> Result<Self> {
-        Self::find_with(settings, |features| features & hw::VIFA_HW_FEATURE_P2P != 0)
-            .context("there is no VIFA reference device")
+        Self::find_with(settings, |found| {
+            found.features & hw::VIFA_HW_FEATURE_P2P != 0
+        })
+        .context("there is no VIFA reference device")
     }
 
     /// A bed on another reference device, whose VFs have no P2P-quiesced run state.
@@ -69,18 +71,29 @@ impl Bed {
         self.without(hw::VIFA_HW_FEATURE_DIRTY_LOG, "dirty-log")
     }
 
+    /// A bed on a reference device with P2P and a log that a host has to wait for after a reset.
+    pub fn slow_to_reset(&self) -> Result<Self> {
+        const FEATURES: u32 = hw::VIFA_HW_FEATURE_P2P | hw::VIFA_HW_FEATURE_DIRTY_LOG;
+        let bed = Self::find_with(&self.settings, |found| {
+            !found.is_ready_at_once && found.features & FEATURES == FEATURES
+        })
+        .context("there is no VIFA reference device with immediate-readiness=off")?;
+        bed.restore()?;
+        Ok(bed)
+    }
+
     /// A bed on the first reference device without `feature`, which the device's `property` gives.
     fn without(&self, feature: u32, property: &str) -> Result<Self> {
-        let bed = Self::find_with(&self.settings, |features| features & feature == 0)
+        let bed = Self::find_with(&self.settings, |found| found.features & feature == 0)
             .with_context(|| format!("there is no VIFA reference device with {property}=off"))?;
         bed.restore()?;
         Ok(bed)
     }
 
     /// Finds the first reference device whose features `fit`.
-    fn find_with(settings: &Settings, fit: impl Fn(u32) -> bool) -> Result<Self> {
+    fn find_with(settings: &Settings, fit: impl Fn(&Capability) -> bool) -> Result<Self> {
         for pf in PciFunction::find(hw::VIFA_REFERENCE_VENDOR, hw::VIFA_REFERENCE_PF_DEVICE)? {
-            if fit(Capability::of(&pf)?.features) {
+            if fit(&Capability::of(&pf)?) {
                 let settings = settings.clone();
                 return Ok(Self { pf, settings });
             }

@@ -103,10 +103,17 @@ impl Marks {
     }
 }
 
+/// Command and status register of configuration space.
+const COMMAND_AND_STATUS: usize = 0x04;
+/// `PCI_STATUS_IMM_READY`
+const IMMEDIATE_READINESS: u32 = 1 << 16;
+
 /// What the VIFA capability of a physical function says.
 pub struct Capability {
     /// `VIFA_HW_FEATURE_*`
     pub features: u32,
+    /// The function is ready at once after a reset, and so are its virtual functions.
+    pub is_ready_at_once: bool,
     location: u32,
     frames: u32,
     timeout: Duration,
@@ -120,6 +127,7 @@ impl Capability {
         let register = |offset: u32| read32(&config, capability + offset as usize);
         Ok(Self {
             features: register(hw::VIFA_DVSEC_FEATURES)?,
+            is_ready_at_once: read32(&config, COMMAND_AND_STATUS)? & IMMEDIATE_READINESS != 0,
             location: register(hw::VIFA_DVSEC_LOCATION)?,
             frames: register(hw::VIFA_DVSEC_FRAMES)?,
             timeout: Duration::from_millis(register(hw::VIFA_DVSEC_TIMEOUT)?.into()),
@@ -238,6 +246,17 @@ impl RegisterFile {
         ])
     }
 
+    /// Has the next reset of the VF `vf` leave it in `run_state`, a `VIFA_RUN_STATE_*`.
+    pub fn spoil_reset(&self, vf: u32, run_state: u32) -> Result<Armed<'_>> {
+        self.arm_slot(&[
+            (hw::VIFA_FAULT_KIND, hw::VIFA_FAULT_RESET),
+            (hw::VIFA_FAULT_VF, vf),
+            (hw::VIFA_FAULT_VALUE_LOW, run_state),
+            (hw::VIFA_FAULT_VALUE_HIGH, 0),
+            (hw::VIFA_FAULT_COUNT, 1),
+        ])
+    }
+
     /// Marks pages in the log of the VF `vf`, which writes nothing.
     pub fn mark(&self, vf: u32, marks: Marks) -> Result<()> {
         let pairs = [
@@ -276,9 +295,18 @@ impl RegisterFile {
 
     /// The run state of the VF `vf`, as its control frame shows it.
     pub fn run_state(&self, vf: u32) -> u32 {
+        self.control_register(vf, hw::VIFA_CONTROL_RUN_STATE)
+    }
+
+    /// How often the guest has configured the VF `vf` since its last reset.
+    pub fn configurations(&self, vf: u32) -> u32 {
+        self.control_register(vf, hw::VIFA_CONTROL_CONFIGURATIONS)
+    }
+
+    fn control_register(&self, vf: u32, register: u32) -> u32 {
         let frame = 1 + 2 * vf;
         self.registers
-            .read((frame * hw::VIFA_HW_FRAME_SIZE + hw::VIFA_CONTROL_RUN_STATE) as usize)
+            .read((frame * hw::VIFA_HW_FRAME_SIZE + register) as usize)
     }
 }
 

@@ -12,6 +12,7 @@ mod fault;
 mod feature;
 pub(crate) mod fixture;
 mod igb;
+mod lifetime;
 mod logging;
 mod overlap;
 mod parallel;
@@ -19,6 +20,7 @@ mod pre_copy;
 pub mod random;
 mod region;
 mod relation;
+mod reset;
 mod resources;
 mod restore;
 mod save;
@@ -96,10 +98,12 @@ pub fn all(logged_writes: u64, random: Option<random::Settings>) -> Vec<Test> {
         parallel::tests(),
         fault::tests(),
         overlap::tests(),
+        reset::tests(),
         igb::tests(),
         failure::tests(),
         random::tests(random),
         vifactl::tests(),
+        lifetime::tests(),
         binding::tests(),
     ]
     .into_iter()

@@ -74,7 +74,8 @@ fn two_threads_change_one_vf_s_state(bed: &Bed) -> Result<()> {
 fn resets_meet_sessions_in_use(bed: &Bed) -> Result<()> {
     const WHILE: Duration = Duration::from_secs(3);
     /// What each of them may be told because of the others.
-    const ERRORS: [i32; 6] = [
+    const ERRORS: [i32; 7] = [
+        libc::EBUSY,
         libc::ENODEV,
         libc::EINVAL,
         libc::EIO,
