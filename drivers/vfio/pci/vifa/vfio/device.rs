@@ -49,13 +49,15 @@ use kernel::{
 /// `head.core` is an initialised `struct vfio_pci_core_device` at the start of an allocation made
 /// by `_vfio_alloc_device()`, and registered for as long as a reference to the `Device` exists.
 /// `data` is initialised and pinned for as long, and `registers` is initialised. `head.kind` is
-/// [`Kind`] of `T`.
+/// [`Kind`] of `T`, and `operations` is initialised.
 #[repr(C)]
 pub(crate) struct Device<T: Driver> {
     head: Head,
     /// Set while the device is open, by the callbacks that open and close it.
     registers: Opaque<Option<Registers>>,
     data: Opaque<T>,
+    /// The VFIO core looks at these when it frees the allocation: the module may be gone by then.
+    operations: bindings::vfio_device_ops,
 }
 
 /// What all devices begin with, whatever drives them.
@@ -237,6 +239,8 @@ impl<T: Driver> Device<T> {
         unsafe {
             (&raw mut (*device).head.kind).write(&T::KIND);
             Opaque::cast_into(&raw const (*device).registers).write(None);
+            (&raw mut (*device).operations).write(Self::OPERATIONS);
+            (*vfio_device).ops = &raw const (*device).operations;
         }
         // SAFETY: The allocation has the size of a `Device`, the data is not yet initialised, and
         // does not move in it.
