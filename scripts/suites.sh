@@ -19,10 +19,11 @@ suites_on_host=(tap:kunit tap:selftests tap:vfio tap:random tap:migration tap:co
 compatibility_fields=vendor,queues,features
 
 # What the SR-IOV host has: the first device is what most suites use, others lack something; those of
-# compatibility and two network cards follow.
+# compatibility and two network cards follow. A host waits 100 ms for each reset of those that are
+# not ready immediately, as for most cards.
 host_devices=(
-	vifa-pf,fault-injection=on,command-timeout-ms=1000
-	vifa-pf,p2p=off,dirty-log=off,vfs=2,fault-injection=on,command-timeout-ms=1000
+	vifa-pf,immediate-readiness=on,fault-injection=on,command-timeout-ms=1000
+	vifa-pf,immediate-readiness=on,p2p=off,dirty-log=off,vfs=2,fault-injection=on,command-timeout-ms=1000
 	vifa-pf,local-dirty=off,vfs=2,fault-injection=on,command-timeout-ms=1000
 )
 network_cards=(igb igb)
