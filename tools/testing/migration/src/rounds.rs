@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What `make test` takes the time for: one machine that goes back and forth, each time by another
-//! way, and is compared each time; some migrations that are broken off; one that loses pages.
+//! The migrations of `make test`: one machine migrates back and forth, each time by another way, and is
+//! compared each time; some migrations are broken off; one loses pages. Where KVM runs that machine,
+//! software emulation runs a second one, which migrates once: users have both.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
@@ -12,11 +14,12 @@ use vifa_migrate::guest::Guest;
 use vifa_migrate::hw;
 use vifa_migrate::interruption::{Ending, Interruption, Moment, Phase};
 use vifa_migrate::migration::{Multifd, Plan};
+use vifa_migrate::processor::Accelerator;
 use vifa_migrate::register_file::{Fault, RegisterFile};
 use vifa_migrate::scratch::Scratch;
 use vifa_migrate::sriov::{Function, Host};
 use vifa_migrate::style::{mebibytes, seconds};
-use vifa_migrate::vmm::{Backend, Passthrough, Role};
+use vifa_migrate::vmm::{Backend, Machine, Passthrough, Role};
 
 use crate::tap::Tap;
 use crate::{prepare, Options};
@@ -44,9 +47,9 @@ pub(crate) const SLOT: u32 = 15;
 
 /// Runs it all; whether all went well.
 pub fn run(options: &Options, rounds: u32, devices: usize) -> Result<bool> {
-    // Beside these: the guest's start, the lost pages, the file, the workload's end, and a test of
-    // the workload.
-    let mut tap = Tap::plan(rounds + INTERRUPTIONS.len() as u32 + 5);
+    // Also: the guest's start, the lost pages, the file, the workload's end, a test of the workload,
+    // and the emulated machine.
+    let mut tap = Tap::plan(rounds + INTERRUPTIONS.len() as u32 + 6);
     let begin = Instant::now();
     let result = migrate(options, rounds, devices, &mut tap);
     if let Err(error) = &result {
@@ -60,7 +63,7 @@ fn migrate(options: &Options, rounds: u32, devices: usize, tap: &mut Tap) -> Res
     let machine = options.machine()?;
     let plan = options.plan();
     let scratch = Scratch::new()?;
-    let (host, version) = prepare(options, &machine, 2 * devices)?;
+    let (host, version) = prepare(options, &machine, 2 * devices + 2)?;
     tap.note(&version);
     let mut turns = Turns::new(&host, devices);
 
@@ -81,6 +84,8 @@ fn migrate(options: &Options, rounds: u32, devices: usize, tap: &mut Tap) -> Res
         tap.pass(&format!("{name} {to}, {multifd}"));
         tap.note(&outcome.to_string());
     }
+    // It boots meanwhile: that takes much longer than under KVM.
+    let emulated = Emulated::start(&machine, &host.virtuals[2 * devices..], scratch.path())?;
     for (interruption, phase) in INTERRUPTIONS {
         let to = turns.other(guest.functions());
         interrupt(&mut guest, &to, &plan, interruption, phase, tap)?;
@@ -108,7 +113,41 @@ fn migrate(options: &Options, rounds: u32, devices: usize, tap: &mut Tap) -> Res
     ));
     guest.tamper()?;
     tap.pass("the workload notices a single wrong bit");
-    guest.quit()
+    guest.quit()?;
+    emulated.migrate(&plan, tap)
+}
+
+/// A machine that software emulation runs.
+struct Emulated {
+    guest: Guest,
+    to: Passthrough,
+}
+
+impl Emulated {
+    /// Starts it with the first of two `functions`; it is to move to the second.
+    fn start(machine: &Machine, functions: &[Function], directory: &Path) -> Result<Self> {
+        let machine = Machine {
+            accelerator: Accelerator::Tcg,
+            ..machine.clone()
+        };
+        let (from, to) = functions.split_at(1);
+        Ok(Self {
+            guest: Guest::start(&machine, &Passthrough::new(from), directory, "emulated")?,
+            to: Passthrough::new(to),
+        })
+    }
+
+    fn migrate(mut self, plan: &Plan, tap: &mut Tap) -> Result<()> {
+        self.guest.boot()?;
+        let vmm = self.guest.destination(&self.to, Role::Receive)?;
+        let outcome = self.guest.migrate(vmm, plan, &mut |_| ())?;
+        outcome.check_devices()?;
+        self.guest.finish()?;
+        self.guest.quit()?;
+        tap.pass(&format!("a machine under {} migrates", Accelerator::Tcg));
+        tap.note(&outcome.to_string());
+        Ok(())
+    }
 }
 
 /// The functions that a machine has in turn.
