@@ -24,7 +24,7 @@ const NETWORK_DRIVER: &str = "igbvf";
 const ARP_IGNORE: &str = "/proc/sys/net/ipv4/conf/all/arp_ignore";
 
 /// How long a link may take, and an interface.
-const LINK_TIMEOUT: Duration = Duration::from_secs(30);
+const LINK_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A card, its link up.
 pub struct Card {

@@ -269,6 +269,8 @@ pub struct Console {
     transcript: Vec<String>,
     reports: Vec<(Instant, Report)>,
     next_sequence: u64,
+    /// Lines that are no reports.
+    others: u64,
 }
 
 impl Console {
@@ -329,7 +331,10 @@ impl Console {
         match Line::parse(line)? {
             Line::Report(report) => self.report(time, report),
             Line::Complaint(line) => bail!("the guest's kernel complains: {line}"),
-            Line::Other => Ok(()),
+            Line::Other => {
+                self.others += 1;
+                Ok(())
+            }
         }
     }
 
@@ -395,6 +400,14 @@ impl Console {
             })
     }
 
+    /// Returns a number that changes while the guest makes progress: while its kernel writes lines, and
+    /// while its slowest workload completes operations. Reports alone are no progress.
+    pub fn progress(&self) -> u64 {
+        let workloads = self.workloads().unwrap_or_default();
+        let slowest = workloads.iter().map(|workload| workload.operations).min();
+        self.others + slowest.unwrap_or(0)
+    }
+
     /// The traffic as last reported.
     pub fn traffic(&self) -> Option<&Traffic> {
         self.reports
@@ -441,6 +454,21 @@ mod tests {
         let console = taken(&text).unwrap();
         assert_eq!(console.reports()[0].1, Report::Ready);
         assert_eq!(console.workloads().unwrap()[0].operations, 5);
+    }
+
+    #[test]
+    fn lines_and_operations_are_progress_and_reports_are_not() {
+        let mut console = taken("SeaBIOS\r\n").unwrap();
+        let booted = console.progress();
+        assert!(booted > Console::default().progress());
+        let mut after = |report: String| {
+            console.take(Instant::now(), report.as_bytes()).unwrap();
+            console.progress()
+        };
+        let first = after(progress(0, 5));
+        assert!(first > booted);
+        assert_eq!(after(progress(1, 5)), first);
+        assert!(after(progress(2, 6)) > first);
     }
 
     #[test]

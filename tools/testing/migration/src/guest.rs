@@ -12,14 +12,15 @@ use std::time::{Duration, Instant};
 use anyhow::{anyhow, ensure, Result};
 
 use crate::console::{Console, Report, Traffic, Workload};
+use crate::progress::Progress;
 use crate::sriov::Function;
 use crate::vmm::{Machine, Passthrough, Role, Vmm};
 
-/// How long the guest may take to boot and to bind its driver.
-const BOOT_TIMEOUT: Duration = Duration::from_secs(480);
+/// How long the guest may boot without a word on its console.
+const BOOT_PATIENCE: Duration = Duration::from_secs(600);
 
-/// How long the workload may take to show that it goes on.
-pub(crate) const PROGRESS_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a wait lasts without any progress.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Between two looks at what changes.
 const POLL: Duration = Duration::from_millis(20);
@@ -86,9 +87,9 @@ impl Guest {
 
     /// Waits until the machine is up and its workloads run.
     pub fn boot(&mut self) -> Result<()> {
-        self.until(
-            "the guest has not started its workload",
-            BOOT_TIMEOUT,
+        self.wait(
+            "the guest did not start its workload",
+            BOOT_PATIENCE,
             |guest| Ok(guest.console.workloads().map(|_| ())),
         )
         .map_err(|error| self.explain(error))
@@ -135,7 +136,7 @@ impl Guest {
     fn stop(&mut self) -> Result<Vec<Workload>> {
         let told = self.console.reports().len();
         self.vmm.type_line("stop")?;
-        self.until("the workloads do not end", PROGRESS_TIMEOUT, |guest| {
+        self.until("the workloads did not end", |guest| {
             let mut reports = guest.console.reports()[told..].iter();
             Ok(reports.find_map(|(_, report)| match report {
                 Report::Finished { workloads, .. } => Some(workloads.clone()),
@@ -147,14 +148,10 @@ impl Guest {
     /// Runs the workloads anew, with `settings` of the guest's driver.
     pub fn run(&mut self, settings: &str) -> Result<()> {
         self.vmm.type_line(&format!("run {settings}"))?;
-        self.until(
-            "the workloads do not run again",
-            PROGRESS_TIMEOUT,
-            |guest| {
-                let runs = |workload: &Workload| workload.running && workload.operations > 0;
-                Ok(guest.workloads().iter().all(runs).then_some(()))
-            },
-        )
+        self.until("the workloads did not start again", |guest| {
+            let runs = |workload: &Workload| workload.running && workload.operations > 0;
+            Ok(guest.workloads().iter().all(runs).then_some(()))
+        })
         .map_err(|error| self.explain(error))
     }
 
@@ -177,17 +174,14 @@ impl Guest {
     /// When nobody does.
     pub fn notice(&mut self, what: &str) -> Result<()> {
         let begin = Instant::now();
-        while begin.elapsed() < PROGRESS_TIMEOUT {
+        while begin.elapsed() < PATIENCE {
             self.vmm.alive()?;
             if self.console.read().is_err() {
                 return Ok(());
             }
             thread::sleep(POLL);
         }
-        Err(self.explain(anyhow!(
-            "nobody noticed {what} in {} s",
-            PROGRESS_TIMEOUT.as_secs()
-        )))
+        Err(self.explain(anyhow!("nobody noticed {what} in {} s", PATIENCE.as_secs())))
     }
 
     /// Ends the machine.
@@ -203,28 +197,32 @@ impl Guest {
         operations: u64,
     ) -> Result<Phase> {
         let part = operations.div_ceil(start.len().max(1) as u64);
-        self.until(
-            &format!("a workload makes no progress {when}"),
-            PROGRESS_TIMEOUT,
-            |guest| {
-                let now = guest.workloads();
-                let done = start
-                    .iter()
-                    .zip(&now)
-                    .all(|(start, now)| now.operations >= start.operations + part);
-                Ok(done.then(|| Phase::between(start, &now)))
-            },
-        )
+        self.until(&format!("a workload made no progress {when}"), |guest| {
+            let now = guest.workloads();
+            let done = start
+                .iter()
+                .zip(&now)
+                .all(|(start, now)| now.operations >= start.operations + part);
+            Ok(done.then(|| Phase::between(start, &now)))
+        })
     }
 
-    /// Waits until `look` finds something, while all is well.
+    /// Waits until `look` finds something, while all is well and the machine makes progress.
     pub(crate) fn until<T>(
         &mut self,
         otherwise: &str,
-        timeout: Duration,
+        look: impl FnMut(&mut Self) -> Result<Option<T>>,
+    ) -> Result<T> {
+        self.wait(otherwise, PATIENCE, look)
+    }
+
+    fn wait<T>(
+        &mut self,
+        otherwise: &str,
+        patience: Duration,
         mut look: impl FnMut(&mut Self) -> Result<Option<T>>,
     ) -> Result<T> {
-        let deadline = Instant::now() + timeout;
+        let mut progress = Progress::new(patience);
         loop {
             self.console.read()?;
             if let Some(found) = look(self)? {
@@ -232,9 +230,9 @@ impl Guest {
             }
             self.vmm.alive()?;
             ensure!(
-                Instant::now() < deadline,
-                "{otherwise} after {} s",
-                timeout.as_secs()
+                progress.goes_on(self.console.progress() + self.vmm.progress()),
+                "{otherwise}, and nothing happened for {} s",
+                patience.as_secs()
             );
             thread::sleep(POLL);
         }

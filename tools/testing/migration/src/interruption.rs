@@ -15,17 +15,12 @@ use anyhow::{ensure, Result};
 use serde_json::json;
 
 use crate::comparison::Comparison;
-use crate::guest::Guest;
+use crate::guest::{Guest, PATIENCE};
 use crate::migration::{
     listen, query, set_capabilities, watch, Move, Outcome, Plan, Route, States,
 };
+use crate::progress::Progress;
 use crate::vmm::Vmm;
-
-/// How long a moment may take to come.
-const MOMENT_TIMEOUT: Duration = Duration::from_secs(120);
-
-/// How long an interrupted migration may take to end.
-const END_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(5);
@@ -218,7 +213,7 @@ impl Guest {
                 Ending::Moved
             }
         };
-        self.until("the machine does not run", END_TIMEOUT, |guest| {
+        self.until("the machine did not start to run", |guest| {
             let running = guest.vmm.qmp()?.execute("query-status", json!({}))?;
             Ok((running["status"] == "running").then_some(()))
         })?;
@@ -249,7 +244,7 @@ impl Guest {
             }
             Moment::In(phase) => phase,
         };
-        let deadline = Instant::now() + MOMENT_TIMEOUT;
+        let mut progress = Progress::new(PATIENCE);
         let devices = outcome.devices;
         loop {
             self.hear_source(outcome)?;
@@ -269,9 +264,9 @@ impl Guest {
                 return Ok(());
             }
             ensure!(
-                Instant::now() < deadline,
-                "the migration is not {phase} after {} s: {}",
-                MOMENT_TIMEOUT.as_secs(),
+                progress.goes_on(self.vmm.progress()),
+                "the migration is not {phase}, and made no progress for {} s: {}",
+                PATIENCE.as_secs(),
                 outcome.source_states
             );
             match phase {
@@ -284,7 +279,7 @@ impl Guest {
 
     /// Waits until the migration has ended; whether it was completed.
     fn end(&mut self, outcome: &mut Outcome) -> Result<bool> {
-        self.until("the migration does not end", END_TIMEOUT, |guest| {
+        self.until("the migration did not end", |guest| {
             guest.hear_source(outcome)?;
             Ok(match query(&mut guest.vmm)?.status.as_str() {
                 "cancelled" | "failed" => Some(false),

@@ -21,14 +21,11 @@ use serde_json::json;
 
 use crate::comparison::Comparison;
 use crate::console::Workload;
-use crate::guest::{Guest, Phase, PROGRESS_TIMEOUT};
+use crate::guest::{Guest, Phase};
 use crate::qmp::Event;
 use crate::style::{mebibytes, seconds};
 use crate::trace::Trace;
 use crate::vmm::{Passthrough, Role, Vmm};
-
-/// How long a whole migration may take.
-const MIGRATION_TIMEOUT: Duration = Duration::from_secs(480);
 
 /// The states of a device that has a P2P-quiesced run state, where it leaves and where it arrives.
 /// Where it has left, QEMU stops it at leisure: perhaps after nobody looks any more.
@@ -449,7 +446,7 @@ impl Guest {
         set_capabilities(&mut self.vmm, Route::File)?;
         let incoming = json!({ "uri": uri });
         self.vmm.qmp()?.execute("migrate-incoming", incoming)?;
-        self.until("the file is not taken", MIGRATION_TIMEOUT, |guest| {
+        self.until("the file was not loaded", |guest| {
             sent.watch_destination(&mut guest.vmm, outcome, tell)?;
             Ok(outcome.has_arrived().then_some(()))
         })?;
@@ -503,7 +500,7 @@ impl Guest {
     ) -> Result<()> {
         outcome.devices = self.functions().len();
         let mut live = plan.live > Duration::ZERO;
-        self.until("the migration has not ended", MIGRATION_TIMEOUT, |guest| {
+        self.until("the migration did not end", |guest| {
             sent.watch_source(&mut guest.vmm, outcome, tell)?;
             let status = query(&mut guest.vmm)?;
             if matches!(status.status.as_str(), "failed" | "cancelled") {
@@ -575,7 +572,7 @@ impl Guest {
         outcome: &mut Outcome,
         tell: &mut dyn FnMut(&str),
     ) -> Result<Result<Comparison>> {
-        self.until("the devices are not stopped", PROGRESS_TIMEOUT, |guest| {
+        self.until("the devices did not stop", |guest| {
             sent.watch_source(&mut guest.vmm, outcome, tell)?;
             Ok(outcome
                 .source_states
@@ -600,7 +597,7 @@ impl Guest {
         tell: &mut dyn FnMut(&str),
     ) -> Result<()> {
         destination.qmp()?.execute("cont", json!({}))?;
-        self.until("the machine does not run", PROGRESS_TIMEOUT, |_| {
+        self.until("the machine did not start to run", |_| {
             sent.watch_destination(destination, outcome, tell)?;
             Ok(outcome.has_arrived().then_some(()))
         })
@@ -638,8 +635,7 @@ impl Guest {
         tell: &mut dyn FnMut(&str),
     ) -> Result<()> {
         self.until(
-            "the workload says nothing after the migration",
-            PROGRESS_TIMEOUT,
+            "the workload reported nothing after the migration",
             |guest| Ok(guest.console.reports().get(first).map(|_| ())),
         )?;
         if let [.., (last, _), (next, _)] = &self.console.reports()[..=first] {
@@ -741,7 +737,11 @@ pub(crate) fn watch(
 
 pub(crate) fn query(vmm: &mut Vmm) -> Result<Status> {
     let answer = vmm.qmp()?.execute("query-migrate", json!({}))?;
-    Status::deserialize(&answer).with_context(|| format!("QEMU answers query-migrate: {answer}"))
+    let status = Status::deserialize(&answer)
+        .with_context(|| format!("QEMU answers query-migrate: {answer}"))?;
+    vmm.transferred =
+        status.ram.transferred + status.ram.dirty_sync_count + status.vfio.transferred;
+    Ok(status)
 }
 
 /// Passes on what is worth telling of an event that does not concern the devices.

@@ -17,10 +17,10 @@ use serde::Deserialize;
 use serde_json::{json, Value};
 
 /// How long QEMU may take to answer a command.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How long QEMU may take to open its socket: it may have to be read from a slow disk first.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(240);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Something that QEMU says by itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -132,6 +132,8 @@ pub struct Qmp {
     stream: UnixStream,
     messages: Receiver<Result<Message>>,
     events: Vec<(Duration, Event)>,
+    /// How many events there were.
+    reported: u64,
 }
 
 impl Qmp {
@@ -171,6 +173,7 @@ impl Qmp {
             stream,
             messages,
             events: Vec::new(),
+            reported: 0,
         };
         match qmp.next_message("its greeting", Instant::now() + ANSWER_TIMEOUT)? {
             Message::Greeting => (),
@@ -199,7 +202,13 @@ impl Qmp {
         while let Ok(message) = self.messages.try_recv() {
             self.keep(message?)?;
         }
+        self.reported += self.events.len() as u64;
         Ok(std::mem::take(&mut self.events))
+    }
+
+    /// Returns how many events were taken.
+    pub fn reported(&self) -> u64 {
+        self.reported
     }
 
     /// Waits for an event until `deadline`, unless there are some already.

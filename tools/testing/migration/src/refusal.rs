@@ -12,9 +12,6 @@ use crate::migration::{listen, notice, query, set_capabilities, Plan, Route};
 use crate::qmp::Event;
 use crate::vmm::Vmm;
 
-/// How long a destination may take to refuse a machine.
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// What became of a machine that a destination refused to take.
 #[derive(Clone, Debug, Default)]
 pub struct Refusal {
@@ -53,7 +50,7 @@ impl Guest {
         self.work("before the refusal", &booted, plan.operations)?;
         let begin = Instant::now();
         let offer = self.order(&uri, plan, &mut |_| ())?;
-        self.until("nobody refuses the machine", REFUSAL_TIMEOUT, |guest| {
+        self.until("the machine was not refused", |guest| {
             guest.hear(&mut refusal)?;
             match query(&mut guest.vmm)?.status.as_str() {
                 "failed" => Ok(Some(())),

@@ -30,8 +30,8 @@ pub const QEMU: &str = "qemu-system-x86_64";
 /// Memory of a virtual machine, in MiB, unless somebody wants another.
 pub const MEMORY: u32 = 64;
 
-/// How long QEMU may take to end when it is told to.
-const QUIT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long QEMU may take to quit.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// QEMU's machine, without what the firmware would look for and the guest has no use for.
 const MACHINE: &str = "q35,sata=off,smbus=off,i8042=off,vmport=off";
@@ -268,6 +268,8 @@ pub struct Vmm {
     output: Option<Output>,
     qmp: Option<Qmp>,
     trace_start: u64,
+    /// What was transferred when QEMU was last asked.
+    pub(crate) transferred: u64,
     /// What its guest has of this machine's.
     pub passthrough: Passthrough,
     /// What it was started for.
@@ -324,6 +326,7 @@ impl Vmm {
             output: Some(Output::new(screen)),
             qmp: None,
             trace_start: 0,
+            transferred: 0,
             passthrough: passthrough.clone(),
             role,
         })
@@ -348,6 +351,11 @@ impl Vmm {
     /// Says why QEMU has ended, if it has.
     pub fn alive(&mut self) -> Result<()> {
         alive(&mut self.child, &self.files.errors)
+    }
+
+    /// Returns a number that changes when QEMU reports something or transfers more of its machine.
+    pub fn progress(&self) -> u64 {
+        self.transferred + self.qmp.as_ref().map_or(0, Qmp::reported)
     }
 
     /// The number of its process.
@@ -393,10 +401,7 @@ impl Vmm {
             }
             thread::sleep(Duration::from_millis(20));
         }
-        bail!(
-            "QEMU does not end within {} s of being told to",
-            QUIT_TIMEOUT.as_secs()
-        )
+        bail!("QEMU did not quit within {} s", QUIT_TIMEOUT.as_secs())
     }
 
     /// What QEMU wrote to its standard error.

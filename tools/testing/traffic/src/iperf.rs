@@ -23,7 +23,7 @@ use crate::room;
 pub const PORTS: [u16; 2] = [5201, 5202];
 
 /// How long a client may be silent before it counts as gone; longer than any migration.
-const SILENCE: Duration = Duration::from_secs(120);
+const SILENCE: Duration = Duration::from_secs(300);
 
 /// Between two looks whether the test has ended.
 const POLL: Duration = Duration::from_millis(100);

@@ -53,8 +53,8 @@ struct Arguments {
     keep: PathBuf,
 }
 
-/// How long a stream may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a stream may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How often something is printed when nobody looks at a terminal.
 const REPORT_INTERVAL: Duration = Duration::from_secs(30);

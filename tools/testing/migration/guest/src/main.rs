@@ -47,7 +47,7 @@ const WORKLOAD: &str = "vifa_reference-";
 const PERIOD: Duration = Duration::from_millis(250);
 
 /// How long the driver may take to find the device.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(300);
 
 fn main() -> ! {
     if let Err(error) = run() {
