@@ -396,11 +396,7 @@ impl Mailbox {
     }
 
     /// Writes what the device has to know before it gets a command.
-    fn describe(
-        &self,
-        arguments: [u64; 2],
-        buffer: &mut Option<(&mut Buffer, usize)>,
-    ) -> Result {
+    fn describe(&self, arguments: [u64; 2], buffer: &mut Option<(&mut Buffer, usize)>) -> Result {
         let (scatter, entries) = match buffer {
             Some((buffer, length)) => (buffer.describe(*length)?, 1),
             None => (0, 0),
