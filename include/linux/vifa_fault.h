@@ -39,7 +39,10 @@
 
 /* The command is not executed; its status is VALUE. */
 #define VIFA_FAULT_STATUS		1
-/* The command never completes, but can be aborted. */
+/*
+ * The command never completes, but can be aborted. The status reads busy
+ * meanwhile, with the command's tag XOR VALUE.
+ */
 #define VIFA_FAULT_HANG			2
 /* The command never completes, and neither does its abort. A reset helps. */
 #define VIFA_FAULT_HANG_ABORT		3
@@ -64,6 +67,11 @@
  * counts as one time. FRAME and OPCODE do not matter.
  */
 #define VIFA_FAULT_LOG_DROP		12
+/*
+ * The command never completes, but can be aborted. The vector is signalled at
+ * its start, and again whenever its status is read.
+ */
+#define VIFA_FAULT_FLOOD		13
 /*
  * A reset of the VF leaves it in the run state VALUE, VIFA_RUN_STATE_*. FRAME
  * and OPCODE do not matter.

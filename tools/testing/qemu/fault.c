@@ -29,6 +29,7 @@ static const char *const vifa_fault_names[] = {
     [VIFA_FAULT_NO_INTERRUPT] = "no-interrupt",
     [VIFA_FAULT_LOG_LOST] = "log-lost",
     [VIFA_FAULT_LOG_DROP] = "log-drop",
+    [VIFA_FAULT_FLOOD] = "flood",
     [VIFA_FAULT_RESET] = "reset",
 };
 
@@ -51,6 +52,8 @@ static const char *vifa_fault_check(const VifaFault *fault)
     }
 
     switch (fault->kind) {
+    case VIFA_FAULT_HANG:
+        return fault->value <= UINT16_MAX ? NULL : "value";
     case VIFA_FAULT_STATUS:
         return fault->value && fault->value < VIFA_STATUS_BUSY ? NULL : "value";
     case VIFA_FAULT_RESET:

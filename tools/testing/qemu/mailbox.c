@@ -24,11 +24,19 @@ static uint32_t vifa_mailbox_status(uint16_t code, uint16_t tag)
     return code | (uint32_t)tag << 16;
 }
 
+static void vifa_mailbox_signal(const VifaMailbox *mailbox)
+{
+    uint32_t index = mailbox->vector & VIFA_MAILBOX_VECTOR_INDEX;
+
+    if (mailbox->vector & VIFA_MAILBOX_VECTOR_ENABLE &&
+        index < mailbox->pf->vectors) {
+        msix_notify(PCI_DEVICE(mailbox->pf), index);
+    }
+}
+
 static void vifa_mailbox_complete(VifaMailbox *mailbox, uint16_t code)
 {
     VifaCommand *command = &mailbox->command;
-    PCIDevice *device = PCI_DEVICE(mailbox->pf);
-    uint32_t index = mailbox->vector & VIFA_MAILBOX_VECTOR_INDEX;
     uint16_t tag = command->tag;
 
     if (command->faults[0].kind == VIFA_FAULT_TAG) {
@@ -47,10 +55,8 @@ static void vifa_mailbox_complete(VifaMailbox *mailbox, uint16_t code)
     qemu_bh_cancel(mailbox->bh);
     timer_del(mailbox->timer);
 
-    if (mailbox->vector & VIFA_MAILBOX_VECTOR_ENABLE &&
-        index < mailbox->pf->vectors &&
-        command->faults[0].kind != VIFA_FAULT_NO_INTERRUPT) {
-        msix_notify(device, index);
+    if (command->faults[0].kind != VIFA_FAULT_NO_INTERRUPT) {
+        vifa_mailbox_signal(mailbox);
     }
 }
 
@@ -173,6 +179,10 @@ static void vifa_mailbox_run(void *opaque)
         command->faults[0].kind == VIFA_FAULT_HANG_ABORT) {
         return;
     }
+    if (command->faults[0].kind == VIFA_FAULT_FLOOD) {
+        vifa_mailbox_signal(mailbox);
+        return;
+    }
 
     if (!command->type) {
         status = vifa_mailbox_begin(mailbox, vf);
@@ -205,6 +215,7 @@ static void vifa_mailbox_tick(void *opaque)
 static void vifa_mailbox_start(VifaMailbox *mailbox, uint32_t value)
 {
     VifaCommand *command = &mailbox->command;
+    uint16_t tag;
 
     if (vifa_mailbox_busy(mailbox)) {
         qemu_log_mask(LOG_GUEST_ERROR,
@@ -225,7 +236,11 @@ static void vifa_mailbox_start(VifaMailbox *mailbox, uint32_t value)
     command->done = 0;
     vifa_fault_for_command(mailbox->pf, mailbox->vf, mailbox->kind,
                            command->opcode, command->faults);
-    mailbox->status = vifa_mailbox_status(VIFA_STATUS_BUSY, command->tag);
+    tag = command->tag;
+    if (command->faults[0].kind == VIFA_FAULT_HANG) {
+        tag ^= command->faults[0].value;
+    }
+    mailbox->status = vifa_mailbox_status(VIFA_STATUS_BUSY, tag);
 
     trace_vifa_mailbox_command(mailbox->vf, mailbox->kind, command->opcode,
                                command->tag, command->argument[0],
@@ -281,6 +296,10 @@ uint32_t vifa_mailbox_read(const VifaMailbox *mailbox, hwaddr address)
     case VIFA_MAILBOX_ARGUMENT1_HIGH:
         return mailbox->argument[1] >> 32;
     case VIFA_MAILBOX_STATUS:
+        if (vifa_mailbox_busy(mailbox) &&
+            mailbox->command.faults[0].kind == VIFA_FAULT_FLOOD) {
+            vifa_mailbox_signal(mailbox);
+        }
         return mailbox->status;
     case VIFA_MAILBOX_RESULT0_LOW:
         return mailbox->result[0];
