@@ -147,7 +147,10 @@ pub(super) struct Status {
     device: ARef<pci::Device>,
     identity: Identity,
     interfaces: Interfaces,
-    /// For what user space can cause as often as it likes.
+    /// For what a device can repeat.
+    #[pin]
+    errors: RateLimit,
+    /// For what user space can repeat.
     #[pin]
     refusals: RateLimit,
     #[pin]
@@ -164,6 +167,7 @@ impl Status {
             device,
             identity,
             interfaces,
+            errors <- RateLimit::new(5000, 10),
             refusals <- RateLimit::new(5000, 10),
             moment <- new_mutex!(
                 Moment {
@@ -268,18 +272,23 @@ impl Status {
         });
     }
 
-    /// Takes note of `error` of the device, which was about `text`, and returns it.
+    /// Keeps `error` of the device, which was about `text`, logs it at a limited rate, and returns
+    /// it.
     pub(super) fn error(&self, error: Error, text: impl fmt::Display) -> Error {
-        dev_err!(self.device, "{}\n", Shown(&text));
+        self.log(&self.errors, &text);
         self.keep(error, text)
     }
 
-    /// As [`Self::error`], for what user space can cause: the log tells of some only.
+    /// As [`Self::error`], for what user space can cause.
     pub(super) fn refusal(&self, error: Error, text: impl fmt::Display) -> Error {
-        if self.refusals.allows(c"vifa-vfio-pci") {
-            return self.error(error, text);
-        }
+        self.log(&self.refusals, &text);
         self.keep(error, text)
+    }
+
+    fn log(&self, limit: &RateLimit, text: &impl fmt::Display) {
+        if limit.allows(c"vifa-vfio-pci") {
+            dev_err!(self.device, "{}\n", Shown(text));
+        }
     }
 
     fn keep(&self, error: Error, text: impl fmt::Display) -> Error {

@@ -5,7 +5,11 @@
 use crate::bindings;
 use kernel::{
     prelude::*,
-    time::Jiffies,
+    time::{
+        msecs_to_jiffies,
+        Delta,
+        Msecs, //
+    },
     types::Opaque, //
 };
 
@@ -45,11 +49,17 @@ impl TimedCompletion {
         unsafe { kernel::bindings::complete_all(self.inner.get()) };
     }
 
-    /// Waits for a signal; returns the time that was left, or `None` if it ran out.
-    pub(super) fn wait(&self, timeout: Jiffies) -> Option<Jiffies> {
+    /// Waits for a signal, at most for `timeout`; returns whether there was one.
+    pub(super) fn wait(&self, timeout: Delta) -> bool {
+        // CAST: Clamped to what fits.
+        let timeout = timeout.as_millis_ceil().clamp(0, i64::from(Msecs::MAX)) as Msecs;
         // SAFETY: `inner` is initialised.
-        let left =
-            unsafe { kernel::bindings::wait_for_completion_timeout(self.inner.get(), timeout) };
-        (left != 0).then_some(left)
+        let left = unsafe {
+            kernel::bindings::wait_for_completion_timeout(
+                self.inner.get(),
+                msecs_to_jiffies(timeout),
+            )
+        };
+        left != 0
     }
 }

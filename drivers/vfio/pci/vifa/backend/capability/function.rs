@@ -96,7 +96,7 @@ impl Function {
         let Some(signals) = registers.signals(place.index) else {
             dev_err!(
                 device,
-                "VF index {}: the register file serves {} VFs\n",
+                "invalid VF index: got {}, expected less than {}\n",
                 place.index,
                 registers.virtual_functions()
             );
@@ -120,7 +120,7 @@ impl Function {
 
         let identity = identify(registers, &control)?;
         identity.validate().map_err(|violation| {
-            dev_err!(device, "identity: {}\n", Shown(violation));
+            dev_err!(device, "invalid identity: {}\n", Shown(violation));
             ENODEV
         })?;
         check_identity(device, &identity)?;
@@ -156,7 +156,7 @@ impl Function {
         self.data.execute(command, arguments, buffer)
     }
 
-    /// As [`Self::data`], but the log is not told of a failure.
+    /// As [`Self::data`], but does not log a failure.
     pub(super) fn attempt_data(
         &self,
         command: Command,
@@ -166,8 +166,8 @@ impl Function {
         self.data.attempt(command, arguments, buffer)
     }
 
-    /// Has the device begin with a command of a transfer; see [`Mailbox::begin`]. The log is told
-    /// of a failure.
+    /// Has the device begin with a command of a transfer; see [`Mailbox::begin`]. Logs a
+    /// failure.
     pub(super) fn begin_data(
         &self,
         command: Command,
@@ -241,7 +241,7 @@ fn check_identity(device: &pci::Device<Core<'_>>, identity: &Identity) -> Result
         }
         dev_err!(
             device,
-            "identity: {} is {:#x}, the PCI core has found {:#x}\n",
+            "invalid identity: {}: got {:#x}, expected {:#x}\n",
             field,
             said,
             found
@@ -267,11 +267,11 @@ impl Backend for Function {
         let place = Virtual::new(device).map_err(|reason| {
             match reason {
                 NotVirtual::NotAVirtualFunction => {
-                    dev_err!(device, "this is not an SR-IOV virtual function\n")
+                    dev_err!(device, "failed to probe: not an SR-IOV virtual function\n")
                 }
                 NotVirtual::ForeignPhysicalFunction => dev_err!(
                     device,
-                    "its physical function is not bound to vifa_vfio_pci_pf\n"
+                    "failed to probe: the physical function is not bound to vifa_vfio_pci_pf\n"
                 ),
             }
             ENODEV
@@ -303,11 +303,8 @@ impl Backend for Function {
             VIFA_RUN_STATE_P2P => Ok(RunState::P2pQuiesced),
             VIFA_RUN_STATE_STOPPED => Ok(RunState::Stopped),
             unknown => {
-                dev_err!(
-                    self.device,
-                    "control frame: run state {:#x} is unknown\n",
-                    unknown
-                );
+                self.control
+                    .log(format_args!("invalid run state: got {unknown:#x}"));
                 Err(EIO.into())
             }
         }
@@ -320,11 +317,11 @@ impl Backend for Function {
             RunState::Stopped => VIFA_RUN_STATE_STOPPED,
         };
         self.control(Command::SET_RUN_STATE, number.into(), None)?;
-        if self.run_state()? != state {
-            dev_err!(
-                self.device,
-                "SET_RUN_STATE succeeded, but the run state is another\n"
-            );
+        let reached = self.run_state()?;
+        if reached != state {
+            self.control.log(format_args!(
+                "invalid run state after SET_RUN_STATE: got {reached}, expected {state}"
+            ));
             return Err(EIO.into());
         }
         Ok(())

@@ -3,8 +3,8 @@
 //! Mailboxes: how commands reach the device and its answers come back.
 //!
 //! One command at a time. The device answers with a status and an interrupt, within the time that
-//! the capability states. A command that is not answered is aborted; only when the device
-//! acknowledges that is its buffer free again.
+//! the capability states, however often it signals meanwhile. A command that is not answered is
+//! aborted; only when the device acknowledges that, within the same time, is its buffer free again.
 //!
 //! A command is either waited for ([`Mailbox::execute`]), or begun, so that its caller can do
 //! something else meanwhile ([`Mailbox::begin`]). Another command that comes in between waits for
@@ -15,16 +15,24 @@
 //! has got by then ends with the reset, and it gets no other before the driver has taken account of
 //! the reset.
 //!
-//! The log tells of each command that fails, unless its caller rather speaks for itself
+//! A command that fails is logged, at a limited rate, unless its caller does that
 //! ([`Mailbox::attempt`]).
 
 use super::{
     buffer::Buffer,
     completion::TimedCompletion,
-    register_file::RegisterFile, //
+    register_file::RegisterFile,
+    status::{
+        Status,
+        Tag,
+        GONE, //
+    }, //
 };
 use crate::{
-    bindings::*,
+    bindings::{
+        rate_limit::RateLimit,
+        *, //
+    },
     seam::Shown, //
 };
 use core::fmt;
@@ -41,8 +49,10 @@ use kernel::{
         SpinLock, //
     },
     time::{
-        msecs_to_jiffies,
-        Delta, //
+        Delta,
+        Instant,
+        Monotonic,
+        Msecs, //
     }, //
 };
 
@@ -103,14 +113,16 @@ pub(super) struct Results(pub(super) u64, pub(super) u64);
 pub(crate) enum Failure {
     /// The device refused, with this status and result 0.
     Status(u32, u64),
-    /// The device answered a command that it was not given, with this status register.
-    Confused(u32),
-    /// The device did not answer in time.
-    Timeout,
-    /// The device has not yet acknowledged the abortion of an earlier command.
+    /// The status register carries the tag of another command: this one, instead of that one.
+    Confused(u16, u16),
+    /// The device did not answer within so many milliseconds.
+    Timeout(Msecs),
+    /// The device has not yet acknowledged the abort of an earlier command.
     Stuck,
     /// The device did not get the command: its VF is being reset.
     Reset,
+    /// The device does not respond any more.
+    Gone,
     /// The registers, or the buffer, are gone; or a command was begun before.
     Impossible(Error),
 }
@@ -120,9 +132,10 @@ impl Failure {
         match self {
             Self::Status(VIFA_STATUS_INVALID_RECORD, _) => EINVAL,
             Self::Status(VIFA_STATUS_ABORTED, _) => ECANCELED,
-            Self::Status(..) | Self::Confused(_) => EIO,
-            Self::Timeout | Self::Stuck => ETIMEDOUT,
+            Self::Status(..) | Self::Confused(..) => EIO,
+            Self::Timeout(_) | Self::Stuck => ETIMEDOUT,
             Self::Reset => EBUSY,
+            Self::Gone => ENODEV,
             Self::Impossible(error) => error,
         }
     }
@@ -145,11 +158,14 @@ impl fmt::Display for Failure {
                 };
                 write!(f, "{reason} (status {code:#x}, result {result:#x})")
             }
-            Self::Confused(status) => write!(f, "answer to another command (status {status:#x})"),
-            Self::Timeout => f.write_str("no answer in time"),
-            Self::Stuck => f.write_str("the device still hangs in an earlier command"),
+            Self::Confused(found, tag) => {
+                write!(f, "invalid status: got tag {found:#x}, expected {tag:#x}")
+            }
+            Self::Timeout(timeout) => write!(f, "timed out after {timeout} ms"),
+            Self::Stuck => f.write_str("timed out: failed to abort an earlier command"),
             Self::Reset => f.write_str("the VF is being reset"),
-            Self::Impossible(error) => write!(f, "not possible ({error:?})"),
+            Self::Gone => f.write_str("no such device: its registers read all ones"),
+            Self::Impossible(error) => write!(f, "failed to issue it: {error:?}"),
         }
     }
 }
@@ -162,7 +178,7 @@ struct Answer {
 }
 
 impl Answer {
-    /// The device has dropped the command, or never had it.
+    /// The command was dropped, or never began.
     fn failed(failure: Failure) -> Self {
         Self {
             result: Err(failure),
@@ -174,7 +190,7 @@ impl Answer {
 /// What a mailbox is doing.
 struct State {
     /// Tag of the last command.
-    tag: u16,
+    tag: Tag,
     /// The device has not acknowledged that it dropped a command.
     stuck: bool,
     /// Who has begun the command that the device works on.
@@ -200,6 +216,9 @@ pub(super) struct Mailbox {
     signal: Arc<TimedCompletion>,
     /// The VF that the log names.
     device: ARef<pci::Device>,
+    /// For what a device, or whoever uses it, can repeat.
+    #[pin]
+    failures: RateLimit,
     #[pin]
     state: Mutex<State>,
     /// Locked while the device gets a command.
@@ -221,7 +240,7 @@ impl Mailbox {
         if found != id {
             dev_err!(
                 device,
-                "frame {}: id is {:#x}, not {:#x}\n",
+                "frame {}: invalid mailbox id: got {:#x}, expected {:#x}\n",
                 frame,
                 found,
                 id
@@ -235,8 +254,9 @@ impl Mailbox {
             vector,
             signal,
             device,
+            failures <- RateLimit::new(5000, 10),
             state <- new_mutex!(State {
-                tag: 0,
+                tag: Tag::NONE,
                 // Whatever an earlier driver left there has to go first.
                 stuck: true,
                 running: None,
@@ -283,7 +303,7 @@ impl Mailbox {
         self.report(command, result)
     }
 
-    /// As [`Self::execute`], but the log is not told of a failure.
+    /// As [`Self::execute`], but does not log a failure.
     pub(super) fn attempt(
         &self,
         command: Command,
@@ -303,7 +323,7 @@ impl Mailbox {
     }
 
     /// Has the device begin with a command. `buffer` is the command's alone until it is finished;
-    /// the device is told of the first `length` bytes. The log is not told of a failure.
+    /// the device gets the first `length` bytes. Does not log a failure.
     ///
     /// # Errors
     ///
@@ -333,16 +353,17 @@ impl Mailbox {
         })
     }
 
-    /// Tells the log of a failure.
+    /// Logs `text`, at a limited rate.
+    pub(super) fn log(&self, text: impl fmt::Display) {
+        if self.failures.allows(c"vifa-vfio-pci") {
+            dev_err!(self.device, "frame {}: {}\n", self.frame, Shown(text));
+        }
+    }
+
+    /// Logs a failure.
     pub(super) fn report<T>(&self, command: Command, result: Result<T, Failure>) -> Result<T> {
         result.map_err(|failure| {
-            dev_err!(
-                self.device,
-                "frame {}: {}: {}\n",
-                self.frame,
-                Shown(command),
-                Shown(failure)
-            );
+            self.log(format_args!("{command} failed: {failure}"));
             failure.errno()
         })
     }
@@ -369,7 +390,7 @@ impl Mailbox {
         let mut state = self.state.lock();
         if state.running == Some(client) {
             state.running = None;
-            return self.abort(&mut state);
+            return self.abort(&mut state).is_err();
         }
         let answer = state.answers[client as usize].take();
         answer.is_some_and(|answer| answer.lingers)
@@ -386,10 +407,10 @@ impl Mailbox {
         if *self.gate.lock() == Gate::Held {
             return Err(Failure::Reset);
         }
-        if state.stuck && self.abort(state) {
-            return Err(Failure::Stuck);
+        if state.stuck {
+            self.abort(state)?;
         }
-        state.tag = state.tag.wrapping_add(1);
+        state.tag = state.tag.next();
         self.describe(arguments, buffer)
             .map_err(Failure::Impossible)?;
         self.issue(state.tag, command)
@@ -413,17 +434,14 @@ impl Mailbox {
     }
 
     /// Lets the command through to the device.
-    fn issue(&self, tag: u16, command: Command) -> Result<(), Failure> {
+    fn issue(&self, tag: Tag, command: Command) -> Result<(), Failure> {
         let gate = self.gate.lock();
         if *gate == Gate::Held {
             return Err(Failure::Reset);
         }
         // Register accesses are ordered behind the writes to the buffer and the list.
-        self.write(
-            VIFA_MAILBOX_COMMAND,
-            command.opcode | u32::from(tag) << VIFA_MAILBOX_COMMAND_TAG.trailing_zeros(),
-        )
-        .map_err(Failure::Impossible)
+        self.write(VIFA_MAILBOX_COMMAND, command.opcode | tag.in_command())
+            .map_err(Failure::Impossible)
     }
 
     /// Waits for the answer to the last command. One that is not answered is aborted.
@@ -446,45 +464,40 @@ impl Mailbox {
         // The device was not heard to be done with the buffer.
         Answer {
             result: Err(failure),
-            lingers: self.abort(state),
+            lingers: self.abort(state).is_err(),
         }
     }
 
     /// Waits for the answer to the command with this tag, and returns its status.
-    fn wait(&self, tag: u16) -> Result<u32, Failure> {
-        let mut left = msecs_to_jiffies(self.registers.timeout());
+    fn wait(&self, tag: Tag) -> Result<u32, Failure> {
+        let timeout = self.registers.timeout();
+        let start = Instant::<Monotonic>::now();
         loop {
-            let timed_out = match self.signal.wait(left) {
-                Some(rest) => {
-                    left = rest;
-                    false
-                }
-                None => true,
-            };
+            // A device that signals and stays busy gets no more time.
+            let left = Delta::from_millis(timeout.into()) - start.elapsed();
+            let signalled = self.signal.wait(left);
             self.signal.rearm();
-            // Read the register even without an interrupt, and behind the rearming: an answer that
+            // Read the register even without an interrupt, and after the rearming: an answer that
             // comes in between signals once more.
-            let status = self
+            let register = self
                 .read(VIFA_MAILBOX_STATUS)
                 .map_err(Failure::Impossible)?;
-            let code = status & VIFA_MAILBOX_STATUS_CODE;
-            let answers =
-                (status & VIFA_MAILBOX_STATUS_TAG) >> VIFA_MAILBOX_STATUS_TAG.trailing_zeros();
-            if code != VIFA_STATUS_BUSY {
-                if answers != u32::from(tag) {
-                    return Err(Failure::Confused(status));
+            match Status::of(register, tag) {
+                Status::Busy if signalled && left > Delta::ZERO => {}
+                Status::Busy => return Err(Failure::Timeout(timeout)),
+                Status::Answered(code) => {
+                    if !signalled && self.failures.allows(c"vifa-vfio-pci") {
+                        dev_warn!(
+                            self.device,
+                            "frame {}: timed out after {} ms waiting for an interrupt\n",
+                            self.frame,
+                            timeout
+                        );
+                    }
+                    return Ok(code);
                 }
-                if timed_out {
-                    dev_warn!(
-                        self.device,
-                        "frame {}: answered without an interrupt\n",
-                        self.frame
-                    );
-                }
-                return Ok(code);
-            }
-            if timed_out {
-                return Err(Failure::Timeout);
+                Status::Foreign(found) => return Err(Failure::Confused(found, tag.number())),
+                Status::Gone => return Err(Failure::Gone),
             }
         }
     }
@@ -496,18 +509,23 @@ impl Mailbox {
         ))
     }
 
-    /// Has the device drop what it is doing, and waits until it has; returns whether it has not.
-    fn abort(&self, state: &mut State) -> bool {
-        let dropped = self.write(VIFA_MAILBOX_ABORT, 1).and_then(|()| {
+    /// Has the device drop what it is doing, and waits until it has.
+    fn abort(&self, state: &mut State) -> Result<(), Failure> {
+        let aborting = self.write(VIFA_MAILBOX_ABORT, 1).and_then(|()| {
             read_poll_timeout(
                 || self.read(VIFA_MAILBOX_ABORT),
-                |&value| value == 0,
+                |&value| value == 0 || value == GONE,
                 Delta::from_millis(1),
                 Delta::from_millis(i64::from(self.registers.timeout())),
             )
         });
-        state.stuck = dropped.is_err();
-        state.stuck
+        let result = match aborting {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(Failure::Gone),
+            Err(_) => Err(Failure::Stuck),
+        };
+        state.stuck = result.is_err();
+        result
     }
 
     fn write(&self, register: u32, value: u32) -> Result {
@@ -549,7 +567,7 @@ impl Pending {
         self.mailbox.report(self.command, result)
     }
 
-    /// As [`Self::finish`], but the log is not told of a failure.
+    /// As [`Self::finish`], but does not log a failure.
     pub(super) fn finish_quietly(mut self) -> Result<(Buffer, Results), Failure> {
         self.conclude()
     }
