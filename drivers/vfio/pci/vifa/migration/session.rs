@@ -13,6 +13,7 @@ use super::status::{
 };
 use crate::{
     backend::Backend,
+    bindings::task,
     layer::{
         address::Tracked,
         restore::{
@@ -33,23 +34,27 @@ use crate::{
         self,
         file::{
             Direction,
+            Poll,
             PreCopy,
             PreCopyInfo,
             PreCopyVersion,
             Readiness,
             Stream,
             UserReader,
-            UserWriter, //
+            UserWriter,
+            Waiting, //
         }, //
     },
     VifaModule,
 };
 use kernel::{
     new_mutex,
-    new_poll_condvar,
     prelude::*,
     sync::{
-        poll::PollCondVar,
+        lock::{
+            mutex::MutexBackend,
+            Guard, //
+        },
         Arc,
         Mutex, //
     }, //
@@ -71,6 +76,21 @@ impl<T> Transfer<T> {
             Self::Failed(error) => Err(*error),
             Self::Ended => Err(ENODEV),
         }
+    }
+}
+
+/// Locks the transfer of a stream for a read or write.
+///
+/// # Errors
+///
+/// `EAGAIN` where another call has it and the read or write may not wait.
+fn lock<T>(
+    transfer: &Mutex<Transfer<T>>,
+    waiting: Waiting,
+) -> Result<Guard<'_, Transfer<T>, MutexBackend>> {
+    match waiting {
+        Waiting::Allowed => Ok(transfer.lock()),
+        Waiting::Refused => transfer.try_lock().ok_or(EAGAIN),
     }
 }
 
@@ -100,7 +120,7 @@ pub(super) struct Sending<B: Backend> {
     #[pin]
     transfer: Mutex<Transfer<Output<B>>>,
     #[pin]
-    readiness_changed: PollCondVar,
+    poll: Poll,
 }
 
 impl<B: Backend> Sending<B> {
@@ -121,7 +141,7 @@ impl<B: Backend> Sending<B> {
                 status,
                 device,
                 transfer <- new_mutex!(Transfer::Active(output), "vifa_sending"),
-                readiness_changed <- new_poll_condvar!("vifa_sending"),
+                poll <- Poll::new(),
             }),
             GFP_KERNEL,
         )
@@ -136,14 +156,15 @@ impl<B: Backend> Sending<B> {
                 output.saver.track(tracked);
             }
             output.reading = Reading::Open;
+            self.poll.show(Readiness::Ready);
         }
-        self.readiness_changed.notify_all();
     }
 
     /// Ends the transfer, and frees what it held.
     pub(super) fn end(&self) {
-        *self.transfer.lock() = Transfer::Ended;
-        self.readiness_changed.notify_all();
+        let mut transfer = self.transfer.lock();
+        *transfer = Transfer::Ended;
+        self.poll.show(Readiness::Ended);
     }
 
     fn fail(&self, error: SaveError<B::Fault>) -> Error {
@@ -157,7 +178,7 @@ impl<B: Backend> Sending<B> {
         };
         self.status.ended(Outcome::Failed);
         self.status
-            .error(errno, format_args!("cannot be saved: {error}"))
+            .error(errno, format_args!("failed to save: {error}"))
     }
 
     /// Does `work` on the transfer, which ends if it fails.
@@ -173,18 +194,24 @@ impl<B: Backend> Sending<B> {
         result.map_err(|error| {
             let error = self.fail(error);
             *transfer = Transfer::Failed(error);
+            self.poll.show(Readiness::Ended);
             error
         })
     }
 
     /// Puts what is ready into the resident part of `user`.
-    fn put(&self, user: &mut UserWriter<'_>) -> Result<Reading> {
-        self.advance(&mut self.transfer.lock(), |output| {
+    fn put(&self, user: &mut UserWriter<'_>, waiting: Waiting) -> Result<Reading> {
+        let mut transfer = lock(&self.transfer, waiting)?;
+        self.advance(&mut transfer, |output| {
             let reading = output.put(user)?;
             if reading == Reading::Complete && output.reading != reading {
                 self.status.ended(Outcome::Saved);
             }
             output.reading = reading;
+            self.poll.show(match reading {
+                Reading::Open | Reading::Complete => Readiness::Ready,
+                Reading::Paused => Readiness::Waiting,
+            });
             Ok(reading)
         })
     }
@@ -208,8 +235,9 @@ impl<B: Backend> Output<B> {
         Ok(outstanding)
     }
 
+    /// Puts pieces into `user`. Each can cost a command: a task that is being killed gets no more.
     fn put(&mut self, user: &mut UserWriter<'_>) -> Result<Reading, SaveError<B::Fault>> {
-        loop {
+        while !task::is_being_killed() {
             let piece = match self.saver.remaining(&mut self.source)? {
                 Piece::Bytes(piece) => piece,
                 Piece::Pause => return Ok(Reading::Paused),
@@ -219,9 +247,10 @@ impl<B: Backend> Output<B> {
             let done = user.put(piece);
             self.saver.consume(done);
             if done < all {
-                return Ok(Reading::Open);
+                break;
             }
         }
+        Ok(Reading::Open)
     }
 }
 
@@ -230,11 +259,11 @@ impl<B: Backend> Stream for Sending<B> {
     const NAME: &'static CStr = c"vifa-save";
     const DIRECTION: Direction = Direction::Read;
 
-    fn read(&self, user: &mut UserWriter<'_>) -> Result {
-        self.transfer.lock().active()?;
+    fn read(&self, user: &mut UserWriter<'_>, waiting: Waiting) -> Result {
+        lock(&self.transfer, waiting)?.active()?;
         while !user.is_full() {
             user.fault_in()?;
-            match self.put(user)? {
+            match self.put(user, waiting)? {
                 Reading::Open => {}
                 Reading::Paused if user.is_empty() => return Err(ENOMSG),
                 Reading::Paused | Reading::Complete => break,
@@ -243,23 +272,8 @@ impl<B: Backend> Stream for Sending<B> {
         Ok(())
     }
 
-    fn readiness(&self) -> Readiness {
-        let mut transfer = self.transfer.lock();
-        if let Transfer::Active(output) = &*transfer {
-            if output.reading != Reading::Paused {
-                return Readiness::Ready;
-            }
-        }
-        // The device does not tell of what it changes: it has to be asked.
-        let asked = self.advance(&mut transfer, |output| {
-            output.outstanding(InfoVersion::V1)?;
-            Ok(output.reading)
-        });
-        match asked {
-            Ok(Reading::Paused) => Readiness::Waiting,
-            Ok(Reading::Open | Reading::Complete) => Readiness::Ready,
-            Err(_) => Readiness::Ended,
-        }
+    fn poll(&self) -> &Poll {
+        &self.poll
     }
 
     fn pre_copy(&self) -> Option<&dyn PreCopy> {
@@ -287,18 +301,18 @@ impl<B: Backend> PreCopy for Sending<B> {
             initial,
             changed,
             reinitialised,
-        } = self.advance(&mut transfer, |output| output.outstanding(version))?;
-        drop(transfer);
-        self.readiness_changed.notify_all();
+        } = self.advance(&mut transfer, |output| {
+            let outstanding = output.outstanding(version)?;
+            if output.reading == Reading::Open {
+                self.poll.show(Readiness::Ready);
+            }
+            Ok(outstanding)
+        })?;
         Ok(PreCopyInfo {
             initial_bytes: initial,
             dirty_bytes: changed,
             reinitialised,
         })
-    }
-
-    fn readiness_changed(&self) -> &PollCondVar {
-        &self.readiness_changed
     }
 }
 
@@ -314,6 +328,8 @@ pub(super) struct Receiving<B: Backend> {
     status: Arc<Status>,
     #[pin]
     transfer: Mutex<Transfer<Input<B>>>,
+    #[pin]
+    poll: Poll,
 }
 
 impl<B: Backend> Receiving<B> {
@@ -327,6 +343,7 @@ impl<B: Backend> Receiving<B> {
             pin_init!(Self {
                 status,
                 transfer <- new_mutex!(Transfer::Active(input), "vifa_receiving"),
+                poll <- Poll::new(),
             }),
             GFP_KERNEL,
         )
@@ -334,7 +351,9 @@ impl<B: Backend> Receiving<B> {
 
     /// Ends the transfer, and frees what it held.
     pub(super) fn end(&self) {
-        *self.transfer.lock() = Transfer::Ended;
+        let mut transfer = self.transfer.lock();
+        *transfer = Transfer::Ended;
+        self.poll.show(Readiness::Ended);
     }
 
     /// Ends the transfer; the device takes its new state.
@@ -344,6 +363,7 @@ impl<B: Backend> Receiving<B> {
     /// The stream was not complete or not sound, or the device refused.
     pub(super) fn finish(&self) -> Result {
         let mut transfer = self.transfer.lock();
+        self.poll.show(Readiness::Ended);
         match core::mem::replace(&mut *transfer, Transfer::Ended) {
             Transfer::Active(mut input) => {
                 input
@@ -366,12 +386,12 @@ impl<B: Backend> Receiving<B> {
         };
         self.status.ended(Outcome::Failed);
         self.status
-            .refusal(errno, format_args!("cannot be restored: {error}"))
+            .refusal(errno, format_args!("failed to restore: {error}"))
     }
 
     /// Takes the resident part of `user`.
-    fn take(&self, user: &mut UserReader<'_>) -> Result {
-        let mut transfer = self.transfer.lock();
+    fn take(&self, user: &mut UserReader<'_>, waiting: Waiting) -> Result {
+        let mut transfer = lock(&self.transfer, waiting)?;
         let input = transfer.active()?;
         let result = input.fill(user);
         self.status
@@ -379,14 +399,17 @@ impl<B: Backend> Receiving<B> {
         result.map_err(|error| {
             let error = self.refuse(error);
             *transfer = Transfer::Failed(error);
+            self.poll.show(Readiness::Ended);
             error
         })
     }
 }
 
 impl<B: Backend> Input<B> {
+    /// Takes what is resident of `user`. Each run can cost a command: a task that is being killed
+    /// gets no more.
     fn fill(&mut self, user: &mut UserReader<'_>) -> Result<(), RestoreError<B::Fault>> {
-        while !user.is_empty() {
+        while !user.is_empty() && !task::is_being_killed() {
             let space = self.restorer.space(&mut self.destination)?;
             let all = space.len();
             let done = user.take(space);
@@ -404,22 +427,22 @@ impl<B: Backend> Stream for Receiving<B> {
     const NAME: &'static CStr = c"vifa-restore";
     const DIRECTION: Direction = Direction::Write;
 
-    fn write(&self, user: &mut UserReader<'_>) -> Result {
-        self.transfer.lock().active()?;
+    fn write(&self, user: &mut UserReader<'_>, waiting: Waiting) -> Result {
+        lock(&self.transfer, waiting)?.active()?;
         while !user.is_empty() {
             match user.fault_in() {
                 Err(_) if user.taken() != 0 => break,
                 result => result?,
             }
-            self.take(user)?;
+            match self.take(user, waiting) {
+                Err(error) if error == EAGAIN && user.taken() != 0 => break,
+                result => result?,
+            }
         }
         Ok(())
     }
 
-    fn readiness(&self) -> Readiness {
-        match &*self.transfer.lock() {
-            Transfer::Active(_) => Readiness::Ready,
-            Transfer::Failed(_) | Transfer::Ended => Readiness::Ended,
-        }
+    fn poll(&self) -> &Poll {
+        &self.poll
     }
 }

@@ -27,7 +27,12 @@ use kernel::{
         to_result, //
     },
     ffi,
-    fs::File,
+    fs::{
+        file::flags,
+        File, //
+    },
+    new_poll_condvar,
+    new_spinlock,
     prelude::*,
     sync::{
         aref::ARef,
@@ -36,7 +41,8 @@ use kernel::{
             PollTable, //
         },
         Arc,
-        ArcBorrow, //
+        ArcBorrow,
+        SpinLock, //
     },
     transmute::AsBytes,
     types::ForeignOwnable,
@@ -55,6 +61,15 @@ pub(crate) enum Direction {
     Write,
 }
 
+/// Whether a read or write may wait for another call on the same stream.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    /// It may.
+    Allowed,
+    /// It fails with `EAGAIN` instead: the file has `O_NONBLOCK`.
+    Refused,
+}
+
 /// Whether a read or write would make progress.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Readiness {
@@ -64,6 +79,34 @@ pub(crate) enum Readiness {
     Waiting,
     /// It would fail: the transfer has ended.
     Ended,
+}
+
+/// What `poll(2)` shows of a stream. It has a lock of its own, so that `poll(2)` waits for no
+/// device.
+#[pin_data]
+pub(crate) struct Poll {
+    #[pin]
+    readiness: SpinLock<Readiness>,
+    #[pin]
+    changed: PollCondVar,
+}
+
+impl Poll {
+    /// Shows that a read or write would make progress.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            readiness <- new_spinlock!(Readiness::Ready, "vifa_readiness"),
+            changed <- new_poll_condvar!("vifa_readiness"),
+        })
+    }
+
+    /// Shows `readiness`, and wakes who waits for it.
+    pub(crate) fn show(&self, readiness: Readiness) {
+        let before = core::mem::replace(&mut *self.readiness.lock(), readiness);
+        if before != readiness {
+            self.changed.notify_all();
+        }
+    }
 }
 
 /// What is left to read of a device that runs: `struct vfio_precopy_info`.
@@ -86,7 +129,7 @@ pub(crate) enum PreCopyVersion {
     V2,
 }
 
-/// The pre-copy side of a stream, for `VFIO_MIG_GET_PRECOPY_INFO` and `poll(2)`.
+/// The pre-copy side of a stream, for `VFIO_MIG_GET_PRECOPY_INFO`.
 pub(crate) trait PreCopy {
     /// The device that is read.
     fn device(&self) -> &Reference;
@@ -97,9 +140,6 @@ pub(crate) trait PreCopy {
     ///
     /// `EINVAL` where the device is in no PRE_COPY state; or the stream is broken.
     fn info(&self, version: PreCopyVersion) -> Result<PreCopyInfo>;
-
-    /// What is notified when [`Stream::readiness`] changes.
-    fn readiness_changed(&self) -> &PollCondVar;
 }
 
 /// What stands behind a migration file.
@@ -117,19 +157,21 @@ pub(crate) trait Stream: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// `ENOMSG` where nothing is there as long as the device runs; or the stream is broken.
-    fn read(&self, _user: &mut UserWriter<'_>) -> Result {
+    /// `ENOMSG` where nothing is there as long as the device runs; `EINTR` where the task is being
+    /// killed; `EAGAIN` where the call would wait and may not; or the stream is broken.
+    fn read(&self, _user: &mut UserWriter<'_>, _waiting: Waiting) -> Result {
         Err(EBADF)
     }
 
     /// `write(2)`: takes bytes from `user` until it is empty. An error ends the stream; where only
-    /// user memory is missing, what was taken so far counts.
-    fn write(&self, _user: &mut UserReader<'_>) -> Result {
+    /// user memory is missing, the task is being killed, or the call would wait and may not, what was
+    /// taken so far counts.
+    fn write(&self, _user: &mut UserReader<'_>, _waiting: Waiting) -> Result {
         Err(EBADF)
     }
 
-    /// `poll(2)`. A call itself blocks only while the device works.
-    fn readiness(&self) -> Readiness;
+    /// What `poll(2)` shows.
+    fn poll(&self) -> &Poll;
 
     /// The pre-copy side; `None` for a stream without.
     fn pre_copy(&self) -> Option<&dyn PreCopy> {
@@ -194,6 +236,19 @@ impl<S: Stream> Operations<S> {
         unsafe { Arc::<S>::borrow((*file).private_data) }
     }
 
+    /// # Safety
+    ///
+    /// `file` is open for the call.
+    unsafe fn waiting(file: *mut kernel::bindings::file) -> Waiting {
+        // SAFETY: By the safety requirements; the position of a stream is not used.
+        let set = unsafe { File::from_raw_file(file) }.flags();
+        if set & flags::O_NONBLOCK == 0 {
+            Waiting::Allowed
+        } else {
+            Waiting::Refused
+        }
+    }
+
     extern "C" fn read(
         file: *mut kernel::bindings::file,
         user: *mut ffi::c_char,
@@ -206,7 +261,8 @@ impl<S: Stream> Operations<S> {
         // SAFETY: The VFS calls back with an open file of this table.
         let stream = unsafe { Self::stream(file) };
         let mut user = UserWriter(Window::new(user, length));
-        match stream.read(&mut user) {
+        // SAFETY: As above.
+        match stream.read(&mut user, unsafe { Self::waiting(file) }) {
             // What was read so far is good; the next call meets the error again.
             Err(error) if user.0.done == 0 => error.to_errno() as isize,
             // CAST: The VFS asks for at most `MAX_RW_COUNT` bytes.
@@ -226,7 +282,8 @@ impl<S: Stream> Operations<S> {
         // SAFETY: The VFS calls back with an open file of this table.
         let stream = unsafe { Self::stream(file) };
         let mut user = UserReader(Window::new(user.cast_mut(), length));
-        match stream.write(&mut user) {
+        // SAFETY: As above.
+        match stream.write(&mut user, unsafe { Self::waiting(file) }) {
             // What was written so far is lost with the stream: say so at once.
             Err(error) => error.to_errno() as isize,
             // CAST: As in `read`.
@@ -240,15 +297,15 @@ impl<S: Stream> Operations<S> {
     ) -> kernel::bindings::__poll_t {
         // SAFETY: The VFS calls back with an open file of this table.
         let stream = unsafe { Self::stream(file) };
-        if let Some(pre_copy) = stream.pre_copy() {
-            // SAFETY: The VFS passes null or a table that is valid for the call.
-            let table = unsafe { PollTable::from_raw(table) };
-            // SAFETY: `file` is open for the call; its position is not used.
-            let file = unsafe { File::from_raw_file(file) };
-            table.register_wait(file, pre_copy.readiness_changed());
-        }
-        // Behind the registration, so that no change is missed.
-        match (stream.readiness(), S::DIRECTION) {
+        let poll = stream.poll();
+        // SAFETY: The VFS passes null or a table that is valid for the call.
+        let table = unsafe { PollTable::from_raw(table) };
+        // SAFETY: `file` is open for the call; its position is not used.
+        let file = unsafe { File::from_raw_file(file) };
+        table.register_wait(file, &poll.changed);
+        // After the registration, so that no change is missed.
+        let readiness = *poll.readiness.lock();
+        match (readiness, S::DIRECTION) {
             (Readiness::Ready, Direction::Read) => bindings::POLLIN | bindings::POLLRDNORM,
             (Readiness::Ready, Direction::Write) => bindings::POLLOUT | bindings::POLLWRNORM,
             (Readiness::Waiting, _) => 0,
@@ -346,7 +403,10 @@ impl Window<'_> {
     /// Makes the next part of the buffer resident with `fault_in(user address, bytes)`, which
     /// returns the number of bytes that it could *not* bring in.
     fn fault_in(&mut self, fault_in: impl FnOnce(*mut ffi::c_char, usize) -> usize) -> Result {
-        // Pages that go as fast as they come must not keep a task from dying.
+        if bindings::task::is_being_killed() {
+            return Err(EINTR);
+        }
+        // Pages that go as fast as they come must not keep a task from its signals.
         if self.stalled && current!().signal_pending() {
             return Err(ERESTARTSYS);
         }
@@ -409,12 +469,14 @@ impl UserWriter<'_> {
     ///
     /// # Errors
     ///
-    /// `EFAULT` where there is no such memory, `ERESTARTSYS` where it does not stay and a signal
-    /// waits.
+    /// `EFAULT` where there is no such memory, `EINTR` where the task is being killed, `ERESTARTSYS`
+    /// where the memory does not stay and a signal waits.
     pub(crate) fn fault_in(&mut self) -> Result {
+        // Not `fault_in_writeable()`, which writes a byte of each page: what the call does not
+        // fill keeps its content.
         self.0.fault_in(|user, length| {
             // SAFETY: Any user address may be passed.
-            unsafe { kernel::bindings::fault_in_writeable(user, length) }
+            unsafe { kernel::bindings::fault_in_safe_writeable(user, length) }
         })
     }
 
@@ -452,8 +514,8 @@ impl UserReader<'_> {
     ///
     /// # Errors
     ///
-    /// `EFAULT` where there is no such memory, `ERESTARTSYS` where it does not stay and a signal
-    /// waits.
+    /// `EFAULT` where there is no such memory, `EINTR` where the task is being killed, `ERESTARTSYS`
+    /// where the memory does not stay and a signal waits.
     pub(crate) fn fault_in(&mut self) -> Result {
         self.0.fault_in(|user, length| {
             // SAFETY: Any user address may be passed.
