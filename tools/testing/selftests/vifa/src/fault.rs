@@ -36,6 +36,12 @@ impl Opcode {
     }
 }
 
+/// Every command of either frame.
+pub const ANY: Opcode = Opcode {
+    name: "any command",
+    frame: 0,
+    number: 0,
+};
 pub const IDENTIFY: Opcode = Opcode::control("IDENTIFY", hw::VIFA_CONTROL_IDENTIFY);
 pub const SET_RUN_STATE: Opcode = Opcode::control("SET_RUN_STATE", hw::VIFA_CONTROL_SET_RUN_STATE);
 pub const SAVE: Opcode = Opcode::control("SAVE", hw::VIFA_CONTROL_SAVE);
@@ -58,6 +64,10 @@ pub enum Fault {
     Status(u32),
     /// The command never ends, unless it is aborted.
     Hang,
+    /// As [`Fault::Hang`], with another tag in the status.
+    BusyWithTag(u64),
+    /// As [`Fault::Hang`], and each look at the status brings an interrupt.
+    Flood,
     /// The command never ends, and neither does its abort.
     HangAbort,
     /// The command begins late.
@@ -189,6 +199,8 @@ impl RegisterFile {
         let (kind, value, offset, width) = match fault {
             Fault::Status(status) => (hw::VIFA_FAULT_STATUS, status.into(), 0, 0),
             Fault::Hang => (hw::VIFA_FAULT_HANG, 0, 0, 0),
+            Fault::BusyWithTag(flipped) => (hw::VIFA_FAULT_HANG, flipped, 0, 0),
+            Fault::Flood => (hw::VIFA_FAULT_FLOOD, 0, 0, 0),
             Fault::HangAbort => (hw::VIFA_FAULT_HANG_ABORT, 0, 0, 0),
             Fault::Delay(delay) => (hw::VIFA_FAULT_DELAY, delay.as_millis() as u64, 0, 0),
             Fault::ShortResult(by) => (hw::VIFA_FAULT_SHORT_RESULT, by, 0, 0),

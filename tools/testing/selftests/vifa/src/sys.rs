@@ -377,6 +377,13 @@ pub fn poll(file: impl AsFd, events: i16, timeout: Duration) -> io::Result<i16> 
     Ok(request.revents)
 }
 
+/// Has calls on `file` fail with `EAGAIN` rather than wait.
+pub fn set_nonblocking(file: impl AsFd) -> io::Result<()> {
+    // SAFETY: passes no memory.
+    result(unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) })
+        .map(drop)
+}
+
 /// Inserts the kernel module in `file`.
 pub fn insert_module(file: impl AsFd) -> io::Result<()> {
     // SAFETY: the parameters are an empty string, the rest are numbers.

@@ -4,6 +4,7 @@
 
 mod address;
 mod binding;
+mod bounds;
 mod close;
 mod compatibility;
 mod device;
@@ -97,6 +98,7 @@ pub fn all(logged_writes: u64, random: Option<random::Settings>) -> Vec<Test> {
         close::tests(),
         parallel::tests(),
         fault::tests(),
+        bounds::tests(),
         overlap::tests(),
         reset::tests(),
         igb::tests(),

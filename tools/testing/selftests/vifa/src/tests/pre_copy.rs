@@ -3,7 +3,7 @@
 //! The states PRE_COPY and PRE_COPY_P2P: a stream begins while the device runs.
 
 mod failures;
-mod local_memory;
+pub(super) mod local_memory;
 mod numbers;
 mod rounds;
 mod tracked;
@@ -153,7 +153,10 @@ fn poll_shows_the_pause(bed: &Bed) -> Result<()> {
     pauses(&session)?;
     shows("poll at the pause", 0)?;
     guest.write_local(0, 5)?;
-    shows("poll after a write", libc::POLLIN)?;
+    // The device does not say that it has changed something: it has to be asked.
+    shows("poll after a write", 0)?;
+    session.precopy_info(0)?;
+    shows("poll after the information of a write", libc::POLLIN)?;
     session.read_to_pause(Segments::Whole)?;
     shows("poll at the next pause", 0)?;
     guest.vf.device.change_state(State::PreCopyP2p)?;

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How long a call can take where the device hangs, floods or is late: counted in commands, each of
+//! which the device has a stated time for (`Documentation/vifa/driver.rst`). And what a call leaves
+//! alone.
+
+use std::{io, thread, time::Duration};
+
+use anyhow::{Context, Result};
+
+use super::{claims, fixture::Guest, pre_copy::local_memory::Source, Test};
+use crate::{
+    bed::{Bed, VF_DRIVER},
+    engine::Vf,
+    expect,
+    fault::{
+        Armed, Fault, RegisterFile, ANY, LOCAL_BITMAP, LOCAL_READ, LOCAL_WRITE, SET_RUN_STATE,
+    },
+    hw,
+    kmsg::KernelLog,
+    migration::{Segments, State},
+    process::{alongside, Victim},
+    sys::{self, Mapping},
+    vfio::{AddressSpace, IovaRange},
+};
+
+const PAGE: u64 = 4096;
+/// Time that a process gets to begin something.
+const SET_UP: Duration = Duration::from_secs(20);
+
+pub fn tests() -> Vec<Test> {
+    claims!("bounds":
+        device_that_floods_has_no_more_time,
+        busy_status_of_another_command_is_an_error,
+        calls_end_with_the_first_command_that_hangs,
+        close_ends_with_the_first_command_that_hangs,
+        unbinding_issues_no_command,
+        poll_issues_no_command,
+        reader_that_is_killed_gives_no_more_commands,
+        writer_that_is_killed_gives_no_more_commands,
+        read_that_may_not_wait_for_another,
+        read_leaves_the_rest_of_the_buffer,
+        failures_are_logged_at_a_limited_rate,
+    )
+}
+
+fn device_that_floods_has_no_more_time(bed: &Bed) -> Result<()> {
+    let mut guest = Guest::new(bed, 0)?;
+    let registers = RegisterFile::map(&bed.pf)?;
+    let armed = registers.arm(0, SET_RUN_STATE, Fault::Flood, 1)?;
+    let result = guest.vf.device.request_state(State::RunningP2p as u32);
+    expect::equal("times that the fault happened", armed.fired(), 1)?;
+    expect::refused("RUNNING_P2P", result, &[libc::ETIMEDOUT])?;
+    guest.recover()
+}
+
+fn busy_status_of_another_command_is_an_error(bed: &Bed) -> Result<()> {
+    let mut guest = Guest::new(bed, 0)?;
+    let registers = RegisterFile::map(&bed.pf)?;
+    let armed = registers.arm(0, LOCAL_BITMAP, Fault::BusyWithTag(0x8001), 1)?;
+    let result = guest.vf.device.data_size();
+    expect::equal("times that the fault happened", armed.fired(), 1)?;
+    expect::refused("MIG_DATA_SIZE", result, &[libc::EIO])?;
+    guest.work(1)
+}
+
+/// `call` gives one command, which hangs, and no second.
+fn hangs_once<T: std::fmt::Debug>(
+    what: &str,
+    registers: &RegisterFile,
+    call: impl FnOnce() -> io::Result<T>,
+) -> Result<()> {
+    let armed = registers.arm(0, ANY, Fault::Hang, hw::VIFA_FAULT_ALWAYS)?;
+    expect::refused(what, call(), &[libc::ETIMEDOUT])?;
+    expect::equal(&format!("commands of {what}"), armed.fired(), 1)
+}
+
+fn calls_end_with_the_first_command_that_hangs(bed: &Bed) -> Result<()> {
+    let mut source = Source::begin(bed, State::PreCopy, [1, 3])?;
+    let registers = RegisterFile::map(&bed.pf)?;
+    source.read_on()?;
+    let device = &source.guest.vf.device;
+    hangs_once("read", &registers, || source.session.read(1).map(drop))?;
+    device.change_state(State::Running)?;
+    hangs_once("MIG_DATA_SIZE", &registers, || device.data_size())?;
+    let session = device.start(State::PreCopy)?;
+    hangs_once("MIG_GET_PRECOPY_INFO", &registers, || {
+        session.precopy_info(0)
+    })?;
+    device.change_state(State::Running)?;
+    let stream = device.save()?;
+    let session = device.start(State::Resuming)?;
+    hangs_once("write", &registers, || {
+        session.write_all(&stream, Segments::Whole)
+    })?;
+    source.guest.vf.reset()?;
+    let device = &source.guest.vf.device;
+    hangs_once("RUNNING to STOP_COPY", &registers, || {
+        device.request_state(State::StopCopy as u32)
+    })?;
+    source.guest.recover()
+}
+
+fn close_ends_with_the_first_command_that_hangs(bed: &Bed) -> Result<()> {
+    let guest = Guest::new(bed, 0)?;
+    let registers = RegisterFile::map(&bed.pf)?;
+    let range = IovaRange::new(0x1000_0000, 16 * PAGE);
+    guest.vf.device.start_logging(&[range], PAGE)?;
+    let armed = registers.arm(0, ANY, Fault::Hang, hw::VIFA_FAULT_ALWAYS)?;
+    drop(guest);
+    expect::equal("commands of a close", armed.fired(), 1)?;
+    drop(armed);
+    Guest::new(bed, 0)?.work(1)
+}
+
+fn unbinding_issues_no_command(bed: &Bed) -> Result<()> {
+    let registers = RegisterFile::map(&bed.pf)?;
+    let armed = registers.count(0, ANY)?;
+    bed.vf(0)?.unbind()?;
+    expect::equal("commands of an unbinding", armed.fired(), 0)?;
+    bed.vf(0)?.bind(VF_DRIVER)?;
+    Ok(())
+}
+
+fn poll_issues_no_command(bed: &Bed) -> Result<()> {
+    let mut source = Source::begin(bed, State::PreCopy, [1])?;
+    let registers = RegisterFile::map(&bed.pf)?;
+    source.read_on()?;
+    source.write([1], 5)?;
+    let armed = registers.count(0, ANY)?;
+    expect::equal("poll at the pause", source.session.poll()?, 0)?;
+    expect::equal("commands of poll", armed.fired(), 0)?;
+    source.session.precopy_info(0)?;
+    expect::claim("the information to be asked for", armed.fired() > 0)?;
+    let shown = source.session.poll()?;
+    expect::equal("poll once somebody has asked", shown, libc::POLLIN)
+}
+
+/// Granules that do not touch one another: each costs a command of its own.
+fn scattered() -> impl Iterator<Item = u64> {
+    (0..40).map(|number| 2 * number)
+}
+
+/// How late a command is whose caller is killed.
+const LATE: Fault = Fault::Delay(Duration::from_millis(100));
+
+/// Waits until two of the commands were given.
+fn wait_for_two(armed: &Armed<'_>) -> Result<()> {
+    for _ in 0..1000 {
+        if armed.fired() >= 2 {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    anyhow::bail!("expected two commands, got {}", armed.fired())
+}
+
+/// The process of `victim`, which has given two late commands, gives few more once it is killed.
+fn stops_when_killed(victim: Victim, armed: &Armed<'_>) -> Result<()> {
+    victim.kill()?;
+    let given = armed.fired();
+    expect::claim(
+        &format!("less than 20 commands rather than {given}"),
+        given < 20,
+    )
+}
+
+fn reader_that_is_killed_gives_no_more_commands(bed: &Bed) -> Result<()> {
+    let registers = RegisterFile::map(&bed.pf)?;
+    let armed = registers.arm(0, LOCAL_READ, LATE, hw::VIFA_FAULT_ALWAYS)?;
+    let victim = Victim::holding(SET_UP, || {
+        let source = Source::begin(bed, State::PreCopy, scattered())?;
+        let file = source.session.file().try_clone()?;
+        thread::spawn(move || {
+            let memory = Mapping::anonymous(4 << 20)?;
+            memory.fill_from(&file)
+        });
+        wait_for_two(&armed)?;
+        Ok(source)
+    })?;
+    stops_when_killed(victim, &armed)?;
+    drop(armed);
+    Guest::new(bed, 0)?.work(1)
+}
+
+fn writer_that_is_killed_gives_no_more_commands(bed: &Bed) -> Result<()> {
+    let mut source = Source::begin(bed, State::PreCopy, scattered())?;
+    source.stop()?;
+    let stream = source.stream.clone();
+    drop(source);
+    let registers = RegisterFile::map(&bed.pf)?;
+    let armed = registers.arm(1, LOCAL_WRITE, LATE, hw::VIFA_FAULT_ALWAYS)?;
+    let victim = Victim::holding(SET_UP, || {
+        let vf = Vf::open(&bed.vf(1)?, &AddressSpace::iommufd()?)?;
+        let session = vf.device.start(State::Resuming)?;
+        let file = session.file().try_clone()?;
+        thread::spawn(move || {
+            let memory = Mapping::anonymous(stream.len())?;
+            memory.copy_in(0, &stream);
+            memory.drain_to(&file)
+        });
+        wait_for_two(&armed)?;
+        Ok((vf, session))
+    })?;
+    stops_when_killed(victim, &armed)?;
+    drop(armed);
+    Guest::new(bed, 1)?.work(1)
+}
+
+fn read_that_may_not_wait_for_another(bed: &Bed) -> Result<()> {
+    let source = Source::begin(bed, State::PreCopy, scattered())?;
+    let registers = RegisterFile::map(&bed.pf)?;
+    let armed = registers.arm(0, LOCAL_READ, LATE, hw::VIFA_FAULT_ALWAYS)?;
+    let file = source.session.file().try_clone()?;
+    let reading = move || {
+        let memory = Mapping::anonymous(4 << 20)?;
+        Ok(memory.fill_from(&file)?)
+    };
+    let got = alongside(SET_UP, reading, || {
+        wait_for_two(&armed)?;
+        sys::set_nonblocking(&source.session)?;
+        expect::refused("read", source.session.read(1), &[libc::EAGAIN])
+    })?;
+    expect::claim("the other read to go on", got as u64 > 40 * PAGE)?;
+    expect::refused("read at the pause", source.session.read(1), &[libc::ENOMSG])
+}
+
+fn read_leaves_the_rest_of_the_buffer(bed: &Bed) -> Result<()> {
+    const LENGTH: usize = 64 << 10;
+    const MARK: u8 = 0xa5;
+    let source = Source::begin(bed, State::PreCopy, [1])?;
+    let check = |what: &str, expected: Option<i32>| -> Result<()> {
+        let memory = Mapping::anonymous(LENGTH)?;
+        memory.copy_in(0, &[MARK; LENGTH]);
+        let result = memory.fill_from(&source.session);
+        let got = match expected {
+            Some(error) => {
+                expect::refused(what, result, &[error])?;
+                0
+            }
+            None => result.context(what.to_owned())?,
+        };
+        expect::claim("a short read", got < LENGTH)?;
+        let rest = memory.copy_out(got, LENGTH - got);
+        expect::same_bytes(what, &rest, &vec![MARK; LENGTH - got])
+    };
+    check("rest after a short read", None)?;
+    check("buffer after ENOMSG", Some(libc::ENOMSG))?;
+    source.guest.vf.device.change_state(State::StopCopy)?;
+    while !source.session.read(1 << 20)?.is_empty() {}
+    check("buffer after the end", None)?;
+    source.guest.vf.device.change_state(State::Stop)?;
+    check("buffer after ENODEV", Some(libc::ENODEV))
+}
+
+fn failures_are_logged_at_a_limited_rate(bed: &Bed) -> Result<()> {
+    const TIMES: usize = 200;
+    let mut guest = Guest::new(bed, 0)?;
+    let registers = RegisterFile::map(&bed.pf)?;
+    let mut log = KernelLog::from_now()?;
+    let fails = Fault::Status(hw::VIFA_STATUS_DEVICE_FAILURE);
+    let armed = registers.arm(0, LOCAL_BITMAP, fails, hw::VIFA_FAULT_ALWAYS)?;
+    for _ in 0..TIMES {
+        expect::refused("MIG_DATA_SIZE", guest.vf.device.data_size(), &[libc::EIO])?;
+    }
+    expect::equal("times that it failed", armed.fired(), TIMES as u32)?;
+    drop(armed);
+    let said = log.count(&["LOCAL_BITMAP failed"])?;
+    expect::claim(
+        &format!("less than {} messages, not {said}", TIMES / 2),
+        said < TIMES / 2,
+    )?;
+    guest.work(1)
+}
