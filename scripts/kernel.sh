@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# Where the test kernels are, and which kernels the driver is known to work with. Sourced after
+# Which kernels there are and where, and which ones the driver is known to work with. Sourced after
 # artefacts.sh, inside the sandbox.
+
+# The same source gives the same kernel, whoever builds it and when.
+export KBUILD_BUILD_USER=vifa KBUILD_BUILD_HOST=sandbox KBUILD_BUILD_VERSION=1
+export KBUILD_BUILD_TIMESTAMP="Thu Jan  1 00:00:00 UTC 1970"
 
 # The source that kernels are built from.
 kernel_source() {
@@ -15,11 +19,110 @@ kernel_source() {
 	fi
 }
 
+unpack_package() {
+	local unfinished
+	unfinished=$(kernel_source).unfinished
+	rm -rf "$unfinished"
+	mkdir "$unfinished"
+	tar -x --strip-components=1 -C "$unfinished" -f "/usr/src/$LINUX_PACKAGE.tar.xz"
+	mv "$unfinished" "$(kernel_source)"
+}
+
+unpack_package_once() {
+	[ -d "$(kernel_source)" ] || step linux-source "kernel source: unpacking" count_nothing unpack_package
+}
+
+# unpack_source: the package's source, where kernel_source says.
+unpack_source() {
+	[ -d "$(kernel_source)" ] || with_lock linux-source unpack_package_once
+}
+
+# config_note NAME WORD: what the head of scripts/config/NAME.config says after "# WORD:".
+config_note() {
+	local config=$repo/scripts/config/$1.config
+	[ ! -f "$config" ] || sed -n "s/^# $2: //p" "$config"
+}
+
+# kernel_options NAME: the options of the kernel NAME, those of its base first.
+kernel_options() {
+	local base
+	base=$(config_note "$1" Base)
+	[ -z "$base" ] || kernel_options "$base"
+	grep ^CONFIG_ "$repo/scripts/config/$1.config"
+}
+
+kernel_compiler() {
+	local compiler
+	compiler=$(config_note "$1" Compiler)
+	printf '%s\n' "${compiler:-gcc}"
+}
+
+# compiler_of TREE: the C compiler that the kernel in TREE is configured for, which its modules need.
+compiler_of() {
+	local name
+	name=$(sed -n 's/^CONFIG_CC_VERSION_TEXT="\([^ ]*\) .*/\1/p' "$1/.config" 2>/dev/null)
+	if grep -q '^CONFIG_CC_IS_CLANG=y' "$1/.config" 2>/dev/null; then
+		name=clang
+	fi
+	if [ -n "$name" ] && command -v "$name" >/dev/null; then
+		printf '%s\n' "$name"
+	else
+		printf 'gcc\n'
+	fi
+}
+
 # kernel_build NAME: the directory that the kernel NAME is built in. A change of its configuration
 # is followed there, incrementally; another source or tool chain has another directory.
 kernel_build() {
 	printf '%s/kernel-%s-%s\n' "$cache" "$1" \
-		"$(key_of "$1" "$(kernel_source)" "$(gcc --version)" "$(rustc --version)" "$(bindgen --version)")"
+		"$(key_of "$1" "$(kernel_source)" "$("$(kernel_compiler "$1")" --version)" \
+			"$(rustc --version)" "$(bindgen --version)")"
+}
+
+# The release of the distribution's own kernel, whose packages the sandbox has.
+distribution_release() {
+	local package
+	package=$(find /usr/src -maxdepth 1 -name 'linux-headers-*.deb' | sort --version-sort | tail -n 1)
+	[ -n "$package" ] || die "the sandbox lacks the packages of the distribution's kernel"
+	package=${package##*/linux-headers-}
+	printf '%s\n' "${package%%_*}"
+}
+
+# The directory that the image and the modules of the distribution's kernel are in.
+distribution_image() {
+	printf '%s/kernel-image-%s\n' "$cache" "$(key_of "$(distribution_release)")"
+}
+
+# The SR-IOV host's kernel: KERNEL names another than the tests' own, KDIR a tree that is built.
+host_kernel() {
+	printf '%s\n' "${KERNEL:-host}"
+}
+
+host_tree() {
+	printf '%s\n' "${KDIR:-$(kernel_build "$(host_kernel)")}"
+}
+
+# host_image: what the SR-IOV host boots.
+host_image() {
+	case $(host_kernel)${KDIR:+-KDIR} in
+	distribution)
+		printf '%s/usr/lib/modules/%s/vmlinuz\n' "$(distribution_image)" "$(distribution_release)"
+		;;
+	*) printf '%s/arch/x86/boot/bzImage\n' "$(host_tree)" ;;
+	esac
+}
+
+# host_module: the driver for the SR-IOV host.
+host_module() {
+	printf '%s/modules/%s/drivers/vfio/pci/vifa/vifa-vfio-pci.ko\n' "$cache" "$(host_kernel)"
+}
+
+# check_host_kernel: stop when KERNEL names none.
+check_host_kernel() {
+	case $(host_kernel) in
+	host | debug | distribution) ;;
+	*) die "there is no kernel '$KERNEL' for the SR-IOV host" "KERNEL: host, debug, distribution" ;;
+	esac
 }
 
 # check_kernel_release TREE RELEASE: stop when the driver is not known to work with it.
@@ -38,7 +141,7 @@ jobs_allowed() {
 }
 
 # build_modules TREE KIND NAME ARGUMENT...: the modules that the kernel in TREE runs, in
-# $cache/modules/NAME. KIND is host or guest.
+# $cache/modules/NAME, or what ARGUMENT names of them. KIND is host or guest.
 build_modules() {
 	local tree=$1 kind=$2 output=$cache/modules/$3 other
 	shift 3
@@ -47,7 +150,36 @@ build_modules() {
 	guest) other=CONFIG_VIFA_VFIO_PCI=n ;;
 	esac
 	mkdir -p "$output"
-	make -C "$tree" M="$repo" MO="$output" -j"$(jobs_allowed)" W=1 "$other" "$@" modules
+	make -C "$tree" M="$repo" MO="$output" CC="$(compiler_of "$tree")" -j"$(jobs_allowed)" W=1 "$other" "$@"
+}
+
+# The kernel's source with the driver in its place: links to both, but for the two files that have to
+# name the driver.
+source_with_driver() {
+	printf '%s/linux-source-with-driver\n' "$cache"
+}
+
+make_source_with_driver() {
+	local tree source inputs directory
+	tree=$(source_with_driver)
+	source=$(kernel_source)
+	inputs=$(key_of "$source" "$repo")
+	! is_made "$tree" "$inputs" || return 0
+	rm -rf "$tree"
+	for directory in . drivers drivers/vfio drivers/vfio/pci; do
+		[ ! -L "$tree/$directory" ] || rm "$tree/$directory"
+		mkdir -p "$tree/$directory"
+		ln -s "$source/$directory"/* "$tree/$directory"
+	done
+	directory=drivers/vfio/pci
+	rm "$tree/$directory"/{Kconfig,Makefile}
+	sed "/^endmenu/i source \"$directory/vifa/Kconfig\"" "$source/$directory/Kconfig" \
+		>"$tree/$directory/Kconfig"
+	# shellcheck disable=SC2016 # make's variable
+	sed '$a obj-$(CONFIG_VIFA_VFIO_PCI) += vifa/' "$source/$directory/Makefile" \
+		>"$tree/$directory/Makefile"
+	ln -s "$repo/$directory/vifa" "$tree/$directory/vifa"
+	mark_made "$tree" "$inputs"
 }
 
 # Where the kernel's own VFIO selftests are.
