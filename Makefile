@@ -8,7 +8,7 @@ KDIR ?= /lib/modules/$(shell uname -r)/build
 ifneq ($(filter command line environment,$(origin KDIR)),)
 export KDIR
 endif
-export KSRC VIFA_CACHE VIFA_JOBS VIFA_UNSUPPORTED_KERNEL
+export KERNEL KSRC VIFA_CACHE VIFA_JOBS VIFA_UNSUPPORTED_KERNEL
 
 .DEFAULT_GOAL := module
 .PHONY: module demo shell test fuzz mutate miri lint bench sandbox kernel qemu clean clean-cache help
@@ -35,7 +35,7 @@ mutate: ## judge MUTATIONS mutated streams (default: 10 million)
 miri: ## the layer's tests under Miri
 	@scripts/miri
 
-lint: ## every check of the source: rustfmt, clippy, checkpatch, shellcheck
+lint: ## every check of the source: rustfmt, clippy, checkpatch, shellcheck, other kernels
 	@scripts/lint
 
 bench: ## the driver against what the kernel does by itself (JSON, PLOTS, ROUNDS, QUICK)
@@ -64,6 +64,7 @@ help: ## this list
 		while IFS='|' read -r target text; do printf '%-14s %s\n' "$$target" "$$text"; done
 	@echo "Variables:"
 	@echo "  KDIR                     a built kernel tree: for modules, and to run the SR-IOV host with"
+	@echo "  KERNEL                   the kernel of make test: host (default), debug, distribution"
 	@echo "  KSRC                     a kernel source tree to build the test kernels from"
 	@echo "  VIFA_UNSUPPORTED_KERNEL  1: try a kernel that the driver is not known to work with"
 	@echo "  VIFA_CACHE               where everything that is built is kept (default: ~/.cache/vifa)"

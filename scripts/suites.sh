@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=bash disable=SC2034
+# shellcheck shell=bash disable=SC2034,SC2054
 #
 # The suites of "make test". Sourced by scripts/test, which selects, compiles and reports, and by
 # scripts/test-on-host, which runs the suites of the SR-IOV host.
@@ -27,3 +27,19 @@ host_devices=(
 	"vifa-pf,local-dirty=off,vfs=2,fault-injection=on,command-timeout-ms=1000"
 )
 network_cards=(igb igb)
+
+# Selftests that need DMA logging.
+needs_logging=(logging tracked)
+
+# What "make test" consists of with KERNEL=..., another kernel for the SR-IOV host. Neither is for
+# each run: what is tested on this machine does not change, and one migration is enough.
+case ${KERNEL:-host} in
+debug)
+	suites_here=()
+	suites_on_host=(tap:kunit tap:selftests tap:random tap:one-migration tap:unload tap:kmemleak)
+	;;
+distribution)
+	suites_here=()
+	suites_on_host=(tap:selftests tap:one-migration tap:unload)
+	;;
+esac

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use vifa_migrate::guest::Guest;
 use vifa_migrate::scratch::Scratch;
+use vifa_migrate::sriov;
 use vifa_migrate::style::{mebibytes, Clock};
 use vifa_migrate::vmm::{Passthrough, Role};
 
@@ -20,7 +21,11 @@ pub fn run(options: &Options, devices: usize) -> Result<bool> {
 
     let (host, version) = prepare(options, &machine, 2 * devices)?;
     let (sources, destinations) = host.virtuals.split_at(devices);
-    let (source, destination) = (Passthrough::new(sources), Passthrough::new(destinations));
+    let passthrough = |functions| Passthrough {
+        unlogged: !sriov::kernel_can_log(),
+        ..Passthrough::new(functions)
+    };
+    let (source, destination) = (passthrough(sources), passthrough(destinations));
     clock.tell(&version);
     clock.tell(&format!("source:      QEMU starts, its guest has {source}"));
     let mut guest = Guest::start(&machine, &source, scratch.path(), "vm")?;

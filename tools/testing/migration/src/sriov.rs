@@ -106,6 +106,11 @@ pub struct Host {
 }
 
 impl Host {
+    /// Whether this kernel has what the driver offers DMA logging with, which comes with iommufd.
+    pub fn kernel_can_log() -> bool {
+        Path::new("/dev/iommu").exists()
+    }
+
     /// Loads `module` unless the driver is there, and makes `count` virtual functions of the
     /// physical function at `address`, or of the only one there is.
     pub fn prepare(module: Option<&Path>, address: Option<&str>, count: usize) -> Result<Self> {
@@ -163,6 +168,11 @@ impl Drop for Host {
 
 pub(crate) fn devices() -> PathBuf {
     Path::new(PCI).join("devices")
+}
+
+/// Whether this kernel has what the driver offers DMA logging with, which comes with iommufd.
+pub fn kernel_can_log() -> bool {
+    Path::new("/dev/iommu").exists()
 }
 
 /// Loads `module` unless the driver is there.

@@ -48,6 +48,10 @@ struct Arguments {
     #[arg(long, value_name = "NUMBER", env = "VIFA_RANDOM_SEED", value_parser = parse_number)]
     random_seed: Option<u64>,
 
+    /// Leave out tests whose names contain this; may be given again
+    #[arg(long, value_name = "PART")]
+    without: Vec<String>,
+
     /// Run only tests whose names contain one of these
     filter: Vec<String>,
 }
@@ -71,7 +75,8 @@ impl Arguments {
     }
 
     fn selects(&self, name: &str) -> bool {
-        self.filter.is_empty() || self.filter.iter().any(|part| name.contains(part))
+        let has = |parts: &[String]| parts.iter().any(|part| name.contains(part));
+        (self.filter.is_empty() || has(&self.filter)) && !has(&self.without)
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
     fs::{File, OpenOptions},
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
+    path::Path,
     sync::{Arc, Mutex},
 };
 
@@ -26,6 +27,8 @@ impl Argument for ContainerDescriptor {
         size_of::<i32>()
     }
 }
+
+const IOMMUFD: &str = "/dev/iommu";
 
 /// An address space for DMA.
 #[derive(Debug)]
@@ -55,9 +58,12 @@ fn open(path: &str) -> Result<File> {
 }
 
 impl AddressSpace {
-    /// An empty one of an iommufd.
+    /// An empty one of an iommufd, or of a container where the kernel has no iommufd.
     pub fn iommufd() -> Result<Arc<Self>> {
-        let file = open("/dev/iommu")?;
+        if !Path::new(IOMMUFD).exists() {
+            return Self::container();
+        }
+        let file = open(IOMMUFD)?;
         let mut argument = iommu_ioas_alloc {
             size: size_of::<iommu_ioas_alloc>() as u32,
             ..Default::default()
