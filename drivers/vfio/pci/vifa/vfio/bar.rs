@@ -55,6 +55,19 @@ unsafe impl Send for Enabled {}
 // SAFETY: As above, and from several at once.
 unsafe impl Sync for Enabled {}
 
+/// Checks an entry of `barmap`, which is an error pointer where the VFIO core has not mapped the
+/// BAR, and null before it tried.
+///
+/// # Errors
+///
+/// `ENXIO` whatever the reason: `EBUSY`, which is one, means a reset here.
+fn mapped(map: *mut ffi::c_void) -> Result<*mut ffi::c_void> {
+    match from_err_ptr(map) {
+        Ok(map) if !map.is_null() => Ok(map),
+        _ => Err(ENXIO),
+    }
+}
+
 /// The registers of a device, from its opening until it is closed.
 #[derive(Clone)]
 pub(crate) struct Registers(Arc<Revocable<Enabled>>);
@@ -78,12 +91,20 @@ impl Registers {
     /// # Errors
     ///
     /// `EBUSY` while the device is being reset, `EIO` where it is closed or its memory is disabled,
-    /// `EINVAL` where the BAR has no such register.
+    /// `EINVAL` where the BAR has no such register, `ENXIO` where the BAR is not mapped: the device
+    /// has none, or somebody else has claimed it. `ENODEV` where the device is gone.
     pub(crate) fn read32(&self, bar: u8, offset: u64) -> Result<u32> {
         let mut value = 0;
         self.access(bar, offset, |core, register| {
             // SAFETY: By what `access` says of its arguments.
-            unsafe { bindings::vfio_pci_core_ioread32(core, false, &mut value, register) }
+            let result =
+                unsafe { bindings::vfio_pci_core_ioread32(core, false, &mut value, register) };
+            // SAFETY: As above; a VF's PF is looked at in its place.
+            if value == u32::MAX && !unsafe { kernel_bindings::pci_device_is_present((*core).pdev) }
+            {
+                return ENODEV.to_errno();
+            }
+            result
         })?;
         Ok(value)
     }
@@ -113,10 +134,8 @@ impl Registers {
             // SAFETY: `locked` says that `core` is enabled, so that its BARs are mapped; the PCI
             // device is valid as long as it is.
             let (device, maps) = unsafe { (&*(*core).pdev.cast::<pci::Device>(), (*core).barmap) };
-            // A BAR that could not be mapped has an error in place of its address.
-            let map = from_err_ptr(*maps.get(usize::from(bar)).ok_or(EINVAL)?)?;
-            if map.is_null()
-                || offset % size_of::<u32>() as u64 != 0
+            let map = mapped(*maps.get(usize::from(bar)).ok_or(EINVAL)?)?;
+            if offset % size_of::<u32>() as u64 != 0
                 || offset_end > device.resource_len(bar.into())?
             {
                 return Err(EINVAL);
@@ -205,5 +224,28 @@ impl Drop for Decoding<'_> {
     fn drop(&mut self) {
         // A reset, which alone can fail this, has its own way with the register.
         let _ = self.0.set_decode(false);
+    }
+}
+
+#[cfg(CONFIG_KUNIT = "y")]
+#[kunit_tests(vifa_bar)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bar_that_is_not_mapped_is_refused() {
+        for errno in [ENODEV, EBUSY, ENOMEM] {
+            // What `ERR_PTR()` makes of it.
+            let map = core::ptr::without_provenance_mut(errno.to_errno() as isize as usize);
+            assert_eq!(mapped(map).err(), Some(ENXIO));
+        }
+        assert_eq!(mapped(core::ptr::null_mut()).err(), Some(ENXIO));
+    }
+
+    #[test]
+    fn bar_that_is_mapped_is_taken() {
+        let mut register = 0u32;
+        let map = core::ptr::from_mut(&mut register).cast();
+        assert_eq!(mapped(map).ok(), Some(map));
     }
 }
