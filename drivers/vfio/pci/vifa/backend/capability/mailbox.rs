@@ -407,6 +407,10 @@ impl Mailbox {
         if *self.gate.lock() == Gate::Held {
             return Err(Failure::Reset);
         }
+        // A device that is gone answers no command: fail now, not when the time is out.
+        self.registers
+            .check_present()
+            .map_err(Failure::Impossible)?;
         if state.stuck {
             self.abort(state)?;
         }

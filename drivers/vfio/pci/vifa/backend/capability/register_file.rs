@@ -235,9 +235,31 @@ impl RegisterFile {
     ///
     /// # Errors
     ///
-    /// `ENXIO` once the physical function has been unbound, `EINVAL` outside of the BAR.
+    /// `ENXIO` once the physical function has been unbound, `EINVAL` outside of the BAR, `ENODEV`
+    /// where the device is gone.
     pub(super) fn read(&self, frame: usize, register: u32) -> Result<u32> {
-        let at = self.at(frame, register);
+        let value = self.raw(self.at(frame, register))?;
+        // What a read returns that no device answers. A register may have that value, too.
+        if value == u32::MAX {
+            self.check_present()?;
+        }
+        Ok(value)
+    }
+
+    /// Checks that the device is there.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` where it was removed, or does not answer reads.
+    pub(super) fn check_present(&self) -> Result {
+        let layer = self.at(VIFA_HW_FRAME_LAYER as usize, VIFA_LAYER_MAGIC);
+        if self.raw(layer)? != VIFA_HW_MAGIC {
+            return Err(ENODEV);
+        }
+        Ok(())
+    }
+
+    fn raw(&self, at: usize) -> Result<u32> {
         self.bar.try_access().ok_or(ENXIO)?.try_read32(at)
     }
 
