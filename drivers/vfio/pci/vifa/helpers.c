@@ -6,25 +6,6 @@
 #include "trace.h"
 #include "bindings/bindings_helper.h"
 
-/* Of drivers/pci/pci.h: cleared before a device that goes loses its driver. */
-#define PCI_DEV_ADDED 0
-
-/*
- * pci_disable_sriov() for a driver's remove(). It has to be called under
- * pci_rescan_remove_lock, which the PCI core holds where remove() comes of the
- * removal of the device, but not where it comes of the driver's unbinding.
- */
-void rust_helper_pci_disable_sriov_on_remove(struct pci_dev *dev)
-{
-	bool unbinding = test_bit(PCI_DEV_ADDED, &dev->priv_flags);
-
-	if (unbinding)
-		pci_lock_rescan_remove();
-	pci_disable_sriov(dev);
-	if (unbinding)
-		pci_unlock_rescan_remove();
-}
-
 bool rust_helper_crc32c_is_optimized(void)
 {
 	return crc32_optimizations() & CRC32C_OPTIMIZATION;

@@ -4,6 +4,7 @@
  */
 #include <linux/anon_inodes.h>
 #include <linux/crc32c.h>
+#include <linux/device.h>
 #include <linux/interval_tree.h>
 #include <linux/iova_bitmap.h>
 #include <linux/poll.h>
@@ -15,10 +16,12 @@
 #include <linux/vifa_reference.h>
 #include <uapi/linux/vifa.h>
 
+/* A value that bindgen finds in no macro. */
+const u32 VIFA_DL_FLAG_AUTOREMOVE_CONSUMER = DL_FLAG_AUTOREMOVE_CONSUMER;
+
 bool rust_helper_crc32c_is_optimized(void);
 bool rust_helper_fatal_signal_pending(void);
 void rust_helper_iova_bitmap_set(struct iova_bitmap *bitmap, unsigned long iova, size_t length);
-void rust_helper_pci_disable_sriov_on_remove(struct pci_dev *dev);
 int rust_helper_pci_domain_nr(struct pci_bus *bus);
 struct pci_dev *rust_helper_pci_physfn(struct pci_dev *dev);
 void rust_helper_ratelimit_state_init(struct ratelimit_state *state, int interval, int burst);

@@ -4,15 +4,28 @@
 //!
 //! Adds to [`pci::Driver`] what a driver needs to serve `sriov_numvfs`, and gives the drivers of
 //! its virtual functions (VFs) a safe way to the physical function's (PF's) data. That data stays
-//! valid while a VF is bound, since VFs exist only between [`Driver::sriov_configure`] and the
-//! unbinding of the PF, which begins with their removal ([`Physical`]'s doing, not the driver's).
+//! valid while a VF is bound: unbinding the PF begins with the removal of its VFs ([`Physical`]).
+//!
+//! A VF that may be open for as long as its user likes must not hold up others. So a VF that is
+//! bound to a driver of this module is a consumer of its PF by a device link: the driver core
+//! unbinds it first, with no lock of the PF held, when the PF is about to be unbound. What
+//! `pci_disable_sriov()` then removes has no driver.
+//!
+//! The PCI core wants `pci_rescan_remove_lock` held where VFs are removed, and holds it in
+//! `sriov_numvfs` and in a removal of the PF, but not where a driver is unbound. A driver cannot
+//! take it there: a removal holds it and waits for the PF's device lock, which unbinding holds. A
+//! kernel with lockdep therefore warns where a PF is unbound that has VFs, whatever its driver.
 //!
 //! C header: [`include/linux/pci.h`](srctree/include/linux/pci.h)
 
 use super::pci::as_raw;
 use core::{
     marker::PhantomData,
-    pin::Pin, //
+    pin::Pin,
+    sync::atomic::{
+        AtomicPtr,
+        Ordering, //
+    }, //
 };
 use kernel::{
     bindings,
@@ -30,12 +43,25 @@ use kernel::{
 
 /// The driver of a physical function.
 pub(crate) trait Driver: pci::Driver {
+    /// The registration of this driver, and of no other.
+    fn registered() -> &'static Registered;
+
     /// Checks a request for `count` VFs (more than 0) before they are made.
     fn check_virtual_functions(
         device: &pci::Device<Core<'_>>,
         data: Pin<&Self::Data<'_>>,
         count: u16,
     ) -> Result;
+}
+
+/// The `struct pci_driver` of a driver while it is registered: what tells its devices from others.
+pub(crate) struct Registered(AtomicPtr<bindings::pci_driver>);
+
+impl Registered {
+    /// A driver that is not registered.
+    pub(crate) const fn new() -> Self {
+        Self(AtomicPtr::new(core::ptr::null_mut()))
+    }
 }
 
 /// A [`pci::Driver`] that is `T` and removes the VFs before the PF's data goes.
@@ -57,7 +83,7 @@ impl<T: Driver> pci::Driver for Physical<T> {
         // SAFETY: `device` is valid and locked, and its driver is being removed. The call returns
         // when every VF has been unbound from its driver and removed; it does nothing where there
         // are none.
-        unsafe { crate::bindings::rust_helper_pci_disable_sriov_on_remove(as_raw(device)) };
+        unsafe { bindings::pci_disable_sriov(as_raw(device)) };
         T::unbind(device, data);
     }
 }
@@ -83,17 +109,26 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
     ) -> Result {
         // SAFETY: The field may be set before the registration.
         unsafe { (*driver.get()).sriov_configure = Some(Self::sriov_configure_callback) };
+        T::registered().0.store(driver.get(), Ordering::Release);
         // SAFETY: The requirements are the same.
         unsafe { Inner::<T>::register(driver, name, module) }
+            .inspect_err(|_| Self::forget_registration())
     }
 
     unsafe fn unregister(driver: &Opaque<Self::DriverType>) {
         // SAFETY: The requirements are the same.
-        unsafe { Inner::<T>::unregister(driver) }
+        unsafe { Inner::<T>::unregister(driver) };
+        Self::forget_registration();
     }
 }
 
 impl<T: Driver> Adapter<T> {
+    fn forget_registration() {
+        T::registered()
+            .0
+            .store(core::ptr::null_mut(), Ordering::Release);
+    }
+
     extern "C" fn sriov_configure_callback(
         pdev: *mut bindings::pci_dev,
         count: ffi::c_int,
@@ -135,6 +170,8 @@ pub(crate) enum NotVirtual {
     NotAVirtualFunction,
     /// Its PF has another driver, or none.
     ForeignPhysicalFunction,
+    /// It could not be made a consumer of its PF: memory ran out, or the PF is being unbound.
+    Unlinked,
 }
 
 impl<'a, T: Driver> Virtual<'a, T> {
@@ -153,21 +190,44 @@ impl<'a, T: Driver> Virtual<'a, T> {
         let index = unsafe { bindings::pci_iov_vf_id(pdev) };
         let index = u16::try_from(index).map_err(|_| NotVirtual::NotAVirtualFunction)?;
 
-        // SAFETY: `pdev` is a VF, whose `physfn` is valid as long as it is.
-        let driver = unsafe { (*crate::bindings::rust_helper_pci_physfn(pdev)).driver };
-        // SAFETY: A PF's driver does not go while one of its VFs is being bound:
-        // `pci_disable_sriov()`, which comes first, waits for the VF's lock, which we hold.
-        if driver.is_null() || unsafe { (*driver).id_table } != T::ID_TABLE.as_ptr() {
+        let driver = T::registered().0.load(Ordering::Acquire);
+        if driver.is_null() {
             return Err(NotVirtual::ForeignPhysicalFunction);
         }
-        // SAFETY: As above. An id table belongs to one driver: the driver is `Adapter<T>`'s.
+        // SAFETY: `pdev` is valid. The function compares `driver` with the driver of the PF, and
+        // looks into neither.
         let data = unsafe { bindings::pci_iov_get_pf_drvdata(pdev, driver) };
         if data.is_null() || kernel::error::from_err_ptr(data).is_err() {
             return Err(NotVirtual::ForeignPhysicalFunction);
         }
-        // SAFETY: `Adapter<T>` has the PCI core store a `Pin<KBox<T::Data>>`; it stays while the
-        // VF is bound ([`Physical`] removes the VFs first), which it is for `'a`.
+        Self::link(pdev)?;
+        // SAFETY: The driver is `Adapter<T>`'s, which has the PCI core store a
+        // `Pin<KBox<T::Data>>`. That stays while the VF is bound, which it is for `'a`:
+        // `pci_disable_sriov()`, with which unbinding the PF begins ([`Physical`]), waits for the
+        // VF's lock, which is held.
         let physical = unsafe { Pin::new_unchecked(&*data.cast::<T::Data<'a>>()) };
         Ok(Self { physical, index })
+    }
+
+    /// Makes a VF that is being bound a consumer of its PF, until it is unbound.
+    fn link(pdev: *mut bindings::pci_dev) -> Result<(), NotVirtual> {
+        // SAFETY: `pdev` is a VF, whose `physfn` is valid as long as it is.
+        let link = unsafe {
+            let physical = crate::bindings::rust_helper_pci_physfn(pdev);
+            bindings::device_link_add(
+                &raw mut (*pdev).dev,
+                &raw mut (*physical).dev,
+                crate::bindings::VIFA_DL_FLAG_AUTOREMOVE_CONSUMER,
+            )
+        };
+        if link.is_null() {
+            return Err(NotVirtual::Unlinked);
+        }
+        // SAFETY: The link stays at least until the VF's probe has failed. Another CPU may write
+        // the status: any value of it may be seen.
+        match unsafe { (&raw const (*link).status).read_volatile() } {
+            bindings::device_link_state_DL_STATE_SUPPLIER_UNBIND => Err(NotVirtual::Unlinked),
+            _ => Ok(()),
+        }
     }
 }

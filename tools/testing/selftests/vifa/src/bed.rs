@@ -166,7 +166,17 @@ impl Bed {
 
     /// Removes the module, which nothing may use any more. An end of use that is still under way,
     /// such as a descriptor's whose last close is deferred, gets a second.
+    ///
+    /// The VFs go first: a PF that loses its driver removes them without the lock that the PCI core
+    /// wants, which lockdep reports (driver.rst).
     pub fn unload_module(&self) -> Result<()> {
+        let driver = self.pf_driver()?;
+        for pf in PciFunction::find(hw::VIFA_REFERENCE_VENDOR, hw::VIFA_REFERENCE_PF_DEVICE)? {
+            if pf.driver().as_ref() == Some(&driver) {
+                pf.set_virtual_functions(0)
+                    .with_context(|| format!("sriov_numvfs = 0 of {pf}"))?;
+            }
+        }
         let deadline = Instant::now() + Duration::from_secs(1);
         loop {
             match MODULE.remove() {

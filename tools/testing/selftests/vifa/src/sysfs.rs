@@ -83,6 +83,20 @@ impl PciFunction {
         write_attribute(&self.attribute("reset"), "1")
     }
 
+    /// The port that the function is below.
+    pub fn port(&self) -> Result<Self> {
+        let path = Path::new(DEVICES).join(&self.0);
+        let path = fs::canonicalize(&path).with_context(|| path.display().to_string())?;
+        let port = path.parent().and_then(Path::file_name);
+        let port = port.with_context(|| format!("{self} has no port"))?;
+        Ok(Self(port.to_string_lossy().into_owned()))
+    }
+
+    /// Removes the function and all below it, as if it had been unplugged in good order.
+    pub fn remove(&self) -> io::Result<()> {
+        write_attribute(&self.attribute("remove"), "1")
+    }
+
     /// Where the function's attribute `name` is.
     pub fn attribute(&self, name: &str) -> PathBuf {
         Path::new(DEVICES).join(&self.0).join(name)
@@ -158,6 +172,11 @@ impl PciFunction {
         self.bind(driver)
             .with_context(|| format!("bind of {self} to {driver}"))
     }
+}
+
+/// Has the kernel look for PCI functions that are not known yet.
+pub fn rescan() -> io::Result<()> {
+    write_attribute(Path::new("/sys/bus/pci/rescan"), "1")
 }
 
 /// A kernel module, by its name as in `vifa_vfio_pci`.

@@ -21,6 +21,7 @@ mod pre_copy;
 pub mod random;
 mod region;
 mod relation;
+mod removal;
 mod reset;
 mod resources;
 mod restore;
@@ -107,6 +108,7 @@ pub fn all(logged_writes: u64, random: Option<random::Settings>) -> Vec<Test> {
         vifactl::tests(),
         lifetime::tests(),
         binding::tests(),
+        removal::tests(),
     ]
     .into_iter()
     .flatten()

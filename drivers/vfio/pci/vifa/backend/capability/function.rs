@@ -273,6 +273,9 @@ impl Backend for Function {
                     device,
                     "failed to probe: the physical function is not bound to vifa_vfio_pci_pf\n"
                 ),
+                NotVirtual::Unlinked => {
+                    dev_err!(device, "failed to link to its physical function\n")
+                }
             }
             ENODEV
         })?;

@@ -90,7 +90,9 @@ impl<'bound> PhysicalFunction<'bound> {
             .clamp(1, VIFA_MAILBOX_VECTOR_INDEX);
         let vectors = device
             .alloc_irq_vectors(1, wanted, IrqTypes::default().with(IrqType::MsiX))
-            .inspect_err(|error| dev_err!(device, "no MSI-X vector: {:?}\n", error))?;
+            .inspect_err(|error| {
+                dev_err!(device, "failed to allocate MSI-X vectors: {:?}\n", error)
+            })?;
         let vectors = KBox::new(vectors, GFP_KERNEL)?;
         // SAFETY: The box's content does not move, and is dropped after the handlers: here, where
         // `handlers` is declared later, and in `Self`, by the order of the fields.
@@ -150,6 +152,12 @@ impl pci::Driver for Driver {
 }
 
 impl sriov::Driver for Driver {
+    fn registered() -> &'static sriov::Registered {
+        static REGISTERED: sriov::Registered = sriov::Registered::new();
+
+        &REGISTERED
+    }
+
     fn check_virtual_functions(
         device: &pci::Device<Core<'_>>,
         data: Pin<&Self::Data<'_>>,
@@ -159,7 +167,7 @@ impl sriov::Driver for Driver {
         if usize::from(count) > most {
             dev_err!(
                 device,
-                "{} VFs were asked for, its register file serves {}\n",
+                "invalid number of VFs: got {}, expected at most {}\n",
                 count,
                 most
             );

@@ -32,7 +32,6 @@ pub fn tests() -> Vec<Test> {
         vfs_come_and_go,
         unbind_with_an_open_session_waits_for_close,
         removal_of_the_vfs_waits_for_close,
-        unbind_of_the_pf_driver_waits_for_close,
         module_in_use_is_not_removed,
         session_keeps_the_module,
     );
@@ -249,14 +248,6 @@ fn removal_of_the_vfs_waits_for_close(bed: &Bed) -> Result<()> {
         expect::equal("VFs", bed.pf.virtual_functions()?, 0)?;
         bed.restore()?;
     }
-    works(bed)
-}
-
-fn unbind_of_the_pf_driver_waits_for_close(bed: &Bed) -> Result<()> {
-    let pf = bed.pf.clone();
-    waits_for_close(bed, State::StopCopy, move || pf.unbind())?;
-    expect::equal("driver of the PF", bed.pf.driver(), None)?;
-    bed.restore()?;
     works(bed)
 }
 

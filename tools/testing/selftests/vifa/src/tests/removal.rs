@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The PF goes, or its driver does, while a VF is open.
+
+use std::{
+    fs, io,
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{bail, Context, Result};
+
+use super::{claims, fixture::Guest, Test};
+use crate::{
+    bed::{Bed, VFS},
+    expect,
+    migration::State,
+    process::wait_for_event,
+    sysfs,
+    vfio::Interrupt,
+};
+
+/// The longest that anything here may take.
+const LONGEST: Duration = Duration::from_secs(20);
+
+pub fn tests() -> Vec<Test> {
+    claims!("removal":
+        pf_unbind_waits_for_an_open_vf_and_stalls_no_rescan,
+        removal_of_the_port_waits_for_an_open_vf,
+        bound_vf_is_a_consumer_of_its_pf,
+    )
+    .into_iter()
+    .map(|test| test.within(90))
+    .collect()
+}
+
+/// A task that writes to sysfs, which may block for long.
+struct Task {
+    name: &'static str,
+    id: libc::pid_t,
+    result: Receiver<io::Result<()>>,
+}
+
+impl Task {
+    fn new(
+        name: &'static str,
+        act: impl FnOnce() -> io::Result<()> + Send + 'static,
+    ) -> Result<Self> {
+        let (id_sender, id) = mpsc::channel();
+        let (sender, result) = mpsc::channel();
+        thread::spawn(move || {
+            // SAFETY: The call has no requirements.
+            let _ = id_sender.send(unsafe { libc::gettid() });
+            let _ = sender.send(act());
+        });
+        let id = id.recv().context(name)?;
+        Ok(Self { name, id, result })
+    }
+
+    /// Waits until the task is done.
+    fn done(&self) -> Result<()> {
+        self.result
+            .recv_timeout(LONGEST)
+            .with_context(|| format!("{} does not end", self.name))?
+            .with_context(|| self.name.to_string())
+    }
+
+    /// Waits until the task sleeps in the kernel where no signal wakes it.
+    fn blocked(&self) -> Result<()> {
+        let deadline = Instant::now() + LONGEST;
+        let path = format!("/proc/self/task/{}/stat", self.id);
+        while Instant::now() < deadline {
+            let stat = fs::read_to_string(&path).with_context(|| path.clone())?;
+            let state = stat.rsplit(')').next().unwrap_or_default().trim_start();
+            if state.starts_with('D') {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        bail!("{} does not block", self.name)
+    }
+}
+
+/// Both VFs are bound and work.
+fn works(bed: &Bed) -> Result<()> {
+    bed.restore()?;
+    for index in 0..VFS {
+        Guest::new(bed, index)?
+            .work(index.into())
+            .with_context(|| format!("VF {index}"))?;
+    }
+    Ok(())
+}
+
+fn pf_unbind_waits_for_an_open_vf_and_stalls_no_rescan(bed: &Bed) -> Result<()> {
+    let guest = Guest::new(bed, 0)?;
+    let session = guest.vf.device.enter(State::StopCopy)?;
+    let request = guest.vf.device.signal(Interrupt::Request)?;
+    let pf = bed.pf.clone();
+    let unbind = Task::new("unbind of the PF", move || pf.unbind())?;
+    wait_for_event(&request, LONGEST).context("request for the device")?;
+    expect::equal(
+        "state while it is asked for",
+        guest.vf.device.state()?,
+        State::StopCopy,
+    )?;
+    Task::new("rescan", sysfs::rescan)?.done()?;
+
+    // The VFs go in good order meanwhile: unbinding a PF that has VFs warns under lockdep.
+    let pf = bed.pf.clone();
+    let removal = Task::new("sriov_numvfs = 0", move || pf.set_virtual_functions(0))?;
+    removal.blocked()?;
+    drop((guest, session));
+    removal.done()?;
+    unbind.done()?;
+    expect::equal("driver of the PF", bed.pf.driver(), None)?;
+    works(bed)
+}
+
+fn removal_of_the_port_waits_for_an_open_vf(bed: &Bed) -> Result<()> {
+    let guest = Guest::new(bed, 0)?;
+    let session = guest.vf.device.enter(State::StopCopy)?;
+    let request = guest.vf.device.signal(Interrupt::Request)?;
+    let port = bed.pf.port()?;
+    let removal = Task::new("removal of the port", move || port.remove())?;
+    wait_for_event(&request, LONGEST).context("request for the device")?;
+    expect::equal(
+        "state while it is asked for",
+        guest.vf.device.state()?,
+        State::StopCopy,
+    )?;
+    drop(guest);
+    removal.done()?;
+    if let Some(session) = session {
+        expect::refused("use of the session", session.read(1), &[libc::ENODEV])?;
+    }
+    Task::new("rescan", sysfs::rescan)?.done()?;
+    works(bed)
+}
+
+fn bound_vf_is_a_consumer_of_its_pf(bed: &Bed) -> Result<()> {
+    // The link that has the driver core unbind a VF before its PF.
+    let vf = bed.vf(0)?;
+    let link = vf.attribute(&format!("supplier:pci:{}", bed.pf));
+    expect::equal("link to the PF while bound", link.exists(), true)?;
+    vf.unbind()?;
+    expect::equal("link to the PF after unbind", link.exists(), false)?;
+    works(bed)
+}
