@@ -98,4 +98,12 @@
 #define VIFA_FAULT_MARK_RUN_HIGH	0xca4
 #define VIFA_FAULT_MARK			0xca8
 
+/*
+ * A write to VIFA_FAULT_ERROR has a function report an uncorrectable error of
+ * PCI Express: VF index ERROR_VF, or with VIFA_FAULT_ANY_VF the PF. The value is
+ * that of its Uncorrectable Error Status Register. Both read as 0.
+ */
+#define VIFA_FAULT_ERROR_VF		0xcc0
+#define VIFA_FAULT_ERROR		0xcc4
+
 #endif /* _LINUX_VIFA_FAULT_H */

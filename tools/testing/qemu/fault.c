@@ -10,6 +10,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/cutils.h"
+#include "hw/pci/pcie.h"
 #include "trace.h"
 #include "vifa.h"
 
@@ -224,10 +225,36 @@ uint32_t vifa_fault_read(VifaPF *pf, hwaddr address)
     }
 }
 
+/* Has the function of VIFA_FAULT_ERROR_VF report an uncorrectable error. */
+static void vifa_fault_report_error(VifaPF *pf, uint32_t status)
+{
+    PCIDevice *function = PCI_DEVICE(pf);
+    PCIEAERErr error = { .status = status };
+
+    if (pf->error_vf != VIFA_FAULT_ANY_VF) {
+        VifaVF *vf = vifa_pf_vf(pf, pf->error_vf);
+
+        if (!vf) {
+            return;
+        }
+        function = PCI_DEVICE(vf);
+    }
+    error.source_id = pci_requester_id(function);
+    pcie_aer_inject_error(function, &error);
+}
+
 void vifa_fault_write(VifaPF *pf, hwaddr address, uint32_t value)
 {
     VifaFault *fault = vifa_fault_slot(pf, address);
 
+    if (address == VIFA_FAULT_ERROR_VF) {
+        pf->error_vf = value;
+        return;
+    }
+    if (address == VIFA_FAULT_ERROR) {
+        vifa_fault_report_error(pf, value);
+        return;
+    }
     if (!fault) {
         vifa_mark_write(pf, address, value);
         return;

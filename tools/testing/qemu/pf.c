@@ -351,6 +351,7 @@ static void vifa_pf_realize(PCIDevice *device, Error **errp)
         return;
     }
     pcie_cap_flr_init(device);
+    pcie_cap_deverr_init(device);
     pcie_ari_init(device, VIFA_PF_CAP_ARI);
     vifa_pf_add_dvsec(pf);
 

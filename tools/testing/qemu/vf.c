@@ -140,6 +140,7 @@ static void vifa_vf_realize(PCIDevice *device, Error **errp)
         return;
     }
     pcie_cap_flr_init(device);
+    pcie_cap_deverr_init(device);
     pcie_ari_init(device, VIFA_VF_CAP_ARI);
 
     vifa_local_init(&vf->local, vf->pf->local_memory, vf->pf->granule);

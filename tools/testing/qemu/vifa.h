@@ -297,6 +297,7 @@ struct VifaPF {
     VifaMailbox *mailboxes;         /* two for each VF: control, data */
     VifaFault faults[VIFA_FAULT_SLOT_COUNT];
     VifaMark mark;
+    uint32_t error_vf;              /* VIFA_FAULT_ERROR_VF */
     uint8_t *bounce;
 };
 

@@ -17,9 +17,12 @@ use crate::{
         restore::Destination,
         save::Source, //
     },
-    vfio::bar::{
-        Registers,
-        Window, //
+    vfio::{
+        bar::{
+            Registers,
+            Window, //
+        },
+        sriov::Loss, //
     },
 };
 use core::fmt;
@@ -184,6 +187,12 @@ pub(crate) trait Backend: Send + Sync + Sized + 'static {
 
     /// No transfer and no log of before the reset is left. Must not sleep.
     fn reset_settled(&self) {}
+
+    /// Returns why the device lost its state since its last reset, other than by a reset of its own;
+    /// `None` where it did not. Must not sleep.
+    fn loss(&self) -> Option<Loss> {
+        None
+    }
 
     /// Reads a register for the guest: the one at `offset`, a multiple of 4, of a window, which is
     /// given by its place in [`Self::WINDOWS`].

@@ -36,6 +36,11 @@ void rust_helper_ratelimit_state_init(struct ratelimit_state *state, int interva
 	ratelimit_state_init(state, interval, burst);
 }
 
+int rust_helper_register_pm_notifier(struct notifier_block *block)
+{
+	return register_pm_notifier(block);
+}
+
 void rust_helper_reinit_completion(struct completion *completion)
 {
 	reinit_completion(completion);
@@ -45,6 +50,11 @@ void rust_helper_trace_vifa_relation(const struct device *device, u8 role, u8 pl
 				     u64 receiver)
 {
 	trace_vifa_relation(device, role, plane, output, receiver);
+}
+
+void rust_helper_unregister_pm_notifier(struct notifier_block *block)
+{
+	unregister_pm_notifier(block);
 }
 
 int rust_helper_vfio_check_precopy_ioctl(struct vfio_device *device, unsigned int command,

@@ -27,6 +27,12 @@
 //! pinned, which takes `mmap_lock`; it must not be waited for there. Where it is locked, whoever has
 //! locked it settles the reset ([`Migration::unlock`]).
 //!
+//! # Errors
+//!
+//! A PCI error, or a reset of the physical function, takes the state of the device with it. No lock is
+//! taken for that: whoever locks `machine` next finds out, and the state is ERROR from there on, until
+//! the device is reset.
+//!
 //! Lock order: `machine`, then the session of a migration file, then what the backend locks, or the
 //! status. `reset` comes last, before the spinlocks of the backend.
 
@@ -66,7 +72,8 @@ use crate::{
         logging::{
             DirtyBitmap,
             Ranges, //
-        }, //
+        },
+        sriov::Loss, //
     }, //
 };
 use kernel::{
@@ -179,6 +186,14 @@ impl<B: Backend> Machine<B> {
     fn abandon(&mut self) {
         self.enter(Phase::Running);
         self.logging.forget();
+    }
+
+    /// Takes note that the device lost its state.
+    fn lose(&mut self, loss: Loss) {
+        if self.is_open && !matches!(self.phase, Phase::Error) {
+            self.enter(Phase::Error);
+            self.status.refusal(EIO, loss);
+        }
     }
 
     /// Checks that the device, which was reset, runs, and has it run where it does not.
@@ -301,6 +316,8 @@ struct Resets {
     last: Reset,
     /// How many have ended, modulo 2^32.
     ended: u32,
+    /// What the PCI core has reported since the last one.
+    loss: Option<Loss>,
 }
 
 /// The migration of one device.
@@ -338,6 +355,7 @@ impl<B: Backend> Migration<B> {
                     Resets {
                         last: Reset::Settled,
                         ended: 0,
+                        loss: None,
                     },
                     "vifa_reset"
                 ),
@@ -367,6 +385,10 @@ impl<B: Backend> Migration<B> {
     fn with<R>(&self, act: impl FnOnce(&mut Machine<B>) -> R) -> R {
         let mut machine = self.machine.lock();
         self.settle(&mut machine);
+        let reported = self.reset.lock().loss;
+        if let Some(loss) = reported.or(self.backend.loss()) {
+            machine.lose(loss);
+        }
         let result = act(&mut machine);
         self.unlock(machine);
         result
@@ -401,6 +423,7 @@ impl<B: Backend> Migration<B> {
             let mut reset = self.reset.lock();
             if reset.last == Reset::Unsettled {
                 reset.last = Reset::Settled;
+                reset.loss = None;
                 // Under the lock: another reset that begins holds the backend back again.
                 self.backend.reset_settled();
                 drop(reset);
@@ -441,6 +464,11 @@ impl<B: Backend> Migration<B> {
             self.unlock(machine);
         }
         self.reset_ended.notify_all();
+    }
+
+    /// The PCI core has reported an uncorrectable error of the device.
+    pub(crate) fn error_detected(&self, loss: Loss) {
+        self.reset.lock().loss = Some(loss);
     }
 
     /// Begins to serve a user, who reaches the device's registers, too.

@@ -20,6 +20,7 @@ mod mediation;
 pub(crate) mod migration;
 pub(crate) mod pci;
 pub(crate) mod region;
+pub(crate) mod sleep;
 pub(crate) mod sriov;
 
 pub(crate) use self::{

@@ -23,6 +23,7 @@ use crate::{
     backend::capability,
     vfio::{
         debugfs,
+        sleep,
         sriov, //
     },
     virtual_function::VirtualFunctions, //
@@ -39,6 +40,8 @@ struct VifaModule {
     #[pin]
     _virtual: driver::Registration<vfio::Adapter<VirtualFunctions>>,
     #[pin]
+    _sleep: sleep::Notifier,
+    #[pin]
     _physical: driver::Registration<sriov::Adapter<capability::Driver>>,
     _debugfs: debugfs::Root,
 }
@@ -48,6 +51,7 @@ impl kernel::InPlaceModule for VifaModule {
         try_pin_init!(Self {
             // SAFETY: The module is loaded once, and has not yet registered its drivers.
             _debugfs: unsafe { debugfs::Root::new(c"vifa") },
+            _sleep <- sleep::Notifier::new(),
             _physical <- driver::Registration::new(c"vifa_vfio_pci_pf", module),
             _virtual <- driver::Registration::new(c"vifa_vfio_pci", module),
         })

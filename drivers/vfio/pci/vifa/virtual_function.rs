@@ -28,6 +28,7 @@ use crate::{
             StateNumber,
             Support, //
         },
+        sriov::Loss,
         Device,
         Opening, //
     },
@@ -107,6 +108,10 @@ impl<B: Backend> vfio::Driver for VirtualFunction<B> {
 
     fn reset_done(&self) {
         self.migration.reset_done();
+    }
+
+    fn error_detected(&self, loss: Loss) {
+        self.migration.error_detected(loss);
     }
 
     fn read_window(device: &Device<Self>, window: usize, offset: u64) -> Result<u32> {

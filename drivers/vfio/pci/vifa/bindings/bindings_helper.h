@@ -10,6 +10,7 @@
 #include <linux/poll.h>
 #include <linux/ratelimit.h>
 #include <linux/sched/signal.h>
+#include <linux/suspend.h>
 #include <linux/vfio.h>
 #include <linux/vfio_pci_core.h>
 #include <linux/vifa_hw.h>
@@ -25,9 +26,11 @@ void rust_helper_iova_bitmap_set(struct iova_bitmap *bitmap, unsigned long iova,
 int rust_helper_pci_domain_nr(struct pci_bus *bus);
 struct pci_dev *rust_helper_pci_physfn(struct pci_dev *dev);
 void rust_helper_ratelimit_state_init(struct ratelimit_state *state, int interval, int burst);
+int rust_helper_register_pm_notifier(struct notifier_block *block);
 void rust_helper_reinit_completion(struct completion *completion);
 void rust_helper_trace_vifa_relation(const struct device *device, u8 role, u8 plane, u64 output,
 				     u64 receiver);
+void rust_helper_unregister_pm_notifier(struct notifier_block *block);
 int rust_helper_vfio_check_precopy_ioctl(struct vfio_device *device, unsigned int command,
 					 unsigned long argument, struct vfio_precopy_info *info);
 void rust_helper_vfio_put_device(struct vfio_device *device);

@@ -16,7 +16,8 @@ use super::{
     file::PreCopyVersion,
     logging,
     migration,
-    pci::as_raw, //
+    pci::as_raw,
+    sleep, //
 };
 use crate::bindings;
 use core::{
@@ -347,8 +348,10 @@ impl<T: Driver> Device<T> {
         // SAFETY: The VFIO core calls back with a registered device.
         let device = unsafe { Self::from_vfio(vfio_device) };
         from_result(|| {
+            sleep::prevent()?;
             // SAFETY: The device is registered and not open.
-            to_result(unsafe { bindings::vfio_pci_core_enable(device.core()) })?;
+            to_result(unsafe { bindings::vfio_pci_core_enable(device.core()) })
+                .inspect_err(|_| sleep::allow())?;
             let opened = device
                 .lend_registers()
                 .and_then(|()| T::open(&Opening(device)));
@@ -356,6 +359,7 @@ impl<T: Driver> Device<T> {
                 device.revoke_registers();
                 // SAFETY: The device has just been enabled.
                 unsafe { bindings::vfio_pci_core_disable(device.core()) };
+                sleep::allow();
                 return Err(error);
             }
             // SAFETY: The device has just been enabled.
@@ -389,5 +393,6 @@ impl<T: Driver> Device<T> {
         device.revoke_registers();
         // SAFETY: The device is open.
         unsafe { bindings::vfio_pci_core_close_device(vfio_device) };
+        sleep::allow();
     }
 }

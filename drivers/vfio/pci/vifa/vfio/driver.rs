@@ -18,7 +18,8 @@ use super::{
         Opening, //
     },
     logging,
-    migration, //
+    migration,
+    sriov::Loss, //
 };
 use core::{
     marker::PhantomData,
@@ -90,6 +91,10 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     /// same holds as there.
     fn reset_done(&self);
 
+    /// The PCI core has detected an uncorrectable error of the device, or of one above it. The
+    /// requirements of [`Self::reset_done`] apply.
+    fn error_detected(&self, loss: Loss);
+
     /// Reads the register at `offset` of a window, which is given by its place in
     /// [`Self::WINDOWS`].
     ///
@@ -148,6 +153,10 @@ pub(crate) struct Kind {
     ///
     /// As for `reset_prepare`.
     reset_done: unsafe fn(*mut bindings::pci_dev),
+    /// # Safety
+    ///
+    /// As for `reset_prepare`.
+    error_detected: unsafe fn(*mut bindings::pci_dev, Loss),
 }
 
 impl Kind {
@@ -158,6 +167,7 @@ impl Kind {
             unregister: Device::<T>::unregister,
             reset_prepare: reset_prepare::<T>,
             reset_done: reset_done::<T>,
+            error_detected: error_detected::<T>,
         }
     }
 }
@@ -178,6 +188,16 @@ unsafe fn reset_prepare<T: Driver>(pdev: *mut bindings::pci_dev) {
 unsafe fn reset_done<T: Driver>(pdev: *mut bindings::pci_dev) {
     // SAFETY: By the safety requirements.
     unsafe { Device::<T>::from_pci(pdev) }.data().reset_done();
+}
+
+/// # Safety
+///
+/// As for [`Kind::error_detected`].
+unsafe fn error_detected<T: Driver>(pdev: *mut bindings::pci_dev, loss: Loss) {
+    // SAFETY: By the safety requirements.
+    unsafe { Device::<T>::from_pci(pdev) }
+        .data()
+        .error_detected(loss);
 }
 
 /// The kinds of devices that one PCI driver serves.
@@ -235,7 +255,7 @@ unsafe impl<K: Kinds> driver::RegistrationOps for Adapter<K> {
 
 impl<K: Kinds> Adapter<K> {
     const ERROR_HANDLERS: bindings::pci_error_handlers = bindings::pci_error_handlers {
-        error_detected: Some(crate::bindings::vfio_pci_core_aer_err_detected),
+        error_detected: Some(Self::error_detected_callback),
         reset_prepare: Some(Self::reset_prepare_callback),
         reset_done: Some(Self::reset_done_callback),
         ..pin_init::zeroed()
@@ -272,6 +292,24 @@ impl<K: Kinds> Adapter<K> {
             if let Some(kind) = Head::kind(pdev) {
                 (kind.unregister)(device);
             }
+        }
+    }
+
+    extern "C" fn error_detected_callback(
+        pdev: *mut bindings::pci_dev,
+        channel: bindings::pci_channel_state_t,
+    ) -> bindings::pci_ers_result_t {
+        let loss = match channel {
+            bindings::pci_channel_io_perm_failure => Loss::Gone,
+            _ => Loss::Error,
+        };
+        // SAFETY: As in `reset_prepare_callback`.
+        unsafe {
+            if let Some(kind) = Head::kind(pdev) {
+                (kind.error_detected)(pdev, loss);
+            }
+            // Notifies the device's user, too.
+            crate::bindings::vfio_pci_core_aer_err_detected(pdev, channel)
         }
     }
 

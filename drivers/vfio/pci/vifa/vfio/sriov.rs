@@ -2,9 +2,18 @@
 
 //! Drivers of SR-IOV physical functions.
 //!
-//! Adds to [`pci::Driver`] what a driver needs to serve `sriov_numvfs`, and gives the drivers of
-//! its virtual functions (VFs) a safe way to the physical function's (PF's) data. That data stays
-//! valid while a VF is bound: unbinding the PF begins with the removal of its VFs ([`Physical`]).
+//! Adds to [`pci::Driver`] what a driver needs to serve `sriov_numvfs` and to recover from PCI
+//! errors, and gives the drivers of its virtual functions (VFs) a safe way to the physical
+//! function's (PF's) data. That data stays valid while a VF is bound: unbinding the PF begins with
+//! the removal of its VFs ([`Physical`]).
+//!
+//! # Resets and errors of the PF
+//!
+//! Both take the VFs' state with them, and the drivers of VFs get no callback for a reset of the PF.
+//! The PF's driver gets [`Driver::lost`] when its registers, or what its VFs hold, can no longer be
+//! relied on, and [`Driver::recovered`] when they can be used again.
+//!
+//! # Unbinding
 //!
 //! A VF that may be open for as long as its user likes must not hold up others. So a VF that is
 //! bound to a driver of this module is a consumer of its PF by a device link: the driver core
@@ -20,12 +29,9 @@
 
 use super::pci::as_raw;
 use core::{
+    fmt,
     marker::PhantomData,
-    pin::Pin,
-    sync::atomic::{
-        AtomicPtr,
-        Ordering, //
-    }, //
+    pin::Pin, //
 };
 use kernel::{
     bindings,
@@ -34,17 +40,53 @@ use kernel::{
         CoreInternal, //
     },
     driver,
-    error::to_result,
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
     ffi,
     pci,
     prelude::*,
+    sync::atomic::{
+        Acquire,
+        Atomic,
+        Release, //
+    },
     types::Opaque, //
 };
 
+/// Why a PF, and with it its VFs, lost what they had.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// The PF is being reset, or was.
+    Reset,
+    /// The PCI core reported an uncorrectable error.
+    Error,
+    /// The device does not come back: its recovery failed, or it was removed.
+    Gone,
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reset => "the physical function was reset",
+            Self::Error => "uncorrectable PCI error",
+            Self::Gone => "the device is gone after an uncorrectable PCI error",
+        })
+    }
+}
+
 /// The driver of a physical function.
 pub(crate) trait Driver: pci::Driver {
-    /// The registration of this driver, and of no other.
+    /// Where [`Adapter`] keeps the registration of this driver, and of no other.
     fn registered() -> &'static Registered;
+
+    /// The PF, and with it its VFs, loses what it had. Its registers cannot be used until
+    /// [`Self::recovered`]; after [`Loss::Gone`], never again. Must not sleep.
+    fn lost(data: Pin<&Self::Data<'_>>, loss: Loss);
+
+    /// The PF's registers can be used again. Must not sleep.
+    fn recovered(data: Pin<&Self::Data<'_>>);
 
     /// Checks a request for `count` VFs (more than 0) before they are made.
     fn check_virtual_functions(
@@ -55,12 +97,12 @@ pub(crate) trait Driver: pci::Driver {
 }
 
 /// The `struct pci_driver` of a driver while it is registered: what tells its devices from others.
-pub(crate) struct Registered(AtomicPtr<bindings::pci_driver>);
+pub(crate) struct Registered(Atomic<*mut bindings::pci_driver>);
 
 impl Registered {
     /// A driver that is not registered.
     pub(crate) const fn new() -> Self {
-        Self(AtomicPtr::new(core::ptr::null_mut()))
+        Self(Atomic::new(core::ptr::null_mut()))
     }
 }
 
@@ -80,6 +122,9 @@ impl<T: Driver> pci::Driver for Physical<T> {
     }
 
     fn unbind<'bound>(device: &'bound pci::Device<Core<'_>>, data: Pin<&Self::Data<'bound>>) {
+        // The PCI core holds `pci_rescan_remove_lock` where the device is removed, and not where its
+        // driver is unbound. Taking it here would be taking it under the device's lock, which a
+        // removal takes the other way round.
         // SAFETY: `device` is valid and locked, and its driver is being removed. The call returns
         // when every VF has been unbound from its driver and removed; it does nothing where there
         // are none.
@@ -107,9 +152,12 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
         name: &'static CStr,
         module: &'static ThisModule,
     ) -> Result {
-        // SAFETY: The field may be set before the registration.
-        unsafe { (*driver.get()).sriov_configure = Some(Self::sriov_configure_callback) };
-        T::registered().0.store(driver.get(), Ordering::Release);
+        // SAFETY: The fields may be set before the registration.
+        unsafe {
+            (*driver.get()).sriov_configure = Some(Self::sriov_configure_callback);
+            (*driver.get()).err_handler = Self::error_handlers();
+        }
+        T::registered().0.store(driver.get(), Release);
         // SAFETY: The requirements are the same.
         unsafe { Inner::<T>::register(driver, name, module) }
             .inspect_err(|_| Self::forget_registration())
@@ -124,9 +172,85 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
 
 impl<T: Driver> Adapter<T> {
     fn forget_registration() {
-        T::registered()
-            .0
-            .store(core::ptr::null_mut(), Ordering::Release);
+        T::registered().0.store(core::ptr::null_mut(), Release);
+    }
+
+    const ERROR_HANDLERS: bindings::pci_error_handlers = bindings::pci_error_handlers {
+        error_detected: Some(Self::error_detected_callback),
+        slot_reset: Some(Self::slot_reset_callback),
+        resume: Some(Self::resume_callback),
+        reset_prepare: Some(Self::reset_prepare_callback),
+        reset_done: Some(Self::reset_done_callback),
+        ..pin_init::zeroed()
+    };
+
+    fn error_handlers() -> *const bindings::pci_error_handlers {
+        &Self::ERROR_HANDLERS
+    }
+
+    /// Has `act` do something with the data of the driver.
+    ///
+    /// # Safety
+    ///
+    /// `pdev` is valid, locked and bound to this driver.
+    unsafe fn with_data(pdev: *mut bindings::pci_dev, act: impl FnOnce(Pin<&T::Data<'_>>)) {
+        // SAFETY: By the safety requirements.
+        let device = unsafe { &*pdev.cast::<pci::Device<CoreInternal<'_>>>() };
+        // SAFETY: The device is bound to this driver: its data was set after the probe.
+        act(unsafe { device.as_ref().drvdata_borrow::<T::Data<'_>>() });
+    }
+
+    extern "C" fn error_detected_callback(
+        pdev: *mut bindings::pci_dev,
+        channel: bindings::pci_channel_state_t,
+    ) -> bindings::pci_ers_result_t {
+        let (loss, vote) = match channel {
+            bindings::pci_channel_io_normal => (
+                Loss::Error,
+                bindings::pci_ers_result_PCI_ERS_RESULT_CAN_RECOVER,
+            ),
+            bindings::pci_channel_io_frozen => (
+                Loss::Error,
+                bindings::pci_ers_result_PCI_ERS_RESULT_NEED_RESET,
+            ),
+            _ => (
+                Loss::Gone,
+                bindings::pci_ers_result_PCI_ERS_RESULT_DISCONNECT,
+            ),
+        };
+        // SAFETY: The PCI core calls back with a locked device that is bound to this driver.
+        unsafe { Self::with_data(pdev, |data| T::lost(data, loss)) };
+        vote
+    }
+
+    extern "C" fn slot_reset_callback(pdev: *mut bindings::pci_dev) -> bindings::pci_ers_result_t {
+        // SAFETY: As for `error_detected_callback`. The state was saved when the device was added;
+        // the driver had enabled the device and its DMA, which that state lacks.
+        let result = unsafe {
+            bindings::pci_restore_state(pdev);
+            let result = bindings::pci_reenable_device(pdev);
+            bindings::pci_set_master(pdev);
+            result
+        };
+        match to_result(result) {
+            Ok(()) => bindings::pci_ers_result_PCI_ERS_RESULT_RECOVERED,
+            Err(_) => bindings::pci_ers_result_PCI_ERS_RESULT_DISCONNECT,
+        }
+    }
+
+    extern "C" fn resume_callback(pdev: *mut bindings::pci_dev) {
+        // SAFETY: As for `error_detected_callback`.
+        unsafe { Self::with_data(pdev, |data| T::recovered(data)) };
+    }
+
+    extern "C" fn reset_prepare_callback(pdev: *mut bindings::pci_dev) {
+        // SAFETY: As for `error_detected_callback`.
+        unsafe { Self::with_data(pdev, |data| T::lost(data, Loss::Reset)) };
+    }
+
+    extern "C" fn reset_done_callback(pdev: *mut bindings::pci_dev) {
+        // SAFETY: As for `error_detected_callback`.
+        unsafe { Self::with_data(pdev, |data| T::recovered(data)) };
     }
 
     extern "C" fn sriov_configure_callback(
@@ -190,14 +314,14 @@ impl<'a, T: Driver> Virtual<'a, T> {
         let index = unsafe { bindings::pci_iov_vf_id(pdev) };
         let index = u16::try_from(index).map_err(|_| NotVirtual::NotAVirtualFunction)?;
 
-        let driver = T::registered().0.load(Ordering::Acquire);
+        let driver = T::registered().0.load(Acquire);
         if driver.is_null() {
             return Err(NotVirtual::ForeignPhysicalFunction);
         }
         // SAFETY: `pdev` is valid. The function compares `driver` with the driver of the PF, and
         // looks into neither.
         let data = unsafe { bindings::pci_iov_get_pf_drvdata(pdev, driver) };
-        if data.is_null() || kernel::error::from_err_ptr(data).is_err() {
+        if data.is_null() || from_err_ptr(data).is_err() {
             return Err(NotVirtual::ForeignPhysicalFunction);
         }
         Self::link(pdev)?;

@@ -269,6 +269,17 @@ impl RegisterFile {
         ])
     }
 
+    /// Has a function report an error.
+    pub fn report_error(&self, reporter: Reporter, error: UncorrectableError) {
+        let vf = match reporter {
+            Reporter::Physical => hw::VIFA_FAULT_ANY_VF,
+            Reporter::Virtual(index) => index,
+        };
+        let UncorrectableError(status) = error;
+        self.registers.write(hw::VIFA_FAULT_ERROR_VF as usize, vf);
+        self.registers.write(hw::VIFA_FAULT_ERROR as usize, status);
+    }
+
     /// Marks pages in the log of the VF `vf`, which writes nothing.
     pub fn mark(&self, vf: u32, marks: Marks) -> Result<()> {
         let pairs = [
@@ -321,6 +332,24 @@ impl RegisterFile {
             .read((frame * hw::VIFA_HW_FRAME_SIZE + register) as usize)
     }
 }
+
+/// The function that reports an error.
+#[derive(Clone, Copy)]
+pub enum Reporter {
+    /// The PF.
+    Physical,
+    /// The VF with this index.
+    Virtual(u32),
+}
+
+/// An uncorrectable error, by its bit in the Uncorrectable Error Status Register of PCI Express.
+#[derive(Clone, Copy)]
+pub struct UncorrectableError(u32);
+
+/// A completion timeout, which is not fatal.
+pub const NON_FATAL: UncorrectableError = UncorrectableError(1 << 14);
+/// A data link protocol error, which is fatal.
+pub const FATAL: UncorrectableError = UncorrectableError(1 << 4);
 
 /// A fault that is armed until this is dropped.
 pub struct Armed<'a> {

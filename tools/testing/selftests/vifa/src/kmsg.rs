@@ -67,7 +67,12 @@ impl KernelLog {
 
     /// Waits for a message that holds all of `words`.
     pub fn expect(&mut self, words: &[&str]) -> Result<()> {
-        let deadline = Instant::now() + TIMEOUT;
+        self.expect_within(TIMEOUT, words)
+    }
+
+    /// Waits for a message that holds all of `words`, at most for `timeout`.
+    pub fn expect_within(&mut self, timeout: Duration, words: &[&str]) -> Result<()> {
+        let deadline = Instant::now() + timeout;
         loop {
             if self.count(words)? > 0 {
                 return Ok(());

@@ -17,6 +17,7 @@ mod lifetime;
 mod logging;
 mod overlap;
 mod parallel;
+mod physical;
 mod pre_copy;
 pub mod random;
 mod region;
@@ -102,6 +103,7 @@ pub fn all(logged_writes: u64, random: Option<random::Settings>) -> Vec<Test> {
         bounds::tests(),
         overlap::tests(),
         reset::tests(),
+        physical::tests(),
         igb::tests(),
         failure::tests(),
         random::tests(random),

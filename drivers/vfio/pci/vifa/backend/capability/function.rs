@@ -51,6 +51,7 @@ use crate::{
             Address, //
         },
         sriov::{
+            Loss,
             NotVirtual,
             Virtual, //
         }, //
@@ -290,6 +291,10 @@ impl Backend for Function {
     fn reset_settled(&self) {
         self.control.release();
         self.data.release();
+    }
+
+    fn loss(&self) -> Option<Loss> {
+        self.control.loss()
     }
 
     fn identity(&self) -> &Identity {

@@ -21,7 +21,10 @@
 use super::{
     buffer::Buffer,
     completion::TimedCompletion,
-    register_file::RegisterFile,
+    register_file::{
+        Epoch,
+        RegisterFile, //
+    },
     status::{
         Status,
         Tag,
@@ -33,7 +36,8 @@ use crate::{
         rate_limit::RateLimit,
         *, //
     },
-    seam::Shown, //
+    seam::Shown,
+    vfio::sriov::Loss, //
 };
 use core::fmt;
 use kernel::{
@@ -123,6 +127,8 @@ pub(crate) enum Failure {
     Reset,
     /// The device does not respond any more.
     Gone,
+    /// The physical function, and with it the VF, has lost what it had.
+    Lost(Loss),
     /// The registers, or the buffer, are gone; or a command was begun before.
     Impossible(Error),
 }
@@ -136,6 +142,7 @@ impl Failure {
             Self::Timeout(_) | Self::Stuck => ETIMEDOUT,
             Self::Reset => EBUSY,
             Self::Gone => ENODEV,
+            Self::Lost(_) => EIO,
             Self::Impossible(error) => error,
         }
     }
@@ -165,6 +172,7 @@ impl fmt::Display for Failure {
             Self::Stuck => f.write_str("timed out: failed to abort an earlier command"),
             Self::Reset => f.write_str("the VF is being reset"),
             Self::Gone => f.write_str("no such device: its registers read all ones"),
+            Self::Lost(loss) => loss.fmt(f),
             Self::Impossible(error) => write!(f, "failed to issue it: {error:?}"),
         }
     }
@@ -202,7 +210,8 @@ struct State {
 /// Whether the device may get a command.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Gate {
-    Open,
+    /// As long as the physical function has lost nothing since.
+    Open(Epoch),
     /// Not while its VF is being reset.
     Held,
 }
@@ -247,6 +256,7 @@ impl Mailbox {
             );
             return Err(ENODEV);
         }
+        let epoch = registers.epoch();
         let registers = registers.clone();
         Ok(try_pin_init!(Self {
             registers,
@@ -262,7 +272,7 @@ impl Mailbox {
                 running: None,
                 answers: [None, None],
             }),
-            gate <- new_spinlock!(Gate::Open),
+            gate <- new_spinlock!(Gate::Open(epoch)),
         }))
     }
 
@@ -276,7 +286,26 @@ impl Mailbox {
 
     /// Lets commands through again.
     pub(super) fn release(&self) {
-        *self.gate.lock() = Gate::Open;
+        *self.gate.lock() = Gate::Open(self.registers.epoch());
+    }
+
+    /// Returns what the VF lost since its last reset, if that is so.
+    pub(super) fn loss(&self) -> Option<Loss> {
+        match *self.gate.lock() {
+            Gate::Open(epoch) => self.registers.loss_since(epoch),
+            Gate::Held => None,
+        }
+    }
+
+    /// Checks that the device may get a command.
+    fn check(&self, gate: &Gate) -> Result<(), Failure> {
+        match *gate {
+            Gate::Open(epoch) => match self.registers.loss_since(epoch) {
+                Some(loss) => Err(Failure::Lost(loss)),
+                None => Ok(()),
+            },
+            Gate::Held => Err(Failure::Reset),
+        }
     }
 
     /// Reads a register of the frame.
@@ -404,9 +433,7 @@ impl Mailbox {
         arguments: [u64; 2],
         buffer: &mut Option<(&mut Buffer, usize)>,
     ) -> Result<(), Failure> {
-        if *self.gate.lock() == Gate::Held {
-            return Err(Failure::Reset);
-        }
+        self.check(&self.gate.lock())?;
         // A device that is gone answers no command: fail now, not when the time is out.
         self.registers
             .check_present()
@@ -440,9 +467,7 @@ impl Mailbox {
     /// Lets the command through to the device.
     fn issue(&self, tag: Tag, command: Command) -> Result<(), Failure> {
         let gate = self.gate.lock();
-        if *gate == Gate::Held {
-            return Err(Failure::Reset);
-        }
+        self.check(&gate)?;
         // Register accesses are ordered behind the writes to the buffer and the list.
         self.write(VIFA_MAILBOX_COMMAND, command.opcode | tag.in_command())
             .map_err(Failure::Impossible)
@@ -481,6 +506,9 @@ impl Mailbox {
             let left = Delta::from_millis(timeout.into()) - start.elapsed();
             let signalled = self.signal.wait(left);
             self.signal.rearm();
+            if let Some(loss) = self.loss() {
+                return Err(Failure::Lost(loss));
+            }
             // Read the register even without an interrupt, and after the rearming: an answer that
             // comes in between signals once more.
             let register = self

@@ -16,7 +16,10 @@ use crate::{
     },
     vfio::{
         self,
-        sriov, //
+        sriov::{
+            self,
+            Loss, //
+        }, //
     }, //
 };
 use core::pin::Pin;
@@ -151,11 +154,20 @@ impl pci::Driver for Driver {
     }
 }
 
+/// The registration of the driver.
+static REGISTERED: sriov::Registered = sriov::Registered::new();
+
 impl sriov::Driver for Driver {
     fn registered() -> &'static sriov::Registered {
-        static REGISTERED: sriov::Registered = sriov::Registered::new();
-
         &REGISTERED
+    }
+
+    fn lost(data: Pin<&Self::Data<'_>>, loss: Loss) {
+        data.registers.lose(loss);
+    }
+
+    fn recovered(data: Pin<&Self::Data<'_>>) {
+        data.registers.recover();
     }
 
     fn check_virtual_functions(

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The VIFA capability and the register file behind it.
+//! The VIFA capability and its register file.
 //!
 //! Found on the physical function by its DVSEC. The register file is shared: by the driver of the
 //! physical function, which owns its interrupts, and by those of the virtual functions, each of
 //! which uses its own two frames. All of the latter are gone before the former is: unbinding the
 //! physical function begins with the removal of its virtual functions.
+//!
+//! A reset or an error of the physical function takes the state of all virtual functions with it.
+//! Whoever uses a frame notes the [`Epoch`] in which its function was last known to be sound, and
+//! asks [`RegisterFile::loss_since`] then.
 
 use super::{
     buffer::Memory,
@@ -13,7 +17,11 @@ use super::{
 };
 use crate::{
     bindings::*,
-    vfio, //
+    seam::Shown,
+    vfio::{
+        self,
+        sriov::Loss, //
+    }, //
 };
 use kernel::{
     device::{
@@ -23,12 +31,14 @@ use kernel::{
     },
     io::Io,
     new_mutex,
+    new_spinlock,
     pci,
     prelude::*,
     sync::{
         aref::ARef,
         Arc,
-        Mutex, //
+        Mutex,
+        SpinLock, //
     },
     time::Msecs, //
 };
@@ -46,6 +56,19 @@ pub(super) struct Signals {
     pub(super) data: Arc<TimedCompletion>,
 }
 
+/// A time between two losses of what the virtual functions had.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Epoch(u32);
+
+/// What has become of the physical function.
+struct Health {
+    epoch: Epoch,
+    /// The last loss.
+    loss: Loss,
+    /// The registers can be used.
+    is_sound: bool,
+}
+
 /// The register file of a physical function.
 #[pin_data]
 pub(crate) struct RegisterFile {
@@ -59,6 +82,9 @@ pub(crate) struct RegisterFile {
     signals: KVec<Signals>,
     #[pin]
     quarantined: Mutex<KVec<Memory>>,
+    /// The innermost lock of the backend.
+    #[pin]
+    health: SpinLock<Health>,
 }
 
 /// What the DVSEC says.
@@ -192,6 +218,11 @@ impl RegisterFile {
                 device_vectors,
                 signals,
                 quarantined <- new_mutex!(KVec::new()),
+                health <- new_spinlock!(Health {
+                    epoch: Epoch(0),
+                    loss: Loss::Reset,
+                    is_sound: true,
+                }),
             }),
             GFP_KERNEL,
         )
@@ -231,6 +262,41 @@ impl RegisterFile {
         self.timeout
     }
 
+    /// Takes note that the virtual functions lose what they had, and wakes all that wait for them.
+    pub(super) fn lose(&self, loss: Loss) {
+        let mut health = self.health.lock();
+        health.epoch = Epoch(health.epoch.0.wrapping_add(1));
+        health.loss = loss;
+        health.is_sound = false;
+        drop(health);
+        dev_warn!(
+            self.device,
+            "{}: the state of its VFs is lost\n",
+            Shown(loss)
+        );
+        for both in &self.signals {
+            both.control.signal();
+            both.data.signal();
+        }
+    }
+
+    /// The registers can be used again.
+    pub(super) fn recover(&self) {
+        let mut health = self.health.lock();
+        health.is_sound = health.loss != Loss::Gone;
+    }
+
+    /// Returns the present epoch.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.health.lock().epoch
+    }
+
+    /// Returns what was lost since `epoch`, or is being lost.
+    pub(super) fn loss_since(&self, epoch: Epoch) -> Option<Loss> {
+        let health = self.health.lock();
+        (health.epoch != epoch || !health.is_sound).then_some(health.loss)
+    }
+
     /// Reads a register.
     ///
     /// # Errors
@@ -263,7 +329,11 @@ impl RegisterFile {
         self.bar.try_access().ok_or(ENXIO)?.try_read32(at)
     }
 
-    /// Writes a register; errors as for [`Self::read`].
+    /// Writes a register.
+    ///
+    /// # Errors
+    ///
+    /// `ENXIO` once the physical function has been unbound, `EINVAL` outside of the BAR.
     pub(super) fn write(&self, frame: usize, register: u32, value: u32) -> Result {
         let at = self.at(frame, register);
         self.bar.try_access().ok_or(ENXIO)?.try_write32(value, at)

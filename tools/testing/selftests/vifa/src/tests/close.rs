@@ -50,7 +50,7 @@ pub fn tests() -> Vec<Test> {
 }
 
 /// A guest whose VF is in `state` in the middle of what one does there.
-fn guest_in(bed: &Bed, state: State) -> Result<(Guest, Option<Session>)> {
+pub(super) fn guest_in(bed: &Bed, state: State) -> Result<(Guest, Option<Session>)> {
     let (guest, stream) = Guest::saved(bed, 0)?;
     if state == State::Error {
         guest.fail(bed, 0)?;
@@ -71,7 +71,7 @@ fn guest_in(bed: &Bed, state: State) -> Result<(Guest, Option<Session>)> {
 }
 
 /// A session whose device is gone answers with errors.
-fn has_ended(session: Option<Session>, state: State) -> Result<()> {
+pub(super) fn has_ended(session: Option<Session>, state: State) -> Result<()> {
     let Some(session) = session else {
         return Ok(());
     };

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What becomes of VFs when their PF is reset or fails, and when the system is to sleep.
+
+use std::{fs, time::Duration};
+
+use anyhow::{Context, Result};
+
+use super::{
+    claims,
+    close::{guest_in, has_ended},
+    fixture::Guest,
+    Test,
+};
+use crate::{
+    bed::{Bed, VFS},
+    expect,
+    fault::{RegisterFile, Reporter, UncorrectableError, FATAL, NON_FATAL},
+    hw,
+    kmsg::KernelLog,
+    migration::State,
+    region,
+};
+
+/// How long the kernel may take for what it does by itself, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub fn tests() -> Vec<Test> {
+    let mut tests: Vec<Test> = State::SUPPORTED
+        .into_iter()
+        .map(|state| {
+            Test::new(
+                format!("physical.reset_of_the_pf_in_{}_is_an_error", state.name()),
+                move |bed| reset_of_the_pf(bed, state),
+            )
+        })
+        .collect();
+    let more = claims!("physical":
+        reset_of_the_pf_while_the_vfs_are_closed_leaves_them_usable,
+        non_fatal_error_of_the_pf_is_recovered_and_ends_a_migration,
+        fatal_error_of_the_pf_is_recovered_and_ends_a_migration,
+        non_fatal_error_of_a_vf_is_recovered_and_ends_a_migration,
+        system_sleep_is_refused_while_a_vf_is_open,
+    );
+    tests.extend(more.into_iter().map(|test| test.within(180)));
+    tests
+}
+
+/// The VF of `guest` is in ERROR, since what holds `words` happened.
+fn is_in_error(guest: &Guest, words: &str) -> Result<()> {
+    let device = &guest.vf.device;
+    expect::equal("state", device.state()?, State::Error)?;
+    let text = region::error_text(&region::read(device)?)?.to_owned();
+    expect::claim(
+        &format!("an error with {words:?}, not {text:?}"),
+        text.contains(words),
+    )
+}
+
+/// The VF of `guest`, which is in ERROR, runs after a reset, and works once it was opened anew.
+fn works_again(bed: &Bed, guest: Guest) -> Result<()> {
+    guest.vf.reset()?;
+    expect::equal(
+        "state after a reset",
+        guest.vf.device.state()?,
+        State::Running,
+    )?;
+    expect::equal(
+        "run state after a reset",
+        RegisterFile::map(&bed.pf)?.run_state(0),
+        hw::VIFA_RUN_STATE_RUNNING,
+    )?;
+    drop(guest);
+    works(bed)
+}
+
+fn works(bed: &Bed) -> Result<()> {
+    for index in 0..VFS {
+        Guest::new(bed, index)?
+            .work(index.into())
+            .with_context(|| format!("VF {index}"))?;
+    }
+    Ok(())
+}
+
+fn reset_of_the_pf(bed: &Bed, state: State) -> Result<()> {
+    let (guest, session) = guest_in(bed, state)?;
+    bed.pf.reset().context("reset of the PF")?;
+    is_in_error(&guest, "physical function was reset")?;
+    has_ended(session, state)?;
+    works_again(bed, guest)
+}
+
+fn reset_of_the_pf_while_the_vfs_are_closed_leaves_them_usable(bed: &Bed) -> Result<()> {
+    bed.pf.reset().context("reset of the PF")?;
+    works(bed)
+}
+
+/// `reporter` reports `error` while VF 0 is being saved.
+fn error_ends_a_migration(bed: &Bed, reporter: Reporter, error: UncorrectableError) -> Result<()> {
+    let (guest, session) = guest_in(bed, State::PreCopy)?;
+    let mut log = KernelLog::from_now()?;
+    RegisterFile::map(&bed.pf)?.report_error(reporter, error);
+    log.expect_within(PATIENCE, &["device recovery successful"])?;
+    is_in_error(&guest, "uncorrectable PCI error")?;
+    has_ended(session, State::PreCopy)?;
+    works_again(bed, guest)
+}
+
+fn non_fatal_error_of_the_pf_is_recovered_and_ends_a_migration(bed: &Bed) -> Result<()> {
+    error_ends_a_migration(bed, Reporter::Physical, NON_FATAL)
+}
+
+fn fatal_error_of_the_pf_is_recovered_and_ends_a_migration(bed: &Bed) -> Result<()> {
+    error_ends_a_migration(bed, Reporter::Physical, FATAL)
+}
+
+fn non_fatal_error_of_a_vf_is_recovered_and_ends_a_migration(bed: &Bed) -> Result<()> {
+    error_ends_a_migration(bed, Reporter::Virtual(0), NON_FATAL)
+}
+
+fn system_sleep_is_refused_while_a_vf_is_open(bed: &Bed) -> Result<()> {
+    // What is tested comes before any task is frozen.
+    fs::write("/sys/power/pm_test", "freezer").context("/sys/power/pm_test")?;
+    let delay = "/sys/module/suspend/parameters/pm_test_delay";
+    fs::write(delay, "0").context(delay)?;
+    let sleep = || fs::write("/sys/power/state", "freeze");
+
+    let guest = Guest::new(bed, 0)?;
+    let mut log = KernelLog::from_now()?;
+    expect::refused("sleep with an open VF", sleep(), &[libc::EBUSY])?;
+    log.expect(&["failed to enter system sleep", "1 VFs are open"])?;
+    drop(guest);
+    sleep().context("sleep with no VF open")?;
+    works(bed)
+}
