@@ -8,6 +8,7 @@ mod bounds;
 mod close;
 mod compatibility;
 mod device;
+mod elsewhere;
 mod failure;
 mod fault;
 mod feature;
@@ -106,6 +107,7 @@ pub fn all(logged_writes: u64, random: Option<random::Settings>) -> Vec<Test> {
         physical::tests(),
         igb::tests(),
         failure::tests(),
+        elsewhere::tests(),
         random::tests(random),
         vifactl::tests(),
         lifetime::tests(),
