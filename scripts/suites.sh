@@ -28,8 +28,9 @@ host_devices=(
 )
 network_cards=(igb igb)
 
-# Selftests that need DMA logging.
-needs_logging=(logging tracked)
+# Selftests that a kernel without iommufd cannot run: those of DMA logging, and one that opens a VF
+# twice, which a group refuses. Such kernels have no fault injection either.
+needs_iommufd=(logging tracked guest_goes_back_and_forth failure.)
 
 # What "make test" consists of with KERNEL=..., another kernel for the SR-IOV host. Neither is for
 # each run: what is tested on this machine does not change, and one migration is enough.
