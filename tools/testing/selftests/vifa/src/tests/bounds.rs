@@ -4,7 +4,10 @@
 //! which the device has a stated time for (`Documentation/vifa/driver.rst`). And what a call leaves
 //! alone.
 
-use std::{io, thread, time::Duration};
+use std::{
+    io, thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 
@@ -48,9 +51,16 @@ fn device_that_floods_has_no_more_time(bed: &Bed) -> Result<()> {
     let mut guest = Guest::new(bed, 0)?;
     let registers = RegisterFile::map(&bed.pf)?;
     let armed = registers.arm(0, SET_RUN_STATE, Fault::Flood, 1)?;
+    let start = Instant::now();
     let result = guest.vf.device.request_state(State::RunningP2p as u32);
+    let elapsed = start.elapsed();
     expect::equal("times that the fault happened", armed.fired(), 1)?;
     expect::refused("RUNNING_P2P", result, &[libc::ETIMEDOUT])?;
+    let limit = 8 * registers.timeout;
+    expect::claim(
+        &format!("the error within {limit:?}, not after {elapsed:?}"),
+        elapsed < limit,
+    )?;
     guest.recover()
 }
 
@@ -265,10 +275,10 @@ fn failures_are_logged_at_a_limited_rate(bed: &Bed) -> Result<()> {
     }
     expect::equal("times that it failed", armed.fired(), TIMES as u32)?;
     drop(armed);
-    let said = log.count(&["LOCAL_BITMAP failed"])?;
+    let said = log.count(&["LOCAL_BITMAP"])?;
     expect::claim(
-        &format!("less than {} messages, not {said}", TIMES / 2),
-        said < TIMES / 2,
+        &format!("1 to {} messages, not {said}", TIMES / 2),
+        (1..TIMES / 2).contains(&said),
     )?;
     guest.work(1)
 }
