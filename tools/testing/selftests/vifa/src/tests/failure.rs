@@ -158,11 +158,16 @@ impl Subject {
     }
 }
 
+/// Brings the subject to where a call is made, with the session that the call takes.
+type Prepare = dyn Fn(&Subject) -> Result<Option<Session>>;
+/// A call.
+type Call = dyn Fn(&Subject, Option<&Session>) -> io::Result<()>;
+
 /// A call in which something fails, and what comes before it.
 struct Operation {
     name: String,
-    prepare: Box<dyn Fn(&Subject) -> Result<Option<Session>>>,
-    call: Box<dyn Fn(&Subject, Option<&Session>) -> io::Result<()>>,
+    prepare: Box<Prepare>,
+    call: Box<Call>,
 }
 
 impl Operation {

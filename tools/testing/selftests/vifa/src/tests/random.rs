@@ -242,7 +242,7 @@ impl Caller<'_> {
             false => feature,
         };
         let offset = self.of(&[0, 8, 1024, PAGE - 64, PAGE - 32, PAGE - 16, PAGE - 8]);
-        let mut words = [argsz & 0xffff_ffff | flags << 32, 0, 0, 0, 0, 0, 0, 0];
+        let mut words = [(argsz & 0xffff_ffff) | (flags << 32), 0, 0, 0, 0, 0, 0, 0];
         for word in &mut words[1..] {
             *word = self.number();
         }
