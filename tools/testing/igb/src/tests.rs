@@ -11,6 +11,7 @@ mod physical;
 mod queues;
 mod records;
 mod replay;
+mod reset;
 mod set;
 mod statistics;
 mod strategy;

@@ -192,6 +192,12 @@ impl Card {
         self.set(EICR, self.get(EICR) & !(sent & self.get(EIAC)));
     }
 
+    /// The physical function is being reset, which takes the registers of all functions.
+    pub(crate) fn begin_reset(&mut self) {
+        self.port.begin_reset();
+        self.registers.clear();
+    }
+
     fn write_queue(&mut self, within: u32, first: u32, value: u32) {
         let control = first + CONTROL;
         let is_enabled = self.get(control) & ENABLE != 0;

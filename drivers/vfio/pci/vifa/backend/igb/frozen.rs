@@ -166,6 +166,14 @@ impl Frozen {
         started
     }
 
+    /// Has the function go on without its queues, which a reset of the physical function has taken:
+    /// the interrupt of the mailbox tells the guest.
+    pub(crate) fn wake(&self, device: &mut impl Access) -> Result<(), Fault> {
+        // The reset has taken these, too.
+        interrupts::put(device, &self.interrupts, &self.routes)?;
+        interrupts::resume(device, &self.interrupts, &self.routes, [].iter(), true)
+    }
+
     /// The halves that are to be enabled, with their rings: receive, then transmit.
     fn enabled(&self) -> impl Iterator<Item = (Half, &Ring)> {
         let receive = self

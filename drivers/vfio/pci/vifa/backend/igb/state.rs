@@ -152,6 +152,9 @@ impl State {
 
     /// Has the function go on. Returns why the guest lacks a unicast address that it had, if so.
     ///
+    /// Where the physical function was reset meanwhile, the queues stay off, as that reset leaves
+    /// those of a function that runs, and the guest sees the reset in the mailbox.
+    ///
     /// # Errors
     ///
     /// It cannot go on, and does nothing.
@@ -167,8 +170,15 @@ impl State {
         if !self.is_loaded {
             frozen.refresh(device)?;
         }
-        self.shadow.poll(device)?;
-        frozen.thaw(device, self.shadow.pending() != 0)?;
+        if self.shadow.was_reset(device)? {
+            frozen.wake(device)?;
+        } else if let Err(fault) = frozen.thaw(device, self.shadow.pending() != 0) {
+            // A reset of the physical function may have taken the queues in between.
+            if !self.shadow.was_reset(device)? {
+                return Err(fault);
+            }
+            frozen.wake(device)?;
+        }
         self.frozen = None;
         self.is_loaded = false;
         self.is_saved = false;

@@ -179,6 +179,12 @@ pub(crate) enum Request {
     Other,
 }
 
+/// Returns whether the physical function takes a message that begins with `head` for one that it
+/// has answered already: it reads it, and does nothing more.
+pub(crate) fn is_answer(head: u32) -> bool {
+    head & (ACK | NACK) != 0
+}
+
 /// Greatest frame that the physical function lets in, in bytes.
 pub(crate) const FRAME_SIZE_MAX: u16 = 0x3f00;
 
@@ -193,7 +199,7 @@ impl Request {
         if head == RESET {
             return Self::Reset;
         }
-        if head & (ACK | NACK) != 0 {
+        if is_answer(head) {
             return Self::Other;
         }
         match head & KIND {

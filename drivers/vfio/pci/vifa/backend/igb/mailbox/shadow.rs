@@ -13,6 +13,7 @@ use super::{
     configuration::Configuration,
     message::{
         address_given,
+        is_answer,
         Answer,
         Request,
         Words,
@@ -238,6 +239,13 @@ impl Shadow {
         Ok(self.asked.is_none())
     }
 
+    /// Returns whether the physical function is being reset, or was since the guest last looked.
+    pub(crate) fn was_reset(&mut self, device: &mut impl Access) -> Result<bool, Fault> {
+        let value = self.settle(device)?;
+
+        Ok((value & RSTI) | (self.pending & RSTD) != 0)
+    }
+
     /// Reads V2PMAILBOX and keeps what the read cleared.
     fn look(&mut self, device: &mut impl Access) -> Result<u32, Fault> {
         let value = device.read(page0::V2PMAILBOX)?;
@@ -264,6 +272,10 @@ impl Shadow {
     fn settle(&mut self, device: &mut impl Access) -> Result<u32, Fault> {
         let value = self.look(device)?;
         let Some(asked) = self.asked.filter(|asked| asked.is_answered) else {
+            // The physical function has read it, and takes it for an answer of its own.
+            self.asked = self
+                .asked
+                .filter(|asked| !(asked.is_read && is_answer(asked.words[0])));
             return Ok(value);
         };
         let mut answer = [0; ANSWER_WORDS];
