@@ -131,6 +131,14 @@ impl Bed {
             .with_context(|| format!("{} has no VF {index}", self.pf))
     }
 
+    /// Binds the virtual function `index` anew. What its driver has logged counts no more against the
+    /// limit on the rate of its messages.
+    pub fn rebind(&self, index: u32) -> Result<()> {
+        let vf = self.vf(index)?;
+        vf.unbind().with_context(|| format!("unbind of {vf}"))?;
+        vf.ensure_bound(VF_DRIVER)
+    }
+
     /// The driver of physical functions: the one of the module's that is not for virtual ones.
     pub fn pf_driver(&self) -> Result<String> {
         let drivers = MODULE.pci_drivers()?;

@@ -207,6 +207,7 @@ pub fn tests() -> Vec<Test> {
 }
 
 fn fails(bed: &Bed, opcode: Opcode, fault: Fault, errors: &[i32]) -> Result<()> {
+    bed.rebind(0)?;
     let action = Action::with(opcode);
     let (mut guest, stream) = Guest::saved(bed, 0)?;
     if action != Action::Load {

@@ -183,6 +183,7 @@ impl Told {
 
 /// Nothing is lost where the device does not know better, and nothing is reported for ever.
 fn is_reported_dirty(bed: &Bed, opcode: Opcode, fault: Fault) -> Result<()> {
+    bed.rebind(0)?;
     let registers = RegisterFile::map(&bed.pf)?;
     let mut tracked = Tracked::idle(bed, 0)?;
     let mut told = Told::from_now(bed, &tracked)?;

@@ -118,6 +118,7 @@ fn succeeds_again(bed: &Bed, mut source: Source) -> Result<()> {
 /// `fault` happens to the first command `opcode` in a `using` of the stream that has something more
 /// to give.
 fn breaks(bed: &Bed, opcode: Opcode, fault: Fault, errors: &[i32], using: Use) -> Result<()> {
+    bed.rebind(0)?;
     let mut source = Source::begin(bed, State::PreCopy, [1, 2])?;
     source.read_on()?;
     source.write([2, 1000], 0x22)?;
