@@ -34,7 +34,7 @@ const END_PATIENCE: Duration = Duration::from_secs(300);
 const POLL: Duration = Duration::from_millis(20);
 
 /// Between two pings, and what they are told by; each sample is another.
-const PING_INTERVAL: Duration = Duration::from_millis(250);
+pub const PING_INTERVAL: Duration = Duration::from_millis(250);
 static NEXT_IDENTIFIER: AtomicU64 = AtomicU64::new(1);
 
 /// Between two blocks of 4 KiB that are to come back.
