@@ -18,7 +18,7 @@
 #include <uapi/linux/vifa.h>
 
 /* A value that bindgen finds in no macro. */
-const u32 VIFA_DL_FLAG_AUTOREMOVE_CONSUMER = DL_FLAG_AUTOREMOVE_CONSUMER;
+static const u32 __maybe_unused VIFA_DL_FLAG_AUTOREMOVE_CONSUMER = DL_FLAG_AUTOREMOVE_CONSUMER;
 
 bool rust_helper_crc32c_is_optimized(void);
 bool rust_helper_fatal_signal_pending(void);

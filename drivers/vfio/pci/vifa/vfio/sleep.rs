@@ -102,7 +102,9 @@ extern "C" fn callback(
             if let Err(open) = OPEN.cmpxchg(0, ASLEEP, Relaxed) {
                 pr_err!("failed to enter system sleep: {} VFs are open\n", open);
                 // C's `notifier_from_errno(-EBUSY)`.
-                return (bindings::NOTIFY_STOP_MASK | bindings::NOTIFY_OK + bindings::EBUSY) as _;
+                const REFUSED: u32 =
+                    bindings::NOTIFY_STOP_MASK | (bindings::NOTIFY_OK + bindings::EBUSY);
+                return REFUSED as ffi::c_int;
             }
         }
         bindings::PM_POST_SUSPEND | bindings::PM_POST_HIBERNATION => OPEN.store(0, Relaxed),
