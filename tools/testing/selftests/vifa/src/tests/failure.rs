@@ -33,13 +33,15 @@ use crate::{
 };
 
 /// What a call may return whose allocation or copy failed.
-const ERRORS: [i32; 5] = [
+const ERRORS: [i32; 6] = [
     libc::ENOMEM,
     libc::EFAULT,
     // What the PCI core makes of the same, of a BAR and of interrupts.
     libc::EBUSY,
     libc::ENOSPC,
     libc::ENODEV,
+    // A BAR that the VFIO core could not map.
+    libc::ENXIO,
 ];
 /// Bytes of one read or write of a stream.
 const PIECE: usize = 32 << 10;
