@@ -269,14 +269,11 @@ impl RegisterFile {
         ])
     }
 
-    /// Has a function report an error.
-    pub fn report_error(&self, reporter: Reporter, error: UncorrectableError) {
-        let vf = match reporter {
-            Reporter::Physical => hw::VIFA_FAULT_ANY_VF,
-            Reporter::Virtual(index) => index,
-        };
+    /// Has the PF report an error.
+    pub fn report_error(&self, error: UncorrectableError) {
         let UncorrectableError(status) = error;
-        self.registers.write(hw::VIFA_FAULT_ERROR_VF as usize, vf);
+        self.registers
+            .write(hw::VIFA_FAULT_ERROR_VF as usize, hw::VIFA_FAULT_ANY_VF);
         self.registers.write(hw::VIFA_FAULT_ERROR as usize, status);
     }
 
@@ -331,15 +328,6 @@ impl RegisterFile {
         self.registers
             .read((frame * hw::VIFA_HW_FRAME_SIZE + register) as usize)
     }
-}
-
-/// The function that reports an error.
-#[derive(Clone, Copy)]
-pub enum Reporter {
-    /// The PF.
-    Physical,
-    /// The VF with this index.
-    Virtual(u32),
 }
 
 /// An uncorrectable error, by its bit in the Uncorrectable Error Status Register of PCI Express.

@@ -361,6 +361,7 @@ fn pf_driver_goes_while_a_command_is_stuck(bed: &Bed) -> Result<()> {
     expect::refused("bind", vf.bind(VF_DRIVER), &[libc::ETIMEDOUT, libc::ENODEV])?;
     drop(armed);
     drop(registers);
+    bed.pf.set_virtual_functions(0)?;
     bed.pf.unbind()?;
     bed.restore()?;
     Guest::new(bed, 0)?.work(1)

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     bed::{Bed, VFS},
     expect,
-    fault::{RegisterFile, Reporter, UncorrectableError, FATAL, NON_FATAL},
+    fault::{RegisterFile, UncorrectableError, FATAL, NON_FATAL},
     hw,
     kmsg::KernelLog,
     migration::State,
@@ -39,7 +39,6 @@ pub fn tests() -> Vec<Test> {
         reset_of_the_pf_while_the_vfs_are_closed_leaves_them_usable,
         non_fatal_error_of_the_pf_is_recovered_and_ends_a_migration,
         fatal_error_of_the_pf_is_recovered_and_ends_a_migration,
-        non_fatal_error_of_a_vf_is_recovered_and_ends_a_migration,
         system_sleep_is_refused_while_a_vf_is_open,
     );
     tests.extend(more.into_iter().map(|test| test.within(180)));
@@ -96,11 +95,11 @@ fn reset_of_the_pf_while_the_vfs_are_closed_leaves_them_usable(bed: &Bed) -> Res
     works(bed)
 }
 
-/// `reporter` reports `error` while VF 0 is being saved.
-fn error_ends_a_migration(bed: &Bed, reporter: Reporter, error: UncorrectableError) -> Result<()> {
+/// The PF reports `error` while VF 0 is being saved.
+fn error_ends_a_migration(bed: &Bed, error: UncorrectableError) -> Result<()> {
     let (guest, session) = guest_in(bed, State::PreCopy)?;
     let mut log = KernelLog::from_now()?;
-    RegisterFile::map(&bed.pf)?.report_error(reporter, error);
+    RegisterFile::map(&bed.pf)?.report_error(error);
     log.expect_within(PATIENCE, &["device recovery successful"])?;
     is_in_error(&guest, "uncorrectable PCI error")?;
     has_ended(session, State::PreCopy)?;
@@ -108,15 +107,11 @@ fn error_ends_a_migration(bed: &Bed, reporter: Reporter, error: UncorrectableErr
 }
 
 fn non_fatal_error_of_the_pf_is_recovered_and_ends_a_migration(bed: &Bed) -> Result<()> {
-    error_ends_a_migration(bed, Reporter::Physical, NON_FATAL)
+    error_ends_a_migration(bed, NON_FATAL)
 }
 
 fn fatal_error_of_the_pf_is_recovered_and_ends_a_migration(bed: &Bed) -> Result<()> {
-    error_ends_a_migration(bed, Reporter::Physical, FATAL)
-}
-
-fn non_fatal_error_of_a_vf_is_recovered_and_ends_a_migration(bed: &Bed) -> Result<()> {
-    error_ends_a_migration(bed, Reporter::Virtual(0), NON_FATAL)
+    error_ends_a_migration(bed, FATAL)
 }
 
 fn system_sleep_is_refused_while_a_vf_is_open(bed: &Bed) -> Result<()> {
