@@ -7,7 +7,11 @@ use std::{io, time::Duration};
 
 use anyhow::{Context, Result};
 
-use super::{claims, fixture::Guest, Test};
+use super::{
+    claims,
+    fixture::{both_work, Guest},
+    Test,
+};
 use crate::{
     bed::{Bed, MODULE, VFS, VF_DRIVER},
     engine::Command,
@@ -57,16 +61,6 @@ fn busy_guest(bed: &Bed, index: u32) -> Result<Guest> {
     Ok(guest)
 }
 
-/// Both VFs are bound and work.
-fn works(bed: &Bed) -> Result<()> {
-    for index in 0..VFS {
-        Guest::new(bed, index)?
-            .work(index.into())
-            .with_context(|| format!("VF {index}"))?;
-    }
-    Ok(())
-}
-
 fn modinfo_lets_only_an_override_bind_a_vf(bed: &Bed) -> Result<()> {
     let vf = bed.vf(0)?;
     vf.unbind()?;
@@ -92,7 +86,7 @@ fn pf_is_not_taken_for_a_vf(bed: &Bed) -> Result<()> {
     expect::refused("bind of the PF to the VFs' driver", result, &[libc::ENODEV])?;
     message?;
     bed.restore()?;
-    works(bed)
+    both_work(bed)
 }
 
 fn vf_needs_the_pf_s_driver(bed: &Bed) -> Result<()> {
@@ -134,7 +128,7 @@ fn vf_needs_the_pf_s_driver(bed: &Bed) -> Result<()> {
     )?;
     log.expect(&[&vf.to_string(), "physical function"])?;
     bed.restore()?;
-    works(bed)
+    both_work(bed)
 }
 
 fn more_vfs_than_there_are_are_refused(bed: &Bed) -> Result<()> {
@@ -151,7 +145,7 @@ fn more_vfs_than_there_are_are_refused(bed: &Bed) -> Result<()> {
         bed.pf.set_virtual_functions(1),
         &[libc::EBUSY],
     )?;
-    works(bed)
+    both_work(bed)
 }
 
 fn vf_binds_and_unbinds_again_and_again(bed: &Bed) -> Result<()> {
@@ -160,12 +154,12 @@ fn vf_binds_and_unbinds_again_and_again(bed: &Bed) -> Result<()> {
         vf.unbind()?;
         vf.bind(VF_DRIVER)?;
     }
-    works(bed)
+    both_work(bed)
 }
 
 fn device_opens_and_closes_again_and_again(bed: &Bed) -> Result<()> {
     (0..10).try_for_each(|_| Guest::new(bed, 0).map(drop))?;
-    works(bed)
+    both_work(bed)
 }
 
 fn vfs_come_and_go(bed: &Bed) -> Result<()> {
@@ -175,7 +169,7 @@ fn vfs_come_and_go(bed: &Bed) -> Result<()> {
         bed.restore()?;
         expect::equal("VFs", bed.pf.virtual_functions()?, VFS)?;
     }
-    works(bed)
+    both_work(bed)
 }
 
 fn as_many_vfs_as_there_are_work(bed: &Bed) -> Result<()> {
@@ -238,7 +232,7 @@ fn unbind_with_an_open_session_waits_for_close(bed: &Bed) -> Result<()> {
         expect::equal("driver of the VF", vf.driver(), None)?;
         bed.restore()?;
     }
-    works(bed)
+    both_work(bed)
 }
 
 fn removal_of_the_vfs_waits_for_close(bed: &Bed) -> Result<()> {
@@ -248,7 +242,7 @@ fn removal_of_the_vfs_waits_for_close(bed: &Bed) -> Result<()> {
         expect::equal("VFs", bed.pf.virtual_functions()?, 0)?;
         bed.restore()?;
     }
-    works(bed)
+    both_work(bed)
 }
 
 fn module_in_use_is_not_removed(bed: &Bed) -> Result<()> {
@@ -267,7 +261,7 @@ fn session_keeps_the_module(bed: &Bed) -> Result<()> {
     drop(session);
     bed.unload_module()?;
     bed.restore()?;
-    works(bed)
+    both_work(bed)
 }
 
 fn module_is_reloaded_under_load(bed: &Bed) -> Result<()> {
@@ -288,5 +282,5 @@ fn module_is_reloaded_under_load(bed: &Bed) -> Result<()> {
         expect::equal("driver of the PF", bed.pf.driver(), None)?;
         bed.restore().with_context(|| format!("round {round}"))?;
     }
-    works(bed)
+    both_work(bed)
 }

@@ -7,7 +7,7 @@ use std::{sync::Arc, thread, time::Duration};
 use anyhow::{Context, Result};
 
 use crate::{
-    bed::Bed,
+    bed::{Bed, VFS},
     engine::{crc32c, Command, Engine, Vf, COMPLETION_TIMEOUT},
     expect,
     fault::{self, Fault, RegisterFile},
@@ -47,6 +47,16 @@ pub fn interfaces(function: &PciFunction) -> Result<[u64; 2]> {
     let (domain, bus, devfn) = function.address()?;
     let place = (u64::from(domain) << 32) | (u64::from(bus) << 16) | (u64::from(devfn) << 8);
     Ok([hw::VIFA_PLANE_CONTROL, hw::VIFA_PLANE_DATA].map(|plane| place | u64::from(plane)))
+}
+
+/// Both VFs are bound and work.
+pub fn both_work(bed: &Bed) -> Result<()> {
+    for index in 0..VFS {
+        Guest::new(bed, index)?
+            .work(index.into())
+            .with_context(|| format!("VF {index}"))?;
+    }
+    Ok(())
 }
 
 impl Guest {

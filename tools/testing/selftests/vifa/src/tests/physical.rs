@@ -9,11 +9,11 @@ use anyhow::{Context, Result};
 use super::{
     claims,
     close::{guest_in, has_ended},
-    fixture::Guest,
+    fixture::{both_work, Guest},
     Test,
 };
 use crate::{
-    bed::{Bed, VFS},
+    bed::Bed,
     expect,
     fault::{RegisterFile, UncorrectableError, FATAL, NON_FATAL},
     hw,
@@ -70,16 +70,7 @@ fn works_again(bed: &Bed, guest: Guest) -> Result<()> {
         hw::VIFA_RUN_STATE_RUNNING,
     )?;
     drop(guest);
-    works(bed)
-}
-
-fn works(bed: &Bed) -> Result<()> {
-    for index in 0..VFS {
-        Guest::new(bed, index)?
-            .work(index.into())
-            .with_context(|| format!("VF {index}"))?;
-    }
-    Ok(())
+    both_work(bed)
 }
 
 fn reset_of_the_pf(bed: &Bed, state: State) -> Result<()> {
@@ -92,7 +83,7 @@ fn reset_of_the_pf(bed: &Bed, state: State) -> Result<()> {
 
 fn reset_of_the_pf_while_the_vfs_are_closed_leaves_them_usable(bed: &Bed) -> Result<()> {
     bed.pf.reset().context("reset of the PF")?;
-    works(bed)
+    both_work(bed)
 }
 
 /// The PF reports `error` while VF 0 is being saved.
@@ -127,5 +118,5 @@ fn system_sleep_is_refused_while_a_vf_is_open(bed: &Bed) -> Result<()> {
     log.expect(&["failed to enter system sleep", "1 VFs are open"])?;
     drop(guest);
     sleep().context("sleep with no VF open")?;
-    works(bed)
+    both_work(bed)
 }

@@ -11,15 +11,12 @@ use std::{
 
 use anyhow::{bail, Context, Result};
 
-use super::{claims, fixture::Guest, Test};
-use crate::{
-    bed::{Bed, VFS},
-    expect,
-    migration::State,
-    process::wait_for_event,
-    sysfs,
-    vfio::Interrupt,
+use super::{
+    claims,
+    fixture::{both_work, Guest},
+    Test,
 };
+use crate::{bed::Bed, expect, migration::State, process::wait_for_event, sysfs, vfio::Interrupt};
 
 /// The longest that anything here may take.
 const LONGEST: Duration = Duration::from_secs(20);
@@ -85,12 +82,7 @@ impl Task {
 /// Both VFs are bound and work.
 fn works(bed: &Bed) -> Result<()> {
     bed.restore()?;
-    for index in 0..VFS {
-        Guest::new(bed, index)?
-            .work(index.into())
-            .with_context(|| format!("VF {index}"))?;
-    }
-    Ok(())
+    both_work(bed)
 }
 
 fn pf_unbind_waits_for_an_open_vf_and_stalls_no_rescan(bed: &Bed) -> Result<()> {
