@@ -35,6 +35,9 @@ use kernel::{
 /// Whether this kernel has the IOVA bitmap.
 pub(crate) const IS_AVAILABLE: bool = cfg!(CONFIG_IOMMUFD_DRIVER);
 
+/// The smallest page that the VFIO core takes for a bitmap, in bytes.
+const PAGE_SIZE_MIN: u64 = 0x1000;
+
 /// The IOVA ranges that user space wants logged, in ascending order: the first and the last byte of
 /// each. They do not overlap. One without length ends before it begins, modulo 2^64.
 pub(crate) struct Ranges<'a> {
@@ -81,21 +84,39 @@ impl DirtyBitmap<'_> {
     /// Sets the bits of all pages that have one of `length` bytes from `iova`. Bytes that the
     /// bitmap is not for have none.
     ///
-    /// Where the bitmap's own memory cannot be reached, nothing is set, and the core does not tell.
+    /// Where the bitmap's own memory cannot be reached, nothing is set, and the core reports
+    /// success.
     pub(crate) fn set(&mut self, iova: u64, length: u64) {
-        let start = iova.max(self.start);
         let end = iova.saturating_add(length).min(self.end);
-        if start >= end {
-            return;
+        let mut next = iova.max(self.start);
+        while next < end {
+            let block = self.block(next, end - next);
+            // SAFETY: The bitmap is valid and borrowed for as long as `self` is; the bytes are among
+            // those that it is for. CAST: An IOVA of the core's is an `unsigned long`.
+            unsafe {
+                bindings::rust_helper_iova_bitmap_set(
+                    self.bitmap.as_ptr(),
+                    next as usize,
+                    block as usize,
+                );
+            }
+            next += block;
         }
-        // SAFETY: The bitmap is valid and borrowed for as long as `self` is; the bytes are among
-        // those that it is for. CAST: An IOVA of the core's is an `unsigned long`.
-        unsafe {
-            bindings::rust_helper_iova_bitmap_set(
-                self.bitmap.as_ptr(),
-                start as usize,
-                (end - start) as usize,
-            );
+    }
+
+    /// Returns how many of the `left` bytes from `iova` to set at a time, for a bitmap whose page
+    /// size is not known here: such that they lie in one of its pages, or end with one.
+    ///
+    /// `iova_bitmap_set()` computes what is left at the end of a page of the bitmap's own memory
+    /// from whole pages. Where the range ends within one, it goes back by the difference, and does
+    /// so for ever if the memory behind that page cannot be pinned.
+    fn block(&self, iova: u64, left: u64) -> u64 {
+        let offset = iova - self.start;
+        let into_page = offset % PAGE_SIZE_MIN;
+        if into_page != 0 || left < PAGE_SIZE_MIN {
+            (PAGE_SIZE_MIN - into_page).min(left)
+        } else {
+            1 << offset.trailing_zeros().min(left.ilog2())
         }
     }
 }

@@ -40,6 +40,7 @@ pub fn tests() -> Vec<Test> {
         what_is_not_tracked_is_reported_dirty,
         page_that_is_reported_in_part_is_reported_again,
         report_sets_no_bit_beyond_its_range_and_clears_none,
+        report_ends_where_its_bitmap_has_no_memory,
         random_reports_of_4_kib_pages_are_exact,
         random_reports_of_64_kib_pages_are_exact,
         random_reports_of_2_mib_pages_are_exact,
@@ -338,6 +339,36 @@ fn random_reports_are_exact(bed: &Bed, hint: u64) -> Result<()> {
             .with_context(|| format!("round {round}, after {writes:x?}"))?;
     }
     tracked.reports_all()
+}
+
+/// Whatever bytes a report ends with, and however little of its bitmap there is.
+fn report_ends_where_its_bitmap_has_no_memory(bed: &Bed) -> Result<()> {
+    const BITS: u64 = u64::BITS as u64;
+    let tracked = Tracked::new(bed, 0)?;
+    let memory = Mapping::anonymous(2 * PAGE as usize)?;
+    memory.forbid_from(PAGE as usize)?;
+    let last_word = PAGE as usize - size_of::<u64>();
+    for page_size in [PAGE, 64 * KIB, 2 * MIB, 1 << 62] {
+        let whole = page_size.saturating_mul(2 * BITS).min(1 << 62);
+        for length in [whole, whole + 1, whole + PAGE, whole + page_size - 1] {
+            // None of it is tracked: all of it is dirty.
+            for iova in [0, 8, PAGE, 4 * GIB + 37] {
+                let what = format!("REPORT of {length:#x} bytes at {iova:#x}");
+                memory.write(last_word, 0u64);
+                let range = IovaRange::new(iova, length);
+                tracked
+                    .guest
+                    .vf
+                    .device
+                    .report_to(Place::of(&memory, last_word), range, page_size)
+                    .with_context(|| what.clone())?;
+                let pages = length.div_ceil(page_size).min(BITS);
+                let expected = u64::MAX >> (BITS - pages);
+                expect::equal(&what, memory.read::<u64>(last_word), expected)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn random_reports_of_4_kib_pages_are_exact(bed: &Bed) -> Result<()> {
