@@ -27,6 +27,7 @@ use crate::{
     headers,
     host::Host,
     layer::state::DeviceState,
+    migratable::Migratable,
     sys,
 };
 
@@ -129,10 +130,24 @@ impl Device {
         let get = Feature::<vfio_device_feature_mig_state>::get(
             vfio::VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
         );
-        let number = self
-            .feature(get)
-            .with_context(|| format!("{}: its migration state cannot be read", self.address))?
-            .device_state;
+        let number = match self.feature(get) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => {
+                let reason = Migratable::last_error(self);
+
+                bail!(
+                    "{}: {}",
+                    self.address,
+                    reason.as_deref().unwrap_or("migration is not supported")
+                );
+            }
+            state => {
+                state
+                    .with_context(|| {
+                        format!("{}: its migration state cannot be read", self.address)
+                    })?
+                    .device_state
+            }
+        };
 
         match DeviceState::try_from(number) {
             Ok(state) => Ok(state),

@@ -168,6 +168,13 @@ pub(crate) trait Backend: Send + Sync + Sized + 'static {
     /// The device is not what it has to be, or does not answer. The reason is in the log.
     fn probe(device: &pci::Device<Core<'_>>) -> Result<Arc<Self>>;
 
+    /// Returns why the device cannot be migrated; `None` where it can. It does not change.
+    ///
+    /// Such a device works for its user, who is offered no migration.
+    fn unsupported(&self) -> Option<Self::Fault> {
+        None
+    }
+
     /// The device is about to be given to a user, and has just been reset. `registers` are the
     /// backend's until [`Self::close`] has returned.
     fn open(&self, registers: Registers) -> Result {

@@ -42,6 +42,7 @@ mod region;
 mod session;
 mod status;
 
+pub(crate) use self::status::Unsupported;
 use self::{
     logging::Logging,
     session::{
@@ -337,7 +338,12 @@ pub(crate) struct Migration<B: Backend> {
 impl<B: Backend> Migration<B> {
     /// Makes a migration in the state RUNNING.
     pub(crate) fn new(backend: Arc<B>, device: ARef<pci::Device>) -> Result<Arc<Self>> {
-        let status = Status::new(device, *backend.identity(), backend.interfaces());
+        let status = Status::new(
+            device,
+            *backend.identity(),
+            backend.interfaces(),
+            backend.unsupported().map(Unsupported),
+        );
         let status = Arc::pin_init(status, GFP_KERNEL)?;
         Arc::pin_init(
             pin_init!(Self {

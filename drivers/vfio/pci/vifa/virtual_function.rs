@@ -14,8 +14,10 @@ use crate::{
     },
     migration::{
         debugfs,
-        Migration, //
+        Migration,
+        Unsupported, //
     },
+    seam::Shown,
     vfio::{
         self,
         bar::Window,
@@ -55,7 +57,9 @@ pub(crate) struct VirtualFunction<B: Backend> {
 impl<B: Backend> VirtualFunction<B> {
     fn new(device: &pci::Device<Core<'_>>) -> Result<Self> {
         let migration = Migration::new(B::probe(device)?, device.into())?;
-        if migration.backend().identity().features & FEATURE_DIRTY_LOG == 0 {
+        if let Some(fault) = migration.backend().unsupported() {
+            dev_warn!(device, "{}\n", Shown(Unsupported(fault)));
+        } else if migration.backend().identity().features & FEATURE_DIRTY_LOG == 0 {
             dev_info!(
                 device,
                 "no DMA logging: the device does not log its writes\n"
@@ -79,12 +83,16 @@ impl<B: Backend> vfio::Driver for VirtualFunction<B> {
         Self::new(device)
     }
 
-    fn migration_support(&self) -> Support {
+    fn migration_support(&self) -> Option<Support> {
+        let backend = self.migration.backend();
+        if backend.unsupported().is_some() {
+            return None;
+        }
         let support = Support::STOP_COPY.and_pre_copy();
-        if self.migration.backend().identity().features & FEATURE_P2P == 0 {
-            support
+        if backend.identity().features & FEATURE_P2P == 0 {
+            Some(support)
         } else {
-            support.and_p2p()
+            Some(support.and_p2p())
         }
     }
 

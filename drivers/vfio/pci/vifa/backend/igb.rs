@@ -21,6 +21,7 @@ mod hardware;
 mod identity;
 mod interrupts;
 mod mailbox;
+mod probe;
 mod queues;
 mod records;
 mod registers;

@@ -52,6 +52,30 @@ impl LastError {
         error: None,
         text: [0; VIFA_REGION_TEXT as usize],
     };
+
+    fn new(error: Error, text: impl fmt::Display) -> Self {
+        let mut last = Self {
+            error: Some(error),
+            ..Self::NONE
+        };
+        // What does not fit is cut.
+        let _ = write!(
+            Text {
+                rest: &mut last.text
+            },
+            "{text}"
+        );
+        last
+    }
+}
+
+/// Why a device cannot be migrated.
+pub(crate) struct Unsupported<F>(pub(crate) F);
+
+impl<F: fmt::Display> fmt::Display for Unsupported<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "migration is not supported: {}", self.0)
+    }
 }
 
 /// Writes text into a buffer of fixed size, up to the last character that fits.
@@ -147,6 +171,8 @@ pub(super) struct Status {
     device: ARef<pci::Device>,
     identity: Identity,
     interfaces: Interfaces,
+    /// What is wrong with the device from the beginning.
+    first: LastError,
     /// For what a device can repeat.
     #[pin]
     errors: RateLimit,
@@ -162,18 +188,22 @@ impl Status {
         device: ARef<pci::Device>,
         identity: Identity,
         interfaces: Interfaces,
+        unsupported: Option<Unsupported<impl fmt::Display>>,
     ) -> impl PinInit<Self> {
+        let first = unsupported.map_or(LastError::NONE, |text| LastError::new(EOPNOTSUPP, text));
+
         pin_init!(Self {
             device,
             identity,
             interfaces,
+            first,
             errors <- RateLimit::new(5000, 10),
             refusals <- RateLimit::new(5000, 10),
             moment <- new_mutex!(
                 Moment {
                     generation: 0,
                     state: DeviceState::Running,
-                    last: LastError::NONE,
+                    last: *first,
                     transfer: None,
                     counters: Counters {
                         saved: 0,
@@ -216,7 +246,7 @@ impl Status {
     /// The device was opened: forgets its former user's transfers and errors.
     pub(super) fn opened(&self) {
         self.change(|moment| {
-            moment.last = LastError::NONE;
+            moment.last = self.first;
             moment.transfer = None;
         });
     }
@@ -292,17 +322,7 @@ impl Status {
     }
 
     fn keep(&self, error: Error, text: impl fmt::Display) -> Error {
-        let mut last = LastError {
-            error: Some(error),
-            ..LastError::NONE
-        };
-        // What does not fit is cut.
-        let _ = write!(
-            Text {
-                rest: &mut last.text
-            },
-            "{text}"
-        );
+        let last = LastError::new(error, text);
         self.change(|moment| moment.last = last);
         error
     }

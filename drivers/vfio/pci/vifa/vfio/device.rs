@@ -255,11 +255,13 @@ impl<T: Driver> Device<T> {
         // SAFETY: The data has just been initialised; nobody else knows of the device yet.
         let data = unsafe { &*Opaque::cast_into(&(*device).data) };
         let support = data.migration_support();
-        let logs = data.logs_dma() && logging::IS_AVAILABLE;
+        let logs = support.is_some() && data.logs_dma() && logging::IS_AVAILABLE;
         // SAFETY: The fields may be set before the registration.
         unsafe {
-            (*vfio_device).migration_flags = support.flags();
-            (*vfio_device).mig_ops = migration::Operations::<T>::table();
+            if let Some(support) = support {
+                (*vfio_device).migration_flags = support.flags();
+                (*vfio_device).mig_ops = migration::Operations::<T>::table();
+            }
             if logs {
                 (*vfio_device).log_ops = logging::Operations::<T>::table();
             }

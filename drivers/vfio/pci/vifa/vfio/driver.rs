@@ -68,9 +68,9 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     /// Begins to drive a device. An error leaves it to other drivers.
     fn probe(device: &pci::Device<Core<'_>>) -> impl PinInit<Self, Error>;
 
-    /// The parts of the migration protocol that the device supports; asked once, after
-    /// [`Self::probe`].
-    fn migration_support(&self) -> migration::Support;
+    /// The parts of the migration protocol that the device supports; `None` where it cannot be
+    /// migrated. Asked once, after [`Self::probe`].
+    fn migration_support(&self) -> Option<migration::Support>;
 
     /// Whether the device can log its DMA; asked once, after [`Self::probe`]. The calls that begin
     /// with `log_` come only for such a device.

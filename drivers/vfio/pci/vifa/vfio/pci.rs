@@ -9,12 +9,14 @@ use kernel::{
     bindings,
     device::{
         Bound,
+        Core,
         DeviceContext, //
     },
     pci::{
         Device,
         DeviceId, //
-    }, //
+    },
+    prelude::*, //
 };
 
 /// Returns the C representation of a PCI device.
@@ -74,6 +76,30 @@ pub(crate) fn msix_vectors(device: &Device<Bound>) -> Option<u16> {
 pub(crate) fn clear_master(device: &Device<Bound>) {
     // SAFETY: The device is valid.
     unsafe { bindings::pci_clear_master(as_raw(device)) };
+}
+
+/// A device that decodes accesses to its memory, and does no DMA, until this is dropped.
+///
+/// # Invariants
+///
+/// The device was enabled once for this.
+pub(crate) struct MemoryEnabled<'a>(&'a Device<Bound>);
+
+impl<'a> MemoryEnabled<'a> {
+    /// Enables the memory of `device`.
+    pub(crate) fn new(device: &'a Device<Core<'_>>) -> Result<Self> {
+        clear_master(device);
+        device.enable_device_mem()?;
+        // INVARIANT: It has just been enabled.
+        Ok(Self(device))
+    }
+}
+
+impl Drop for MemoryEnabled<'_> {
+    fn drop(&mut self) {
+        // SAFETY: The device is valid, and by the type invariant this undoes `enable_device_mem`.
+        unsafe { bindings::pci_disable_device(as_raw(self.0)) };
+    }
 }
 
 /// Where a function stands in the PCI Express hierarchy.

@@ -11,6 +11,7 @@ use crate::backend::igb::{
     clock::Clock,
     fault::{Fault, Stuck},
     mailbox::shadow::Phase,
+    queues::probe,
     records::{decode_claim, encode_claim, ControlPlane},
     registers::{buffer_word, interrupt::*, mailbox::*, page0, queue::*, Access},
     state::State,
@@ -122,11 +123,9 @@ pub(super) fn new(card: &mut Card) -> State {
 }
 
 pub(super) fn with_queues(card: &mut Card, queues: usize) -> State {
-    let state = State::new(card, queues as u8).unwrap();
-
-    assert_eq!(state.cannot_stop(), None);
+    assert_eq!(probe(card, queues as u8), Ok(()));
     card.writes.clear();
-    state
+    State::new(queues as u8)
 }
 
 /// A card with a guest that uses both queues.
@@ -371,7 +370,7 @@ fn card_that_does_not_take_heads() {
             written: 8,
             read: 0,
         };
-        is_left_alone(card, Fault::Queue { queue: 0, stuck });
+        is_found_out(card, Fault::Queue { queue: 0, stuck });
     }
 }
 
@@ -384,22 +383,27 @@ fn card_that_does_not_take_tails() {
         written: 8,
         read: 0,
     };
-    is_left_alone(card, Fault::Queue { queue: 0, stuck });
+    is_found_out(card, Fault::Queue { queue: 0, stuck });
 }
 
-fn is_left_alone(mut card: Card, expected: Fault) {
-    let mut state = State::new(&mut card, 1).unwrap();
-
-    assert_eq!(state.cannot_stop(), Some(expected));
+fn is_found_out(mut card: Card, expected: Fault) {
+    assert_eq!(probe(&mut card, 1), Err(expected));
     assert_eq!(card.registers(), Card::plain().registers());
+}
 
-    driver(&mut state, &mut card, &[[FULL; 2]]);
-    let before = card.registers();
-    let configuration = *state.shadow().configuration();
-    assert_eq!(state.quiesce(&mut card), Err(expected));
-    assert_eq!(state.rehearse(&mut card, &configuration), Err(expected));
-    assert!(card.writes.is_empty());
-    assert_eq!(card.registers(), before);
+/// Whatever a driver has left before: no queue of it runs while others are tried, nor after.
+#[test]
+fn card_that_a_driver_has_left() {
+    for is_model in [false, true] {
+        let (_, mut card) = busy();
+
+        card.is_model = is_model;
+        card.is_busy = true;
+        assert_eq!(probe(&mut card, QUEUES_MAX as u8), Ok(()));
+        assert_eq!(enabled(&card), []);
+        // One each, before it is reset. QEMU's model is not, as far as this one goes.
+        assert!(is_model || card.done.len() <= 4, "{:x?}", card.done);
+    }
 }
 
 /// Nor is one that loses them only later taken for one that works.
@@ -632,10 +636,11 @@ fn buffer_of_the_mailbox() {
     for (last, phase) in [(VFU, Phase::Owned), (0, Phase::Idle)] {
         let (mut state, mut card) = busy();
 
+        let mut buffer = card.port.buffer();
+        buffer[3] = 0x1234;
         state.write(&mut card, page0::V2PMAILBOX, VFU).unwrap();
-        state.write(&mut card, buffer_word(3), 0x1234).unwrap();
+        state.write(&mut card, buffer_word(3), buffer[3]).unwrap();
         state.write(&mut card, page0::V2PMAILBOX, last).unwrap();
-        let buffer = card.port.buffer();
         let mut other_card = Card::plain();
         let mut other = new(&mut other_card);
         migrate(&mut state, &mut card, (&mut other, &mut other_card)).unwrap();
@@ -688,8 +693,9 @@ fn leaving() {
     let mut card = Card::plain();
     let mut state = new(&mut card);
     card.port.silent = true;
+    let start = card.now();
     assert_eq!(state.close(&mut card), Ok(()));
-    assert_eq!(card.now(), 0);
+    assert_eq!(card.now(), start);
 
     let (mut state, mut card) = busy();
     assert_eq!(card.port.filters().mac, Some(MAC));

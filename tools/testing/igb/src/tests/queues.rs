@@ -8,7 +8,7 @@ use super::{
 };
 use crate::backend::igb::{
     fault::{Fault, Stuck},
-    registers::{queue::*, Access},
+    registers::{page0, queue::*, Access},
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -162,6 +162,25 @@ fn card_that_is_gone() {
         "something was waited for"
     );
     assert_eq!(Fault::Gone.errno(), 19);
+}
+
+/// Its guest reads all ones, as from any page of a card that is gone, and writes nothing.
+#[test]
+fn guest_of_a_card_that_is_gone() {
+    let (mut state, mut card) = busy();
+
+    card.is_gone = true;
+    for offset in (0..page0::LENGTH).step_by(4) {
+        let is_empty = offset == page0::PBACL;
+        let expected = if is_empty { 0 } else { u32::MAX };
+
+        assert_eq!(state.read(&mut card, offset), Ok(expected), "{offset:x}");
+        assert_eq!(
+            state.write(&mut card, offset, u32::MAX),
+            Ok(()),
+            "{offset:x}"
+        );
+    }
 }
 
 /// A guest may have put all ones where it can.

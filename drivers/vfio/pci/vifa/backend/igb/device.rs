@@ -6,9 +6,11 @@ use super::{
     fault::Fault,
     hardware::{
         Hardware,
+        Watch,
         BAR, //
     },
     identity::identify,
+    probe::probe,
     registers::page0,
     state::State,
     transfer::{
@@ -23,6 +25,7 @@ use crate::{
         NotLogged,
         RunState, //
     },
+    bindings::rate_limit::RateLimit,
     layer::{
         address::Range,
         identity::Identity,
@@ -40,6 +43,7 @@ use crate::{
         pci::Address, //
     },
 };
+use core::fmt;
 use kernel::{
     device::Core,
     new_mutex,
@@ -75,6 +79,11 @@ pub(crate) struct Function {
     device: ARef<pci::Device>,
     identity: Identity,
     interfaces: Interfaces,
+    /// Why it cannot be migrated.
+    unsupported: Option<Fault>,
+    watch: Watch,
+    #[pin]
+    warnings: RateLimit,
     /// It is being reset: nothing may reach it but what its guest does.
     is_resetting: AtomicFlag,
     /// It was reset, or a reset began, since `used` was last locked.
@@ -83,16 +92,18 @@ pub(crate) struct Function {
     used: Mutex<Option<Used>>,
 }
 
-impl Function {
-    /// The device that the log names.
-    pub(super) fn device(&self) -> &pci::Device {
-        &self.device
-    }
+/// Returns how many queue pairs a function has.
+fn queue_pairs(identity: &Identity) -> u8 {
+    // The cards have one or two.
+    identity.queues as u8
+}
 
-    /// Its queue pairs.
-    fn queues(&self) -> u8 {
-        // The cards have one or two.
-        self.identity.queues as u8
+impl Function {
+    /// Logs a warning at a limited rate: its cause can be repeated.
+    pub(super) fn warn(&self, text: fmt::Arguments<'_>) {
+        if self.warnings.allows(c"vifa-vfio-pci") {
+            dev_warn!(self.device, "{}\n", Shown(text));
+        }
     }
 
     fn lock(&self) -> Guard<'_, Option<Used>, MutexBackend> {
@@ -116,7 +127,7 @@ impl Function {
         if self.is_resetting.load(Acquire) {
             return Err(Fault::Reset);
         }
-        Hardware::for_us(registers, &self.was_reset)
+        Hardware::for_us(registers, &self.was_reset, &self.watch)
     }
 
     /// Has `act` look at what is known of the function, which somebody uses.
@@ -145,7 +156,7 @@ impl Function {
     ) -> Result<R, Fault> {
         let mut used = self.lock();
         let used = Option::as_mut(&mut *used).ok_or(EIO)?;
-        let mut hardware = Hardware::for_guest(&used.registers, &self.was_reset);
+        let mut hardware = Hardware::for_guest(&used.registers, &self.was_reset, &self.watch);
 
         act(&mut used.state, &mut hardware)
     }
@@ -165,12 +176,16 @@ impl Backend for Function {
 
     fn probe(device: &pci::Device<Core<'_>>) -> Result<Arc<Self>> {
         let identity = identify(device)?;
+        let unsupported = probe(device, queue_pairs(&identity))?;
         let Address { domain, bus, devfn } = Address::of(device);
 
         Arc::pin_init(
             pin_init!(Self {
                 device: device.into(),
                 identity,
+                unsupported,
+                watch: Watch::new(),
+                warnings <- RateLimit::new(5000, 10),
                 interfaces: Interfaces::of(interface::Function { domain, bus, devfn }),
                 is_resetting: AtomicFlag::new(false),
                 was_reset: AtomicFlag::new(false),
@@ -180,18 +195,14 @@ impl Backend for Function {
         )
     }
 
-    fn open(&self, registers: Registers) -> Result {
-        let mut used = self.lock();
-        let mut hardware = self.hardware(&registers)?;
-        let state = State::new(&mut hardware, self.queues())?;
+    fn unsupported(&self) -> Option<Fault> {
+        self.unsupported
+    }
 
-        drop(hardware);
-        if let Some(fault) = state.cannot_stop() {
-            dev_warn!(self.device, "it cannot be migrated: {}\n", Shown(fault));
-        }
-        *used = Some(Used {
+    fn open(&self, registers: Registers) -> Result {
+        *self.lock() = Some(Used {
             registers,
-            state,
+            state: State::new(queue_pairs(&self.identity)),
             run_state: RunState::Running,
         });
         Ok(())
@@ -199,11 +210,9 @@ impl Backend for Function {
 
     fn close(&self) {
         if let Err(fault) = self.with(|state, hardware| state.close(hardware)) {
-            dev_warn!(
-                self.device,
-                "the physical function may still send frames here: {}\n",
-                Shown(fault)
-            );
+            self.warn(format_args!(
+                "failed to release the MAC address and filters: {fault}"
+            ));
         }
         *self.lock() = None;
     }
@@ -257,11 +266,7 @@ impl Backend for Function {
         match (used.run_state, target) {
             (_, RunState::Running) => {
                 if let Some(fault) = used.state.resume(&mut hardware)? {
-                    dev_warn!(
-                        self.device,
-                        "it lacks a unicast address that it had: {}\n",
-                        Shown(fault)
-                    );
+                    self.warn(format_args!("failed to restore unicast addresses: {fault}"));
                 }
             }
             // It is stopped already.
@@ -273,10 +278,6 @@ impl Backend for Function {
     }
 
     fn source(device: &Arc<Self>) -> Result<Sender, Fault> {
-        // Better before the machine stops than when it has.
-        if let Some(fault) = device.known(State::cannot_stop)? {
-            return Err(fault);
-        }
         Sender::new(device.clone())
     }
 

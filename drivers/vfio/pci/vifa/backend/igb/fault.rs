@@ -137,15 +137,15 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Reset => f.write_str("the function is being reset"),
-            Self::Gone => f.write_str("the function is gone: its registers read as all ones"),
-            Self::Runs => f.write_str("the function was not stopped"),
+            Self::Reset => f.write_str("device is being reset"),
+            Self::Gone => f.write_str("device is gone: registers read as all ones"),
+            Self::Runs => f.write_str("failed to save state: device is running"),
             Self::PhysicalFunctionSilent => {
                 f.write_str("the physical function does not answer: is its interface up?")
             }
             Self::PhysicalFunctionResets => f.write_str("the physical function is being reset"),
             Self::MailboxTaken => {
-                f.write_str("the physical function does not let go of the mailbox")
+                f.write_str("timed out waiting for the mailbox: the physical function owns it")
             }
             Self::MacRefused {
                 wanted,
@@ -196,8 +196,8 @@ impl fmt::Display for Fault {
                 ),
             },
             Self::Record(record) => record.fmt(f),
-            Self::OutOfMemory => f.write_str("no memory"),
-            Self::Host(errno) => write!(f, "the host refuses: error {errno}"),
+            Self::OutOfMemory => f.write_str("out of memory"),
+            Self::Host(errno) => write!(f, "host error {errno}"),
         }
     }
 }

@@ -32,6 +32,7 @@ impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         match error {
             EBUSY => Self::Reset,
+            ENODEV => Self::Gone,
             error => Self::Host(error.to_errno().saturating_neg()),
         }
     }
@@ -43,22 +44,46 @@ impl From<Fault> for Error {
     }
 }
 
+/// A clock that begins when it is made.
+pub(super) struct Watch(Instant<Monotonic>);
+
+impl Watch {
+    pub(super) fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Returns the microseconds since it was made.
+    pub(super) fn now(&self) -> u64 {
+        // CAST: This clock does not go back.
+        self.0.elapsed().as_micros_ceil() as u64
+    }
+
+    /// Sleeps for so many microseconds, or longer.
+    pub(super) fn sleep(microseconds: u32) {
+        fsleep(Delta::from_micros(microseconds.into()));
+    }
+}
+
 /// A function, for one thing that is done with it. Once it was reset, all that is left of that
 /// fails.
 pub(super) struct Hardware<'a> {
     registers: &'a Registers,
     was_reset: &'a AtomicFlag,
-    start: Instant<Monotonic>,
+    watch: &'a Watch,
     _decoding: Option<Decoding<'a>>,
 }
 
 impl<'a> Hardware<'a> {
     /// A function as its guest has it.
-    pub(super) fn for_guest(registers: &'a Registers, was_reset: &'a AtomicFlag) -> Self {
+    pub(super) fn for_guest(
+        registers: &'a Registers,
+        was_reset: &'a AtomicFlag,
+        watch: &'a Watch,
+    ) -> Self {
         Self {
             registers,
             was_reset,
-            start: Instant::now(),
+            watch,
             _decoding: None,
         }
     }
@@ -71,10 +96,11 @@ impl<'a> Hardware<'a> {
     pub(super) fn for_us(
         registers: &'a Registers,
         was_reset: &'a AtomicFlag,
+        watch: &'a Watch,
     ) -> Result<Self, Fault> {
         Ok(Self {
             _decoding: Some(registers.decode()?),
-            ..Self::for_guest(registers, was_reset)
+            ..Self::for_guest(registers, was_reset, watch)
         })
     }
 
@@ -105,11 +131,10 @@ impl Access for Hardware<'_> {
 
 impl Clock for Hardware<'_> {
     fn now(&self) -> u64 {
-        // CAST: This clock does not go back.
-        self.start.elapsed().as_micros_ceil() as u64
+        self.watch.now()
     }
 
     fn sleep(&mut self, microseconds: u32) {
-        fsleep(Delta::from_micros(microseconds.into()));
+        Watch::sleep(microseconds);
     }
 }

@@ -57,11 +57,7 @@ pub(super) fn identify(device: &pci::Device<Core<'_>>) -> Result<Identity> {
         DEVICE_82576 => 2,
         DEVICE_I350 => 1,
         other => {
-            dev_err!(
-                device,
-                "device id {:#x} has no known number of queues\n",
-                other
-            );
+            dev_err!(device, "unsupported device id {:#x}\n", other);
             return Err(ENODEV);
         }
     };
@@ -69,7 +65,7 @@ pub(super) fn identify(device: &pci::Device<Core<'_>>) -> Result<Identity> {
     if vectors.map(usize::from) != Some(VECTORS) {
         dev_err!(
             device,
-            "MSI-X: {} vectors, not the {} of such a function\n",
+            "invalid number of MSI-X vectors: got {}, expected {}\n",
             vectors.unwrap_or(0),
             VECTORS
         );
@@ -79,7 +75,7 @@ pub(super) fn identify(device: &pci::Device<Core<'_>>) -> Result<Identity> {
     if registers < BAR_LENGTH.into() {
         dev_err!(
             device,
-            "BAR {}: {:#x} bytes, not the {:#x} of such a function\n",
+            "invalid size of BAR {}: got {:#x}, expected at least {:#x}\n",
             BAR,
             registers,
             BAR_LENGTH
@@ -105,7 +101,7 @@ pub(super) fn identify(device: &pci::Device<Core<'_>>) -> Result<Identity> {
         *size = device.resource_len(bar)?;
     }
     identity.validate().map_err(|violation| {
-        dev_err!(device, "identity: {}\n", Shown(violation));
+        dev_err!(device, "invalid identity: {}\n", Shown(violation));
         ENODEV
     })?;
     Ok(identity)

@@ -24,13 +24,18 @@ use super::{
         Ring, //
     },
     registers::{
+        page0,
         queue::*,
+        vtctrl,
         Access, //
     },
 };
 
 /// Microseconds between two looks at a queue.
 const INTERVAL: u32 = 50;
+
+/// Microseconds after which a reset by the function itself is over.
+const RESET: u32 = 1_000;
 
 /// Microseconds in which a queue has to be enabled, or disabled.
 const SWITCH_TIMEOUT: u32 = 10_000;
@@ -382,12 +387,14 @@ pub(super) fn put(
     receive.write(device, SRRCTL, state.split)
 }
 
-/// Checks that an idle function takes the heads of its queues.
+/// Resets a function that nobody uses, and checks that its queues can be restored.
 ///
 /// # Errors
 ///
-/// It does not, or a register is not reached.
-pub(super) fn probe_heads(device: &mut (impl Access + Clock), queues: u8) -> Result<(), Fault> {
+/// A queue does not take its head or tail, or a register is not reached.
+pub(crate) fn probe(device: &mut (impl Access + Clock), queues: u8) -> Result<(), Fault> {
+    device.write(page0::VTCTRL, vtctrl::RST)?;
+    device.sleep(RESET);
     (0..queues)
         .flat_map(halves)
         .try_for_each(|half| half.probe_head(device))

@@ -29,7 +29,6 @@ use super::{
             Shadow, //
         },
     },
-    queues,
     records::ControlPlane,
     registers::{
         page0,
@@ -51,8 +50,6 @@ const ANSWER_TIMEOUT: u32 = 1_000_000;
 pub(crate) struct State {
     /// Its queue pairs.
     queues: u8,
-    /// Whether it can be stopped and go on.
-    can_stop: Result<(), Fault>,
     shadow: Shadow,
     /// What it had when it was stopped, if it is.
     frozen: Option<Frozen>,
@@ -66,31 +63,15 @@ pub(crate) struct State {
 
 impl State {
     /// Takes a function with so many queue pairs that was just reset.
-    ///
-    /// # Errors
-    ///
-    /// A register is not reached.
-    pub(crate) fn new(device: &mut (impl Access + Clock), queues: u8) -> Result<Self, Fault> {
-        let can_stop = queues::probe_heads(device, queues);
-
-        if !matches!(can_stop, Err(Fault::Queue { .. })) {
-            can_stop?;
-        }
-
-        Ok(Self {
+    pub(crate) fn new(queues: u8) -> Self {
+        Self {
             queues,
-            can_stop,
             shadow: Shadow::new(),
             frozen: None,
             is_loaded: false,
             is_saved: false,
             is_used: false,
-        })
-    }
-
-    /// Returns why the function cannot be migrated, if so.
-    pub(crate) fn cannot_stop(&self) -> Option<Fault> {
-        self.can_stop.err()
+        }
     }
 
     /// Returns what is known of page 0.
@@ -106,20 +87,27 @@ impl State {
         self.is_saved = false;
     }
 
-    /// Has the guest read a register of page 0.
+    /// Has the guest read a register of page 0: all ones where the function is gone, as any other
+    /// page reads.
     pub(crate) fn read(&mut self, device: &mut impl Access, offset: u32) -> Result<u32, Fault> {
-        self.shadow.read(device, offset)
+        match self.shadow.read(device, offset) {
+            Err(Fault::Gone) => Ok(u32::MAX),
+            read => read,
+        }
     }
 
-    /// Has the guest write a register of page 0.
+    /// Has the guest write a register of page 0; nothing is written where the function is gone.
     pub(crate) fn write(
         &mut self,
-        device: &mut impl Access,
+        device: &mut (impl Access + Clock),
         offset: u32,
         value: u32,
     ) -> Result<(), Fault> {
         self.is_used |= offset == page0::V2PMAILBOX;
-        self.shadow.write(device, offset, value)
+        match self.shadow.write(device, offset, value) {
+            Err(Fault::Gone) => Ok(()),
+            written => written,
+        }
     }
 
     /// Has the function do nothing more by itself. Done again, it takes note of what was changed
@@ -129,7 +117,6 @@ impl State {
     ///
     /// It cannot be stopped. It runs as before, if it did.
     pub(crate) fn quiesce(&mut self, device: &mut (impl Access + Clock)) -> Result<(), Fault> {
-        self.can_stop?;
         if self.is_loaded {
             return Ok(());
         }
@@ -242,7 +229,6 @@ impl State {
         device: &mut (impl Access + Clock),
         configuration: &Configuration,
     ) -> Result<(), Fault> {
-        self.can_stop?;
         self.is_used = true;
         rehearse(&mut Exchange::new(device, &PATIENT), configuration)
     }
@@ -257,7 +243,6 @@ impl State {
         device: &mut (impl Access + Clock),
         plane: &ControlPlane,
     ) -> Result<(), Fault> {
-        self.can_stop?;
         let page = &plane.page0;
         let frozen = Frozen::from(plane);
 

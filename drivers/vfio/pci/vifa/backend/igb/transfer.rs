@@ -72,11 +72,10 @@ impl Source for Sender {
             .with(|state, hardware| Ok((state.save(hardware)?, state.shadow().presumed())))?;
 
         if presumed != 0 {
-            dev_warn!(
-                self.function.device(),
-                "{} answers of the physical function were not seen, and are presumed good\n",
-                presumed
-            );
+            self.function.warn(format_args!(
+                "failed to read {presumed} mailbox answers before they were overwritten: assumed \
+                 to be positive"
+            ));
         }
         self.records = plane.encode()?;
         Ok(())

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Whether a function that nobody uses yet can be migrated.
+
+use super::{
+    clock::Clock,
+    fault::Fault,
+    hardware::{
+        Watch,
+        BAR, //
+    },
+    queues,
+    registers::Access, //
+};
+use crate::{
+    seam::Shown,
+    vfio::pci::MemoryEnabled, //
+};
+use kernel::{
+    device::Core,
+    io::Io,
+    pci,
+    prelude::*, //
+};
+
+/// A function that is being bound: nobody else reaches its registers.
+struct Unused<'a> {
+    bar: pci::Bar<'a>,
+    watch: Watch,
+}
+
+impl Access for Unused<'_> {
+    fn load(&mut self, offset: u32) -> Result<u32, Fault> {
+        Ok(self.bar.try_read32(offset as usize)?)
+    }
+
+    fn write(&mut self, offset: u32, value: u32) -> Result<(), Fault> {
+        Ok(self.bar.try_write32(value, offset as usize)?)
+    }
+}
+
+impl Clock for Unused<'_> {
+    fn now(&self) -> u64 {
+        self.watch.now()
+    }
+
+    fn sleep(&mut self, microseconds: u32) {
+        Watch::sleep(microseconds);
+    }
+}
+
+/// Returns why the queues of `device` cannot be restored; `None` where they can.
+///
+/// # Errors
+///
+/// The function does not answer. The reason is in the log.
+pub(super) fn probe(device: &pci::Device<Core<'_>>, queues: u8) -> Result<Option<Fault>> {
+    let _enabled = MemoryEnabled::new(device)?;
+    let mut function = Unused {
+        bar: device.iomap_region(BAR.into(), c"vifa-vfio-pci")?,
+        watch: Watch::new(),
+    };
+
+    match queues::probe(&mut function, queues) {
+        Ok(()) => Ok(None),
+        Err(fault @ Fault::Queue { .. }) => Ok(Some(fault)),
+        Err(fault) => {
+            dev_err!(device, "failed to probe queues: {}\n", Shown(fault));
+            Err(fault.into())
+        }
+    }
+}
