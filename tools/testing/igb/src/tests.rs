@@ -15,3 +15,4 @@ mod reset;
 mod set;
 mod statistics;
 mod strategy;
+mod throttle;

@@ -7,6 +7,7 @@
 //! nothing with the backend but the offsets and the two traits that it stands behind.
 
 use crate::backend::igb::{
+    clock::Clock,
     fault::Fault,
     mailbox::replay::Post,
     registers::{mailbox::*, page0, statistics, status, vtctrl, word_of_buffer, Access},
@@ -101,6 +102,10 @@ pub(crate) struct Port {
     vlans: Vec<(u16, u32)>,
     active: BTreeSet<u16>,
     seconds: u64,
+    /// Microseconds that were slept.
+    pub(crate) slept: u64,
+    /// Interrupts of the physical function that the function under test has raised.
+    pub(crate) interrupts: usize,
     /// It does not answer.
     pub(crate) silent: bool,
     /// Its link is up.
@@ -152,6 +157,8 @@ impl Port {
             vlans: vec![(0, 0); VLANS],
             active: administration.active.clone(),
             seconds: 10,
+            slept: 0,
+            interrupts: 0,
             silent: false,
             link: true,
             holds_buffer: false,
@@ -258,6 +265,11 @@ impl Port {
 
     pub(crate) fn has_free_unicast(&self) -> bool {
         self.unicast.contains(&None) && self.addresses[..SHARED_ADDRESSES].contains(&None)
+    }
+
+    /// Whether the function owns the buffer, so that the physical function would wait for it.
+    pub(crate) fn is_held(&self) -> bool {
+        self.functions[VF].control & VFU != 0
     }
 
     pub(crate) fn buffer(&self) -> [u32; 16] {
@@ -595,7 +607,11 @@ impl Access for Port {
             page0::V2PMAILBOX => {
                 let value = function.control;
                 function.control &= !READ_TO_CLEAR;
-                value
+                if self.holds_buffer {
+                    value | PFU
+                } else {
+                    value
+                }
             }
             page0::STATUS if self.link => status::LU,
             _ => {
@@ -618,6 +634,7 @@ impl Access for Port {
 
         match offset {
             page0::V2PMAILBOX => {
+                self.interrupts += usize::from(value & (REQ | ACK_BIT) != 0);
                 function.requested |= value & REQ != 0;
                 function.acknowledged |= value & ACK_BIT != 0;
                 function.control &= !VFU;
@@ -625,7 +642,10 @@ impl Access for Port {
                     function.control |= value & VFU;
                 }
             }
-            page0::VTCTRL => function.was_reset |= value & vtctrl::RST != 0,
+            page0::VTCTRL => {
+                self.interrupts += usize::from(value & vtctrl::RST != 0);
+                function.was_reset |= value & vtctrl::RST != 0;
+            }
             _ => {
                 if let Some(word) = word_of_buffer(offset) {
                     function.buffer[word] = value;
@@ -633,6 +653,16 @@ impl Access for Port {
             }
         }
         Ok(())
+    }
+}
+
+impl Clock for Port {
+    fn now(&self) -> u64 {
+        self.slept
+    }
+
+    fn sleep(&mut self, microseconds: u32) {
+        self.slept += u64::from(microseconds);
     }
 }
 

@@ -13,3 +13,4 @@ pub(crate) mod replay;
 pub(crate) mod set;
 pub(crate) mod shadow;
 pub(crate) mod statistics;
+pub(crate) mod throttle;

@@ -95,6 +95,8 @@ pub(crate) mod mailbox {
         ACK = 1 << 1;
         /// The virtual function owns the buffer.
         VFU = 1 << 2;
+        /// The physical function owns the buffer.
+        PFU = 1 << 3;
         /// The physical function has put a message into the buffer.
         PFSTS = 1 << 4;
         /// The physical function has read the request.

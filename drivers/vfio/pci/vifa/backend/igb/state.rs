@@ -254,8 +254,7 @@ impl State {
         // A request is answered at any time; the interrupt of its answer must not be cleared.
         let mut exchange = Exchange::new(device, &PATIENT);
         match page.phase {
-            Phase::Idle => exchange.put(&page.buffer, false),
-            Phase::Owned => exchange.put(&page.buffer, true),
+            Phase::Idle | Phase::Owned => exchange.put(&page.buffer, false),
             Phase::Asked => exchange.leave(&page.buffer),
         }
     }

@@ -9,6 +9,12 @@
 //!
 //! An access that fails has changed nothing that the next would miss.
 
+mod buffer;
+
+use self::buffer::{
+    buffer,
+    Owned, //
+};
 use super::{
     configuration::Configuration,
     message::{
@@ -23,16 +29,18 @@ use super::{
         Counters,
         Statistics, //
     },
+    throttle::Throttle,
 };
 use crate::backend::igb::{
+    clock::Clock,
     fault::Fault,
     registers::{
         buffer_word,
         mailbox::{
             PFACK,
             PFSTS,
+            PFU,
             READ_TO_CLEAR,
-            REQ,
             RSTD,
             RSTI,
             VFU,
@@ -46,8 +54,7 @@ use crate::backend::igb::{
         status,
         vtctrl,
         word_of_buffer,
-        Access,
-        BUFFER_WORDS, //
+        Access, //
     },
 };
 use core::mem::take;
@@ -107,7 +114,9 @@ pub(crate) struct Shadow {
     configuration: Configuration,
     /// What was asked last, until it is answered.
     asked: Option<Asked>,
-    is_owned: bool,
+    /// The buffer, while the guest owns it.
+    owned: Option<Owned>,
+    throttle: Throttle,
     pending: u32,
     packet_split: u32,
     statistics: Statistics,
@@ -121,7 +130,8 @@ impl Shadow {
         Self {
             configuration: Configuration::NONE,
             asked: None,
-            is_owned: false,
+            owned: None,
+            throttle: Throttle::new(),
             pending: 0,
             packet_split: 0,
             statistics: Statistics::new(),
@@ -152,24 +162,33 @@ impl Shadow {
 
     /// Returns what the mailbox is used for.
     pub(crate) fn phase(&self) -> Phase {
-        match (self.asked, self.is_owned) {
+        match (self.asked, self.owned) {
             (Some(_), _) => Phase::Asked,
-            (None, true) => Phase::Owned,
-            (None, false) => Phase::Idle,
+            (None, Some(_)) => Phase::Owned,
+            (None, None) => Phase::Idle,
         }
     }
 
     /// Has the guest read the register at `offset`.
     pub(crate) fn read(&mut self, device: &mut impl Access, offset: u32) -> Result<u32, Fault> {
         if offset == page0::V2PMAILBOX {
-            let value = self.settle(device)?;
-            return Ok((value & !READ_TO_CLEAR) | take(&mut self.pending));
+            let value = self.settle(device)? & !(READ_TO_CLEAR | VFU);
+            let value = match self.owned {
+                Some(_) => (value & !PFU) | VFU,
+                None => value,
+            };
+            return Ok(value | take(&mut self.pending));
         }
         if offset == page0::PBACL {
             return Ok(0);
         }
-        if word_of_buffer(offset).is_some() && self.asked.is_some() {
-            self.settle(device)?;
+        if let Some(word) = word_of_buffer(offset) {
+            if let Some(&word) = self.owned.as_ref().and_then(|owned| owned.words.get(word)) {
+                return Ok(word);
+            }
+            if self.asked.is_some() {
+                self.settle(device)?;
+            }
         }
         let value = device.read(offset)?;
 
@@ -182,13 +201,14 @@ impl Shadow {
     /// Has the guest write the register at `offset`.
     pub(crate) fn write(
         &mut self,
-        device: &mut impl Access,
+        device: &mut (impl Access + Clock),
         offset: u32,
         value: u32,
     ) -> Result<(), Fault> {
         match offset {
-            page0::V2PMAILBOX => return self.write_mailbox(device, value),
+            page0::V2PMAILBOX => return self.write_mailbox(device, value & WRITABLE),
             page0::VTCTRL if value & vtctrl::RST != 0 => {
+                self.throttle.pass(device);
                 self.settle(device)?;
                 device.write(offset, value)?;
                 // The mailbox stays as it is, and a request that was posted is still there.
@@ -203,33 +223,36 @@ impl Shadow {
             }
             _ => {}
         }
-        let word = word_of_buffer(offset);
-        if word.is_some() && self.asked.is_some() {
+        match word_of_buffer(offset) {
+            Some(word) => self.write_buffer(device, word, value),
+            None => device.write(offset, value),
+        }
+    }
+
+    /// Has the guest write a word of the mailbox's buffer.
+    fn write_buffer(
+        &mut self,
+        device: &mut impl Access,
+        word: usize,
+        value: u32,
+    ) -> Result<(), Fault> {
+        if let Some(owned) = &mut self.owned {
+            if let Some(word) = owned.words.get_mut(word) {
+                owned.is_changed |= *word != value;
+                *word = value;
+            }
+            return Ok(());
+        }
+        if self.asked.is_some() {
             self.settle(device)?;
         }
-        device.write(offset, value)?;
+        device.write(buffer_word(word), value)?;
         // What is not read yet will be read as it stands then.
-        if let (Some(word), Some(asked)) = (word, &mut self.asked) {
-            if let Some(word) = asked.words.get_mut(word).filter(|_| !asked.is_read) {
+        if let Some(asked) = self.asked.as_mut().filter(|asked| !asked.is_read) {
+            if let Some(word) = asked.words.get_mut(word) {
                 *word = value;
             }
         }
-        Ok(())
-    }
-
-    /// Has the guest write V2PMAILBOX.
-    fn write_mailbox(&mut self, device: &mut impl Access, value: u32) -> Result<(), Fault> {
-        let value = value & WRITABLE;
-
-        if value & REQ == 0 {
-            device.write(page0::V2PMAILBOX, value)?;
-        } else {
-            self.settle(device)?;
-            let words = buffer(device)?;
-            device.write(page0::V2PMAILBOX, value)?;
-            self.asked = Some(Asked::new(words));
-        }
-        self.is_owned = value & VFU != 0 && self.settle(device)? & VFU != 0;
         Ok(())
     }
 
@@ -250,7 +273,13 @@ impl Shadow {
     fn look(&mut self, device: &mut impl Access) -> Result<u32, Fault> {
         let value = device.read(page0::V2PMAILBOX)?;
 
-        self.pending |= value & READ_TO_CLEAR;
+        match &mut self.owned {
+            Some(owned) => {
+                owned.late |= value & PFSTS;
+                self.pending |= value & READ_TO_CLEAR & !PFSTS;
+            }
+            None => self.pending |= value & READ_TO_CLEAR,
+        }
         if let Some(asked) = &mut self.asked {
             asked.is_read |= value & PFACK != 0;
             asked.is_answered |= value & PFSTS != 0;
@@ -328,7 +357,7 @@ impl Shadow {
     pub(crate) fn reset(&mut self) {
         self.change(|configuration| configuration.granted = None);
         self.asked = None;
-        self.is_owned = false;
+        self.owned = None;
         self.pending = 0;
         self.packet_split = 0;
     }
@@ -343,9 +372,10 @@ impl Shadow {
         }
         Ok(Page0 {
             phase: self.phase(),
-            buffer: match self.asked {
-                Some(asked) => asked.words,
-                None => buffer(device)?,
+            buffer: match (self.asked, self.owned) {
+                (Some(asked), _) => asked.words,
+                (None, Some(owned)) => owned.words,
+                (None, None) => buffer(device)?,
             },
             pending: self.pending,
             packet_split: self.packet_split,
@@ -365,19 +395,9 @@ impl Shadow {
     ) {
         self.change(|current| *current = *configuration);
         self.asked = (page.phase == Phase::Asked).then_some(Asked::new(page.buffer));
-        self.is_owned = page.phase == Phase::Owned;
+        self.owned = (page.phase == Phase::Owned).then_some(Owned::new(page.buffer));
         self.pending = page.pending;
         self.packet_split = page.packet_split;
         self.statistics.continue_from(page.counters, counters);
     }
-}
-
-/// Reads the mailbox's buffer.
-fn buffer(device: &mut impl Access) -> Result<Words, Fault> {
-    let mut words = [0; BUFFER_WORDS];
-
-    for (index, word) in words.iter_mut().enumerate() {
-        *word = device.read(buffer_word(index))?;
-    }
-    Ok(words)
 }
