@@ -2,6 +2,7 @@
 
 //! What is tested of the backend: [`physical`] is the other side of the mailbox.
 
+mod cancel;
 mod card;
 mod exchange;
 mod function;

@@ -3,11 +3,18 @@
 //! A network adapter whose VFs the tests use besides the reference device's: an 82576, as QEMU models
 //! it, with its physical function bound to the kernel's igb.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::PathBuf,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
-use anyhow::{bail, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
+use vfio_bindings::bindings::vfio::VFIO_PCI_BAR0_REGION_INDEX as BAR;
 
-use crate::{bed::VF_DRIVER, sysfs::PciFunction};
+use crate::{bed::VF_DRIVER, sysfs::PciFunction, vfio::Device};
 
 const VENDOR: u32 = 0x8086;
 const PHYSICAL_82576: u32 = 0x10c9;
@@ -25,6 +32,77 @@ pub const THROTTLE: u64 = 0x1680;
 pub const WINDOW_END: u64 = 0x1000;
 /// Bytes of BAR 0.
 pub const BAR_SIZE: u64 = 0x4000;
+
+/// `VTCTRL`, and its bit that resets the function.
+const CONTROL: u64 = 0x0000;
+const RESET: u32 = 1 << 26;
+/// The mailbox: its buffer, and its control with some of the bits of that.
+pub const BUFFER: u64 = 0x0800;
+pub const MAILBOX: u64 = 0x0c40;
+pub const REQUEST: u32 = 1 << 0;
+pub const ACKNOWLEDGE: u32 = 1 << 1;
+pub const OWN: u32 = 1 << 2;
+const ANSWERED: u32 = 1 << 4;
+
+/// How long an answer of the physical function may take.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// Reads a register of a function.
+pub fn register(device: &Device, offset: u64) -> Result<u32> {
+    let bytes = device.read(BAR, offset, 4)?;
+    Ok(u32::from_le_bytes(bytes[..].try_into()?))
+}
+
+/// Writes a register of a function.
+pub fn set_register(device: &Device, offset: u64, value: u32) -> Result<()> {
+    Ok(device.write(BAR, offset, &value.to_le_bytes())?)
+}
+
+/// Asks the physical function as a guest's driver does; returns the first word of the answer.
+pub fn ask(device: &Device, words: &[u32]) -> Result<u32> {
+    own(device)?;
+    for (word, &value) in (0..).zip(words) {
+        set_register(device, BUFFER + 4 * word, value)?;
+    }
+    set_register(device, MAILBOX, REQUEST)?;
+    answer(device).with_context(|| format!("{words:x?}"))
+}
+
+/// Waits for an answer of the physical function; returns its first word.
+pub fn answer(device: &Device) -> Result<u32> {
+    let begin = Instant::now();
+    while register(device, MAILBOX)? & ANSWERED == 0 {
+        ensure!(
+            begin.elapsed() < ANSWER,
+            "there is no answer after {ANSWER:?}"
+        );
+        thread::sleep(Duration::from_millis(1));
+    }
+    own(device)?;
+    let answer = register(device, BUFFER)?;
+    set_register(device, MAILBOX, ACKNOWLEDGE)?;
+    Ok(answer)
+}
+
+/// Takes the mailbox's buffer.
+pub fn own(device: &Device) -> Result<()> {
+    let begin = Instant::now();
+    loop {
+        set_register(device, MAILBOX, OWN)?;
+        if register(device, MAILBOX)? & OWN != 0 {
+            return Ok(());
+        }
+        ensure!(begin.elapsed() < ANSWER, "the mailbox is never free");
+    }
+}
+
+/// Has a function let in by its physical function, as a guest's driver does first.
+pub fn enter(device: &Device) -> Result<()> {
+    set_register(device, CONTROL, RESET)?;
+    // Says that it was reset, once.
+    register(device, MAILBOX)?;
+    ask(device, &[1]).map(drop)
+}
 
 /// The virtual functions that the tests use.
 const VFS: u32 = 3;
@@ -56,16 +134,34 @@ impl Adapter {
         Ok(adapter)
     }
 
-    /// Sets the physical function's network interface up: it does not answer VFs otherwise.
-    fn set_up_interface(&self) -> Result<()> {
+    /// Name of the physical function's network interface.
+    fn interface(&self) -> Result<String> {
         let directory: PathBuf = self.pf.attribute("net");
         let entry = fs::read_dir(&directory)
             .with_context(|| directory.display().to_string())?
             .next()
             .with_context(|| format!("{} has no network interface", self.pf))??;
+        Ok(entry.file_name().to_string_lossy().into_owned())
+    }
+
+    /// The MAC address that the physical function has in force for the virtual function `index`.
+    pub fn mac(&self, index: u32) -> Result<String> {
+        let shown = Command::new("ip")
+            .args(["-json", "link", "show", "dev", &self.interface()?])
+            .output()
+            .context("ip")?;
+        let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).context("ip -json")?;
+        let address = &shown[0]["vfinfo_list"][index as usize]["address"];
+        let address = address.as_str();
+        Ok(address
+            .with_context(|| format!("no address of VF {index} in {shown}"))?
+            .to_owned())
+    }
+
+    /// Sets the physical function's network interface up: it does not answer VFs otherwise.
+    fn set_up_interface(&self) -> Result<()> {
         let status = Command::new("ip")
-            .args(["link", "set", "up", "dev"])
-            .arg(entry.file_name())
+            .args(["link", "set", "up", "dev", &self.interface()?])
             .status()
             .context("ip")?;
         if !status.success() {

@@ -14,6 +14,7 @@ mod fault;
 mod feature;
 pub(crate) mod fixture;
 mod igb;
+mod igb_mailbox;
 mod lifetime;
 mod logging;
 mod overlap;
@@ -106,6 +107,7 @@ pub fn all(logged_writes: u64, random: Option<random::Settings>) -> Vec<Test> {
         reset::tests(),
         physical::tests(),
         igb::tests(),
+        igb_mailbox::tests(),
         failure::tests(),
         elsewhere::tests(),
         random::tests(random),

@@ -17,7 +17,7 @@ use crate::{
     bed::{Bed, VF_DRIVER},
     expect,
     hw::{self, vifa_identity},
-    igb::{Adapter, BAR_SIZE, STATUS, THROTTLE, VIRTUAL_82576, VIRTUAL_I350, WINDOW_END},
+    igb::{register, Adapter, BAR_SIZE, STATUS, THROTTLE, VIRTUAL_82576, VIRTUAL_I350, WINDOW_END},
     migration::{Segments, State},
     region,
     stream::Stream,
@@ -52,11 +52,6 @@ pub fn tests() -> Vec<Test> {
 
 fn open(index: u32) -> Result<Device> {
     Device::open(&Adapter::set_up()?.vf(index)?, &AddressSpace::iommufd()?)
-}
-
-fn register(device: &Device, offset: u64) -> Result<u32> {
-    let bytes = device.read(BAR, offset, 4)?;
-    Ok(u32::from_le_bytes(bytes[..].try_into()?))
 }
 
 fn window_cannot_be_mapped(_: &Bed) -> Result<()> {
