@@ -106,4 +106,12 @@
 #define VIFA_FAULT_ERROR_VF		0xcc0
 #define VIFA_FAULT_ERROR		0xcc4
 
+/*
+ * Limits that a test lowers while no driver is bound: what VIFA_LAYER_SCATTER_MAX
+ * and VIFA_LAYER_LOG_RANGES read, and the device holds to. What the properties
+ * scatter-max and log-ranges cannot be is ignored.
+ */
+#define VIFA_FAULT_SCATTER_MAX		0xcd0
+#define VIFA_FAULT_LOG_RANGES		0xcd4
+
 #endif /* _LINUX_VIFA_FAULT_H */

@@ -58,6 +58,7 @@
 #define VIFA_LAYER_VFS			0x0c	/* VFs that the register file serves */
 #define VIFA_LAYER_SCATTER_MAX		0x10	/* entries of a scatter list, at the most */
 #define VIFA_LAYER_VECTORS		0x14	/* MSI-X vectors that frames may use */
+#define VIFA_LAYER_LOG_RANGES		0x18	/* ranges of a LOG_START, at the most; 0: any */
 
 #define VIFA_HW_MAGIC			0x41464956	/* "VIFA" in memory order */
 

@@ -195,6 +195,12 @@ uint32_t vifa_fault_read(VifaPF *pf, hwaddr address)
     if (address == VIFA_FAULT_SLOTS) {
         return ARRAY_SIZE(pf->faults);
     }
+    if (address == VIFA_FAULT_SCATTER_MAX) {
+        return pf->scatter_max;
+    }
+    if (address == VIFA_FAULT_LOG_RANGES) {
+        return pf->log_ranges;
+    }
     if (!fault) {
         return vifa_mark_read(pf, address);
     }
@@ -253,6 +259,18 @@ void vifa_fault_write(VifaPF *pf, hwaddr address, uint32_t value)
     }
     if (address == VIFA_FAULT_ERROR) {
         vifa_fault_report_error(pf, value);
+        return;
+    }
+    if (address == VIFA_FAULT_SCATTER_MAX) {
+        if (value >= 1 && value <= VIFA_SCATTER_MAX) {
+            pf->scatter_max = value;
+        }
+        return;
+    }
+    if (address == VIFA_FAULT_LOG_RANGES) {
+        if (value >= 1 && value <= VIFA_LOG_RANGES_MAX) {
+            pf->log_ranges = value;
+        }
         return;
     }
     if (!fault) {

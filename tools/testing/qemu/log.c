@@ -18,7 +18,6 @@
 
 /* What one VF may make us allocate: 36 MiB of bitmap, 1 TiB in 4 KiB pages. */
 #define VIFA_LOG_PAGES_MAX          (256 * MiB)
-#define VIFA_LOG_RANGES_MAX         1024
 
 /*
  * Bytes of a bitmap that are read in one step. It passes through VifaPF.bounce:
@@ -230,7 +229,7 @@ static uint16_t vifa_log_start(VifaVF *vf, VifaCommand *command)
         return VIFA_STATUS_INVALID_STATE;
     }
     if (!is_power_of_2(page_size) || !vifa_log_page_shift(page_size) ||
-        !count || count > VIFA_LOG_RANGES_MAX) {
+        !count || count > vf->pf->log_ranges) {
         return VIFA_STATUS_INVALID_ARGUMENT;
     }
     if (command->buffer.size < bytes) {

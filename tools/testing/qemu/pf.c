@@ -95,6 +95,8 @@ static uint32_t vifa_pf_read_layer(VifaPF *pf, hwaddr address)
         return pf->scatter_max;
     case VIFA_LAYER_VECTORS:
         return pf->vectors;
+    case VIFA_LAYER_LOG_RANGES:
+        return pf->log_ranges;
     default:
         return pf->fault_injection ? vifa_fault_read(pf, address) : 0;
     }
@@ -252,6 +254,11 @@ static bool vifa_pf_check_properties(VifaPF *pf, Error **errp)
         error_setg(errp, "scatter-max: must be from 1 to %d", VIFA_SCATTER_MAX);
         return false;
     }
+    if (pf->log_ranges < 1 || pf->log_ranges > VIFA_LOG_RANGES_MAX) {
+        error_setg(errp, "log-ranges: must be from 1 to %d",
+                   VIFA_LOG_RANGES_MAX);
+        return false;
+    }
     if (pf->command_timeout_ms < 1 ||
         pf->command_timeout_ms > VIFA_PF_TIMEOUT_MAX_MS) {
         error_setg(errp, "command-timeout-ms: must be from 1 to %d",
@@ -380,6 +387,7 @@ static const Property vifa_pf_properties[] = {
     DEFINE_PROP_UINT16("vfs", VifaPF, vfs, 8),
     DEFINE_PROP_UINT16("vectors", VifaPF, vectors, 1 + VIFA_VFS_MAX),
     DEFINE_PROP_UINT16("scatter-max", VifaPF, scatter_max, VIFA_SCATTER_MAX),
+    DEFINE_PROP_UINT16("log-ranges", VifaPF, log_ranges, VIFA_LOG_RANGES_MAX),
     DEFINE_PROP_SIZE("local-memory", VifaPF, local_memory, 16 * MiB),
     DEFINE_PROP_SIZE32("granule", VifaPF, granule, 16 * KiB),
     DEFINE_PROP_UINT32("command-timeout-ms", VifaPF, command_timeout_ms, 2000),

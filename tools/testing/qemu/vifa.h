@@ -41,6 +41,7 @@ OBJECT_DECLARE_SIMPLE_TYPE(VifaVF, VIFA_VF)
 
 #define VIFA_VFS_MAX                64
 #define VIFA_SCATTER_MAX            512
+#define VIFA_LOG_RANGES_MAX         1024
 #define VIFA_LOCAL_GRANULES_MAX     (1 << 20)
 
 /*
@@ -277,6 +278,7 @@ struct VifaPF {
     uint16_t vfs;
     uint16_t vectors;
     uint16_t scatter_max;
+    uint16_t log_ranges;
     uint64_t local_memory;
     uint32_t granule;
     uint32_t command_timeout_ms;

@@ -21,6 +21,8 @@ fn refuses_bad_properties() {
         ("vectors", "130"),
         ("scatter-max", "0"),
         ("scatter-max", "513"),
+        ("log-ranges", "0"),
+        ("log-ranges", "1025"),
         ("command-timeout-ms", "0"),
         ("command-timeout-ms", "600001"),
         ("vendor-id", "0"),
@@ -89,6 +91,7 @@ fn capability_and_layer_frame_agree() {
         assert_eq!(layer(hw::VIFA_LAYER_VFS), vfs);
         assert_eq!(layer(hw::VIFA_LAYER_SCATTER_MAX), 512);
         assert_eq!(layer(hw::VIFA_LAYER_VECTORS), 65);
+        assert_eq!(layer(hw::VIFA_LAYER_LOG_RANGES), 1024);
         assert_eq!(layer(hw::VIFA_FAULT_SLOTS), 0, "faults are off");
     }
 }
