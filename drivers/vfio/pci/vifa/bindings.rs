@@ -30,6 +30,7 @@ use pin_init::MaybeZeroable;
 
 mod bytes;
 pub(crate) mod checksum;
+pub(crate) mod dma;
 pub(crate) mod rate_limit;
 pub(crate) mod task;
 pub(crate) mod trace;

@@ -11,6 +11,16 @@ bool rust_helper_crc32c_is_optimized(void)
 	return crc32_optimizations() & CRC32C_OPTIMIZATION;
 }
 
+void rust_helper_dma_sync_for_cpu(struct device *dev, struct sg_table *table)
+{
+	dma_sync_sgtable_for_cpu(dev, table, DMA_BIDIRECTIONAL);
+}
+
+void rust_helper_dma_sync_for_device(struct device *dev, struct sg_table *table)
+{
+	dma_sync_sgtable_for_device(dev, table, DMA_BIDIRECTIONAL);
+}
+
 bool rust_helper_fatal_signal_pending(void)
 {
 	return fatal_signal_pending(current);

@@ -19,6 +19,7 @@ mod log;
 mod mailbox;
 mod physical;
 mod register_file;
+mod scatter;
 mod status;
 mod transfer;
 

@@ -5,6 +5,7 @@
 #include <linux/anon_inodes.h>
 #include <linux/crc32c.h>
 #include <linux/device.h>
+#include <linux/dma-mapping.h>
 #include <linux/interval_tree.h>
 #include <linux/iova_bitmap.h>
 #include <linux/poll.h>
@@ -21,6 +22,8 @@
 static const u32 __maybe_unused VIFA_DL_FLAG_AUTOREMOVE_CONSUMER = DL_FLAG_AUTOREMOVE_CONSUMER;
 
 bool rust_helper_crc32c_is_optimized(void);
+void rust_helper_dma_sync_for_cpu(struct device *dev, struct sg_table *table);
+void rust_helper_dma_sync_for_device(struct device *dev, struct sg_table *table);
 bool rust_helper_fatal_signal_pending(void);
 void rust_helper_iova_bitmap_set(struct iova_bitmap *bitmap, unsigned long iova, size_t length);
 int rust_helper_pci_domain_nr(struct pci_bus *bus);

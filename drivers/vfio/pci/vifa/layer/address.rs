@@ -67,12 +67,13 @@ impl Range {
         self.start.saturating_add(self.length)
     }
 
-    /// Appends `next`, if it begins where this range ends; returns whether it does.
+    /// Appends `next`, which does not begin before this range, if it begins in it or where it ends;
+    /// returns whether it does.
     pub(crate) fn join(&mut self, next: Self) -> bool {
-        let touches = self.end() == next.start;
+        let touches = self.end() >= next.start;
 
         if touches {
-            self.length = self.length.saturating_add(next.length);
+            self.length = self.end().max(next.end()).saturating_sub(self.start);
         }
         touches
     }

@@ -20,7 +20,10 @@ use super::{
 /// Smallest page of a log, in bytes.
 pub(crate) const PAGE_SIZE_MIN: u64 = 0x1000;
 
-/// Checks the page size that somebody asks a log for.
+/// Largest page of a log, in bytes: the stream has 32 bits for them.
+pub(crate) const PAGE_SIZE_MAX: u64 = 1 << 31;
+
+/// Checks the page size that a device says it logs in.
 ///
 /// # Errors
 ///
@@ -30,26 +33,58 @@ pub(crate) fn check_page_size(page_size: u64) -> Result<(), Violation> {
     check("page_size", page_size, Expectation::AtLeast(PAGE_SIZE_MIN))
 }
 
-/// Returns the range from `first` to `last`, both inclusive, of pages of `page_size` bytes.
+/// Returns the page size to ask a log for, where user space hints at `hint`: the power of two at or
+/// below it, from [`PAGE_SIZE_MIN`] to [`PAGE_SIZE_MAX`].
+pub(crate) fn page_size(hint: u64) -> u64 {
+    let hint = hint.clamp(PAGE_SIZE_MIN, PAGE_SIZE_MAX);
+
+    1 << hint.ilog2()
+}
+
+/// Returns the pages of `page_size` bytes, a power of two, that have the bytes from `first` to
+/// `last`, both inclusive.
 ///
 /// # Errors
 ///
-/// The range is empty, which VFIO writes as a `last` before `first`; or it is not of whole pages.
+/// The range is empty, which VFIO writes as a `last` before `first`; or its last page ends the
+/// address space.
 pub(crate) fn range(first: u64, last: u64, page_size: u64) -> Result<Range, Violation> {
-    let length = last.wrapping_sub(first).wrapping_add(1);
+    let mask = page_size.saturating_sub(1);
+    let start = first & !mask;
+    let length = (last | mask).wrapping_sub(start).wrapping_add(1);
 
-    check_length(length)?;
-    check("iova", first, Expectation::MultipleOf(page_size))?;
-    check("length", length, Expectation::MultipleOf(page_size))?;
+    check_length(last.wrapping_sub(first).wrapping_add(1))?;
     check(
         "length",
-        length,
-        Expectation::AtMost(u64::MAX.saturating_sub(first)),
+        length.wrapping_sub(1),
+        Expectation::Below(u64::MAX.saturating_sub(start)),
     )?;
-    Ok(Range {
-        start: first,
-        length,
-    })
+    Ok(Range { start, length })
+}
+
+/// Combines neighbours, those with the smallest gaps first, until there are at most `most` ranges,
+/// or one. They ascend and do not overlap. Returns how many are left; the rest of the slice does not
+/// matter any more.
+pub(crate) fn combine(ranges: &mut [Range], most: usize) -> usize {
+    let mut left = ranges.len();
+
+    while left > most.max(1) {
+        let present = ranges.get(..left).unwrap_or_default();
+        let gaps = present.windows(2).map(|pair| match pair {
+            [before, behind] => behind.start.saturating_sub(before.end()),
+            _ => u64::MAX,
+        });
+        let Some((place, _)) = gaps.enumerate().min_by_key(|&(_, gap)| gap) else {
+            break;
+        };
+        let next = place.saturating_add(1);
+        if let Some([before, behind]) = ranges.get_mut(place..=next) {
+            before.length = behind.end().saturating_sub(before.start);
+        }
+        ranges.copy_within(next.saturating_add(1)..left, next);
+        left = left.saturating_sub(1);
+    }
+    left
 }
 
 /// Checks how many bytes somebody asks to report.

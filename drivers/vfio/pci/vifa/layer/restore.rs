@@ -85,8 +85,8 @@ pub(crate) trait Destination {
     fn interfaces(&self) -> Interfaces;
 
     /// Returns the buffer that [`Self::write_local`] writes from: at least
-    /// [`DATA_RUN_MAX`](super::stream::DATA_RUN_MAX) bytes, or at least one if there is no local
-    /// memory. What is skipped goes there, too.
+    /// [`DATA_RUN_MAX`](super::stream::DATA_RUN_MAX) bytes, or as many as local memory has; one if
+    /// there is no local memory. What is skipped goes there, too.
     ///
     /// It holds what was put into it until the next call of another method.
     fn buffer(&mut self) -> &mut [u8];

@@ -57,7 +57,7 @@ impl<B: Backend> Logging<B> {
         }
     }
 
-    /// Begins to log, in pages of about `page_size` bytes; returns how many a page has.
+    /// Begins to log, in pages of about `page_size` bytes, any number; returns how many a page has.
     pub(super) fn start(
         &mut self,
         backend: &Arc<B>,
@@ -67,6 +67,7 @@ impl<B: Backend> Logging<B> {
         if self.active.is_some() {
             return Err(self.refuse_to("start", EINVAL, "it is on"));
         }
+        let page_size = log::page_size(page_size);
         let ranges = self.collect(ranges, page_size)?;
         let log = B::start_log(backend, ranges, page_size)
             .map_err(|fault| self.refuse_to("start", fault.into(), fault))?;
@@ -80,10 +81,9 @@ impl<B: Backend> Logging<B> {
         Ok(page_size)
     }
 
-    /// Checks what user space wants logged. Ranges that touch one another become one.
+    /// Checks what user space wants logged, in whole pages. Ranges that touch one another become one.
     fn collect(&self, intervals: Ranges<'_>, page_size: u64) -> Result<KVec<Range>> {
         let refuse = |violation: Violation| self.refuse_to("start", EINVAL, violation);
-        log::check_page_size(page_size).map_err(refuse)?;
         let mut ranges: KVec<Range> = KVec::new();
         for (first, last) in intervals {
             let range = log::range(first, last, page_size).map_err(refuse)?;

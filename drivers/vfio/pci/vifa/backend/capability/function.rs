@@ -36,7 +36,7 @@ use crate::{
     },
     bindings::*,
     layer::{
-        address::Range,
+        address,
         granules::WINDOW,
         identity::Identity,
         interface::{
@@ -57,6 +57,7 @@ use crate::{
         }, //
     }, //
 };
+use core::ops::Range;
 use kernel::{
     device::Core,
     pci,
@@ -142,7 +143,7 @@ impl Function {
         &self,
         command: Command,
         argument: u64,
-        buffer: Option<(&mut Buffer, usize)>,
+        buffer: Option<(&mut Buffer, Range<usize>)>,
     ) -> Result<Results> {
         self.control.execute(command, [argument, 0], buffer)
     }
@@ -152,7 +153,7 @@ impl Function {
         &self,
         command: Command,
         arguments: [u64; 2],
-        buffer: Option<(&mut Buffer, usize)>,
+        buffer: Option<(&mut Buffer, Range<usize>)>,
     ) -> Result<Results> {
         self.data.execute(command, arguments, buffer)
     }
@@ -162,7 +163,7 @@ impl Function {
         &self,
         command: Command,
         arguments: [u64; 2],
-        buffer: Option<(&mut Buffer, usize)>,
+        buffer: Option<(&mut Buffer, Range<usize>)>,
     ) -> Result<Results, Failure> {
         self.data.attempt(command, arguments, buffer)
     }
@@ -174,10 +175,10 @@ impl Function {
         command: Command,
         arguments: [u64; 2],
         buffer: Buffer,
-        length: usize,
+        range: Range<usize>,
     ) -> Result<Pending> {
         let client = Client::Transfer;
-        let result = Mailbox::begin(&self.data, client, command, arguments, buffer, length);
+        let result = Mailbox::begin(&self.data, client, command, arguments, buffer, range);
         self.data.report(command, result)
     }
 
@@ -187,10 +188,10 @@ impl Function {
         command: Command,
         arguments: [u64; 2],
         buffer: Buffer,
-        length: usize,
+        range: Range<usize>,
     ) -> Result<Pending, Failure> {
         let client = Client::Log;
-        Mailbox::begin(&self.data, client, command, arguments, buffer, length)
+        Mailbox::begin(&self.data, client, command, arguments, buffer, range)
     }
 
     /// Returns how often the guest has configured the device anew, modulo 2^32.
@@ -198,9 +199,14 @@ impl Function {
         self.control.read(VIFA_CONTROL_CONFIGURATIONS)
     }
 
-    /// Allocates a buffer for commands.
-    pub(super) fn buffer(&self, capacity: usize) -> Result<Buffer> {
-        Buffer::new(&self.registers, capacity)
+    /// Allocates a buffer for commands; see [`Buffer::new`].
+    pub(super) fn buffer(&self, size: usize, unit: usize) -> Result<Buffer> {
+        Buffer::new(&self.registers, size, unit)
+    }
+
+    /// Returns how many ranges a log takes, if there is a limit.
+    pub(super) fn log_ranges(&self) -> Option<usize> {
+        self.registers.log_ranges()
     }
 
     /// The device that the log names.
@@ -213,8 +219,8 @@ impl Function {
 fn identify(registers: &Arc<RegisterFile>, control: &Mailbox) -> Result<Identity> {
     const SIZE: usize = size_of::<vifa_hw_identity>();
 
-    let mut buffer = Buffer::new(registers, SIZE)?;
-    control.execute(Command::IDENTIFY, [0; 2], Some((&mut buffer, SIZE)))?;
+    let mut buffer = Buffer::new(registers, SIZE, SIZE)?;
+    control.execute(Command::IDENTIFY, [0; 2], Some((&mut buffer, 0..SIZE)))?;
     let raw = vifa_hw_identity::from_bytes_copy(buffer.bytes(SIZE)).ok_or(EIO)?;
     Ok(Identity {
         vendor: u16::from_le(raw.vendor),
@@ -361,7 +367,7 @@ impl Backend for Function {
 
     fn start_log(
         device: &Arc<Self>,
-        ranges: KVec<Range>,
+        ranges: KVec<address::Range>,
         page_size: u64,
     ) -> Result<WriteLog, log::Fault> {
         WriteLog::start(device.clone(), ranges, page_size)

@@ -33,9 +33,15 @@ pub(super) enum Granules {
 pub(super) struct Bitmap(Buffer);
 
 impl Bitmap {
-    /// Makes a buffer for the bitmap of [`WINDOW`] granules.
+    /// Makes a buffer for the bitmap of [`WINDOW`] granules, or of as many as there are.
     pub(super) fn new(function: &Function) -> Result<Self> {
-        Ok(Self(function.buffer(WINDOW as usize / 8)?))
+        let identity = function.identity();
+        let granules = identity
+            .local_memory
+            .checked_div(identity.granule.into())
+            .unwrap_or(0);
+        let bytes = granules.clamp(1, WINDOW).div_ceil(8) as usize;
+        Ok(Self(function.buffer(bytes, 1)?))
     }
 
     /// Asks about `length` bytes of local memory from `offset` on. Returns the bitmap, of which bits
@@ -51,22 +57,30 @@ impl Bitmap {
         offset: u64,
         length: u64,
     ) -> Result<(&[u8], u64)> {
-        let count = length
-            .checked_div(function.identity().granule.into())
-            .unwrap_or(0);
+        let granule = u64::from(function.identity().granule);
+        let count = length.checked_div(granule).unwrap_or(0);
         let bytes = count.div_ceil(8) as usize;
         let flag = match granules {
             Granules::Mapped => 0,
             Granules::Changed => VIFA_LOCAL_DIRTY,
         };
 
-        // What the device leaves out is not to be taken for what it said before.
+        // What the device leaves out must not look like what it reported before.
         self.0.bytes_mut().get_mut(..bytes).ok_or(EIO)?.fill(0);
-        let Results(told, _) = function.data(
-            Command::LOCAL_BITMAP,
-            [offset, length | u64::from(flag)],
-            Some((&mut self.0, bytes)),
-        )?;
+        let mut told = 0;
+        let mut left = 0..bytes;
+        while !left.is_empty() {
+            let part = self.0.part(left.clone())?;
+            let skipped = part.start as u64 * 8 * granule;
+            let asked = (part.len() as u64 * 8 * granule).min(length - skipped);
+            left.start = part.end;
+            let Results(set, _) = function.data(
+                Command::LOCAL_BITMAP,
+                [offset + skipped, asked | u64::from(flag)],
+                Some((&mut self.0, part)),
+            )?;
+            told += set;
+        }
 
         let bitmap = self.0.bytes(bytes);
         let padding = bitmap.last().map_or(0, |last| match count % 8 {

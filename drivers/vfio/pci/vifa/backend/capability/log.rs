@@ -53,14 +53,15 @@ use kernel::{
 /// Bytes of the buffer for summaries.
 const SUMMARY_SIZE: usize = 4096;
 
-/// Bytes of each of the two buffers for bitmaps. With the other one, they are less than 1 MiB.
-const WINDOW_SIZE: usize = 480 * 1024;
+/// Bytes of each of the two buffers for bitmaps, at the most. With the other one, they are less than
+/// 1 MiB.
+const WINDOW_MAX: usize = 480 * 1024;
+
+/// Bytes of the bitmap that one bit of a summary stands for.
+const WINDOW_UNIT: usize = VIFA_LOG_SUMMARY_PAGES as usize / 8;
 
 /// Bits of a summary that are clear and yet read: 4 KiB of bitmap each.
 const GAP_BITS: u64 = 16;
-
-/// Largest page that a log is asked for: the stream has 32 bits for its bytes.
-const PAGE_SIZE_MAX: u64 = 1 << 31;
 
 /// What went wrong with a log.
 #[derive(Clone, Copy)]
@@ -127,11 +128,18 @@ struct Reading {
     pending: Pending,
 }
 
-/// Allocates a buffer for bitmaps.
-fn window_buffer(function: &Function) -> Result<Buffer, Fault> {
-    let mut buffer = function.buffer(WINDOW_SIZE).map_err(Fault::Memory)?;
-    set_all(&mut buffer, WINDOW_SIZE);
+/// Allocates a buffer for bitmaps of `size` bytes, which commands of multiples of `unit` bytes can
+/// have.
+fn window_buffer(function: &Function, size: usize, unit: usize) -> Result<Buffer, Fault> {
+    let mut buffer = function.buffer(size, unit).map_err(Fault::Memory)?;
+    set_all(&mut buffer, size);
     Ok(buffer)
+}
+
+/// Allocates a buffer for summaries.
+fn summary_buffer(function: &Function) -> Result<Buffer, Fault> {
+    let buffer = function.buffer(SUMMARY_SIZE, SUMMARY_SIZE);
+    buffer.map_err(Fault::Memory)
 }
 
 /// Reads bitmaps, one ahead.
@@ -148,7 +156,10 @@ impl Reader {
     fn take_buffer(&mut self) -> Result<Buffer, Fault> {
         match self.spare.iter_mut().find_map(Option::take) {
             Some(buffer) => Ok(buffer),
-            None => window_buffer(&self.function),
+            None => {
+                let size = self.capacity.window_bits as usize * WINDOW_UNIT;
+                window_buffer(&self.function, size, size)
+            }
         }
     }
 
@@ -163,7 +174,7 @@ impl Reader {
         let command = Command::LOG_READ_AND_CLEAR;
         let pending = self
             .function
-            .begin_log(command, [window.start, window.length], buffer, bytes)
+            .begin_log(command, [window.start, window.length], buffer, 0..bytes)
             .map_err(|failure| Fault::Command(command, failure))?;
         self.reading = Some(Reading { window, pending });
         self.tell(before, dirty);
@@ -233,7 +244,7 @@ impl Summariser {
         let command = Command::LOG_SUMMARY;
         let bytes = self.capacity.bits(range).div_ceil(8) as usize;
         if self.buffer.is_forfeited() {
-            self.buffer = self.function.buffer(SUMMARY_SIZE).map_err(Fault::Memory)?;
+            self.buffer = summary_buffer(&self.function)?;
         }
         set_all(&mut self.buffer, bytes);
         let results = self
@@ -241,7 +252,7 @@ impl Summariser {
             .attempt_data(
                 command,
                 [range.start, range.length],
-                Some((&mut self.buffer, bytes)),
+                Some((&mut self.buffer, 0..bytes)),
             )
             .map_err(|failure| Fault::Command(command, failure))?;
         check(command, results, self.capacity.pages(range))?;
@@ -304,13 +315,30 @@ impl Access {
 struct Buffers {
     summary: Buffer,
     windows: [Buffer; 2],
+    /// Bytes that one command can have of each of `windows`: a multiple of [`WINDOW_UNIT`].
+    window_size: usize,
 }
 
 impl Buffers {
-    fn new(function: &Function) -> Result<Self, Fault> {
+    /// Allocates buffers for a log of `ranges` in pages of `page_size` bytes.
+    fn new(function: &Function, ranges: &[Range], page_size: u32) -> Result<Self, Fault> {
+        let longest = ranges.iter().map(|range| range.length).max().unwrap_or(0);
+        let pages = longest.checked_div(page_size.into()).unwrap_or(0);
+        let bytes = pages.div_ceil(8);
+        // CAST: at most `WINDOW_MAX`.
+        let size = bytes.clamp(1, WINDOW_MAX as u64) as usize;
+        let size = size.next_multiple_of(WINDOW_UNIT);
+        let window = || window_buffer(function, size, WINDOW_UNIT);
+        let windows = [window()?, window()?];
+        let mut window_size = size;
+        for buffer in &windows {
+            let part = buffer.part(0..size).map_err(Fault::Memory)?;
+            window_size = window_size.min(part.len());
+        }
         Ok(Self {
-            summary: function.buffer(SUMMARY_SIZE).map_err(Fault::Memory)?,
-            windows: [window_buffer(function)?, window_buffer(function)?],
+            summary: summary_buffer(function)?,
+            windows,
+            window_size,
         })
     }
 }
@@ -327,16 +355,23 @@ impl WriteLog {
     /// Has the device begin to log; see [`crate::backend::Backend::start_log`].
     pub(super) fn start(
         function: Arc<Function>,
-        ranges: KVec<Range>,
+        mut ranges: KVec<Range>,
         page_size: u64,
     ) -> Result<Self, Fault> {
-        let buffers = Buffers::new(&function)?;
+        if let Some(most) = function.log_ranges() {
+            let left = log::combine(&mut ranges, most);
+            ranges.truncate(left);
+        }
         let page_size = begin(&function, &ranges, page_size)?;
+        // How much a bitmap takes was not known before: the device chooses its pages.
+        let buffers = Buffers::new(&function, &ranges, page_size).inspect_err(|_| {
+            let _ = stop(&function);
+        })?;
         let capacity = Capacity {
             page_size: page_size.into(),
             summary_pages: VIFA_LOG_SUMMARY_PAGES.into(),
             summary_bits: 8 * SUMMARY_SIZE as u64,
-            window_bits: 8 * WINDOW_SIZE as u64 / u64::from(VIFA_LOG_SUMMARY_PAGES),
+            window_bits: (buffers.window_size / WINDOW_UNIT) as u64,
             gap_bits: GAP_BITS,
         };
         Ok(Self {
@@ -380,7 +415,7 @@ fn begin(function: &Function, ranges: &[Range], page_size: u64) -> Result<u32, F
 
     let command = Command::LOG_START;
     let length = ranges.len() * ENTRY;
-    let mut list = function.buffer(length).map_err(Fault::Memory)?;
+    let mut list = function.buffer(length, length).map_err(Fault::Memory)?;
     for (to, range) in list.bytes_mut().chunks_exact_mut(ENTRY).zip(ranges) {
         let entry = vifa_hw_range {
             start: range.start.to_le(),
@@ -388,9 +423,8 @@ fn begin(function: &Function, ranges: &[Range], page_size: u64) -> Result<u32, F
         };
         to.copy_from_slice(entry.as_bytes());
     }
-    let page_size = page_size.min(PAGE_SIZE_MAX);
     let arguments = [page_size, ranges.len() as u64];
-    let mut start = || function.attempt_data(command, arguments, Some((&mut list, length)));
+    let mut start = || function.attempt_data(command, arguments, Some((&mut list, 0..length)));
     let result = match start() {
         // A stop failed before, or an earlier driver left it so.
         Err(Failure::Status(VIFA_STATUS_INVALID_STATE, _)) => {

@@ -39,7 +39,10 @@ use crate::{
     seam::Shown,
     vfio::sriov::Loss, //
 };
-use core::fmt;
+use core::{
+    fmt,
+    ops::Range, //
+};
 use kernel::{
     io::poll::read_poll_timeout,
     new_mutex,
@@ -315,7 +318,7 @@ impl Mailbox {
 
     /// Has the device carry out a command and waits for its answer.
     ///
-    /// `buffer` is the command's buffer and how many bytes of it the device is told of.
+    /// `buffer` is the command's buffer and which bytes of it the device gets.
     ///
     /// # Errors
     ///
@@ -326,7 +329,7 @@ impl Mailbox {
         &self,
         command: Command,
         arguments: [u64; 2],
-        buffer: Option<(&mut Buffer, usize)>,
+        buffer: Option<(&mut Buffer, Range<usize>)>,
     ) -> Result<Results> {
         let result = self.attempt(command, arguments, buffer);
         self.report(command, result)
@@ -337,7 +340,7 @@ impl Mailbox {
         &self,
         command: Command,
         arguments: [u64; 2],
-        mut buffer: Option<(&mut Buffer, usize)>,
+        mut buffer: Option<(&mut Buffer, Range<usize>)>,
     ) -> Result<Results, Failure> {
         let mut state = self.state.lock();
         self.settle(&mut state);
@@ -345,14 +348,14 @@ impl Mailbox {
             Ok(()) => self.conclude(&mut state),
             Err(failure) => Answer::failed(failure),
         };
-        if let (true, Some((buffer, _))) = (answer.lingers, buffer) {
-            buffer.forfeit();
+        if let Some((buffer, _)) = buffer {
+            buffer.take_back(answer.lingers);
         }
         answer.result
     }
 
     /// Has the device begin with a command. `buffer` is the command's alone until it is finished;
-    /// the device gets the first `length` bytes. Does not log a failure.
+    /// the device gets the bytes in `range`. Does not log a failure.
     ///
     /// # Errors
     ///
@@ -364,14 +367,14 @@ impl Mailbox {
         command: Command,
         arguments: [u64; 2],
         mut buffer: Buffer,
-        length: usize,
+        range: Range<usize>,
     ) -> Result<Pending, Failure> {
         let mut state = mailbox.state.lock();
         mailbox.settle(&mut state);
         if state.answers[client as usize].is_some() {
             return Err(Failure::Impossible(EBUSY));
         }
-        let described = &mut Some((&mut buffer, length));
+        let described = &mut Some((&mut buffer, range));
         mailbox.start(&mut state, command, arguments, described)?;
         state.running = Some(client);
         Ok(Pending {
@@ -431,7 +434,7 @@ impl Mailbox {
         state: &mut State,
         command: Command,
         arguments: [u64; 2],
-        buffer: &mut Option<(&mut Buffer, usize)>,
+        buffer: &mut Option<(&mut Buffer, Range<usize>)>,
     ) -> Result<(), Failure> {
         self.check(&self.gate.lock())?;
         // A device that is gone answers no command: fail now, not when the time is out.
@@ -448,9 +451,13 @@ impl Mailbox {
     }
 
     /// Writes what the device has to know before it gets a command.
-    fn describe(&self, arguments: [u64; 2], buffer: &mut Option<(&mut Buffer, usize)>) -> Result {
+    fn describe(
+        &self,
+        arguments: [u64; 2],
+        buffer: &mut Option<(&mut Buffer, Range<usize>)>,
+    ) -> Result {
         let (scatter, entries) = match buffer {
-            Some((buffer, length)) => (buffer.describe(*length)?, 1),
+            Some((buffer, range)) => buffer.describe(range.clone())?,
             None => (0, 0),
         };
         self.signal.rearm();
@@ -607,9 +614,7 @@ impl Pending {
     fn conclude(&mut self) -> Result<(Buffer, Results), Failure> {
         let mut buffer = self.buffer.take().ok_or(Failure::Impossible(EIO))?;
         let answer = self.mailbox.finish(self.client);
-        if answer.lingers {
-            buffer.forfeit();
-        }
+        buffer.take_back(answer.lingers);
         Ok((buffer, answer.result?))
     }
 }
@@ -619,8 +624,6 @@ impl Drop for Pending {
         let Some(buffer) = &mut self.buffer else {
             return;
         };
-        if self.mailbox.abandon(self.client) {
-            buffer.forfeit();
-        }
+        buffer.take_back(self.mailbox.abandon(self.client));
     }
 }

@@ -85,6 +85,8 @@ impl<'bound> PhysicalFunction<'bound> {
         device.enable_device_mem()?;
         // SAFETY: The device does no DMA yet, and nothing is allocated or mapped for it.
         unsafe { device.dma_set_mask_and_coherent(DmaMask::new::<64>())? };
+        // SAFETY: As above. The length of a scatter list's entry has 32 bits.
+        unsafe { device.dma_set_max_seg_size(u32::MAX) };
         let registers = RegisterFile::new(device)?;
         device.set_master();
 

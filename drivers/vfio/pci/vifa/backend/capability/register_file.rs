@@ -79,6 +79,10 @@ pub(crate) struct RegisterFile {
     timeout: Msecs,
     /// MSI-X vectors that the device can signal for frames.
     device_vectors: u32,
+    /// Entries that a scatter list may have.
+    scatter_max: usize,
+    /// Ranges that a log takes; 0: as many as there are.
+    log_ranges: usize,
     signals: KVec<Signals>,
     #[pin]
     quarantined: Mutex<KVec<Memory>>,
@@ -195,6 +199,12 @@ impl RegisterFile {
             return Err(ENODEV);
         }
         let device_vectors = read(VIFA_LAYER_VECTORS)?;
+        let scatter_max = read(VIFA_LAYER_SCATTER_MAX)? as usize;
+        if scatter_max == 0 {
+            dev_err!(device, "layer frame: invalid scatter list: 0 entries\n");
+            return Err(ENODEV);
+        }
+        let log_ranges = read(VIFA_LAYER_LOG_RANGES)? as usize;
 
         let mut signals = KVec::with_capacity(vfs as usize, GFP_KERNEL)?;
         for _ in 0..vfs {
@@ -216,6 +226,8 @@ impl RegisterFile {
                 offset: capability.offset,
                 timeout: capability.timeout,
                 device_vectors,
+                scatter_max,
+                log_ranges,
                 signals,
                 quarantined <- new_mutex!(KVec::new()),
                 health <- new_spinlock!(Health {
@@ -255,6 +267,16 @@ impl RegisterFile {
     /// Returns how many MSI-X vectors the device can signal for frames.
     pub(super) fn device_vectors(&self) -> u32 {
         self.device_vectors
+    }
+
+    /// Returns how many entries a scatter list may have; at least one.
+    pub(super) fn scatter_max(&self) -> usize {
+        self.scatter_max
+    }
+
+    /// Returns how many ranges a log takes, if there is a limit.
+    pub(super) fn log_ranges(&self) -> Option<usize> {
+        (self.log_ranges != 0).then_some(self.log_ranges)
     }
 
     /// Returns how long a command may take, in milliseconds.

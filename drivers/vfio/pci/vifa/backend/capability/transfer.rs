@@ -38,64 +38,150 @@ use kernel::{
     sync::Arc, //
 };
 
-/// Allocates a buffer for either plane.
-fn bulk_buffer(function: &Function) -> Result<Buffer> {
-    function.buffer(DATA_RUN_MAX.max(function.identity().control_plane_max as usize))
+/// Allocates a buffer for a run of local memory.
+fn run_buffer(function: &Function) -> Result<Buffer> {
+    let identity = function.identity();
+    let size = identity.local_memory.min(DATA_RUN_MAX as u64);
+    function.buffer(size as usize, identity.granule as usize)
+}
+
+/// Allocates a buffer for the control plane.
+fn control_buffer(function: &Function) -> Result<Buffer> {
+    let size = function.identity().control_plane_max as usize;
+    function.buffer(size, size)
+}
+
+/// A run of local memory that the device reads or writes, in as many commands as its buffer needs.
+struct Transfer {
+    function: Arc<Function>,
+    command: Command,
+    run: Range,
+    /// Bytes of the run that commands have, or had.
+    begun: usize,
+    pending: Pending,
+}
+
+impl Transfer {
+    /// Has the device begin with a run.
+    fn begin(
+        function: &Arc<Function>,
+        command: Command,
+        run: Range,
+        buffer: Buffer,
+    ) -> Result<Self> {
+        let (pending, begun) = Self::continue_from(function, command, run, buffer, 0)?;
+        Ok(Self {
+            function: function.clone(),
+            command,
+            run,
+            begun,
+            pending,
+        })
+    }
+
+    /// Has the device begin with what comes behind the first `done` bytes of a run; returns where
+    /// that ends, too.
+    fn continue_from(
+        function: &Function,
+        command: Command,
+        run: Range,
+        buffer: Buffer,
+        done: usize,
+    ) -> Result<(Pending, usize)> {
+        let part = buffer.part(done..run.length as usize)?;
+        let end = part.end;
+        let arguments = [run.start + done as u64, part.len() as u64];
+        let pending = function.begin_data(command, arguments, buffer, part)?;
+        Ok((pending, end))
+    }
+
+    /// Waits until the device is done with the run, and gives the buffer back.
+    fn finish(mut self) -> Result<Buffer> {
+        loop {
+            let (buffer, _) = self.pending.finish()?;
+            if self.begun >= self.run.length as usize {
+                return Ok(buffer);
+            }
+            (self.pending, self.begun) =
+                Self::continue_from(&self.function, self.command, self.run, buffer, self.begun)?;
+        }
+    }
 }
 
 /// What was read last.
 enum Piece {
-    /// The control plane: a copy, which the device cannot change while it is checked.
-    Control(Bytes),
+    /// The control plane.
+    Control,
     /// So many bytes of local memory.
-    Local(Buffer, usize),
+    Local(usize),
 }
 
-/// A run of local memory that the device reads.
-struct Reading {
-    run: Range,
-    pending: Pending,
-}
-
-/// A device that is saved: the output party.
-pub(crate) struct Sender {
-    function: Arc<Function>,
-    piece: Piece,
-    reading: Option<Reading>,
+/// The local memory of a device that is saved.
+struct LocalMemory {
+    /// The run that was read last.
+    filled: Buffer,
+    reading: Option<Transfer>,
     /// The buffer that neither of these has.
     spare: Option<Buffer>,
     bitmap: Bitmap,
 }
 
+impl LocalMemory {
+    fn new(function: &Function) -> Result<Self> {
+        Ok(Self {
+            filled: run_buffer(function)?,
+            reading: None,
+            spare: Some(run_buffer(function)?),
+            bitmap: Bitmap::new(function)?,
+        })
+    }
+
+    /// Has the device begin to read a run.
+    fn begin(&mut self, function: &Arc<Function>, run: Range) -> Result<Transfer> {
+        let buffer = match self.spare.take() {
+            Some(buffer) => buffer,
+            None => run_buffer(function)?,
+        };
+        Transfer::begin(function, Command::LOCAL_READ, run, buffer)
+    }
+}
+
+/// A device that is saved: the output party.
+///
+/// It allocates all that the transfer needs, so that nothing has to be had when the device has
+/// stopped.
+pub(crate) struct Sender {
+    function: Arc<Function>,
+    piece: Piece,
+    control: Buffer,
+    /// A copy of the control plane, which the device cannot change while it is checked.
+    copy: Bytes,
+    /// `None`: the device has no local memory.
+    local: Option<LocalMemory>,
+}
+
 impl Sender {
     pub(super) fn new(function: Arc<Function>) -> Result<Self> {
+        let identity = function.identity();
+        let copy = Bytes::with_capacity(identity.control_plane_max as usize);
+        let local = match identity.local_memory {
+            0 => None,
+            _ => Some(LocalMemory::new(&function)?),
+        };
         Ok(Self {
-            piece: Piece::Local(bulk_buffer(&function)?, 0),
-            reading: None,
-            spare: Some(bulk_buffer(&function)?),
-            bitmap: Bitmap::new(&function)?,
+            piece: Piece::Control,
+            control: control_buffer(&function)?,
+            copy: copy.map_err(|_| ENOMEM)?,
+            local,
             function,
         })
     }
 
-    /// Takes a buffer that nothing uses.
-    fn take_buffer(&mut self) -> Result<Buffer> {
-        match self.spare.take() {
-            Some(buffer) => Ok(buffer),
-            None => bulk_buffer(&self.function),
-        }
-    }
-
-    /// Has the device begin to read a run.
-    fn begin(&mut self, run: Range) -> Result<Reading> {
-        let buffer = self.take_buffer()?;
-        let pending = self.function.begin_data(
-            Command::LOCAL_READ,
-            [run.start, run.length],
-            buffer,
-            run.length as usize,
-        )?;
-        Ok(Reading { run, pending })
+    /// Asks for a bitmap of granules.
+    fn granules(&mut self, which: Granules, offset: u64, length: u64) -> Result<&[u8], Fault> {
+        let local = self.local.as_mut().ok_or(EIO)?;
+        let (bitmap, _) = local.bitmap.ask(&self.function, which, offset, length)?;
+        Ok(bitmap)
     }
 }
 
@@ -112,25 +198,21 @@ impl Source for Sender {
 
     fn read_control(&mut self) -> Result<(), Fault> {
         let capacity = self.identity().control_plane_max as usize;
-        let mut buffer = self.take_buffer()?;
-        let Results(length, _) =
-            self.function
-                .control(Command::SAVE, 0, Some((&mut buffer, capacity)))?;
+        let buffer = Some((&mut self.control, 0..capacity));
+        let Results(length, _) = self.function.control(Command::SAVE, 0, buffer)?;
         if length > capacity as u64 {
             dev_err!(
                 self.function.device(),
-                "SAVE: {} bytes, of at most {}\n",
+                "SAVE: invalid length: got {} bytes, expected at most {}\n",
                 length,
                 capacity
             );
             return Err(EIO.into());
         }
         let length = length as usize;
-        let mut copy = Bytes::with_capacity(length).map_err(|_| ENOMEM)?;
-        copy.resize_zeroed(length).map_err(|_| ENOMEM)?;
-        copy.copy_from_slice(buffer.bytes(length));
-        self.piece = Piece::Control(copy);
-        self.spare = Some(buffer);
+        self.copy.resize_zeroed(length).map_err(|_| ENOMEM)?;
+        self.copy.copy_from_slice(self.control.bytes(length));
+        self.piece = Piece::Control;
         Ok(())
     }
 
@@ -139,17 +221,11 @@ impl Source for Sender {
     }
 
     fn mapped(&mut self, offset: u64, length: u64) -> Result<&[u8], Fault> {
-        let (mapped, _) = self
-            .bitmap
-            .ask(&self.function, Granules::Mapped, offset, length)?;
-        Ok(mapped)
+        self.granules(Granules::Mapped, offset, length)
     }
 
     fn changed(&mut self, offset: u64, length: u64) -> Result<&[u8], Fault> {
-        let (changed, _) = self
-            .bitmap
-            .ask(&self.function, Granules::Changed, offset, length)?;
-        Ok(changed)
+        self.granules(Granules::Changed, offset, length)
     }
 
     fn read_local(&mut self, offset: u64, length: usize) -> Result<(), Fault> {
@@ -157,16 +233,14 @@ impl Source for Sender {
             start: offset,
             length: length as u64,
         };
-        let ahead = self.reading.take().filter(|reading| reading.run == run);
+        let local = self.local.as_mut().ok_or(EIO)?;
+        let ahead = local.reading.take().filter(|reading| reading.run == run);
         let reading = match ahead {
             Some(reading) => reading,
-            None => self.begin(run)?,
+            None => local.begin(&self.function, run)?,
         };
-        let (buffer, _) = reading.pending.finish()?;
-        let before = replace(&mut self.piece, Piece::Local(buffer, length));
-        if let Piece::Local(buffer, _) = before {
-            self.spare = Some(buffer);
-        }
+        local.spare = Some(replace(&mut local.filled, reading.finish()?));
+        self.piece = Piece::Local(length);
         Ok(())
     }
 
@@ -175,45 +249,63 @@ impl Source for Sender {
             start: offset,
             length: length as u64,
         };
-        self.reading = None;
-        // Where it cannot begin, reading the run will fail again, and be heard.
-        self.reading = self.begin(run).ok();
+        if let Some(local) = &mut self.local {
+            local.reading = None;
+            // Where it cannot begin, reading the run will fail again, and be reported.
+            local.reading = local.begin(&self.function, run).ok();
+        }
     }
 
     fn piece(&self) -> &[u8] {
-        match &self.piece {
-            Piece::Control(copy) => copy,
-            Piece::Local(buffer, length) => buffer.bytes(*length),
+        match (&self.piece, &self.local) {
+            (Piece::Control, _) => &self.copy,
+            (Piece::Local(length), Some(local)) => local.filled.bytes(*length),
+            (Piece::Local(_), None) => &[],
         }
     }
+}
+
+/// The local memory of a device that is restored.
+struct Room {
+    /// The next run goes here.
+    buffer: Buffer,
+    /// A run that the device writes to its local memory.
+    writing: Option<Transfer>,
+    /// The buffer that has no part in either.
+    spare: Option<Buffer>,
 }
 
 /// A device that is restored: the receiver.
 pub(crate) struct Receiver {
     function: Arc<Function>,
-    /// What comes next goes here.
-    buffer: Buffer,
-    /// A run that the device writes to its local memory.
-    writing: Option<Pending>,
-    /// The buffer that has no part in either.
-    spare: Option<Buffer>,
+    control: Buffer,
+    /// `None`: the device has no local memory.
+    local: Option<Room>,
 }
 
 impl Receiver {
     pub(super) fn new(function: Arc<Function>) -> Result<Self> {
+        let local = match function.identity().local_memory {
+            0 => None,
+            _ => Some(Room {
+                buffer: run_buffer(&function)?,
+                writing: None,
+                spare: Some(run_buffer(&function)?),
+            }),
+        };
         Ok(Self {
-            buffer: bulk_buffer(&function)?,
-            writing: None,
-            spare: Some(bulk_buffer(&function)?),
+            control: control_buffer(&function)?,
+            local,
             function,
         })
     }
 
     /// Waits until the device has written what it was given.
     fn settle(&mut self) -> Result {
-        if let Some(writing) = self.writing.take() {
-            let (buffer, _) = writing.finish()?;
-            self.spare = Some(buffer);
+        if let Some(local) = &mut self.local {
+            if let Some(writing) = local.writing.take() {
+                local.spare = Some(writing.finish()?);
+            }
         }
         Ok(())
     }
@@ -231,12 +323,15 @@ impl Destination for Receiver {
     }
 
     fn buffer(&mut self) -> &mut [u8] {
-        self.buffer.bytes_mut()
+        match &mut self.local {
+            Some(local) => local.buffer.bytes_mut(),
+            None => self.control.bytes_mut(),
+        }
     }
 
     fn clear_local(&mut self) -> Result<(), Fault> {
         self.settle()?;
-        if self.identity().local_memory != 0 {
+        if self.local.is_some() {
             self.function.data(Command::LOCAL_CLEAR, [0; 2], None)?;
         }
         Ok(())
@@ -244,29 +339,33 @@ impl Destination for Receiver {
 
     fn write_local(&mut self, offset: u64, length: usize) -> Result<(), Fault> {
         self.settle()?;
-        let next = match self.spare.take() {
-            Some(buffer) => buffer,
-            None => bulk_buffer(&self.function)?,
+        let run = Range {
+            start: offset,
+            length: length as u64,
         };
-        self.writing = Some(self.function.begin_data(
+        let local = self.local.as_mut().ok_or(EIO)?;
+        let next = match local.spare.take() {
+            Some(buffer) => buffer,
+            None => run_buffer(&self.function)?,
+        };
+        let buffer = replace(&mut local.buffer, next);
+        local.writing = Some(Transfer::begin(
+            &self.function,
             Command::LOCAL_WRITE,
-            [offset, length as u64],
-            replace(&mut self.buffer, next),
-            length,
+            run,
+            buffer,
         )?);
         Ok(())
     }
 
     fn write_control(&mut self, records: &[u8]) -> Result<(), Fault> {
         self.settle()?;
-        let room = self.buffer.bytes_mut();
-        room.get_mut(..records.len())
-            .ok_or(EIO)?
-            .copy_from_slice(records);
+        let room = self.control.bytes_mut().get_mut(..records.len());
+        room.ok_or(EIO)?.copy_from_slice(records);
         self.function.control(
             Command::LOAD,
             records.len() as u64,
-            Some((&mut self.buffer, records.len())),
+            Some((&mut self.control, 0..records.len())),
         )?;
         Ok(())
     }

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What [`kernel::scatterlist`] lacks.
+//!
+//! C header: [`include/linux/dma-mapping.h`](srctree/include/linux/dma-mapping.h)
+
+use kernel::{
+    device::{
+        Bound,
+        Device, //
+    },
+    scatterlist::SGTable, //
+};
+
+/// Hands the memory of `table` to `device`.
+///
+/// # Safety
+///
+/// The table was mapped for this device, with `DMA_BIDIRECTIONAL`.
+pub(crate) unsafe fn sync_for_device(device: &Device<Bound>, table: &SGTable) {
+    // SAFETY: Both are transparent wrappers of what the function takes; the caller upholds the rest.
+    unsafe {
+        super::rust_helper_dma_sync_for_device(
+            core::ptr::from_ref(device).cast_mut().cast(),
+            core::ptr::from_ref(table).cast_mut().cast(),
+        );
+    }
+}
+
+/// Hands the memory of `table` back to the CPU.
+///
+/// # Safety
+///
+/// As for [`sync_for_device`].
+pub(crate) unsafe fn sync_for_cpu(device: &Device<Bound>, table: &SGTable) {
+    // SAFETY: As in `sync_for_device`.
+    unsafe {
+        super::rust_helper_dma_sync_for_cpu(
+            core::ptr::from_ref(device).cast_mut().cast(),
+            core::ptr::from_ref(table).cast_mut().cast(),
+        );
+    }
+}
