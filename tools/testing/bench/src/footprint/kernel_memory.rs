@@ -9,7 +9,7 @@
 //! - Vmalloc: the areas of /proc/vmallocinfo that were made by vmalloc(), without their guard pages.
 //!   Stacks of threads are left out, which come and go with the kernel's workers; and so are areas that
 //!   map memory for DMA: that memory is counted below.
-//! - DMA: the coherent memory that the drivers of VIFA hold, of the kernel's DMA-API debugging
+//! - DMA: the memory that the drivers of VIFA have mapped, of the kernel's DMA-API debugging
 //!   (/sys/kernel/debug/dma-api/dump), in whole pages.
 
 use std::{fs, thread, time::Duration};
@@ -118,7 +118,7 @@ fn vmalloc_bytes(text: &str) -> i64 {
     areas.sum::<i64>() * PAGE
 }
 
-/// Bytes of coherent memory of VIFA's drivers in the DMA-API debugging's dump.
+/// Bytes that VIFA's drivers have mapped, in the DMA-API debugging's dump.
 fn dma_bytes(text: &str) -> Option<i64> {
     let mut sum = 0;
     for line in text.lines() {
@@ -126,7 +126,7 @@ fn dma_bytes(text: &str) -> Option<i64> {
         let is_vifa = fields
             .next()
             .is_some_and(|driver| driver.starts_with("vifa"));
-        if !is_vifa || !fields.clone().any(|field| field == "coherent") {
+        if !is_vifa {
             continue;
         }
         let length = fields.find_map(|field| field.strip_prefix("L="))?;

@@ -299,6 +299,20 @@ impl RegisterFile {
         Ok(())
     }
 
+    /// Has the device take scatter lists of `scatter_max` entries and logs of `log_ranges` ranges, at
+    /// the most. The driver learns of it when it is bound.
+    pub fn set_limits(&self, scatter_max: u32, log_ranges: u32) -> Result<()> {
+        for (register, limit) in [
+            (hw::VIFA_FAULT_SCATTER_MAX, scatter_max),
+            (hw::VIFA_FAULT_LOG_RANGES, log_ranges),
+        ] {
+            self.registers.write(register as usize, limit);
+            let taken: u32 = self.registers.read(register as usize);
+            ensure!(taken == limit, "the device does not take the limit {limit}");
+        }
+        Ok(())
+    }
+
     /// Counts the commands `opcode` of the VF `vf`: a fault that changes nothing.
     pub fn count(&self, vf: u32, opcode: Opcode) -> Result<Armed<'_>> {
         self.arm(

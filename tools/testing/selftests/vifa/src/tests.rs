@@ -17,6 +17,7 @@ mod igb;
 mod igb_mailbox;
 mod lifetime;
 mod logging;
+mod memory;
 mod overlap;
 mod parallel;
 mod physical;
@@ -98,6 +99,7 @@ pub fn all(logged_writes: u64, random: Option<random::Settings>) -> Vec<Test> {
         transfer::tests(),
         pre_copy::tests(),
         logging::tests(logged_writes),
+        memory::tests(),
         region::tests(),
         close::tests(),
         parallel::tests(),

@@ -3,6 +3,7 @@
 //! DMA logging: VFIO is told of each page that the VF has written, and of no other.
 
 mod fault;
+mod hint;
 mod life;
 mod load;
 mod model;
@@ -10,7 +11,7 @@ mod observer;
 pub(super) mod random;
 mod refusal;
 mod report;
-mod tracked;
+pub(super) mod tracked;
 
 use super::Test;
 
@@ -19,6 +20,7 @@ pub fn tests(writes: u64) -> Vec<Test> {
     [
         refusal::tests(),
         report::tests(),
+        hint::tests(),
         life::tests(),
         fault::tests(),
         load::tests(writes),

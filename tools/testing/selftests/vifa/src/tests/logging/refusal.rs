@@ -24,7 +24,6 @@ pub fn tests() -> Vec<Test> {
         second_start_is_refused_and_the_first_goes_on,
         report_without_start_is_refused,
         stop_without_start_changes_nothing,
-        start_with_a_page_size_that_is_none_is_refused,
         start_with_ranges_that_are_none_is_refused,
         start_with_more_ranges_than_fit_in_a_page_is_refused,
         start_with_bad_pointers_is_refused,
@@ -102,28 +101,6 @@ fn refuses_naming(
         &format!("{what}: an error that names {field}, not {text:?}"),
         text.contains(field),
     )
-}
-
-fn start_with_a_page_size_that_is_none_is_refused(bed: &Bed) -> Result<()> {
-    let mut tracked = Tracked::idle(bed, 0)?;
-    let device = &tracked.guest.vf.device;
-    // The first is aligned to them all as far as VFIO's core sees, the second to whatever it is.
-    let range = IovaRange::new(GIB, GIB);
-    let everything = IovaRange::new(0, 0);
-    for page_size in [1, 2, 512, 2 * KIB, 4095, 4097, 12 * KIB, 3 * GIB, u64::MAX] {
-        expect::refused(
-            &format!("START in pages of {page_size:#x} bytes"),
-            device.start_logging(&[range], page_size),
-            &[libc::EINVAL],
-        )?;
-    }
-    refuses_naming(device, "page_size", "START in pages of 0 bytes", || {
-        device.start_logging(&[everything], 0).map(drop)
-    })?;
-    refuses_naming(device, "page_size", "START in pages of 12 KiB", || {
-        device.start_logging(&[range], 12 * KIB).map(drop)
-    })?;
-    is_not_logging(&mut tracked)
 }
 
 fn start_with_ranges_that_are_none_is_refused(bed: &Bed) -> Result<()> {

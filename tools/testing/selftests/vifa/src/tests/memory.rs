@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The memory that the driver takes for a device's DMA: pages from anywhere, no more than the device
+//! can need, and charged to whoever asked for it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process,
+};
+
+use anyhow::{ensure, Context, Result};
+
+use super::{
+    claims,
+    fixture::{filled, Guest, CHUNK},
+    logging::tracked::{Tracked, MIB, PAGE, RANGES},
+    Test,
+};
+use crate::{bed::Bed, expect, fault::RegisterFile, hw, migration::State, vfio::IovaRange};
+
+/// What the reference device takes by default.
+const SCATTER_MAX: u32 = 512;
+const LOG_RANGES: u32 = 1024;
+
+pub fn tests() -> Vec<Test> {
+    let mut tests = claims!("memory":
+        log_takes_what_its_ranges_need,
+        buffers_are_charged_to_the_cgroup,
+        log_needs_no_contiguous_pages,
+    );
+    for entries in [1, 2, 512] {
+        tests.push(Test::new(
+            format!("memory.transfer_with_{entries}_scatter_entries"),
+            move |bed| transfer(bed, entries, Domain::Translated, None),
+        ));
+        tests.push(Test::new(
+            format!("memory.transfer_with_{entries}_scatter_entries_without_an_iommu"),
+            move |bed| transfer(bed, entries, Domain::Identity, None),
+        ));
+    }
+    // A granule of 16 KiB needs four single pages.
+    for entries in [4, 512] {
+        tests.push(Test::new(
+            format!("memory.transfer_with_{entries}_scatter_entries_needs_no_contiguous_pages"),
+            move |bed| transfer(bed, entries, Domain::Identity, Some(SinglePages::new)),
+        ));
+    }
+    tests
+}
+
+/// How the PF's DMA addresses become physical ones.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Domain {
+    /// By the IOMMU.
+    Translated,
+    /// They are the same.
+    Identity,
+}
+
+/// A PF that was bound anew with other limits, until this is dropped.
+pub(super) struct Limits<'a> {
+    bed: &'a Bed,
+    lifted: bool,
+}
+
+impl<'a> Limits<'a> {
+    /// The PF takes so many entries of a scatter list and so many ranges of a log.
+    pub(super) fn new(bed: &'a Bed, scatter_max: u32, log_ranges: u32) -> Result<Self> {
+        Self::within(bed, scatter_max, log_ranges, Domain::Translated)
+    }
+
+    fn within(bed: &'a Bed, scatter_max: u32, log_ranges: u32, domain: Domain) -> Result<Self> {
+        let limits = Self { bed, lifted: false };
+        limits.rebind(scatter_max, log_ranges, domain)?;
+        Ok(limits)
+    }
+
+    fn rebind(&self, scatter_max: u32, log_ranges: u32, domain: Domain) -> Result<()> {
+        let pf = &self.bed.pf;
+        pf.set_virtual_functions(0)?;
+        pf.unbind()?;
+        RegisterFile::map(pf)?.set_limits(scatter_max, log_ranges)?;
+        let kind = match domain {
+            Domain::Translated => "DMA",
+            Domain::Identity => "identity",
+        };
+        fs::write(pf.attribute("iommu_group/type"), kind)
+            .with_context(|| format!("IOMMU domain {kind} of {pf}"))?;
+        self.bed.restore()
+    }
+
+    /// Everything is as it was.
+    pub(super) fn lift(mut self) -> Result<()> {
+        self.lifted = true;
+        self.rebind(SCATTER_MAX, LOG_RANGES, Domain::Translated)
+    }
+}
+
+impl Drop for Limits<'_> {
+    fn drop(&mut self) {
+        if !self.lifted {
+            let _ = self.rebind(SCATTER_MAX, LOG_RANGES, Domain::Translated);
+        }
+    }
+}
+
+/// While this exists, the process gets single pages from the page allocator and nothing larger.
+struct SinglePages;
+
+impl SinglePages {
+    fn new() -> Result<Self> {
+        let directory = Path::new("/sys/kernel/debug/fail_page_alloc");
+        for (attribute, value) in [
+            ("task-filter", "Y"),
+            ("ignore-gfp-wait", "N"),
+            ("min-order", "1"),
+            ("interval", "1"),
+            ("space", "0"),
+            ("times", "-1"),
+            ("verbose", "0"),
+            ("probability", "100"),
+        ] {
+            let path = directory.join(attribute);
+            fs::write(&path, value).with_context(|| path.display().to_string())?;
+        }
+        fs::write("/proc/self/make-it-fail", "1").context("make-it-fail")?;
+        Ok(Self)
+    }
+}
+
+impl Drop for SinglePages {
+    fn drop(&mut self) {
+        let _ = fs::write("/proc/self/make-it-fail", "0");
+        let _ = fs::write("/sys/kernel/debug/fail_page_alloc/probability", "0");
+    }
+}
+
+/// A VF whose PF takes `entries` entries of a scatter list is saved and restored, with more than a run
+/// of local memory.
+fn transfer(
+    bed: &Bed,
+    entries: u32,
+    domain: Domain,
+    shortage: Option<fn() -> Result<SinglePages>>,
+) -> Result<()> {
+    let limits = Limits::within(bed, entries, LOG_RANGES, domain)?;
+    let step = 16 << 10;
+    let granules = u64::from(hw::VIFA_DATA_RUN_MAX) / step + 5;
+    {
+        let mut source = Guest::new(bed, 0)?;
+        for granule in 0..granules {
+            source.write_local(granule * step, granule << 32)?;
+        }
+        let mut destination = Guest::new(bed, 1)?;
+        let short = shortage.map(|begin| begin()).transpose()?;
+        let stream = source.vf.device.save()?;
+        destination.vf.device.load(&stream)?;
+        drop(short);
+        destination.vf.device.change_state(State::Running)?;
+        destination.engine.enable(&destination.vf)?;
+        for granule in 0..granules {
+            let found = destination.read_local(granule * step, CHUNK)?;
+            let expected = filled(granule << 32, CHUNK);
+            expect::same_bytes(&format!("granule {granule}"), &found, &expected)?;
+        }
+    }
+    limits.lift()
+}
+
+fn log_needs_no_contiguous_pages(bed: &Bed) -> Result<()> {
+    let limits = Limits::within(bed, 1, LOG_RANGES, Domain::Identity)?;
+    {
+        let mut tracked = Tracked::idle(bed, 0)?;
+        let short = SinglePages::new()?;
+        // A tebibyte, whose bitmap takes more than one window.
+        let all = IovaRange::new(0, 1 << 40);
+        tracked.start(&[all], PAGE)?;
+        drop(short);
+        for range in RANGES {
+            tracked.touch(range.iova)?;
+            tracked.touch(range.end() - PAGE)?;
+        }
+        tracked.reports_all()?;
+        let registers = RegisterFile::map(&bed.pf)?;
+        tracked.mark(&registers, IovaRange::new(1 << 35, 1 << 30))?;
+        tracked.reports(IovaRange::new(1 << 35, 2 << 30), PAGE)?;
+        tracked.stop()?;
+    }
+    limits.lift()
+}
+
+/// Bytes of DMA memory that the PF's driver holds.
+fn dma_bytes(bed: &Bed) -> Result<u64> {
+    let dump = fs::read_to_string("/sys/kernel/debug/dma-api/dump").context("DMA-API dump")?;
+    let name = bed.pf.to_string();
+    let lengths = dump
+        .lines()
+        .filter(|line| line.split_whitespace().nth(1) == Some(&name))
+        .filter_map(|line| {
+            let length = line
+                .split_whitespace()
+                .find_map(|field| field.strip_prefix("L="))?;
+            u64::from_str_radix(length, 16).ok()
+        });
+    Ok(lengths.sum())
+}
+
+fn log_takes_what_its_ranges_need(bed: &Bed) -> Result<()> {
+    let mut tracked = Tracked::idle(bed, 0)?;
+    let before = dma_bytes(bed)?;
+    tracked.start(&RANGES, PAGE)?;
+    let taken = dma_bytes(bed)?.saturating_sub(before);
+    expect::claim(
+        &format!("DMA memory for a log of 10 MiB: some KiB, not {taken} bytes"),
+        taken > 0 && taken <= 64 << 10,
+    )?;
+    tracked.stop()?;
+    expect::equal("DMA memory after STOP", dma_bytes(bed)?, before)
+}
+
+/// A memory cgroup with this process in it, until it is dropped.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    const ROOT: &'static str = "/sys/fs/cgroup";
+
+    fn new() -> Result<Self> {
+        fs::write(
+            Path::new(Self::ROOT).join("cgroup.subtree_control"),
+            "+memory",
+        )
+        .context("controller of memory")?;
+        let path = Path::new(Self::ROOT).join(format!("vifa-{}", process::id()));
+        fs::create_dir(&path).with_context(|| path.display().to_string())?;
+        let cgroup = Self(path);
+        fs::write(cgroup.0.join("cgroup.procs"), process::id().to_string())?;
+        Ok(cgroup)
+    }
+
+    /// Bytes of vmalloc's pages that are charged to it.
+    fn vmalloc(&self) -> Result<u64> {
+        let stat = fs::read_to_string(self.0.join("memory.stat"))?;
+        let line = stat.lines().find_map(|line| line.strip_prefix("vmalloc "));
+        Ok(line.context("vmalloc in memory.stat")?.parse()?)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = fs::write(
+            Path::new(Self::ROOT).join("cgroup.procs"),
+            process::id().to_string(),
+        );
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+fn buffers_are_charged_to_the_cgroup(bed: &Bed) -> Result<()> {
+    // The kernel may be behind with its statistics by so much.
+    const SLACK: u64 = 512 << 10;
+    let guest = Guest::new(bed, 0)?;
+    let cgroup = Cgroup::new()?;
+    let before = cgroup.vmalloc()?;
+    let session = guest.vf.device.start(State::PreCopy)?;
+    let held = cgroup.vmalloc()?;
+    ensure!(
+        held >= before + 2 * MIB - SLACK,
+        "two buffers of 1 MiB: {held} bytes are charged, {before} were before"
+    );
+    drop(session);
+    guest.vf.reset()?;
+    let after = cgroup.vmalloc()?;
+    ensure!(
+        after <= before + SLACK,
+        "after the session: {after} bytes are charged, {before} were before"
+    );
+    Ok(())
+}
