@@ -337,6 +337,14 @@ impl RegisterFile {
         self.control_register(vf, hw::VIFA_CONTROL_CONFIGURATIONS)
     }
 
+    /// Whether the data frame of the VF `vf` works on a command.
+    pub fn data_frame_is_busy(&self, vf: u32) -> bool {
+        let frame = 2 + 2 * vf;
+        let register = frame * hw::VIFA_HW_FRAME_SIZE + hw::VIFA_MAILBOX_STATUS;
+        let status: u32 = self.registers.read(register as usize);
+        status & hw::VIFA_MAILBOX_STATUS_CODE == hw::VIFA_STATUS_BUSY
+    }
+
     fn control_register(&self, vf: u32, register: u32) -> u32 {
         let frame = 1 + 2 * vf;
         self.registers

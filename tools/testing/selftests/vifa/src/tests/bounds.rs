@@ -4,8 +4,10 @@
 //! which the device has a stated time for (`Documentation/vifa/driver.rst`). And what a call leaves
 //! alone.
 
+mod hang;
+
 use std::{
-    io, thread,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -13,7 +15,7 @@ use anyhow::{Context, Result};
 
 use super::{claims, fixture::Guest, pre_copy::local_memory::Source, Test};
 use crate::{
-    bed::{Bed, VF_DRIVER},
+    bed::Bed,
     engine::Vf,
     expect,
     fault::{
@@ -21,10 +23,10 @@ use crate::{
     },
     hw,
     kmsg::KernelLog,
-    migration::{Segments, State},
+    migration::State,
     process::{alongside, Victim},
     sys::{self, Mapping},
-    vfio::{AddressSpace, IovaRange},
+    vfio::AddressSpace,
 };
 
 const PAGE: u64 = 4096;
@@ -32,19 +34,18 @@ const PAGE: u64 = 4096;
 const SET_UP: Duration = Duration::from_secs(20);
 
 pub fn tests() -> Vec<Test> {
-    claims!("bounds":
+    let mut tests = claims!("bounds":
         device_that_floods_has_no_more_time,
         busy_status_of_another_command_is_an_error,
-        calls_end_with_the_first_command_that_hangs,
-        close_ends_with_the_first_command_that_hangs,
-        unbinding_issues_no_command,
         poll_issues_no_command,
         reader_that_is_killed_gives_no_more_commands,
         writer_that_is_killed_gives_no_more_commands,
         read_that_may_not_wait_for_another,
         read_leaves_the_rest_of_the_buffer,
         failures_are_logged_at_a_limited_rate,
-    )
+    );
+    tests.extend(hang::tests());
+    tests
 }
 
 fn device_that_floods_has_no_more_time(bed: &Bed) -> Result<()> {
@@ -72,64 +73,6 @@ fn busy_status_of_another_command_is_an_error(bed: &Bed) -> Result<()> {
     expect::equal("times that the fault happened", armed.fired(), 1)?;
     expect::refused("MIG_DATA_SIZE", result, &[libc::EIO])?;
     guest.work(1)
-}
-
-/// `call` gives one command, which hangs, and no second.
-fn hangs_once<T: std::fmt::Debug>(
-    what: &str,
-    registers: &RegisterFile,
-    call: impl FnOnce() -> io::Result<T>,
-) -> Result<()> {
-    let armed = registers.arm(0, ANY, Fault::Hang, hw::VIFA_FAULT_ALWAYS)?;
-    expect::refused(what, call(), &[libc::ETIMEDOUT])?;
-    expect::equal(&format!("commands of {what}"), armed.fired(), 1)
-}
-
-fn calls_end_with_the_first_command_that_hangs(bed: &Bed) -> Result<()> {
-    let mut source = Source::begin(bed, State::PreCopy, [1, 3])?;
-    let registers = RegisterFile::map(&bed.pf)?;
-    source.read_on()?;
-    let device = &source.guest.vf.device;
-    hangs_once("read", &registers, || source.session.read(1).map(drop))?;
-    device.change_state(State::Running)?;
-    hangs_once("MIG_DATA_SIZE", &registers, || device.data_size())?;
-    let session = device.start(State::PreCopy)?;
-    hangs_once("MIG_GET_PRECOPY_INFO", &registers, || {
-        session.precopy_info(0)
-    })?;
-    device.change_state(State::Running)?;
-    let stream = device.save()?;
-    let session = device.start(State::Resuming)?;
-    hangs_once("write", &registers, || {
-        session.write_all(&stream, Segments::Whole)
-    })?;
-    source.guest.vf.reset()?;
-    let device = &source.guest.vf.device;
-    hangs_once("RUNNING to STOP_COPY", &registers, || {
-        device.request_state(State::StopCopy as u32)
-    })?;
-    source.guest.recover()
-}
-
-fn close_ends_with_the_first_command_that_hangs(bed: &Bed) -> Result<()> {
-    let guest = Guest::new(bed, 0)?;
-    let registers = RegisterFile::map(&bed.pf)?;
-    let range = IovaRange::new(0x1000_0000, 16 * PAGE);
-    guest.vf.device.start_logging(&[range], PAGE)?;
-    let armed = registers.arm(0, ANY, Fault::Hang, hw::VIFA_FAULT_ALWAYS)?;
-    drop(guest);
-    expect::equal("commands of a close", armed.fired(), 1)?;
-    drop(armed);
-    Guest::new(bed, 0)?.work(1)
-}
-
-fn unbinding_issues_no_command(bed: &Bed) -> Result<()> {
-    let registers = RegisterFile::map(&bed.pf)?;
-    let armed = registers.count(0, ANY)?;
-    bed.vf(0)?.unbind()?;
-    expect::equal("commands of an unbinding", armed.fired(), 0)?;
-    bed.vf(0)?.bind(VF_DRIVER)?;
-    Ok(())
 }
 
 fn poll_issues_no_command(bed: &Bed) -> Result<()> {
