@@ -65,7 +65,7 @@ impl<B: Backend> Logging<B> {
         page_size: u64,
     ) -> Result<u64> {
         if self.active.is_some() {
-            return Err(self.refuse_to("start", EINVAL, "it is on"));
+            return Err(self.refuse_to("start", EINVAL, "it was started before"));
         }
         let page_size = log::page_size(page_size);
         let ranges = self.collect(ranges, page_size)?;
@@ -124,7 +124,7 @@ impl<B: Backend> Logging<B> {
     /// Reports what was written of the `length` bytes from `iova`.
     pub(super) fn report(&mut self, iova: u64, length: u64, dirty: &mut DirtyBitmap<'_>) -> Result {
         let Some(active) = &mut self.active else {
-            return Err(self.refuse_to("report", EINVAL, "it is off"));
+            return Err(self.refuse_to("report", EINVAL, "it was not started"));
         };
         if let Err(violation) = log::check_length(length) {
             return Err(self.refuse_to("report", EINVAL, violation));
@@ -147,7 +147,7 @@ impl<B: Backend> Logging<B> {
                 if !core::mem::replace(&mut active.said, true) {
                     self.status.error(
                         fault.into(),
-                        format_args!("DMA logging: {fault}: all is reported dirty"),
+                        format_args!("failed to report DMA logging, all pages are dirty: {fault}"),
                     );
                 }
             }
@@ -158,6 +158,6 @@ impl<B: Backend> Logging<B> {
     /// Takes note that something was not done, and why.
     fn refuse_to(&self, what: &str, error: Error, why: impl fmt::Display) -> Error {
         self.status
-            .refusal(error, format_args!("DMA logging does not {what}: {why}"))
+            .refusal(error, format_args!("failed to {what} DMA logging: {why}"))
     }
 }

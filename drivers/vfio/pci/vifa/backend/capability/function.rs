@@ -57,15 +57,15 @@ use crate::{
         }, //
     }, //
 };
-use core::ops::Range;
+use core::{
+    fmt,
+    ops::Range, //
+};
 use kernel::{
     device::Core,
     pci,
     prelude::*,
-    sync::{
-        aref::ARef,
-        Arc, //
-    },
+    sync::Arc,
     transmute::FromBytes, //
 };
 
@@ -76,7 +76,6 @@ pub(crate) const REFERENCE: pci::DeviceId =
 /// A virtual function.
 pub(crate) struct Function {
     registers: Arc<RegisterFile>,
-    device: ARef<pci::Device>,
     identity: Identity,
     interfaces: Interfaces,
     control: Arc<Mailbox>,
@@ -129,7 +128,6 @@ impl Function {
         let Address { domain, bus, devfn } = Address::of(device);
         let function = Self {
             registers: registers.clone(),
-            device: device.into(),
             identity,
             interfaces: Interfaces::of(interface::Function { domain, bus, devfn }),
             control,
@@ -209,9 +207,9 @@ impl Function {
         self.registers.log_ranges()
     }
 
-    /// The device that the log names.
-    pub(super) fn device(&self) -> &pci::Device {
-        &self.device
+    /// Logs what is wrong with an answer, at a limited rate.
+    pub(super) fn log(&self, text: impl fmt::Display) {
+        self.control.log(text);
     }
 }
 

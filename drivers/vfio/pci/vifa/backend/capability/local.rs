@@ -67,7 +67,7 @@ impl Bitmap {
 
         // What the device leaves out must not look like what it reported before.
         self.0.bytes_mut().get_mut(..bytes).ok_or(EIO)?.fill(0);
-        let mut told = 0;
+        let mut reported = 0;
         let mut left = 0..bytes;
         while !left.is_empty() {
             let part = self.0.part(left.clone())?;
@@ -79,7 +79,7 @@ impl Bitmap {
                 [offset + skipped, asked | u64::from(flag)],
                 Some((&mut self.0, part)),
             )?;
-            told += set;
+            reported += set;
         }
 
         let bitmap = self.0.bytes(bytes);
@@ -89,13 +89,10 @@ impl Bitmap {
         });
         let set: u64 = bitmap.iter().map(|byte| u64::from(byte.count_ones())).sum();
         let set = set - u64::from(padding);
-        if set != told {
-            dev_err!(
-                function.device(),
-                "LOCAL_BITMAP: {} bits are set, the device told of {}\n",
-                set,
-                told
-            );
+        if set != reported {
+            function.log(format_args!(
+                "LOCAL_BITMAP: invalid result: got {reported}, expected {set}, as bits are set"
+            ));
             return Err(EIO);
         }
         Ok((bitmap, set))

@@ -70,24 +70,25 @@ pub(crate) enum Fault {
     Command(Command, Failure),
     /// The device has another page size than it may have.
     PageSize(u64),
-    /// A command told of so many pages, of so many.
+    /// A command reported so many pages, and was given so many.
     Pages(Command, u64, u64),
     /// Writes went unlogged.
     Lost,
-    /// There was no memory for buffers.
+    /// Buffers could not be allocated.
     Memory(Error),
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Command(command, failure) => write!(f, "{command}: {failure}"),
-            Self::PageSize(size) => write!(f, "LOG_START: a page size of {size:#x}: cannot be"),
-            Self::Pages(command, told, asked) => {
-                write!(f, "{command}: {told} pages, of {asked}")
-            }
-            Self::Lost => f.write_str("the device has lost count of its writes"),
-            Self::Memory(_) => f.write_str("no memory for buffers"),
+            Self::Command(command, failure) => write!(f, "{command} failed: {failure}"),
+            Self::PageSize(size) => write!(f, "LOG_START: invalid page size: got {size:#x}"),
+            Self::Pages(command, found, asked) => write!(
+                f,
+                "{command}: invalid number of pages: got {found}, expected {asked}"
+            ),
+            Self::Lost => f.write_str("the device has lost its log (LOG_LOST)"),
+            Self::Memory(error) => write!(f, "failed to allocate buffers: {error:?}"),
         }
     }
 }
@@ -220,12 +221,12 @@ impl Reader {
     }
 }
 
-/// Checks the results of a command that tells of so many pages.
-fn check(command: Command, Results(told, flags): Results, pages: u64) -> Result<(), Fault> {
+/// Checks the results of a command that was given so many pages.
+fn check(command: Command, Results(found, flags): Results, pages: u64) -> Result<(), Fault> {
     if flags & u64::from(VIFA_LOG_LOST) != 0 {
         Err(Fault::Lost)
-    } else if told != pages {
-        Err(Fault::Pages(command, told, pages))
+    } else if found != pages {
+        Err(Fault::Pages(command, found, pages))
     } else {
         Ok(())
     }

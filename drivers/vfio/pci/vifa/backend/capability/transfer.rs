@@ -201,12 +201,9 @@ impl Source for Sender {
         let buffer = Some((&mut self.control, 0..capacity));
         let Results(length, _) = self.function.control(Command::SAVE, 0, buffer)?;
         if length > capacity as u64 {
-            dev_err!(
-                self.function.device(),
-                "SAVE: invalid length: got {} bytes, expected at most {}\n",
-                length,
-                capacity
-            );
+            self.function.log(format_args!(
+                "SAVE: invalid length: got {length} bytes, expected at most {capacity}"
+            ));
             return Err(EIO.into());
         }
         let length = length as usize;
