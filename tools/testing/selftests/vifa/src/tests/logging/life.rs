@@ -228,13 +228,17 @@ fn killed_process_does_not_finish_a_long_report(bed: &Bed) -> Result<()> {
         }
         Ok(report)
     })?;
-    let before = late.fired();
-    ends_the_log(bed, || victim.kill())?;
-    // The whole report reads 70.
-    let windows = late.fired() - before;
+    // The whole report reads 70. One is being read, and one may follow it.
+    let mut more = 0;
+    ends_the_log(bed, || {
+        let before = late.fired();
+        victim.kill()?;
+        more = late.fired() - before;
+        Ok(())
+    })?;
     expect::claim(
-        &format!("less than 20 windows after the kill, not {windows}"),
-        windows < 20,
+        &format!("at most 2 windows read after the kill, not {more}"),
+        more <= 2,
     )
 }
 

@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::Duration,
 };
@@ -373,42 +373,56 @@ fn random_guest_arrives(bed: &Bed, seed: u64) -> Result<()> {
 }
 
 fn guest_that_writes_all_the_while_arrives(bed: &Bed) -> Result<()> {
-    const WHILE: Duration = Duration::from_millis(600);
+    const GRANULES: u64 = 110;
+    const WRITES: u64 = 20;
     let Source {
         mut guest,
         mut memory,
         session,
         mut stream,
     } = Source::begin(bed, State::PreCopy, 0..100)?;
+    // Two rounds send each granule at most twice.
+    let two_rounds = 2 * GRANULES * memory.granule;
     let stop = AtomicBool::new(false);
-    let mut read = 0;
-    let writes = thread::scope(|scope| -> Result<u64> {
-        let writer = scope.spawn(|| -> Result<u64> {
+    let writes = AtomicU64::new(0);
+    thread::scope(|scope| -> Result<()> {
+        let writer = scope.spawn(|| -> Result<()> {
             let mut random = Random(77);
-            let mut writes = 0;
             while !stop.load(Ordering::Relaxed) {
-                memory.write(&mut guest, random.below(110), writes)?;
-                writes += 1;
+                let write = writes.fetch_add(1, Ordering::Relaxed);
+                memory.write(&mut guest, random.below(GRANULES), write)?;
             }
-            Ok(writes)
+            Ok(())
         });
         let mut reader = || -> Result<()> {
-            let end = std::time::Instant::now() + WHILE;
             let mut random = Random(78);
-            while std::time::Instant::now() < end {
+            let mut caught_up = false;
+            let mut resumed = 0;
+            while writes.load(Ordering::Relaxed) <= WRITES
+                || (resumed < 2 && stream.len() as u64 <= two_rounds)
+            {
+                if writer.is_finished() {
+                    return Ok(());
+                }
                 match session.read(1 + random.below(200_000) as usize) {
-                    Ok(bytes) => stream.extend(bytes),
-                    result => expect::refused("read", result, &[libc::ENOMSG])?,
+                    Ok(bytes) => {
+                        stream.extend(bytes);
+                        resumed += u32::from(caught_up);
+                        caught_up = false;
+                    }
+                    result => {
+                        expect::refused("read", result, &[libc::ENOMSG])?;
+                        caught_up = true;
+                    }
                 }
                 session.precopy_info(0)?;
-                read += 1;
             }
             Ok(())
         };
         let result = reader();
         stop.store(true, Ordering::Relaxed);
-        let writes = writer.join().map_err(|_| anyhow!("the writer panicked"))?;
-        result.and(writes)
+        let written = writer.join().map_err(|_| anyhow!("the writer panicked"))?;
+        result.and(written)
     })?;
     let mut source = Source {
         guest,
@@ -422,10 +436,7 @@ fn guest_that_writes_all_the_while_arrives(bed: &Bed) -> Result<()> {
         source.memory.granule,
     )?;
     let rounds = rounds.last().map_or(0, |(round, _)| *round);
-    expect::claim(
-        &format!("more than {writes} writes, {read} reads and {rounds} rounds"),
-        writes > 20 && read > 5 && rounds > 1,
-    )?;
+    expect::claim(&format!("more than {rounds} rounds"), rounds > 1)?;
     source.arrives(bed, [])
 }
 
