@@ -67,6 +67,9 @@ pub(crate) struct Card {
     /// It is not on the bus any more.
     pub(crate) is_gone: bool,
     pub(crate) wire: Wire,
+    /// Microseconds from one interrupt that the physical function takes to the next.
+    pub(crate) interval: u64,
+    interrupted: u64,
     /// As QEMU has it: EIMS reads as it was written last, and so does EICR, once; a cause that is
     /// there already is not sent again.
     pub(crate) is_model: bool,
@@ -118,6 +121,8 @@ impl Card {
             unwritten: Vec::new(),
             is_gone: false,
             wire: Wire::Slow,
+            interval: 0,
+            interrupted: 0,
             is_model: false,
             fails_in: None,
             enabling: Vec::new(),
@@ -309,7 +314,8 @@ impl Clock for Card {
 
     fn sleep(&mut self, microseconds: u32) {
         self.now += u64::from(microseconds);
-        if !self.port.silent {
+        if !self.port.silent && self.now - self.interrupted >= self.interval {
+            self.interrupted = self.now;
             self.port.interrupt();
         }
         for first in all_queues().filter(|&first| first >= TDBAL) {

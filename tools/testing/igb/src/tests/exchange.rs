@@ -53,6 +53,21 @@ fn silence_ends() {
     }
 }
 
+/// A physical function that answers each request, but only just in time, is not waited for as often
+/// as there are requests.
+#[test]
+fn slowness_ends() {
+    let mut card = Card::plain();
+    card.interval = 900_000;
+    let mut exchange = Exchange::new(&mut card, &PATIENT);
+    exchange.reset().unwrap();
+    let answers = (0..60).map(|_| exchange.post(&words(Request::Reset)));
+    let answered = answers.take_while(Result::is_ok).count();
+
+    assert!((9..13).contains(&answered), "{answered} answers");
+    assert!((10_000_000..10_010_000).contains(&card.now()));
+}
+
 #[test]
 fn buffer_that_is_not_let_go() {
     let mut card = Card::plain();

@@ -46,6 +46,8 @@ pub(crate) struct Patience {
     answer: u32,
     /// For the end of a reset of the physical function.
     reset: u32,
+    /// For all that is exchanged together.
+    total: u32,
 }
 
 /// For what a guest needs: an answer may take as long as `igbvf` waits for one.
@@ -53,6 +55,7 @@ pub(crate) const PATIENT: Patience = Patience {
     buffer: 100_000,
     answer: 1_000_000,
     reset: 2_000_000,
+    total: 10_000_000,
 };
 
 /// For what would be good to have.
@@ -60,23 +63,36 @@ pub(crate) const BRIEF: Patience = Patience {
     buffer: 100_000,
     answer: 100_000,
     reset: 100_000,
+    total: 500_000,
 };
 
 /// A function's mailbox, while nobody else uses it.
 pub(crate) struct Exchange<'a, D> {
     device: &'a mut D,
     patience: &'static Patience,
+    /// When patience ends, whatever is waited for.
+    end: u64,
     resets: u32,
 }
 
 impl<'a, D: Access + Clock> Exchange<'a, D> {
     /// Uses the mailbox of `device`.
     pub(crate) fn new(device: &'a mut D, patience: &'static Patience) -> Self {
+        let end = device.now().saturating_add(patience.total.into());
+
         Self {
             device,
             patience,
+            end,
             resets: 0,
         }
+    }
+
+    /// Returns how much of `timeout` is left before [`Self::end`].
+    fn within(&self, timeout: u32) -> u32 {
+        let left = self.end.saturating_sub(self.device.now());
+
+        timeout.min(u32::try_from(left).unwrap_or(u32::MAX))
     }
 
     /// Returns which bits of V2PMAILBOX told of a reset of the physical function since the last
@@ -112,7 +128,7 @@ impl<'a, D: Access + Clock> Exchange<'a, D> {
 
     /// Takes the buffer.
     fn take(&mut self) -> Result<(), Fault> {
-        let timeout = self.patience.buffer;
+        let timeout = self.within(self.patience.buffer);
         let is_taken = until(self, INTERVAL, timeout, |this| {
             this.device.write(page0::V2PMAILBOX, VFU)?;
             Ok(this.look()? & VFU != 0)
@@ -152,7 +168,7 @@ impl<D: Access + Clock> Post for Exchange<'_, D> {
     fn reset(&mut self) -> Result<(), Fault> {
         self.device.write(page0::VTCTRL, vtctrl::RST)?;
         // A reset that was over before says nothing of what comes.
-        let timeout = self.patience.reset;
+        let timeout = self.within(self.patience.reset);
         let is_over = until(self, INTERVAL, timeout, |this| {
             Ok(this.device.read(page0::V2PMAILBOX)? & (RSTI | RSTD) == 0)
         })?;
@@ -168,7 +184,7 @@ impl<D: Access + Clock> Post for Exchange<'_, D> {
 
     fn post(&mut self, message: &Words) -> Result<[u32; ANSWER_WORDS], Fault> {
         self.leave(message)?;
-        let timeout = self.patience.answer;
+        let timeout = self.within(self.patience.answer);
         let mut seen = 0;
         self.wait(timeout, Fault::PhysicalFunctionSilent, |value| {
             seen |= value;
