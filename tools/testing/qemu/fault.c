@@ -249,10 +249,33 @@ static void vifa_fault_report_error(VifaPF *pf, uint32_t status)
     pcie_aer_inject_error(function, &error);
 }
 
+/* A device that is gone does nothing more, and has forgotten its commands. */
+static void vifa_fault_set_gone(VifaPF *pf, bool gone)
+{
+    if (gone && !pf->gone) {
+        for (uint16_t i = 0; i < pf->vfs; i++) {
+            VifaVF *vf = vifa_pf_vf(pf, i);
+
+            if (vf) {
+                vifa_vf_set_run_state(vf, VIFA_RUN_STATE_STOPPED);
+            }
+        }
+        vifa_pf_reset_mailboxes(pf);
+    }
+    pf->gone = gone;
+}
+
 void vifa_fault_write(VifaPF *pf, hwaddr address, uint32_t value)
 {
     VifaFault *fault = vifa_fault_slot(pf, address);
 
+    if (address == VIFA_FAULT_GONE) {
+        vifa_fault_set_gone(pf, value & 1);
+        return;
+    }
+    if (pf->gone) {
+        return;
+    }
     if (address == VIFA_FAULT_ERROR_VF) {
         pf->error_vf = value;
         return;

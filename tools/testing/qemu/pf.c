@@ -107,6 +107,9 @@ static uint64_t vifa_pf_read(void *opaque, hwaddr address, unsigned int size)
     VifaPF *pf = opaque;
     uint32_t frame = address / VIFA_HW_FRAME_SIZE;
 
+    if (pf->gone) {
+        return UINT32_MAX;
+    }
     address %= VIFA_HW_FRAME_SIZE;
     if (frame == VIFA_HW_FRAME_LAYER) {
         return vifa_pf_read_layer(pf, address);
@@ -130,7 +133,7 @@ static void vifa_pf_write(void *opaque, hwaddr address, uint64_t value,
         if (pf->fault_injection) {
             vifa_fault_write(pf, address, value);
         }
-    } else if (frame < vifa_pf_frames(pf)) {
+    } else if (frame < vifa_pf_frames(pf) && !pf->gone) {
         vifa_mailbox_write(&pf->mailboxes[frame - VIFA_HW_FRAME_CONTROL(0)],
                            address, value);
     }
@@ -155,6 +158,14 @@ static void vifa_pf_config_write(PCIDevice *device, uint32_t address,
 {
     pci_default_write_config(device, address, value, length);
     pcie_cap_flr_write_config(device, address, value, length);
+    pcie_aer_write_config(device, address, value, length);
+}
+
+void vifa_pf_reset_mailboxes(VifaPF *pf)
+{
+    for (uint32_t i = 0; i < 2 * pf->vfs; i++) {
+        vifa_mailbox_reset(&pf->mailboxes[i]);
+    }
 }
 
 /* The VFs are reset by the SR-IOV code, which turns them off. */
@@ -162,9 +173,8 @@ static void vifa_pf_reset_hold(Object *object, ResetType type)
 {
     VifaPF *pf = VIFA_PF(object);
 
-    for (uint32_t i = 0; i < 2 * pf->vfs; i++) {
-        vifa_mailbox_reset(&pf->mailboxes[i]);
-    }
+    pf->gone = false;
+    vifa_pf_reset_mailboxes(pf);
 }
 
 /* What the VFs are to the PCI core. */

@@ -23,7 +23,9 @@
 
 static uint64_t vifa_vf_read(void *opaque, hwaddr address, unsigned int size)
 {
-    return vifa_engine_read(opaque, address);
+    VifaVF *vf = opaque;
+
+    return vf->pf->gone ? UINT32_MAX : vifa_engine_read(vf, address);
 }
 
 static void vifa_vf_write(void *opaque, hwaddr address, uint64_t value,
@@ -31,7 +33,7 @@ static void vifa_vf_write(void *opaque, hwaddr address, uint64_t value,
 {
     VifaVF *vf = opaque;
 
-    if (vf->run_state != VIFA_RUN_STATE_STOPPED) {
+    if (vf->run_state != VIFA_RUN_STATE_STOPPED && !vf->pf->gone) {
         vifa_engine_write(vf, address, value);
     }
 }
@@ -83,6 +85,7 @@ static void vifa_vf_config_write(PCIDevice *device, uint32_t address,
 {
     pci_default_write_config(device, address, value, length);
     pcie_cap_flr_write_config(device, address, value, length);
+    pcie_aer_write_config(device, address, value, length);
 }
 
 /* The BARs that the PF's properties ask for: in all but two is nothing. */

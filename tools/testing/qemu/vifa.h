@@ -300,6 +300,7 @@ struct VifaPF {
     VifaFault faults[VIFA_FAULT_SLOT_COUNT];
     VifaMark mark;
     uint32_t error_vf;              /* VIFA_FAULT_ERROR_VF */
+    bool gone;                      /* VIFA_FAULT_GONE */
     uint8_t *bounce;
 };
 
@@ -308,5 +309,6 @@ uint8_t vifa_pf_vf_bar_type(const VifaPF *pf);
 void vifa_pf_set_ready(const VifaPF *pf, PCIDevice *device);
 VifaVF *vifa_pf_vf(VifaPF *pf, uint16_t number);
 void vifa_pf_cancel(VifaPF *pf, uint16_t number);
+void vifa_pf_reset_mailboxes(VifaPF *pf);
 
 #endif /* HW_VIFA_VIFA_H */

@@ -27,7 +27,7 @@ pub use checksum::crc32c;
 pub use engine::{scattered, Command, Completion, Engine};
 pub use log::Mark;
 pub use mailbox::{Answer, Buffer, Frame};
-pub use pci::EXTENDED_SRIOV;
+pub use pci::{EXTENDED_ERRORS, EXTENDED_SRIOV};
 pub use qtest::Qtest;
 pub use random::Random;
 pub use records::Records;

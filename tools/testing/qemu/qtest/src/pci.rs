@@ -23,6 +23,7 @@ const EXTENDED_CAPABILITIES: u64 = 0x100;
 
 pub const CAPABILITY_EXPRESS: u8 = 0x10;
 pub const CAPABILITY_MSIX: u8 = 0x11;
+pub const EXTENDED_ERRORS: u16 = 0x0001;
 pub const EXTENDED_SRIOV: u16 = 0x0010;
 pub const EXTENDED_DVSEC: u16 = 0x0023;
 

@@ -2,7 +2,7 @@
 
 //! Faults that are injected, by property and by register.
 
-use vifa_qtest::{hw, Bed, Buffer, Command, Engine, Frame};
+use vifa_qtest::{hw, Bed, Buffer, Command, Engine, Frame, EXTENDED_ERRORS};
 
 const CONTROL: Frame = Frame::Control(0);
 const DATA: Frame = Frame::Data(0);
@@ -283,5 +283,62 @@ fn registers() {
         let right = bed.read32(fault_register(&bed, 7, register));
         assert!(!arm(&bed, 7, &[(register, wrong)], 1), "{register:#x}");
         assert!(arm(&bed, 7, &[(register, right)], 1), "{register:#x}");
+    }
+}
+
+/// What register 0 of VF 0 and the magic number read.
+fn layer_and_vf(bed: &Bed) -> [u32; 2] {
+    let layer = bed.frame_register(hw::VIFA_HW_FRAME_LAYER, hw::VIFA_LAYER_MAGIC);
+    [layer, bed.vf_register(0, 0)].map(|register| bed.read32(register))
+}
+
+#[test]
+fn gone_until_written_or_reset() {
+    let bed = Bed::new("fault-injection=on,faults=hang", 1);
+    let register = bed.frame_register(hw::VIFA_HW_FRAME_LAYER, hw::VIFA_FAULT_GONE);
+    let before = layer_and_vf(&bed);
+    assert_eq!(before[0], hw::VIFA_HW_MAGIC);
+    bed.start(CONTROL, hw::VIFA_CONTROL_IDENTIFY, [0, 0], None);
+
+    bed.write32(register, 1);
+    assert_eq!(layer_and_vf(&bed), [u32::MAX; 2]);
+    assert_eq!(bed.frame_read(CONTROL, hw::VIFA_MAILBOX_STATUS), u32::MAX);
+    bed.frame_write(CONTROL, hw::VIFA_MAILBOX_VECTOR, 5);
+
+    bed.write32(register, 0);
+    assert_eq!(layer_and_vf(&bed), before);
+    assert_eq!(bed.frame_read(CONTROL, hw::VIFA_MAILBOX_STATUS), 0);
+    assert_eq!(bed.frame_read(CONTROL, hw::VIFA_MAILBOX_VECTOR), 0);
+    assert_eq!(
+        bed.frame_read(CONTROL, hw::VIFA_CONTROL_RUN_STATE),
+        hw::VIFA_RUN_STATE_STOPPED
+    );
+
+    bed.write32(register, 1);
+    bed.reset(bed.pf());
+    bed.set_up_pf();
+    bed.enable_vfs(1);
+    assert_eq!(layer_and_vf(&bed), before);
+}
+
+#[test]
+fn cleared_error_is_no_longer_the_first() {
+    const ERROR_STATUS: u64 = 0x04;
+    const CAPABILITIES: u64 = 0x18;
+    const FIRST_ERROR: u32 = 0x1f;
+    const COMPLETION_TIMEOUT: u32 = 14;
+    let bed = Bed::new("fault-injection=on", 1);
+    for (function, vf) in [(bed.pf(), hw::VIFA_FAULT_ANY_VF), (bed.vf(0), 0)] {
+        let capability = function.extended_capability(&bed, EXTENDED_ERRORS);
+        let register = |offset| function.register(capability + offset);
+        let first = || bed.read32(register(CAPABILITIES)) & FIRST_ERROR;
+        let layer = |offset| bed.frame_register(hw::VIFA_HW_FRAME_LAYER, offset);
+
+        bed.write32(layer(hw::VIFA_FAULT_ERROR_VF), vf);
+        bed.write32(layer(hw::VIFA_FAULT_ERROR), 1 << COMPLETION_TIMEOUT);
+        assert_eq!(first(), COMPLETION_TIMEOUT);
+        bed.write32(register(ERROR_STATUS), 1 << COMPLETION_TIMEOUT);
+        assert_eq!(bed.read32(register(ERROR_STATUS)), 0);
+        assert_eq!(first(), 0);
     }
 }

@@ -269,11 +269,20 @@ impl RegisterFile {
         ])
     }
 
-    /// Has the PF report an error.
-    pub fn report_error(&self, error: UncorrectableError) {
+    /// Pulls the device out, until the result is dropped or the PF is reset.
+    pub fn pull_out(&self) -> Gone<'_> {
+        self.registers.write(hw::VIFA_FAULT_GONE as usize, 1u32);
+        Gone(self)
+    }
+
+    /// Has a function report an error.
+    pub fn report_error(&self, reporter: Reporter, error: UncorrectableError) {
+        let vf = match reporter {
+            Reporter::Physical => hw::VIFA_FAULT_ANY_VF,
+            Reporter::Virtual(index) => index,
+        };
         let UncorrectableError(status) = error;
-        self.registers
-            .write(hw::VIFA_FAULT_ERROR_VF as usize, hw::VIFA_FAULT_ANY_VF);
+        self.registers.write(hw::VIFA_FAULT_ERROR_VF as usize, vf);
         self.registers.write(hw::VIFA_FAULT_ERROR as usize, status);
     }
 
@@ -350,6 +359,24 @@ impl RegisterFile {
         self.registers
             .read((frame * hw::VIFA_HW_FRAME_SIZE + register) as usize)
     }
+}
+
+/// A device that is gone until this is dropped.
+pub struct Gone<'a>(&'a RegisterFile);
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        self.0.registers.write(hw::VIFA_FAULT_GONE as usize, 0u32);
+    }
+}
+
+/// The function that reports an error.
+#[derive(Clone, Copy)]
+pub enum Reporter {
+    /// The PF.
+    Physical,
+    /// The VF with this index.
+    Virtual(u32),
 }
 
 /// An uncorrectable error, by its bit in the Uncorrectable Error Status Register of PCI Express.

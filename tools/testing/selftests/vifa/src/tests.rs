@@ -13,6 +13,7 @@ mod failure;
 mod fault;
 mod feature;
 pub(crate) mod fixture;
+mod gone;
 mod igb;
 mod igb_mailbox;
 mod lifetime;
@@ -109,6 +110,7 @@ pub fn all(logged_writes: u64, random: Option<random::Settings>) -> Vec<Test> {
         overlap::tests(),
         reset::tests(),
         physical::tests(),
+        gone::tests(),
         igb::tests(),
         igb_mailbox::tests(),
         failure::tests(),

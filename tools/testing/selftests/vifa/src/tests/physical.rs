@@ -15,11 +15,12 @@ use super::{
 use crate::{
     bed::Bed,
     expect,
-    fault::{RegisterFile, UncorrectableError, FATAL, NON_FATAL},
+    fault::{RegisterFile, Reporter, UncorrectableError, FATAL, NON_FATAL},
     hw,
     kmsg::KernelLog,
     migration::State,
     region,
+    sysfs::PciFunction,
 };
 
 /// How long the kernel may take for what it does by itself, on a busy machine.
@@ -39,6 +40,7 @@ pub fn tests() -> Vec<Test> {
         reset_of_the_pf_while_the_vfs_are_closed_leaves_them_usable,
         non_fatal_error_of_the_pf_is_recovered_and_ends_a_migration,
         fatal_error_of_the_pf_is_recovered_and_ends_a_migration,
+        non_fatal_error_of_a_vf_is_recovered_and_ends_a_migration,
         system_sleep_is_refused_while_a_vf_is_open,
     );
     tests.extend(more.into_iter().map(|test| test.within(180)));
@@ -46,7 +48,7 @@ pub fn tests() -> Vec<Test> {
 }
 
 /// The VF of `guest` is in ERROR, since what holds `words` happened.
-fn is_in_error(guest: &Guest, words: &str) -> Result<()> {
+pub(super) fn is_in_error(guest: &Guest, words: &str) -> Result<()> {
     let device = &guest.vf.device;
     expect::equal("state", device.state()?, State::Error)?;
     let text = region::error_text(&region::read(device)?)?.to_owned();
@@ -57,7 +59,7 @@ fn is_in_error(guest: &Guest, words: &str) -> Result<()> {
 }
 
 /// The VF of `guest`, which is in ERROR, runs after a reset, and works once it was opened anew.
-fn works_again(bed: &Bed, guest: Guest) -> Result<()> {
+pub(super) fn works_again(bed: &Bed, guest: Guest) -> Result<()> {
     guest.vf.reset()?;
     expect::equal(
         "state after a reset",
@@ -86,23 +88,47 @@ fn reset_of_the_pf_while_the_vfs_are_closed_leaves_them_usable(bed: &Bed) -> Res
     both_work(bed)
 }
 
-/// The PF reports `error` while VF 0 is being saved.
-fn error_ends_a_migration(bed: &Bed, error: UncorrectableError) -> Result<()> {
+/// The error registers of `function`, which has them first among its extended capabilities.
+fn error_registers(function: &PciFunction) -> Result<Vec<u8>> {
+    const ADVANCED_ERROR_REPORTING: u8 = 0x01;
+    let config = fs::read(function.attribute("config")).context("configuration space")?;
+    let capability = config.get(0x100..0x12c).context("extended capability")?;
+    expect::equal(
+        "first extended capability",
+        capability[0],
+        ADVANCED_ERROR_REPORTING,
+    )?;
+    Ok(capability.to_vec())
+}
+
+/// `reporter` reports `error` while VF 0 is being saved. Nothing in its registers remains of it: a
+/// VMM compares those of a VF with the destination's.
+fn error_ends_a_migration(bed: &Bed, reporter: Reporter, error: UncorrectableError) -> Result<()> {
     let (guest, session) = guest_in(bed, State::PreCopy)?;
+    let function = match reporter {
+        Reporter::Physical => bed.pf.clone(),
+        Reporter::Virtual(index) => bed.vf(index)?,
+    };
+    let before = error_registers(&function)?;
     let mut log = KernelLog::from_now()?;
-    RegisterFile::map(&bed.pf)?.report_error(error);
+    RegisterFile::map(&bed.pf)?.report_error(reporter, error);
     log.expect_within(PATIENCE, &["device recovery successful"])?;
     is_in_error(&guest, "uncorrectable PCI error")?;
     has_ended(session, State::PreCopy)?;
+    expect::same_bytes("error registers", &error_registers(&function)?, &before)?;
     works_again(bed, guest)
 }
 
 fn non_fatal_error_of_the_pf_is_recovered_and_ends_a_migration(bed: &Bed) -> Result<()> {
-    error_ends_a_migration(bed, NON_FATAL)
+    error_ends_a_migration(bed, Reporter::Physical, NON_FATAL)
 }
 
 fn fatal_error_of_the_pf_is_recovered_and_ends_a_migration(bed: &Bed) -> Result<()> {
-    error_ends_a_migration(bed, FATAL)
+    error_ends_a_migration(bed, Reporter::Physical, FATAL)
+}
+
+fn non_fatal_error_of_a_vf_is_recovered_and_ends_a_migration(bed: &Bed) -> Result<()> {
+    error_ends_a_migration(bed, Reporter::Virtual(0), NON_FATAL)
 }
 
 fn system_sleep_is_refused_while_a_vf_is_open(bed: &Bed) -> Result<()> {
