@@ -113,6 +113,8 @@
  */
 #define VIFA_FAULT_SCATTER_MAX		0xcd0
 #define VIFA_FAULT_LOG_RANGES		0xcd4
+
+/*
  * Write 1: the device is gone, as if it had been pulled out. It ends its commands
  * without a word, stops its VFs, reads as all ones, in the BARs of the VFs too,
  * and ignores all writes but the one of 0 here, which brings it back. A reset of

@@ -165,10 +165,16 @@ impl<B: Backend> Machine<B> {
     /// A device that refuses, and shows that it is where it was, stays in its phase. One that does
     /// not answer is in ERROR.
     fn run(&mut self, state: RunState, phase: Phase<B>) -> Result {
-        let before = self.backend.run_state().ok();
-        let Err(fault) = self.backend.set_run_state(state) else {
-            self.enter(phase);
-            return Ok(());
+        // Where the run state cannot be read, the device is gone or fails: it gets no command.
+        let (before, fault) = match self.backend.run_state() {
+            Ok(before) => match self.backend.set_run_state(state) {
+                Ok(()) => {
+                    self.enter(phase);
+                    return Ok(());
+                }
+                Err(fault) => (Some(before), fault),
+            },
+            Err(fault) => (None, fault),
         };
         let error = fault.into();
         // A reset decides where the device is.
@@ -177,10 +183,10 @@ impl<B: Backend> Machine<B> {
         if !is_reset && (error == ETIMEDOUT || !is_unchanged) {
             self.enter(Phase::Error);
         }
-        Err(self.status.refusal(
-            error,
-            format_args!("failed to set the run state to {state}: {fault}"),
-        ))
+        let next = phase.state();
+        Err(self
+            .status
+            .refusal(error, format_args!("failed to enter {next}: {fault}")))
     }
 
     /// Ends all that was begun with the device, which was reset.
@@ -193,7 +199,8 @@ impl<B: Backend> Machine<B> {
     fn lose(&mut self, loss: Loss) {
         if self.is_open && !matches!(self.phase, Phase::Error) {
             self.enter(Phase::Error);
-            self.status.refusal(EIO, loss);
+            self.status
+                .refusal(EIO, format_args!("lost the state of the device: {loss}"));
         }
     }
 
@@ -211,7 +218,7 @@ impl<B: Backend> Machine<B> {
             self.enter(Phase::Error);
             self.status.refusal(
                 fault.into(),
-                format_args!("failed to run after a reset: {fault}"),
+                format_args!("failed to enter RUNNING after a reset: {fault}"),
             );
         }
     }
@@ -496,7 +503,10 @@ impl<B: Backend> Migration<B> {
         });
         running.map_err(|fault: B::Fault| {
             self.backend.close();
-            fault.into()
+            self.status.error(
+                fault.into(),
+                format_args!("failed to enter RUNNING at open: {fault}"),
+            )
         })
     }
 
@@ -554,7 +564,12 @@ impl<B: Backend> Migration<B> {
             if let Some(Ok(Some(left))) = left {
                 return Ok(left);
             }
-            let mapped = machine.backend.mapped().map_err(Into::into)?;
+            let mapped = machine.backend.mapped().map_err(|fault| {
+                machine.status.error(
+                    fault.into(),
+                    format_args!("failed to get MIG_DATA_SIZE: {fault}"),
+                )
+            })?;
             Ok(Saver::<B::Fault>::estimate(
                 machine.backend.identity(),
                 mapped,

@@ -13,6 +13,7 @@
 mod backend;
 mod bindings;
 mod checksum;
+mod errno;
 mod layer;
 mod migration;
 mod seam;

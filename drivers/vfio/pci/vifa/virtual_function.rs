@@ -58,14 +58,13 @@ impl<B: Backend> VirtualFunction<B> {
     fn new(device: &pci::Device<Core<'_>>) -> Result<Self> {
         let migration = Migration::new(B::probe(device)?, device.into())?;
         if let Some(fault) = migration.backend().unsupported() {
-            dev_warn!(device, "{}\n", Shown(Unsupported(fault)));
+            dev_warn!(device, "{}
+", Shown(Unsupported(fault)));
         } else if migration.backend().identity().features & FEATURE_DIRTY_LOG == 0 {
-            dev_info!(
-                device,
-                "no DMA logging: the device does not log its writes\n"
-            );
+            dev_info!(device, "DMA logging is not supported by the device
+");
         } else if !logging::IS_AVAILABLE {
-            pr_info_once!("no DMA logging: this kernel has no IOVA bitmap\n");
+            pr_info_once!("DMA logging is not supported by the kernel (CONFIG_IOMMUFD_DRIVER)\n");
         }
         Ok(Self {
             _debugfs: migration.debugfs_files(device)?,

@@ -7,6 +7,8 @@
 //! `VFIO_MIGRATION_PRE_COPY`, with and without `VFIO_MIGRATION_P2P`, so that whoever carries them
 //! out has to name them all.
 
+use core::fmt;
+
 /// A migration state; the values are those of `enum vfio_device_mig_state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -27,6 +29,21 @@ pub(crate) enum DeviceState {
     PreCopy = 6,
     /// As [`Self::PreCopy`], except that it starts no peer-to-peer DMA.
     PreCopyP2p = 7,
+}
+
+impl fmt::Display for DeviceState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "ERROR",
+            Self::Stop => "STOP",
+            Self::Running => "RUNNING",
+            Self::StopCopy => "STOP_COPY",
+            Self::Resuming => "RESUMING",
+            Self::RunningP2p => "RUNNING_P2P",
+            Self::PreCopy => "PRE_COPY",
+            Self::PreCopyP2p => "PRE_COPY_P2P",
+        })
+    }
 }
 
 impl From<DeviceState> for u32 {

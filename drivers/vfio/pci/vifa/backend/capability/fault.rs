@@ -1,30 +1,76 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What goes wrong with a device that has the VIFA capability: an error of the kernel.
-//!
-//! Which command it was, and what the device answered, is told by the log at once.
+//! What goes wrong with a device that has the VIFA capability. Whoever uses the device logs it.
 
+use super::mailbox::{
+    Command,
+    Failure, //
+};
+use crate::{
+    backend::RunState,
+    errno::Name, //
+};
 use core::fmt;
 use kernel::prelude::*;
 
-/// A command failed, or the host did.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Fault(Error);
+/// A command failed or had an invalid result, or the host failed.
+#[derive(Clone, Copy)]
+pub(crate) enum Fault {
+    /// A command failed.
+    Command(Command, Failure),
+    /// LOCAL_BITMAP returned this number of bits, and set that many.
+    Bits(u64, u64),
+    /// SAVE returned this length, of at most that many bytes.
+    Length(u64, usize),
+    /// The register has this value.
+    RunState(u32),
+    /// SET_RUN_STATE succeeded, and the register has this run state instead of that one.
+    Unreached(RunState, RunState),
+    /// The registers read as all ones.
+    Gone,
+    /// Memory ran out, or the registers are unmapped.
+    Host(Error),
+}
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
+        match *self {
+            Self::Command(command, failure) => write!(f, "{command} {failure}"),
+            Self::Bits(found, expected) => write!(
+                f,
+                "LOCAL_BITMAP: invalid result: got {found} bits, expected {expected}"
+            ),
+            Self::Length(found, most) => write!(
+                f,
+                "SAVE: invalid result: got {found} bytes, expected at most {most}"
+            ),
+            Self::RunState(found) => write!(f, "invalid run state: got {found:#x}"),
+            Self::Unreached(found, expected) => write!(
+                f,
+                "SET_RUN_STATE: invalid run state: got {found}, expected {expected}"
+            ),
+            Self::Gone => write!(f, "register read {}", Failure::Gone),
+            Self::Host(error) => Name(error).fmt(f),
+        }
     }
 }
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
-        Self(error)
+        match Failure::from(error) {
+            Failure::Gone => Self::Gone,
+            _ => Self::Host(error),
+        }
     }
 }
 
 impl From<Fault> for Error {
-    fn from(Fault(error): Fault) -> Self {
-        error
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Command(_, failure) => failure.errno(),
+            Fault::Bits(..) | Fault::Length(..) | Fault::RunState(_) | Fault::Unreached(..) => EIO,
+            Fault::Gone => ENODEV,
+            Fault::Host(error) => error,
+        }
     }
 }

@@ -57,10 +57,7 @@ use crate::{
         }, //
     }, //
 };
-use core::{
-    fmt,
-    ops::Range, //
-};
+use core::ops::Range;
 use kernel::{
     device::Core,
     pci,
@@ -119,7 +116,9 @@ impl Function {
         let control = mailbox(1 + frame, VIFA_MAILBOX_ID_CONTROL, &signals.control)?;
         let data = mailbox(2 + frame, VIFA_MAILBOX_ID_DATA, &signals.data)?;
 
-        let identity = identify(registers, &control)?;
+        let identity = identify(registers, &control).inspect_err(|fault| {
+            dev_err!(device, "failed to identify: {}\n", Shown(fault));
+        })?;
         identity.validate().map_err(|violation| {
             dev_err!(device, "invalid identity: {}\n", Shown(violation));
             ENODEV
@@ -142,8 +141,9 @@ impl Function {
         command: Command,
         argument: u64,
         buffer: Option<(&mut Buffer, Range<usize>)>,
-    ) -> Result<Results> {
-        self.control.execute(command, [argument, 0], buffer)
+    ) -> Result<Results, Fault> {
+        let result = self.control.execute(command, [argument, 0], buffer);
+        result.map_err(|failure| Fault::Command(command, failure))
     }
 
     /// Carries out a command of the data frame.
@@ -152,32 +152,32 @@ impl Function {
         command: Command,
         arguments: [u64; 2],
         buffer: Option<(&mut Buffer, Range<usize>)>,
-    ) -> Result<Results> {
-        self.data.execute(command, arguments, buffer)
+    ) -> Result<Results, Fault> {
+        let result = self.attempt_data(command, arguments, buffer);
+        result.map_err(|failure| Fault::Command(command, failure))
     }
 
-    /// As [`Self::data`], but does not log a failure.
+    /// As [`Self::data`], but returns the failure alone.
     pub(super) fn attempt_data(
         &self,
         command: Command,
         arguments: [u64; 2],
         buffer: Option<(&mut Buffer, Range<usize>)>,
     ) -> Result<Results, Failure> {
-        self.data.attempt(command, arguments, buffer)
+        self.data.execute(command, arguments, buffer)
     }
 
-    /// Has the device begin with a command of a transfer; see [`Mailbox::begin`]. Logs a
-    /// failure.
+    /// Has the device begin with a command of a transfer; see [`Mailbox::begin`].
     pub(super) fn begin_data(
         &self,
         command: Command,
         arguments: [u64; 2],
         buffer: Buffer,
         range: Range<usize>,
-    ) -> Result<Pending> {
+    ) -> Result<Pending, Fault> {
         let client = Client::Transfer;
         let result = Mailbox::begin(&self.data, client, command, arguments, buffer, range);
-        self.data.report(command, result)
+        result.map_err(|failure| Fault::Command(command, failure))
     }
 
     /// Has the device begin with a command of the log; see [`Mailbox::begin`].
@@ -206,19 +206,17 @@ impl Function {
     pub(super) fn log_ranges(&self) -> Option<usize> {
         self.registers.log_ranges()
     }
-
-    /// Logs what is wrong with an answer, at a limited rate.
-    pub(super) fn log(&self, text: impl fmt::Display) {
-        self.control.log(text);
-    }
 }
 
 /// Asks a device what it is.
-fn identify(registers: &Arc<RegisterFile>, control: &Mailbox) -> Result<Identity> {
+fn identify(registers: &Arc<RegisterFile>, control: &Mailbox) -> Result<Identity, Fault> {
     const SIZE: usize = size_of::<vifa_hw_identity>();
 
     let mut buffer = Buffer::new(registers, SIZE, SIZE)?;
-    control.execute(Command::IDENTIFY, [0; 2], Some((&mut buffer, 0..SIZE)))?;
+    let command = Command::IDENTIFY;
+    control
+        .execute(command, [0; 2], Some((&mut buffer, 0..SIZE)))
+        .map_err(|failure| Fault::Command(command, failure))?;
     let raw = vifa_hw_identity::from_bytes_copy(buffer.bytes(SIZE)).ok_or(EIO)?;
     Ok(Identity {
         vendor: u16::from_le(raw.vendor),
@@ -314,11 +312,7 @@ impl Backend for Function {
             VIFA_RUN_STATE_RUNNING => Ok(RunState::Running),
             VIFA_RUN_STATE_P2P => Ok(RunState::P2pQuiesced),
             VIFA_RUN_STATE_STOPPED => Ok(RunState::Stopped),
-            unknown => {
-                self.control
-                    .log(format_args!("invalid run state: got {unknown:#x}"));
-                Err(EIO.into())
-            }
+            unknown => Err(Fault::RunState(unknown)),
         }
     }
 
@@ -331,10 +325,7 @@ impl Backend for Function {
         self.control(Command::SET_RUN_STATE, number.into(), None)?;
         let reached = self.run_state()?;
         if reached != state {
-            self.control.log(format_args!(
-                "invalid run state after SET_RUN_STATE: got {reached}, expected {state}"
-            ));
-            return Err(EIO.into());
+            return Err(Fault::Unreached(reached, state));
         }
         Ok(())
     }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a device tells of its local memory: bitmaps of granules.
+//! What a device reports of its local memory: bitmaps of granules.
 //!
-//! A bit that is lost is data that is lost. A device therefore tells how many bits it has set, and is
-//! not believed if they are not there.
+//! A bit that is lost is data that is lost. A device therefore reports how many bits it has set, and
+//! the driver counts them.
 
 use super::{
     buffer::Buffer,
+    fault::Fault,
     function::Function,
     mailbox::{
         Command,
@@ -49,14 +50,14 @@ impl Bitmap {
     ///
     /// # Errors
     ///
-    /// As for a command; `EIO` where the device does not tell how many bits it has set.
+    /// As for a command; [`Fault::Bits`] where the device reports another number than it has set.
     pub(super) fn ask(
         &mut self,
         function: &Function,
         granules: Granules,
         offset: u64,
         length: u64,
-    ) -> Result<(&[u8], u64)> {
+    ) -> Result<(&[u8], u64), Fault> {
         let granule = u64::from(function.identity().granule);
         let count = length.checked_div(granule).unwrap_or(0);
         let bytes = count.div_ceil(8) as usize;
@@ -90,10 +91,7 @@ impl Bitmap {
         let set: u64 = bitmap.iter().map(|byte| u64::from(byte.count_ones())).sum();
         let set = set - u64::from(padding);
         if set != reported {
-            function.log(format_args!(
-                "LOCAL_BITMAP: invalid result: got {reported}, expected {set}, as bits are set"
-            ));
-            return Err(EIO);
+            return Err(Fault::Bits(reported, set));
         }
         Ok((bitmap, set))
     }

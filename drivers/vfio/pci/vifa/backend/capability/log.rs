@@ -32,6 +32,7 @@ use crate::{
         VIFA_STATUS_INVALID_ARGUMENT,
         VIFA_STATUS_INVALID_STATE, //
     },
+    errno::Name,
     layer::{
         address::Range,
         log::{
@@ -81,14 +82,14 @@ pub(crate) enum Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Command(command, failure) => write!(f, "{command} failed: {failure}"),
+            Self::Command(command, failure) => write!(f, "{command} {failure}"),
             Self::PageSize(size) => write!(f, "LOG_START: invalid page size: got {size:#x}"),
             Self::Pages(command, found, asked) => write!(
                 f,
                 "{command}: invalid number of pages: got {found}, expected {asked}"
             ),
             Self::Lost => f.write_str("the device has lost its log (LOG_LOST)"),
-            Self::Memory(error) => write!(f, "failed to allocate buffers: {error:?}"),
+            Self::Memory(error) => write!(f, "failed to allocate buffers: {}", Name(*error)),
         }
     }
 }
@@ -196,7 +197,7 @@ impl Reader {
         };
         let command = Command::LOG_READ_AND_CLEAR;
         let (buffer, results) = pending
-            .finish_quietly()
+            .finish()
             .map_err(|failure| Fault::Command(command, failure))?;
         check(command, results, self.capacity.pages(window))?;
         Ok(Some((window, buffer)))

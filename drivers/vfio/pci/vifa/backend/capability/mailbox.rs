@@ -15,8 +15,7 @@
 //! has got by then ends with the reset, and it gets no other before the driver has taken account of
 //! the reset.
 //!
-//! A command that fails is logged, at a limited rate, unless its caller does that
-//! ([`Mailbox::attempt`]).
+//! Whoever gives a command logs its failure.
 
 use super::{
     buffer::Buffer,
@@ -27,8 +26,7 @@ use super::{
     },
     status::{
         Status,
-        Tag,
-        GONE, //
+        Tag, //
     }, //
 };
 use crate::{
@@ -36,6 +34,7 @@ use crate::{
         rate_limit::RateLimit,
         *, //
     },
+    errno::Name,
     seam::Shown,
     vfio::sriov::Loss, //
 };
@@ -124,8 +123,8 @@ pub(crate) enum Failure {
     Confused(u16, u16),
     /// The device did not answer within so many milliseconds.
     Timeout(Msecs),
-    /// The device has not yet acknowledged the abort of an earlier command.
-    Stuck,
+    /// The device did not acknowledge the abort of an earlier command within so many milliseconds.
+    Stuck(Msecs),
     /// The device did not get the command: its VF is being reset.
     Reset,
     /// The device does not respond any more.
@@ -136,13 +135,24 @@ pub(crate) enum Failure {
     Impossible(Error),
 }
 
+impl From<Error> for Failure {
+    /// `error` is of an access to the registers, or of a buffer.
+    fn from(error: Error) -> Self {
+        if error == ENODEV {
+            Self::Gone
+        } else {
+            Self::Impossible(error)
+        }
+    }
+}
+
 impl Failure {
     pub(super) fn errno(self) -> Error {
         match self {
             Self::Status(VIFA_STATUS_INVALID_RECORD, _) => EINVAL,
             Self::Status(VIFA_STATUS_ABORTED, _) => ECANCELED,
             Self::Status(..) | Self::Confused(..) => EIO,
-            Self::Timeout(_) | Self::Stuck => ETIMEDOUT,
+            Self::Timeout(_) | Self::Stuck(_) => ETIMEDOUT,
             Self::Reset => EBUSY,
             Self::Gone => ENODEV,
             Self::Lost(_) => EIO,
@@ -151,6 +161,7 @@ impl Failure {
     }
 }
 
+/// What a command did: follows its name.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -166,17 +177,23 @@ impl fmt::Display for Failure {
                     VIFA_STATUS_DEVICE_FAILURE => "device failure",
                     _ => "unknown status",
                 };
-                write!(f, "{reason} (status {code:#x}, result {result:#x})")
+                write!(f, "failed: {reason} (status {code:#x}, result {result:#x})")
             }
             Self::Confused(found, tag) => {
-                write!(f, "invalid status: got tag {found:#x}, expected {tag:#x}")
+                write!(
+                    f,
+                    "failed: invalid status: got tag {found:#x}, expected {tag:#x}"
+                )
             }
             Self::Timeout(timeout) => write!(f, "timed out after {timeout} ms"),
-            Self::Stuck => f.write_str("timed out: failed to abort an earlier command"),
-            Self::Reset => f.write_str("the VF is being reset"),
-            Self::Gone => f.write_str("no such device: its registers read all ones"),
-            Self::Lost(loss) => loss.fmt(f),
-            Self::Impossible(error) => write!(f, "failed to issue it: {error:?}"),
+            Self::Stuck(timeout) => write!(
+                f,
+                "failed: abort of an earlier command timed out after {timeout} ms"
+            ),
+            Self::Reset => f.write_str("failed: VF reset in progress"),
+            Self::Gone => f.write_str("failed: no such device, registers read as all ones"),
+            Self::Lost(loss) => write!(f, "failed: {loss}"),
+            Self::Impossible(error) => write!(f, "failed: {}", Name(error)),
         }
     }
 }
@@ -248,7 +265,16 @@ impl Mailbox {
         signal: Arc<TimedCompletion>,
         device: ARef<pci::Device>,
     ) -> Result<impl PinInit<Self, Error>> {
-        let found = registers.read(frame, VIFA_MAILBOX_ID)?;
+        let found = registers
+            .read(frame, VIFA_MAILBOX_ID)
+            .inspect_err(|error| {
+                dev_err!(
+                    device,
+                    "frame {}: failed to read the mailbox id: {}\n",
+                    frame,
+                    Shown(Name(*error))
+                )
+            })?;
         if found != id {
             dev_err!(
                 device,
@@ -322,21 +348,8 @@ impl Mailbox {
     ///
     /// # Errors
     ///
-    /// `ETIMEDOUT` where the device did not answer, `ECANCELED` where a reset came in between,
-    /// `EINVAL` where it refused a record, else `EIO`. The reason is in the log. A buffer that the
-    /// device may still write to is forfeited.
+    /// [`Failure`] says why. A buffer that the device may still write to is forfeited.
     pub(super) fn execute(
-        &self,
-        command: Command,
-        arguments: [u64; 2],
-        buffer: Option<(&mut Buffer, Range<usize>)>,
-    ) -> Result<Results> {
-        let result = self.attempt(command, arguments, buffer);
-        self.report(command, result)
-    }
-
-    /// As [`Self::execute`], but does not log a failure.
-    pub(super) fn attempt(
         &self,
         command: Command,
         arguments: [u64; 2],
@@ -355,7 +368,7 @@ impl Mailbox {
     }
 
     /// Has the device begin with a command. `buffer` is the command's alone until it is finished;
-    /// the device gets the bytes in `range`. Does not log a failure.
+    /// the device gets the bytes in `range`.
     ///
     /// # Errors
     ///
@@ -380,23 +393,7 @@ impl Mailbox {
         Ok(Pending {
             mailbox: mailbox.clone(),
             client,
-            command,
             buffer: Some(buffer),
-        })
-    }
-
-    /// Logs `text`, at a limited rate.
-    pub(super) fn log(&self, text: impl fmt::Display) {
-        if self.failures.allows(c"vifa-vfio-pci") {
-            dev_err!(self.device, "frame {}: {}\n", self.frame, Shown(text));
-        }
-    }
-
-    /// Logs a failure.
-    pub(super) fn report<T>(&self, command: Command, result: Result<T, Failure>) -> Result<T> {
-        result.map_err(|failure| {
-            self.log(format_args!("{command} failed: {failure}"));
-            failure.errno()
         })
     }
 
@@ -437,16 +434,12 @@ impl Mailbox {
         buffer: &mut Option<(&mut Buffer, Range<usize>)>,
     ) -> Result<(), Failure> {
         self.check(&self.gate.lock())?;
-        // A device that is gone answers no command: fail now, not when the time is out.
-        self.registers
-            .check_present()
-            .map_err(Failure::Impossible)?;
+        // A device that is gone fails this, too, once a command has found that out.
         if state.stuck {
             self.abort(state)?;
         }
         state.tag = state.tag.next();
-        self.describe(arguments, buffer)
-            .map_err(Failure::Impossible)?;
+        self.describe(arguments, buffer)?;
         self.issue(state.tag, command)
     }
 
@@ -476,8 +469,8 @@ impl Mailbox {
         let gate = self.gate.lock();
         self.check(&gate)?;
         // Register accesses are ordered behind the writes to the buffer and the list.
-        self.write(VIFA_MAILBOX_COMMAND, command.opcode | tag.in_command())
-            .map_err(Failure::Impossible)
+        self.write(VIFA_MAILBOX_COMMAND, command.opcode | tag.in_command())?;
+        Ok(())
     }
 
     /// Waits for the answer to the last command. One that is not answered is aborted.
@@ -485,14 +478,14 @@ impl Mailbox {
         let failure = match self.wait(state.tag) {
             Ok(VIFA_STATUS_SUCCESS) => {
                 return Answer {
-                    result: self.results().map_err(Failure::Impossible),
+                    result: self.results().map_err(Failure::from),
                     lingers: false,
                 }
             }
             Ok(status) => {
                 return Answer::failed(match self.results() {
                     Ok(Results(result, _)) => Failure::Status(status, result),
-                    Err(error) => Failure::Impossible(error),
+                    Err(error) => error.into(),
                 })
             }
             Err(failure) => failure,
@@ -518,10 +511,7 @@ impl Mailbox {
             }
             // Read the register even without an interrupt, and after the rearming: an answer that
             // comes in between signals once more.
-            let register = self
-                .read(VIFA_MAILBOX_STATUS)
-                .map_err(Failure::Impossible)?;
-            match Status::of(register, tag) {
+            match Status::of(self.read(VIFA_MAILBOX_STATUS)?, tag) {
                 Status::Busy if signalled && left > Delta::ZERO => {}
                 Status::Busy => return Err(Failure::Timeout(timeout)),
                 Status::Answered(code) => {
@@ -536,7 +526,6 @@ impl Mailbox {
                     return Ok(code);
                 }
                 Status::Foreign(found) => return Err(Failure::Confused(found, tag.number())),
-                Status::Gone => return Err(Failure::Gone),
             }
         }
     }
@@ -550,18 +539,19 @@ impl Mailbox {
 
     /// Has the device drop what it is doing, and waits until it has.
     fn abort(&self, state: &mut State) -> Result<(), Failure> {
-        let aborting = self.write(VIFA_MAILBOX_ABORT, 1).and_then(|()| {
+        let timeout = self.registers.timeout();
+        let aborted = self.write(VIFA_MAILBOX_ABORT, 1).and_then(|()| {
             read_poll_timeout(
                 || self.read(VIFA_MAILBOX_ABORT),
-                |&value| value == 0 || value == GONE,
+                |&value| value == 0,
                 Delta::from_millis(1),
-                Delta::from_millis(i64::from(self.registers.timeout())),
+                Delta::from_millis(i64::from(timeout)),
             )
         });
-        let result = match aborting {
-            Ok(0) => Ok(()),
-            Ok(_) => Err(Failure::Gone),
-            Err(_) => Err(Failure::Stuck),
+        let result = match aborted {
+            Ok(_) => Ok(()),
+            Err(error) if error == ETIMEDOUT => Err(Failure::Stuck(timeout)),
+            Err(error) => Err(error.into()),
         };
         state.stuck = result.is_err();
         result
@@ -590,7 +580,6 @@ impl Mailbox {
 pub(super) struct Pending {
     mailbox: Arc<Mailbox>,
     client: Client,
-    command: Command,
     /// `None` once the command is finished.
     buffer: Option<Buffer>,
 }
@@ -601,17 +590,7 @@ impl Pending {
     /// # Errors
     ///
     /// As for [`Mailbox::execute`].
-    pub(super) fn finish(mut self) -> Result<(Buffer, Results)> {
-        let result = self.conclude();
-        self.mailbox.report(self.command, result)
-    }
-
-    /// As [`Self::finish`], but does not log a failure.
-    pub(super) fn finish_quietly(mut self) -> Result<(Buffer, Results), Failure> {
-        self.conclude()
-    }
-
-    fn conclude(&mut self) -> Result<(Buffer, Results), Failure> {
+    pub(super) fn finish(mut self) -> Result<(Buffer, Results), Failure> {
         let mut buffer = self.buffer.take().ok_or(Failure::Impossible(EIO))?;
         let answer = self.mailbox.finish(self.client);
         buffer.take_back(answer.lingers);

@@ -14,6 +14,8 @@ use crate::{
         VIFA_REFERENCE_PF_DEVICE,
         VIFA_REFERENCE_VENDOR, //
     },
+    errno::Name,
+    seam::Shown,
     vfio::{
         self,
         sriov::{
@@ -96,7 +98,11 @@ impl<'bound> PhysicalFunction<'bound> {
         let vectors = device
             .alloc_irq_vectors(1, wanted, IrqTypes::default().with(IrqType::MsiX))
             .inspect_err(|error| {
-                dev_err!(device, "failed to allocate MSI-X vectors: {:?}\n", error)
+                dev_err!(
+                    device,
+                    "failed to allocate MSI-X vectors: {}\n",
+                    Shown(Name(*error))
+                )
             })?;
         let vectors = KBox::new(vectors, GFP_KERNEL)?;
         // SAFETY: The box's content does not move, and is dropped after the handlers: here, where

@@ -16,7 +16,10 @@ use super::{
     completion::TimedCompletion, //
 };
 use crate::{
-    bindings::*,
+    bindings::{
+        rate_limit::RateLimit,
+        *, //
+    },
     seam::Shown,
     vfio::{
         self,
@@ -86,6 +89,9 @@ pub(crate) struct RegisterFile {
     signals: KVec<Signals>,
     #[pin]
     quarantined: Mutex<KVec<Memory>>,
+    /// For what a device, or whoever uses it, can repeat.
+    #[pin]
+    messages: RateLimit,
     /// The innermost lock of the backend.
     #[pin]
     health: SpinLock<Health>,
@@ -106,10 +112,7 @@ impl Capability {
         let Some(position) =
             vfio::pci::find_dvsec(device, VIFA_DVSEC_VENDOR as u16, VIFA_DVSEC_ID as u16)
         else {
-            dev_err!(
-                device,
-                "no VIFA capability (DVSEC) in its configuration space\n"
-            );
+            dev_err!(device, "failed to find the VIFA capability (DVSEC)\n");
             return Err(ENODEV);
         };
         let config = device.config_space_extended()?;
@@ -120,7 +123,7 @@ impl Capability {
         if revision != VIFA_HW_REVISION {
             dev_err!(
                 device,
-                "VIFA capability: revision is {}, this driver knows {}\n",
+                "invalid VIFA capability: revision: got {}, expected {}\n",
                 revision,
                 VIFA_HW_REVISION
             );
@@ -130,7 +133,7 @@ impl Capability {
         if !(TIMEOUT_MIN..=TIMEOUT_MAX).contains(&timeout) {
             dev_err!(
                 device,
-                "VIFA capability: timeout is {} ms, not {} to {}\n",
+                "invalid VIFA capability: timeout: got {} ms, expected {} to {}\n",
                 timeout,
                 TIMEOUT_MIN,
                 TIMEOUT_MAX
@@ -161,7 +164,7 @@ impl RegisterFile {
         if end.is_none() {
             dev_err!(
                 device,
-                "VIFA capability: {} frames at {:#x} do not fit in BAR {} of {:#x} bytes\n",
+                "invalid VIFA capability: frames: got {} at {:#x}, expected to fit in BAR {} of {:#x} bytes\n",
                 capability.frames,
                 capability.offset,
                 capability.bar,
@@ -178,7 +181,7 @@ impl RegisterFile {
             }
             dev_err!(
                 device,
-                "layer frame: {} is {:#x}, not {:#x}\n",
+                "invalid layer frame: {}: got {:#x}, expected {:#x}\n",
                 name,
                 found,
                 expected
@@ -192,7 +195,7 @@ impl RegisterFile {
         if vfs > VFS_MAX || 1 + 2 * vfs as usize > capability.frames {
             dev_err!(
                 device,
-                "layer frame: {} VFs do not fit in {} frames\n",
+                "invalid layer frame: VFs: got {}, expected to fit in {} frames\n",
                 vfs,
                 capability.frames
             );
@@ -201,7 +204,10 @@ impl RegisterFile {
         let device_vectors = read(VIFA_LAYER_VECTORS)?;
         let scatter_max = read(VIFA_LAYER_SCATTER_MAX)? as usize;
         if scatter_max == 0 {
-            dev_err!(device, "layer frame: invalid scatter list: 0 entries\n");
+            dev_err!(
+                device,
+                "invalid layer frame: scatter_max: got 0, expected at least 1\n"
+            );
             return Err(ENODEV);
         }
         let log_ranges = read(VIFA_LAYER_LOG_RANGES)? as usize;
@@ -230,6 +236,7 @@ impl RegisterFile {
                 log_ranges,
                 signals,
                 quarantined <- new_mutex!(KVec::new()),
+                messages <- RateLimit::new(5000, 10),
                 health <- new_spinlock!(Health {
                     epoch: Epoch(0),
                     loss: Loss::Reset,
@@ -291,11 +298,9 @@ impl RegisterFile {
         health.loss = loss;
         health.is_sound = false;
         drop(health);
-        dev_warn!(
-            self.device,
-            "{}: the state of its VFs is lost\n",
-            Shown(loss)
-        );
+        if self.messages.allows(c"vifa-vfio-pci") {
+            dev_warn!(self.device, "lost the state of all VFs: {}\n", Shown(loss));
+        }
         for both in &self.signals {
             both.control.signal();
             both.data.signal();
@@ -326,29 +331,15 @@ impl RegisterFile {
     /// `ENXIO` once the physical function has been unbound, `EINVAL` outside of the BAR, `ENODEV`
     /// where the device is gone.
     pub(super) fn read(&self, frame: usize, register: u32) -> Result<u32> {
-        let value = self.raw(self.at(frame, register))?;
-        // What a read returns that no device answers. A register may have that value, too.
-        if value == u32::MAX {
-            self.check_present()?;
-        }
-        Ok(value)
-    }
-
-    /// Checks that the device is there.
-    ///
-    /// # Errors
-    ///
-    /// `ENODEV` where it was removed, or does not answer reads.
-    pub(super) fn check_present(&self) -> Result {
-        let layer = self.at(VIFA_HW_FRAME_LAYER as usize, VIFA_LAYER_MAGIC);
-        if self.raw(layer)? != VIFA_HW_MAGIC {
+        let registers = self.bar.try_access().ok_or(ENXIO)?;
+        let value = registers.try_read32(self.at(frame, register))?;
+        // What a read returns that no device answers. A register may have that value, too: the magic
+        // number does not.
+        let magic = self.at(VIFA_HW_FRAME_LAYER as usize, VIFA_LAYER_MAGIC);
+        if value == u32::MAX && registers.try_read32(magic)? != VIFA_HW_MAGIC {
             return Err(ENODEV);
         }
-        Ok(())
-    }
-
-    fn raw(&self, at: usize) -> Result<u32> {
-        self.bar.try_access().ok_or(ENXIO)?.try_read32(at)
+        Ok(value)
     }
 
     /// Writes a register.
@@ -367,11 +358,13 @@ impl RegisterFile {
 
     /// Keeps memory that the device may still write to.
     pub(super) fn quarantine(&self, memory: Memory) {
-        dev_warn!(
-            self.device,
-            "keeping {} bytes that the device may still write to\n",
-            memory.size()
-        );
+        if self.messages.allows(c"vifa-vfio-pci") {
+            dev_warn!(
+                self.device,
+                "failed to free {} bytes of DMA buffers until unbind: device may still write to them\n",
+                memory.size()
+            );
+        }
         let mut quarantined = self.quarantined.lock();
         if quarantined.reserve(1, GFP_KERNEL).is_err() {
             // Losing the memory is the lesser evil.

@@ -4,7 +4,7 @@
 //!
 //! A status counts for the command whose tag it carries and for no other. Two tags are never given
 //! to a command: 0 is what the register reads after a reset of the physical function, and 0xffff
-//! what it reads once the device is gone.
+//! what it may read while the device comes back.
 
 use crate::bindings::{
     VIFA_MAILBOX_COMMAND_TAG,
@@ -13,9 +13,6 @@ use crate::bindings::{
     VIFA_STATUS_BUSY, //
 };
 use kernel::prelude::*;
-
-/// What a register of a device that is gone reads.
-pub(super) const GONE: u32 = u32::MAX;
 
 /// The tag of a command.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,16 +52,11 @@ pub(super) enum Status {
     Answered(u32),
     /// Nothing: the status carries this tag, which is not the command's.
     Foreign(u16),
-    /// Nothing: the device is gone.
-    Gone,
 }
 
 impl Status {
     /// Returns what `register` says of the command with the tag `tag`.
     pub(super) fn of(register: u32, tag: Tag) -> Self {
-        if register == GONE {
-            return Self::Gone;
-        }
         // CAST: The tag has 16 bits.
         let found = ((register & VIFA_MAILBOX_STATUS_TAG)
             >> VIFA_MAILBOX_STATUS_TAG.trailing_zeros()) as u16;
@@ -96,7 +88,7 @@ mod tests {
             tag = tag.next();
             assert!(tag != before);
             assert!(Status::of(0, tag) == Status::Foreign(0));
-            assert!(Status::of(u32::MAX, tag) == Status::Gone);
+            assert!(Status::of(u32::MAX, tag) == Status::Foreign(u16::MAX));
         }
     }
 

@@ -68,7 +68,7 @@ impl Transfer {
         command: Command,
         run: Range,
         buffer: Buffer,
-    ) -> Result<Self> {
+    ) -> Result<Self, Fault> {
         let (pending, begun) = Self::continue_from(function, command, run, buffer, 0)?;
         Ok(Self {
             function: function.clone(),
@@ -87,7 +87,7 @@ impl Transfer {
         run: Range,
         buffer: Buffer,
         done: usize,
-    ) -> Result<(Pending, usize)> {
+    ) -> Result<(Pending, usize), Fault> {
         let part = buffer.part(done..run.length as usize)?;
         let end = part.end;
         let arguments = [run.start + done as u64, part.len() as u64];
@@ -96,9 +96,10 @@ impl Transfer {
     }
 
     /// Waits until the device is done with the run, and gives the buffer back.
-    fn finish(mut self) -> Result<Buffer> {
+    fn finish(mut self) -> Result<Buffer, Fault> {
         loop {
-            let (buffer, _) = self.pending.finish()?;
+            let result = self.pending.finish();
+            let (buffer, _) = result.map_err(|failure| Fault::Command(self.command, failure))?;
             if self.begun >= self.run.length as usize {
                 return Ok(buffer);
             }
@@ -137,7 +138,7 @@ impl LocalMemory {
     }
 
     /// Has the device begin to read a run.
-    fn begin(&mut self, function: &Arc<Function>, run: Range) -> Result<Transfer> {
+    fn begin(&mut self, function: &Arc<Function>, run: Range) -> Result<Transfer, Fault> {
         let buffer = match self.spare.take() {
             Some(buffer) => buffer,
             None => run_buffer(function)?,
@@ -201,10 +202,7 @@ impl Source for Sender {
         let buffer = Some((&mut self.control, 0..capacity));
         let Results(length, _) = self.function.control(Command::SAVE, 0, buffer)?;
         if length > capacity as u64 {
-            self.function.log(format_args!(
-                "SAVE: invalid length: got {length} bytes, expected at most {capacity}"
-            ));
-            return Err(EIO.into());
+            return Err(Fault::Length(length, capacity));
         }
         let length = length as usize;
         self.copy.resize_zeroed(length).map_err(|_| ENOMEM)?;
@@ -248,7 +246,7 @@ impl Source for Sender {
         };
         if let Some(local) = &mut self.local {
             local.reading = None;
-            // Where it cannot begin, reading the run will fail again, and be reported.
+            // Where it cannot begin, reading the run fails again, and is reported.
             local.reading = local.begin(&self.function, run).ok();
         }
     }
@@ -298,7 +296,7 @@ impl Receiver {
     }
 
     /// Waits until the device has written what it was given.
-    fn settle(&mut self) -> Result {
+    fn settle(&mut self) -> Result<(), Fault> {
         if let Some(local) = &mut self.local {
             if let Some(writing) = local.writing.take() {
                 local.spare = Some(writing.finish()?);

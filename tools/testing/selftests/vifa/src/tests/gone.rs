@@ -100,7 +100,7 @@ fn calls_fail_with_enodev_and_do_not_wait(bed: &Bed) -> Result<()> {
             device.start_logging(&[range], PAGE).map(drop),
         )
     })?;
-    log.expect(&["no such device: its registers read all ones"])?;
+    log.expect(&["no such device, registers read as all ones"])?;
     drop(gone);
     source.guest.recover()
 }
@@ -175,7 +175,7 @@ fn reset_of_a_vf_is_an_error_until_the_device_is_back(bed: &Bed) -> Result<()> {
     let registers = RegisterFile::map(&bed.pf)?;
     let gone = registers.pull_out();
     guest.vf.reset()?;
-    is_in_error(&guest, "failed to run after a reset")?;
+    is_in_error(&guest, "failed to enter RUNNING after a reset")?;
     has_ended(session, State::StopCopy)?;
     drop(gone);
     guest.recover()
