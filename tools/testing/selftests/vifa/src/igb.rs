@@ -4,7 +4,8 @@
 //! it, with its physical function bound to the kernel's igb.
 
 use std::{
-    fs,
+    collections::BTreeSet,
+    fs::{self, OpenOptions},
     path::PathBuf,
     process::Command,
     thread,
@@ -14,7 +15,7 @@ use std::{
 use anyhow::{bail, ensure, Context, Result};
 use vfio_bindings::bindings::vfio::VFIO_PCI_BAR0_REGION_INDEX as BAR;
 
-use crate::{bed::VF_DRIVER, sysfs::PciFunction, vfio::Device};
+use crate::{bed::VF_DRIVER, sys::Mapping, sysfs::PciFunction, vfio::Device};
 
 const VENDOR: u32 = 0x8086;
 const PHYSICAL_82576: u32 = 0x10c9;
@@ -104,6 +105,27 @@ pub fn enter(device: &Device) -> Result<()> {
     ask(device, &[1]).map(drop)
 }
 
+/// Bytes of the physical function's registers.
+const PF_REGISTERS: usize = 0x2_0000;
+/// Entries of an 82576 for receive addresses, and for VLANs.
+const RECEIVE_ADDRESSES: usize = 24;
+const VLAN_FILTERS: usize = 32;
+/// In `RAH` and `VLVF`.
+const VALID: u32 = 1 << 31;
+/// In `VMOLR`.
+const MULTICAST_BY_HASH: u32 = 1 << 25;
+
+/// What an adapter filters by for one virtual function.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Filters {
+    /// MAC addresses, each with its first byte lowest.
+    pub addresses: BTreeSet<u64>,
+    /// VLANs, without what has none, which each function receives.
+    pub vlans: BTreeSet<u32>,
+    /// Multicast is received by its hash.
+    pub multicast: bool,
+}
+
 /// The virtual functions that the tests use.
 const VFS: u32 = 3;
 
@@ -144,18 +166,35 @@ impl Adapter {
         Ok(entry.file_name().to_string_lossy().into_owned())
     }
 
-    /// The MAC address that the physical function has in force for the virtual function `index`.
-    pub fn mac(&self, index: u32) -> Result<String> {
-        let shown = Command::new("ip")
-            .args(["-json", "link", "show", "dev", &self.interface()?])
-            .output()
-            .context("ip")?;
-        let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).context("ip -json")?;
-        let address = &shown[0]["vfinfo_list"][index as usize]["address"];
-        let address = address.as_str();
-        Ok(address
-            .with_context(|| format!("no address of VF {index} in {shown}"))?
-            .to_owned())
+    /// What the adapter filters by for the virtual function `index`, as its registers say.
+    pub fn filters(&self, index: u32) -> Result<Filters> {
+        let path = self.pf.attribute("resource0");
+        let file = OpenOptions::new().read(true).write(true).open(&path);
+        let file = file.with_context(|| path.display().to_string())?;
+        let registers = Mapping::of_file(&file, 0, PF_REGISTERS).context("mmap of resource0")?;
+        let read = |offset: usize| registers.read::<u32>(offset);
+
+        let addresses = (0..RECEIVE_ADDRESSES)
+            .map(|entry| {
+                if entry < 16 {
+                    0x5400 + 8 * entry
+                } else {
+                    0x5460 + 8 * entry
+                }
+            })
+            .map(|offset| [read(offset), read(offset + 4)])
+            .filter(|[_, high]| high & VALID != 0 && (high >> 18) & (1 << index) != 0)
+            .map(|[low, high]| u64::from(low) | (u64::from(high & 0xffff) << 32));
+        let vlans = (0..VLAN_FILTERS)
+            .map(|entry| read(0x5d00 + 4 * entry))
+            .filter(|filter| filter & VALID != 0 && (filter >> 12) & (1 << index) != 0)
+            .map(|filter| filter & 0xfff)
+            .filter(|&vlan| vlan != 0);
+        Ok(Filters {
+            addresses: addresses.collect(),
+            vlans: vlans.collect(),
+            multicast: read(0x5ad0 + 4 * index as usize) & MULTICAST_BY_HASH != 0,
+        })
     }
 
     /// Sets the physical function's network interface up: it does not answer VFs otherwise.

@@ -4,6 +4,7 @@
 //! can do to that.
 
 use std::{
+    collections::BTreeSet,
     thread,
     time::{Duration, Instant},
 };
@@ -15,7 +16,8 @@ use crate::{
     bed::Bed,
     expect,
     igb::{
-        answer, ask, enter, own, set_register, Adapter, ACKNOWLEDGE, BUFFER, MAILBOX, OWN, REQUEST,
+        answer, ask, enter, own, set_register, Adapter, Filters, ACKNOWLEDGE, BUFFER, MAILBOX, OWN,
+        REQUEST,
     },
     kmsg::KernelLog,
     migration::{Segments, State},
@@ -24,16 +26,17 @@ use crate::{
 
 pub fn tests() -> Vec<Test> {
     claims!("igb_mailbox":
-        cancelled_migration_leaves_the_address_where_it_was,
+        cancelled_migration_leaves_all_where_it_was,
         guest_does_not_hold_the_mailbox_against_its_physical_function,
         interrupts_of_the_physical_function_are_limited,
     )
 }
 
-/// An address, and the message that asks for it.
-const MAC: &str = "02:00:5e:00:00:41";
-const SET_MAC: [u32; 3] = [2, 0x005e_0002, 0x0000_4100];
-const NO_MAC: &str = "00:00:00:00:00:00";
+/// An address, and the messages that ask for it, for multicast and for a VLAN.
+const MAC: u64 = 0x4100_005e_0002;
+const SET_MAC: [u32; 3] = [2, MAC as u32, (MAC >> 32) as u32];
+const SET_MULTICAST: [u32; 2] = [0x0001_0003, 0x0123];
+const ADD_VLAN: u32 = 0x0001_0004;
 
 /// The answer to a message that was done.
 const DONE: u32 = 0xa000_0000;
@@ -42,24 +45,23 @@ fn open(adapter: &Adapter, index: u32) -> Result<Device> {
     Device::open(&adapter.vf(index)?, &AddressSpace::iommufd()?)
 }
 
-fn has_addresses(adapter: &Adapter, what: &str, expected: [&str; 2]) -> Result<()> {
-    for (index, expected) in (0..).zip(expected) {
-        let mac = adapter.mac(index)?;
-        expect::equal(
-            &format!("{what}: address of VF {index}"),
-            &mac[..],
-            expected,
-        )?;
-    }
-    Ok(())
-}
-
-fn cancelled_migration_leaves_the_address_where_it_was(_: &Bed) -> Result<()> {
+fn cancelled_migration_leaves_all_where_it_was(_: &Bed) -> Result<()> {
     let adapter = Adapter::set_up()?;
     let source = open(&adapter, 0)?;
     enter(&source)?;
-    expect::equal("answer to a MAC", ask(&source, &SET_MAC)?, DONE | 2)?;
     for (vlan, phase) in (5..).zip([State::PreCopy, State::PreCopyP2p, State::StopCopy]) {
+        for words in [&SET_MAC[..], &SET_MULTICAST, &[ADD_VLAN, vlan]] {
+            let answer = ask(&source, words)?;
+            expect::equal(&format!("answer to {words:x?}"), answer, DONE | words[0])?;
+        }
+        let before = adapter.filters(0)?;
+        let expected = Filters {
+            addresses: BTreeSet::from([MAC]),
+            vlans: (5..=vlan).collect(),
+            multicast: true,
+        };
+        expect::equal("filters of the source", before.clone(), expected)?;
+
         let destination = open(&adapter, 1)?;
         let session = source.start(phase)?;
         let is_whole = phase == State::StopCopy;
@@ -72,13 +74,13 @@ fn cancelled_migration_leaves_the_address_where_it_was(_: &Bed) -> Result<()> {
         receiver.write_all(&stream.context("read of the stream")?, Segments::Whole)?;
         if is_whole {
             destination.change_state(State::Stop)?;
-            has_addresses(&adapter, "before the cancel", [MAC, MAC])?;
+            expect::equal("filters it would have", adapter.filters(1)?, before.clone())?;
         }
         source.change_state(State::Running)?;
         drop((receiver, destination));
-        has_addresses(&adapter, &format!("after {}", phase.name()), [MAC, NO_MAC])?;
-        let answer = ask(&source, &[0x0001_0004, vlan])?;
-        expect::equal("answer to a VLAN", answer, DONE | 0x0001_0004)?;
+        let left = adapter.filters(1)?;
+        expect::equal("filters of the destination", left, Filters::default())?;
+        expect::equal("filters of the source", adapter.filters(0)?, before)?;
     }
     Ok(())
 }
