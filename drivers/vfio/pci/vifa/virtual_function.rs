@@ -58,11 +58,9 @@ impl<B: Backend> VirtualFunction<B> {
     fn new(device: &pci::Device<Core<'_>>) -> Result<Self> {
         let migration = Migration::new(B::probe(device)?, device.into())?;
         if let Some(fault) = migration.backend().unsupported() {
-            dev_warn!(device, "{}
-", Shown(Unsupported(fault)));
+            dev_warn!(device, "{}\n", Shown(Unsupported(fault)));
         } else if migration.backend().identity().features & FEATURE_DIRTY_LOG == 0 {
-            dev_info!(device, "DMA logging is not supported by the device
-");
+            dev_info!(device, "DMA logging is not supported by the device\n");
         } else if !logging::IS_AVAILABLE {
             pr_info_once!("DMA logging is not supported by the kernel (CONFIG_IOMMUFD_DRIVER)\n");
         }
