@@ -210,18 +210,22 @@ fn failures_are_logged_at_a_limited_rate(bed: &Bed) -> Result<()> {
     const TIMES: usize = 200;
     let mut guest = Guest::new(bed, 0)?;
     let registers = RegisterFile::map(&bed.pf)?;
-    let mut log = KernelLog::from_now()?;
-    let fails = Fault::Status(hw::VIFA_STATUS_DEVICE_FAILURE);
-    let armed = registers.arm(0, LOCAL_BITMAP, fails, hw::VIFA_FAULT_ALWAYS)?;
-    for _ in 0..TIMES {
-        expect::refused("MIG_DATA_SIZE", guest.vf.device.data_size(), &[libc::EIO])?;
+    for fault in [
+        Fault::Status(hw::VIFA_STATUS_DEVICE_FAILURE),
+        Fault::Result(u64::MAX / 2),
+    ] {
+        let mut log = KernelLog::from_now()?;
+        let armed = registers.arm(0, LOCAL_BITMAP, fault, hw::VIFA_FAULT_ALWAYS)?;
+        for _ in 0..TIMES {
+            expect::refused("MIG_DATA_SIZE", guest.vf.device.data_size(), &[libc::EIO])?;
+        }
+        expect::equal("times that it failed", armed.fired(), TIMES as u32)?;
+        drop(armed);
+        let said = log.count(&["LOCAL_BITMAP"])?;
+        expect::claim(
+            &format!("1 to {} messages of {fault:?}, not {said}", TIMES / 2),
+            (1..TIMES / 2).contains(&said),
+        )?;
     }
-    expect::equal("times that it failed", armed.fired(), TIMES as u32)?;
-    drop(armed);
-    let said = log.count(&["LOCAL_BITMAP"])?;
-    expect::claim(
-        &format!("1 to {} messages, not {said}", TIMES / 2),
-        (1..TIMES / 2).contains(&said),
-    )?;
     guest.work(1)
 }
