@@ -32,9 +32,13 @@ host_devices=(
 )
 network_cards=(igb igb)
 
-# Selftests that a kernel without iommufd cannot run: those of DMA logging, and one that opens a VF
-# twice, which a group refuses. Such kernels have no fault injection either.
-needs_iommufd=(logging tracked guest_goes_back_and_forth failure.)
+# Selftests that a kernel without iommufd cannot run: those of DMA logging, and those that open a VF
+# twice, which a group refuses. Such kernels have neither fault injection nor the dumps of DMA_API_DEBUG.
+needs_iommufd=(
+	logging tracked guest_goes_back_and_forth bounds.open_ends bounds.close_ends mapped_after_the_log
+	log_meets memory.log_
+	failure. needs_no_contiguous_pages no_memory_is_left
+)
 
 # What "make test" consists of with KERNEL=..., another kernel for the SR-IOV host. Neither is for
 # each run: what is tested on this machine does not change, and one migration is enough.

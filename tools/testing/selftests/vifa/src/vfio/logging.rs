@@ -149,6 +149,11 @@ impl DirtyBitmap {
 }
 
 impl Device {
+    /// Whether the driver offers DMA logging, for which it needs a kernel with iommufd.
+    pub fn can_log(&self) -> bool {
+        self.probe(Operation::ProbeSet, START).is_ok()
+    }
+
     /// Logs the writes to `ranges` in pages of `page_size` bytes, or what the device has instead;
     /// returns that.
     pub fn start_logging(&self, ranges: &[IovaRange], page_size: u64) -> io::Result<u64> {
