@@ -12,11 +12,7 @@
 suites_here=(cargo:programs tap:fuzz)
 
 # The suites of the SR-IOV host, in the order in which one boot runs them.
-suites_on_host=(tap:kunit tap:selftests tap:vfio tap:migration tap:compatibility tap:network)
-
-# The suites of the SR-IOV host that run only when they are named. One run of the random caller in
-# three did not end, on a busy machine; the cause is not known yet.
-suites_on_demand=(tap:random)
+suites_on_host=(tap:kunit tap:selftests tap:random tap:vfio tap:migration tap:compatibility tap:network)
 
 # The fields of the identity that the suite compatibility tests, one for each rule of comparison;
 # scripts/compatibility tests all.

@@ -100,9 +100,12 @@ fn run(deadline: Duration, body: impl FnOnce() -> Result<()>) -> Result<Outcome>
     let Some(ending) = child.wait(deadline)? else {
         child.kill()?;
         let reason = format!("timed out after {} s", deadline.as_secs());
-        return Ok(match child.wait(TEARDOWN)? {
-            Some(_) => Outcome::Failed(reason),
-            None => Outcome::Stuck(format!("{reason}, and it could not be killed")),
+        let gone = child.wait(TEARDOWN)?;
+        // One that failed, but has a thread that does not come back from the kernel, has said why.
+        let said = read_report(reader)?;
+        return Ok(match gone {
+            Some(_) => Outcome::Failed(format!("{reason}\n{said}")),
+            None => Outcome::Stuck(format!("{reason}, and it could not be killed\n{said}")),
         });
     };
     // What the test started and did not end itself.

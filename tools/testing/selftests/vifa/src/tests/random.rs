@@ -5,6 +5,8 @@
 //! returns does not matter. Afterwards both devices migrate, nothing holds the module, and the
 //! kernel's log has to be without a complaint.
 
+mod watchdog;
+
 use std::{
     ffi::c_ulong,
     fs, io,
@@ -17,14 +19,15 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use vfio_bindings::bindings::vfio;
 
+use self::watchdog::{Watched, LONGEST_CALL};
 use super::{fixture::Guest, logging::random::Random, Test};
 use crate::{
     bed::{Bed, VFS},
     engine::Vf,
     expect,
     migration::{Session, State},
-    process::all_at_once,
     region,
     sys::{self, Mapping},
     sysfs::PciFunction,
@@ -111,16 +114,23 @@ impl Slot {
 }
 
 /// One thread.
-struct Caller<'a> {
-    slot: &'a Slot,
+struct Caller {
+    slot: Arc<Slot>,
     random: Random,
+    watched: Watched,
     /// A page for arguments, and one that is not accessible.
     page: Mapping,
 }
 
 const PAGE: usize = 4096;
 
-impl Caller<'_> {
+/// Requests that return a descriptor: VFIO_DEVICE_FEATURE with these features.
+const DEVICE_FEATURE: u64 = 17;
+const DMA_BUF: (u64, u32) = (DEVICE_FEATURE, vfio::VFIO_DEVICE_FEATURE_DMA_BUF);
+const MIG_DEVICE_STATE: (u64, u32) = (DEVICE_FEATURE, vfio::VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE);
+const PROBE_OR_GET: u32 = vfio::VFIO_DEVICE_FEATURE_PROBE | vfio::VFIO_DEVICE_FEATURE_GET;
+
+impl Caller {
     fn chance(&mut self, one_in: u64) -> bool {
         self.random.below(one_in) == 0
     }
@@ -139,6 +149,7 @@ impl Caller<'_> {
 
     /// One call, whatever it returns.
     fn call(&mut self) {
+        self.watched.begins(format_args!("open"));
         let Some(opened) = self.slot.device() else {
             return;
         };
@@ -150,12 +161,30 @@ impl Caller<'_> {
             17..=19 => self.log(&opened),
             20..=25 => self.wild_request(&opened),
             26..=29 => self.wild_access(&opened),
-            30 => drop(opened.device.reset()),
-            31 => drop(self.slot.function.reset()),
-            32 => opened.set_session(None),
-            _ if self.chance(4) => self.slot.close(),
-            _ => drop(region::of_function(&self.slot.function)),
+            30 => {
+                self.watched.begins(format_args!("VFIO_DEVICE_RESET"));
+                drop(opened.device.reset());
+            }
+            31 => {
+                self.watched.begins(format_args!("write of reset"));
+                drop(self.slot.function.reset());
+            }
+            32 => {
+                self.watched.begins(format_args!("close of a session"));
+                opened.set_session(None);
+            }
+            _ if self.chance(4) => {
+                self.watched.begins(format_args!("close"));
+                self.slot.close();
+            }
+            _ => {
+                self.watched.begins(format_args!("read of region"));
+                drop(region::of_function(&self.slot.function));
+            }
         }
+        // It may be the last to have it.
+        self.watched.begins(format_args!("close"));
+        drop(opened);
     }
 
     fn change_state(&mut self, opened: &Opened) {
@@ -163,6 +192,8 @@ impl Caller<'_> {
             true => self.number() as u32,
             false => self.of(&State::ALL) as u32,
         };
+        self.watched
+            .begins(format_args!("SET of MIG_DEVICE_STATE to {state:#x}"));
         if let Ok(Some(session)) = opened.device.request_state(state) {
             opened.set_session(Some(session));
         }
@@ -171,6 +202,8 @@ impl Caller<'_> {
     fn read(&mut self, opened: &Opened) {
         if let Some(session) = opened.session() {
             let length = self.random.below(LONGEST) as usize;
+            self.watched
+                .begins(format_args!("read of {length:#x} bytes, or two pages"));
             let _ = match self.chance(8) {
                 true => self.page.fill_from(&*session).map(drop),
                 false => session.read(length).map(drop),
@@ -190,12 +223,17 @@ impl Caller<'_> {
             let at = self.random.below(piece.len() as u64) as usize;
             piece[at] ^= 1 << self.random.below(8);
         }
+        self.watched
+            .begins(format_args!("write of {length:#x} bytes from {from:#x}"));
         if let Ok(taken) = session.write(&piece) {
             opened.written.fetch_add(taken, Ordering::Relaxed);
         }
     }
 
     fn ask(&mut self, opened: &Opened) {
+        self.watched.begins(format_args!(
+            "MIG_DATA_SIZE, MIG_DEVICE_STATE, poll, PRECOPY_INFO"
+        ));
         let _ = opened.device.data_size();
         let _ = opened.device.state();
         if let Some(session) = opened.session() {
@@ -215,12 +253,25 @@ impl Caller<'_> {
                 let second = IovaRange::new(self.number(), self.number());
                 let ranges = [range, second];
                 let count = 1 + self.random.below(2) as usize;
+                self.watched.begins(format_args!(
+                    "DMA_LOGGING_START of {:#x?} in {unit:#x}",
+                    &ranges[..count]
+                ));
                 let _ = opened.device.start_logging(&ranges[..count], unit);
             }
-            1 => drop(opened.device.stop_logging()),
+            1 => {
+                self.watched.begins(format_args!("DMA_LOGGING_STOP"));
+                drop(opened.device.stop_logging());
+            }
             _ => {
                 let offset = self.random.below(PAGE as u64) as usize & !7;
                 let place = Place::of(&self.page, offset);
+                // The bitmap ends with what is not accessible: behind that is memory of others.
+                let most = 8 * unit * (2 * PAGE - offset) as u64;
+                let range = IovaRange::new(range.iova, range.length % most);
+                self.watched.begins(format_args!(
+                    "DMA_LOGGING_REPORT of {range:x?} in {unit:#x} to offset {offset:#x}"
+                ));
                 let _ = opened.device.report_to(place, range, unit);
             }
         }
@@ -246,7 +297,7 @@ impl Caller<'_> {
         for word in &mut words[1..] {
             *word = self.number();
         }
-        // Where a report's bitmap is, and where a start's ranges are: memory that may be written.
+        // Where a report's page size and bitmap are, and a start's ranges.
         let addresses = [0, self.page.address(), Place::KERNEL.address()];
         for word in [3, 4] {
             words[word] = self.of(&addresses);
@@ -259,12 +310,25 @@ impl Caller<'_> {
             Some(session) => session.as_fd(),
             None => opened.device.as_fd(),
         };
+        self.watched.begins(format_args!(
+            "request {number:#x} with {words:x?} at {offset:#x}"
+        ));
         // SAFETY: what requests of VFIO's write beside their argument, which ends with the page, is
-        // the bitmap of a report, and its address was just chosen.
+        // the bitmap of a report. Its page size is one of `addresses`, of which none is a power of
+        // two, so that it is refused.
         let result = unsafe { self.page.any_ioctl(file, number, offset) };
-        if let Ok(fd @ 3..) = result {
-            // A DMA buffer, which is the only thing that such a request returns.
-            drop(sys::adopt(fd));
+        let request = (
+            number - FIRST - 100,
+            flags as u32 & vfio::VFIO_DEVICE_FEATURE_MASK,
+        );
+        match (request, result) {
+            (DMA_BUF, Ok(fd @ 1..)) => drop(sys::adopt(fd)),
+            // Whatever it was that `words` had there, the kernel has replaced it.
+            (MIG_DEVICE_STATE, Ok(_)) if flags as u32 & PROBE_OR_GET == 0 => {
+                let fd = self.page.read::<u32>(offset + 12) as i32;
+                drop((fd >= 0).then(|| sys::adopt(fd)));
+            }
+            _ => {}
         }
     }
 
@@ -279,6 +343,9 @@ impl Caller<'_> {
             false => self.random.below(0x1000),
         };
         let length = self.of(&[1, 2, 3, 4, 8, 64, 4096]);
+        self.watched.begins(format_args!(
+            "read or write of {length} bytes at {offset:#x} of region {index}"
+        ));
         let _ = match self.chance(2) {
             true => opened.device.read(index, offset, length).map(drop),
             false => {
@@ -316,40 +383,39 @@ fn calls_leave_two_devices_usable(bed: &Bed, settings: Settings) -> Result<()> {
     println!("# seed {:#x}, {} s", settings.seed, settings.seconds);
     let users = module_users()?;
     let stream = Arc::new(Guest::saved(bed, 0)?.1);
-    let slots = (0..VFS)
-        .map(|index| {
-            Ok(Slot {
-                function: bed.vf(index)?,
-                opened: Mutex::default(),
-                stream: stream.clone(),
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let calls = AtomicU64::new(0);
+    let calls = Arc::new(AtomicU64::new(0));
     let until = Instant::now() + Duration::from_secs(settings.seconds);
-    let run = |slot, seed| -> Result<()> {
-        let mut caller = Caller {
-            slot,
-            random: Random::new(seed),
-            page: page()?,
-        };
-        while Instant::now() < until && calls.fetch_add(1, Ordering::Relaxed) < CALLS_AT_MOST {
-            caller.call();
-        }
-        Ok(())
-    };
     let mut seeds = Random::new(settings.seed.max(1));
-    let mut jobs: Vec<Box<dyn FnOnce() -> Result<()> + Send + '_>> = Vec::new();
-    for slot in &slots {
+    let mut jobs = Vec::new();
+    for index in 0..VFS {
+        let slot = Arc::new(Slot {
+            function: bed.vf(index)?,
+            opened: Mutex::default(),
+            stream: stream.clone(),
+        });
         for _ in 0..CALLERS {
-            let seed = seeds.next().max(1);
-            let run = &run;
-            jobs.push(Box::new(move || run(slot, seed)));
+            let (slot, calls) = (slot.clone(), calls.clone());
+            let random = Random::new(seeds.next().max(1));
+            jobs.push(move |watched| -> Result<()> {
+                let page = page()?;
+                let mut caller = Caller {
+                    slot,
+                    random,
+                    watched,
+                    page,
+                };
+                while Instant::now() < until
+                    && calls.fetch_add(1, Ordering::Relaxed) < CALLS_AT_MOST
+                {
+                    caller.call();
+                }
+                Ok(())
+            });
         }
     }
-    all_at_once(jobs)?;
-    drop(slots);
-    println!("# {} calls", calls.into_inner());
+    let ended = watchdog::run(jobs, LONGEST_CALL);
+    ended.with_context(|| format!("seed {:#x}", settings.seed))?;
+    println!("# {} calls", calls.load(Ordering::Relaxed));
     let after = || -> Result<()> {
         expect::equal("users of the module", module_users()?, users)?;
         migrates(bed, 0, 1).context("VF 0 to VF 1")?;
