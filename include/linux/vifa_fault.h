@@ -122,4 +122,10 @@
  */
 #define VIFA_FAULT_GONE			0xce0
 
+/*
+ * The DVSEC of the PF, VIFA_DVSEC_LENGTH bytes. A write changes what the host
+ * reads in configuration space, and nothing else.
+ */
+#define VIFA_FAULT_DVSEC		0xd00
+
 #endif /* _LINUX_VIFA_FAULT_H */

@@ -188,8 +188,23 @@ static VifaFault *vifa_fault_slot(VifaPF *pf, hwaddr address)
            &pf->faults[slot] : NULL;
 }
 
+/* A register of the PF's DVSEC in configuration space, or NULL. */
+static uint8_t *vifa_fault_dvsec(VifaPF *pf, hwaddr address)
+{
+    PCIDevice *device = PCI_DEVICE(pf);
+    uint16_t at = pcie_find_capability(device, PCI_EXT_CAP_ID_DVSEC);
+
+    if (address < VIFA_FAULT_DVSEC ||
+        address >= VIFA_FAULT_DVSEC + VIFA_DVSEC_LENGTH) {
+        return NULL;
+    }
+
+    return device->config + at + (address - VIFA_FAULT_DVSEC);
+}
+
 uint32_t vifa_fault_read(VifaPF *pf, hwaddr address)
 {
+    const uint8_t *dvsec = vifa_fault_dvsec(pf, address);
     const VifaFault *fault = vifa_fault_slot(pf, address);
 
     if (address == VIFA_FAULT_SLOTS) {
@@ -200,6 +215,9 @@ uint32_t vifa_fault_read(VifaPF *pf, hwaddr address)
     }
     if (address == VIFA_FAULT_LOG_RANGES) {
         return pf->log_ranges;
+    }
+    if (dvsec) {
+        return pci_get_long(dvsec);
     }
     if (!fault) {
         return vifa_mark_read(pf, address);
@@ -268,6 +286,7 @@ static void vifa_fault_set_gone(VifaPF *pf, bool gone)
 void vifa_fault_write(VifaPF *pf, hwaddr address, uint32_t value)
 {
     VifaFault *fault = vifa_fault_slot(pf, address);
+    uint8_t *dvsec = vifa_fault_dvsec(pf, address);
 
     if (address == VIFA_FAULT_GONE) {
         vifa_fault_set_gone(pf, value & 1);
@@ -294,6 +313,10 @@ void vifa_fault_write(VifaPF *pf, hwaddr address, uint32_t value)
         if (value >= 1 && value <= VIFA_LOG_RANGES_MAX) {
             pf->log_ranges = value;
         }
+        return;
+    }
+    if (dvsec) {
+        pci_set_long(dvsec, value);
         return;
     }
     if (!fault) {

@@ -246,6 +246,22 @@ fn a_reset_leaves_the_vf_stopped() {
 }
 
 #[test]
+fn the_dvsec_is_changed() {
+    let bed = Bed::new("fault-injection=on", 1);
+    let register =
+        |offset| bed.frame_register(hw::VIFA_HW_FRAME_LAYER, hw::VIFA_FAULT_DVSEC + offset);
+    let [timeout, frames] = [hw::VIFA_DVSEC_TIMEOUT, hw::VIFA_DVSEC_FRAMES];
+    let before = bed.dvsec(frames);
+    bed.write32(register(frames), 0xffff_fffe);
+    assert_eq!(bed.read32(register(frames)), 0xffff_fffe);
+    assert_eq!(bed.dvsec(frames), 0xffff_fffe);
+    assert_eq!(bed.read32(register(timeout)), bed.dvsec(timeout));
+    bed.write32(register(hw::VIFA_DVSEC_LENGTH), 0);
+    bed.write32(register(frames), before);
+    assert_eq!(bed.dvsec(frames), before);
+}
+
+#[test]
 fn registers() {
     let bed = Bed::new("fault-injection=on", 1);
     let slots = bed.read32(bed.frame_register(0, hw::VIFA_FAULT_SLOTS));

@@ -269,6 +269,22 @@ impl RegisterFile {
         ])
     }
 
+    /// Changes the `width` bytes at `field` of the PF's capability in configuration space, a
+    /// `VIFA_DVSEC_*`, as long as the result lives.
+    pub fn change_capability(&self, field: u32, width: usize, value: u32) -> ChangedCapability<'_> {
+        let register = (hw::VIFA_FAULT_DVSEC + field / 4 * 4) as usize;
+        let shift = 8 * (field % 4);
+        let mask = (u32::MAX >> (32 - 8 * width)) << shift;
+        let before = self.registers.read(register);
+        let after = (before & !mask) | ((value << shift) & mask);
+        self.registers.write(register, after);
+        ChangedCapability {
+            file: self,
+            register,
+            before,
+        }
+    }
+
     /// Pulls the device out, until the result is dropped or the PF is reset.
     pub fn pull_out(&self) -> Gone<'_> {
         self.registers.write(hw::VIFA_FAULT_GONE as usize, 1u32);
@@ -433,4 +449,17 @@ fn find_capability(config: &[u8]) -> Result<usize> {
         }
     }
     bail!("the PF has no VIFA capability")
+}
+
+/// A capability that is not as it was.
+pub struct ChangedCapability<'a> {
+    file: &'a RegisterFile,
+    register: usize,
+    before: u32,
+}
+
+impl Drop for ChangedCapability<'_> {
+    fn drop(&mut self) {
+        self.file.registers.write(self.register, self.before);
+    }
 }

@@ -384,6 +384,21 @@ pub fn set_nonblocking(file: impl AsFd) -> io::Result<()> {
         .map(drop)
 }
 
+/// Lets the process open descriptors below `limit`; returns the limit before.
+pub fn limit_descriptors(limit: u64) -> io::Result<u64> {
+    let mut value = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the structure lives during the call.
+    result(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut value) })?;
+    let before = value.rlim_cur;
+    value.rlim_cur = limit;
+    // SAFETY: as above.
+    result(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &value) })?;
+    Ok(before)
+}
+
 /// Inserts the kernel module in `file`.
 pub fn insert_module(file: impl AsFd) -> io::Result<()> {
     // SAFETY: the parameters are an empty string, the rest are numbers.

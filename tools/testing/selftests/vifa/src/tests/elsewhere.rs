@@ -3,6 +3,7 @@
 //! Faults that were found in drivers of other devices, and in what uses them.
 
 use std::{
+    fs,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -10,9 +11,14 @@ use std::{
 
 use anyhow::{anyhow, Context, Result};
 
-use super::{claims, fixture::Guest, Test};
+use super::{
+    claims,
+    close::{guest_in, has_ended},
+    fixture::{both_work, Guest},
+    Test,
+};
 use crate::{
-    bed::{Bed, MODULE, VFS},
+    bed::{Bed, MODULE, VF_DRIVER},
     engine::Command,
     expect,
     fault::{Fault, RegisterFile, IDENTIFY},
@@ -20,23 +26,26 @@ use crate::{
     injection::Injector,
     migration::{Segments, State},
     process::Victim,
+    sys,
+    sysfs::PciFunction,
     vfio::{AddressSpace, Device, DmaMemory, IovaRange},
 };
 
 const PAGE: u64 = 4096;
 
 pub fn tests() -> Vec<Test> {
-    let mut tests = claims!("elsewhere":
+    claims!("elsewhere":
         module_goes_after_refused_transfers_with_their_files_open,
         module_goes_after_killed_transfers_with_their_files_open,
+        no_descriptor_is_left_at_any_transition,
         no_memory_is_left_at_any_transition,
         guest_resets_and_sets_up_its_device_in_pre_copy,
         memory_mapped_after_the_log_began_is_logged,
         log_meets_resets_and_transitions,
-    );
-    let claim = "elsewhere.identity_of_any_value_is_taken_or_refused";
-    tests.push(Test::new(claim, identity_of_any_value_is_taken_or_refused).within(120));
-    tests
+        resets_of_the_vf_and_the_pf_meet_in_each_state,
+        identity_of_any_value_is_taken_or_refused,
+        capability_of_any_value_is_taken_or_refused,
+    )
 }
 
 /// hisi_acc: the module went while a file of a transfer was open.
@@ -45,7 +54,7 @@ fn module_goes_with_files_open(bed: &Bed, end: impl Fn(&Bed) -> Result<()>) -> R
     end(bed)?;
     bed.unload_module()?;
     bed.restore()?;
-    (0..VFS).try_for_each(|index| Guest::new(bed, index)?.work(1))
+    both_work(bed)
 }
 
 fn module_goes_after_refused_transfers_with_their_files_open(bed: &Bed) -> Result<()> {
@@ -82,7 +91,7 @@ fn module_goes_after_killed_transfers_with_their_files_open(bed: &Bed) -> Result
     Ok(())
 }
 
-/// The transitions that begin a session, which need memory.
+/// The transitions that begin a session, which need a descriptor and memory.
 const BEGINNINGS: [(State, State); 4] = [
     (State::Running, State::PreCopy),
     (State::Running, State::StopCopy),
@@ -93,7 +102,7 @@ const BEGINNINGS: [(State, State); 4] = [
 /// xe, pds: a transition that ran out of something left the device where nobody expected it.
 fn fails_at_each_transition(
     bed: &Bed,
-    errors: &[i32],
+    error: i32,
     mut attempt: impl FnMut(&Device, State) -> Result<std::io::Result<()>>,
 ) -> Result<()> {
     let (mut guest, stream) = Guest::saved(bed, 0)?;
@@ -101,12 +110,19 @@ fn fails_at_each_transition(
         let what = format!("{} to {}", from.name(), to.name());
         let device = &guest.vf.device;
         device.change_state(from)?;
-        expect::refused(&what, attempt(device, to)?, errors)?;
+        expect::refused(&what, attempt(device, to)?, &[error])?;
         let state = device.state()?;
+        // VFIO looks for a descriptor once the driver has done its part, and closes the file then.
+        let arrived = error == libc::EMFILE && state == to;
         expect::claim(
             &format!("a state before {} rather than {}", to.name(), state.name()),
-            state != to && state != State::Error,
+            arrived || (state != to && state != State::Error),
         )?;
+        if state == State::Resuming {
+            // What was to be written is not there, and never will be.
+            device.reset()?;
+        }
+        device.change_state(from)?;
         drop(
             device
                 .start(to)
@@ -120,9 +136,24 @@ fn fails_at_each_transition(
     guest.recover()
 }
 
+fn no_descriptor_is_left_at_any_transition(bed: &Bed) -> Result<()> {
+    fails_at_each_transition(bed, libc::EMFILE, |device, to| {
+        let open = fs::read_dir("/proc/self/fd")?.count() as u64;
+        let mut fill = Vec::new();
+        // The directory was one of them: the numbers below are all in use, or soon will be.
+        let before = sys::limit_descriptors(open + 8)?;
+        while let Ok(event) = sys::eventfd() {
+            fill.push(event);
+        }
+        let result = device.request_state(to as u32).map(drop);
+        sys::limit_descriptors(before)?;
+        Ok(result)
+    })
+}
+
 fn no_memory_is_left_at_any_transition(bed: &Bed) -> Result<()> {
     let injector = Injector::of_this_thread()?;
-    fails_at_each_transition(bed, &[libc::ENOMEM], |device, to| {
+    fails_at_each_transition(bed, libc::ENOMEM, |device, to| {
         injector.starve(|| device.request_state(to as u32).map(drop))
     })
 }
@@ -218,29 +249,90 @@ fn log_meets_resets_and_transitions(bed: &Bed) -> Result<()> {
     guest.recover()
 }
 
-/// A field of the identity by its place and width.
-fn fields() -> Vec<(usize, usize)> {
+/// hisi_acc: resets of a VF and of its PF that come together.
+fn resets_of_the_vf_and_the_pf_meet_in_each_state(bed: &Bed) -> Result<()> {
+    // Where a function level reset fails, since the PF is being reset, the PCI core goes on to the
+    // next method: for a VF below a hot-plug port a reset of the slot, in which the PF loses its
+    // configuration.
+    let methods = bed.vf(0)?.attribute("reset_method");
+    fs::write(&methods, "flr").with_context(|| methods.display().to_string())?;
+    let mut states = [State::Error].into_iter().chain(State::SUPPORTED);
+    let result = states.try_for_each(|state| resets_meet(bed, state).context(state.name()));
+    fs::write(&methods, "default").with_context(|| methods.display().to_string())?;
+    result?;
+    both_work(bed)
+}
+
+fn resets_meet(bed: &Bed, state: State) -> Result<()> {
+    let (guest, session) = guest_in(bed, state)?;
+    let device = &guest.vf.device;
+    thread::scope(|scope| {
+        let pf = scope.spawn(|| bed.pf.reset());
+        // Which of them fail depends on how far the PF's has come.
+        while !pf.is_finished() {
+            let _ = device.reset();
+            let _ = guest.vf.function_level_reset();
+        }
+        let result = pf.join().map_err(|_| anyhow!("a thread panicked"))?;
+        result.context("reset of the PF")
+    })?;
+    // As whichever reset came last.
+    let after = device.state()?;
+    expect::claim(
+        &format!("ERROR or RUNNING rather than {}", after.name()),
+        matches!(after, State::Error | State::Running),
+    )?;
+    has_ended(session, state)?;
+    guest.vf.reset()?;
+    expect::equal("state after a reset", device.state()?, State::Running)
+}
+
+/// 0, the greatest, and each power of two of a field of so many bytes.
+fn limits(width: usize) -> impl Iterator<Item = u64> {
+    let bits = 8 * width as u32;
+    let powers = (0..bits).map(|bit| 1 << bit);
+    [0, u64::MAX >> (64 - bits)].into_iter().chain(powers)
+}
+
+/// A field of the identity.
+struct Field {
+    offset: usize,
+    width: usize,
+    /// Whether the driver computes with it.
+    is_size: bool,
+}
+
+fn fields() -> Vec<Field> {
     use std::mem::offset_of;
     macro_rules! fields {
-        ($($name:ident: $width:literal * $count:literal),* $(,)?) => {
-            vec![$((offset_of!(vifa_hw_identity, $name), $width, $count)),*]
+        ($($name:ident: $width:literal * $count:literal, $is_size:literal;)*) => {
+            vec![$((offset_of!(vifa_hw_identity, $name), $width, $count, $is_size)),*]
         };
     }
-    let all: Vec<(usize, usize, usize)> = fields!(
-        vendor: 2 * 4,
-        revision_id: 1 * 2,
-        vifa_revision: 2 * 1,
-        features: 4 * 1,
-        bar_size: 8 * 2,
-        interrupt_vectors: 2 * 2,
-        granule: 4 * 1,
-        local_memory: 8 * 1,
-        control_plane_max: 4 * 2,
-        record_version: 2 * 2,
+    let all: Vec<(usize, usize, usize, bool)> = fields!(
+        vendor: 2 * 1, false;
+        device: 2 * 1, false;
+        subsystem_vendor: 2 * 1, false;
+        subsystem: 2 * 1, false;
+        revision_id: 1 * 1, false;
+        vifa_revision: 2 * 1, false;
+        features: 4 * 1, true;
+        bar_size: 8 * 6, false;
+        interrupt_vectors: 2 * 1, false;
+        queues: 2 * 1, false;
+        granule: 4 * 1, true;
+        local_memory: 8 * 1, true;
+        control_plane_max: 4 * 1, true;
+        record_version: 2 * 1, false;
     );
-    all.into_iter()
-        .flat_map(|(offset, width, count)| (0..count).map(move |n| (offset + n * width, width)))
-        .collect()
+    let each = |(offset, width, count, is_size)| {
+        (0..count).map(move |number| Field {
+            offset: offset + number * width,
+            width,
+            is_size,
+        })
+    };
+    all.into_iter().flat_map(each).collect()
 }
 
 /// mlx5: a capability of 0, or of a size that nobody has.
@@ -249,34 +341,68 @@ fn fields() -> Vec<(usize, usize)> {
 fn identity_of_any_value_is_taken_or_refused(bed: &Bed) -> Result<()> {
     let vf = bed.vf(0)?;
     let registers = RegisterFile::map(&bed.pf)?;
-    for (offset, width) in fields() {
-        let bits = 8 * width as u32;
-        let most = u64::MAX >> (64 - bits);
-        for value in [0, most, 1, 1 << (bits - 1)] {
+    for field in fields() {
+        for value in limits(field.width) {
+            let what = format!("{value:#x} at {}", field.offset);
             vf.unbind()?;
             let patch = Fault::Patch {
-                offset: offset as u32,
-                width: width as u32,
+                offset: field.offset as u32,
+                width: field.width as u32,
                 value,
             };
             let armed = registers.arm(0, IDENTIFY, patch, hw::VIFA_FAULT_ALWAYS)?;
-            if vf.bind(crate::bed::VF_DRIVER).is_err() {
-                continue;
-            }
-            let device = Device::open(&vf, &AddressSpace::iommufd()?)?;
-            let _ = device.data_size();
-            if let Ok(stream) = device.save() {
-                let _ = device.load(&stream);
-            }
-            let reset = device.reset();
+            let bound = vf.bind(VF_DRIVER);
             drop(armed);
-            reset.with_context(|| format!("{value:#x} at {offset}"))?;
+            if let Err(error) = bound {
+                expect::refused(&what, Err::<(), _>(error), &[libc::ENODEV])?;
+            } else if field.is_size {
+                saves_and_loads(&vf).context(what)?;
+            }
         }
     }
-    bed.restore()?;
     vf.unbind()?;
     bed.restore()?;
     let (mut guest, stream) = Guest::saved(bed, 0)?;
     guest.vf.device.load(&stream)?;
     guest.recover()
+}
+
+/// A device that is not as its identity says fails, but runs after a reset.
+fn saves_and_loads(vf: &PciFunction) -> Result<()> {
+    let device = Device::open(vf, &AddressSpace::iommufd()?)?;
+    let _ = device.data_size();
+    if let Ok(stream) = device.save() {
+        let _ = device.load(&stream);
+    }
+    device.reset()?;
+    expect::equal("state after a reset", device.state()?, State::Running)
+}
+
+/// The same of the capability in configuration space, by which a PF is found to be one.
+fn capability_of_any_value_is_taken_or_refused(bed: &Bed) -> Result<()> {
+    const FIELDS: [(u32, usize); 5] = [
+        (hw::VIFA_DVSEC_REVISION, 2),
+        (hw::VIFA_DVSEC_FEATURES, 4),
+        (hw::VIFA_DVSEC_LOCATION, 4),
+        (hw::VIFA_DVSEC_TIMEOUT, 4),
+        (hw::VIFA_DVSEC_FRAMES, 4),
+    ];
+    let registers = RegisterFile::map(&bed.pf)?;
+    let driver = bed.pf_driver()?;
+    bed.pf.unbind()?;
+    for (field, width) in FIELDS {
+        for value in limits(width) {
+            let changed = registers.change_capability(field, width, value as u32);
+            let bound = bed.pf.bind(&driver);
+            drop(changed);
+            if bound.is_ok() {
+                bed.pf.unbind()?;
+            }
+            let result = bound.map(drop);
+            let what = format!("{value:#x} at {field}");
+            result.or_else(|error| expect::refused(&what, Err::<(), _>(error), &[libc::ENODEV]))?;
+        }
+    }
+    bed.restore()?;
+    both_work(bed)
 }
