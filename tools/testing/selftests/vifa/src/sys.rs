@@ -363,6 +363,17 @@ pub fn eventfd() -> io::Result<File> {
     Ok(adopt(fd).into())
 }
 
+/// Makes a pipe that holds `bytes`: what is written to the second end is read from the first.
+pub fn pipe(bytes: c_int) -> io::Result<[File; 2]> {
+    let mut ends = [0; 2];
+    // SAFETY: two descriptors, which live during the call.
+    result(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
+    let ends = ends.map(|fd| File::from(adopt(fd)));
+    // SAFETY: passes no memory.
+    result(unsafe { libc::fcntl(ends[1].as_raw_fd(), libc::F_SETPIPE_SZ, bytes) })?;
+    Ok(ends)
+}
+
 /// Waits until `file` shows one of `events`, at most for `timeout`; returns what it shows, nothing
 /// after a timeout.
 pub fn poll(file: impl AsFd, events: i16, timeout: Duration) -> io::Result<i16> {

@@ -5,6 +5,8 @@
 
 use std::{
     fs,
+    fs::File,
+    io::{self, Write},
     path::{Path, PathBuf},
     process,
 };
@@ -17,7 +19,7 @@ use super::{
     logging::tracked::{Tracked, MIB, PAGE, RANGES},
     Test,
 };
-use crate::{bed::Bed, expect, fault::RegisterFile, hw, migration::State, vfio::IovaRange};
+use crate::{bed::Bed, expect, fault::RegisterFile, hw, migration::State, sys, vfio::IovaRange};
 
 /// What the reference device takes by default.
 const SCATTER_MAX: u32 = 512;
@@ -106,7 +108,10 @@ impl Drop for Limits<'_> {
 }
 
 /// While this exists, the process gets single pages from the page allocator and nothing larger.
-struct SinglePages;
+struct SinglePages {
+    /// Each of their pages is beside a free one.
+    _pipes: Vec<[File; 2]>,
+}
 
 impl SinglePages {
     fn new() -> Result<Self> {
@@ -114,6 +119,8 @@ impl SinglePages {
         for (attribute, value) in [
             ("task-filter", "Y"),
             ("ignore-gfp-wait", "N"),
+            // As all of vmalloc()'s pages may be.
+            ("ignore-gfp-highmem", "N"),
             ("min-order", "1"),
             ("interval", "1"),
             ("space", "0"),
@@ -124,8 +131,27 @@ impl SinglePages {
             let path = directory.join(attribute);
             fs::write(&path, value).with_context(|| path.display().to_string())?;
         }
+        let pipes = Self::fragment()?;
         fs::write("/proc/self/make-it-fail", "1").context("make-it-fail")?;
-        Ok(Self)
+        Ok(Self { _pipes: pipes })
+    }
+
+    /// Has the kernel's free pages lie apart from one another: of two pipes that are filled page by
+    /// page in turn, one is closed.
+    fn fragment() -> Result<Vec<[File; 2]>> {
+        const PIPES: usize = 8;
+        const BYTES: i32 = 1 << 20;
+        let pipes = || -> io::Result<Vec<_>> { (0..PIPES).map(|_| sys::pipe(BYTES)).collect() };
+        let (kept, closed) = (pipes()?, pipes()?);
+        for (kept, closed) in kept.iter().zip(&closed) {
+            for _ in 0..BYTES as u64 / PAGE {
+                for [_, end] in [kept, closed] {
+                    let mut end: &File = end;
+                    end.write_all(&[0; PAGE as usize]).context("pipe")?;
+                }
+            }
+        }
+        Ok(kept)
     }
 }
 
@@ -134,6 +160,19 @@ impl Drop for SinglePages {
         let _ = fs::write("/proc/self/make-it-fail", "0");
         let _ = fs::write("/sys/kernel/debug/fail_page_alloc/probability", "0");
     }
+}
+
+/// Without an IOMMU, the buffers of a session have many pieces.
+fn buffers_are_scattered(bed: &Bed, guest: &Guest) -> Result<()> {
+    let before = dma_pieces(bed)?.len();
+    let session = guest.vf.device.start(State::PreCopy)?;
+    let pieces = dma_pieces(bed)?.len() - before;
+    expect::claim(
+        &format!("at least 256 pieces of two buffers of 1 MiB, not {pieces}"),
+        pieces >= 256,
+    )?;
+    drop(session);
+    guest.vf.device.change_state(State::Running)
 }
 
 /// A VF whose PF takes `entries` entries of a scatter list is saved and restored, with more than a run
@@ -154,6 +193,9 @@ fn transfer(
         }
         let mut destination = Guest::new(bed, 1)?;
         let short = shortage.map(|begin| begin()).transpose()?;
+        if short.is_some() {
+            buffers_are_scattered(bed, &source)?;
+        }
         let stream = source.vf.device.save()?;
         destination.vf.device.load(&stream)?;
         drop(short);
@@ -190,8 +232,8 @@ fn log_needs_no_contiguous_pages(bed: &Bed) -> Result<()> {
     limits.lift()
 }
 
-/// Bytes of DMA memory that the PF's driver holds.
-fn dma_bytes(bed: &Bed) -> Result<u64> {
+/// The bytes of each piece of memory that the PF's driver has mapped for DMA.
+fn dma_pieces(bed: &Bed) -> Result<Vec<u64>> {
     let dump = fs::read_to_string("/sys/kernel/debug/dma-api/dump").context("DMA-API dump")?;
     let name = bed.pf.to_string();
     let lengths = dump
@@ -203,7 +245,12 @@ fn dma_bytes(bed: &Bed) -> Result<u64> {
                 .find_map(|field| field.strip_prefix("L="))?;
             u64::from_str_radix(length, 16).ok()
         });
-    Ok(lengths.sum())
+    Ok(lengths.collect())
+}
+
+/// Bytes of DMA memory that the PF's driver holds.
+fn dma_bytes(bed: &Bed) -> Result<u64> {
+    Ok(dma_pieces(bed)?.iter().sum())
 }
 
 fn log_takes_what_its_ranges_need(bed: &Bed) -> Result<()> {
