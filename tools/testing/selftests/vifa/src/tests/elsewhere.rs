@@ -294,45 +294,74 @@ fn limits(width: usize) -> impl Iterator<Item = u64> {
     [0, u64::MAX >> (64 - bits)].into_iter().chain(powers)
 }
 
+/// Whether and how the driver uses a field of the identity.
+#[derive(Clone, Copy, PartialEq)]
+enum Use {
+    /// It compares any value with that of another device.
+    Any,
+    /// It checks it.
+    Checked,
+    /// It checks it, and computes with it.
+    Size,
+}
+
 /// A field of the identity.
+#[derive(Clone, Copy)]
 struct Field {
     offset: usize,
     width: usize,
-    /// Whether the driver computes with it.
-    is_size: bool,
+    kind: Use,
 }
 
 fn fields() -> Vec<Field> {
     use std::mem::offset_of;
     macro_rules! fields {
-        ($($name:ident: $width:literal * $count:literal, $is_size:literal;)*) => {
-            vec![$((offset_of!(vifa_hw_identity, $name), $width, $count, $is_size)),*]
+        ($($name:ident: $width:literal * $count:literal, $kind:ident;)*) => {
+            vec![$((offset_of!(vifa_hw_identity, $name), $width, $count, Use::$kind)),*]
         };
     }
-    let all: Vec<(usize, usize, usize, bool)> = fields!(
-        vendor: 2 * 1, false;
-        device: 2 * 1, false;
-        subsystem_vendor: 2 * 1, false;
-        subsystem: 2 * 1, false;
-        revision_id: 1 * 1, false;
-        vifa_revision: 2 * 1, false;
-        features: 4 * 1, true;
-        bar_size: 8 * 6, false;
-        interrupt_vectors: 2 * 1, false;
-        queues: 2 * 1, false;
-        granule: 4 * 1, true;
-        local_memory: 8 * 1, true;
-        control_plane_max: 4 * 1, true;
-        record_version: 2 * 1, false;
+    let all: Vec<(usize, usize, usize, Use)> = fields!(
+        vendor: 2 * 1, Checked;
+        device: 2 * 1, Checked;
+        subsystem_vendor: 2 * 1, Any;
+        subsystem: 2 * 1, Any;
+        revision_id: 1 * 1, Any;
+        vifa_revision: 2 * 1, Checked;
+        features: 4 * 1, Size;
+        bar_size: 8 * 6, Checked;
+        interrupt_vectors: 2 * 1, Checked;
+        queues: 2 * 1, Any;
+        granule: 4 * 1, Size;
+        local_memory: 8 * 1, Size;
+        control_plane_max: 4 * 1, Size;
+        record_version: 2 * 2, Any;
     );
-    let each = |(offset, width, count, is_size)| {
+    let each = |(offset, width, count, kind)| {
         (0..count).map(move |number| Field {
             offset: offset + number * width,
             width,
-            is_size,
+            kind,
         })
     };
     all.into_iter().flat_map(each).collect()
+}
+
+/// Binds the VF while its identity has `value` in `fields`. Whether it is bound then.
+fn bind_with(vf: &PciFunction, file: &RegisterFile, fields: &[Field], value: u64) -> Result<bool> {
+    vf.unbind()?;
+    let patch = |field: &Field| {
+        let patch = Fault::Patch {
+            offset: field.offset as u32,
+            width: field.width as u32,
+            value: value & (u64::MAX >> (64 - 8 * field.width)),
+        };
+        file.arm(0, IDENTIFY, patch, hw::VIFA_FAULT_ALWAYS)
+    };
+    let _armed = fields.iter().map(patch).collect::<Result<Vec<_>>>()?;
+    match vf.bind(VF_DRIVER) {
+        Ok(()) => Ok(true),
+        result => expect::refused("bind", result, &[libc::ENODEV]).map(|()| false),
+    }
 }
 
 /// mlx5: a capability of 0, or of a size that nobody has.
@@ -340,23 +369,20 @@ fn fields() -> Vec<Field> {
 /// The VF is bound and migrates to itself, or is not bound; the next one is sound.
 fn identity_of_any_value_is_taken_or_refused(bed: &Bed) -> Result<()> {
     let vf = bed.vf(0)?;
-    let registers = RegisterFile::map(&bed.pf)?;
-    for field in fields() {
+    let file = RegisterFile::map(&bed.pf)?;
+    let (any, checked): (Vec<_>, Vec<_>) = fields()
+        .into_iter()
+        .partition(|field| field.kind == Use::Any);
+    for value in limits(2) {
+        let bound = bind_with(&vf, &file, &any, value)?;
+        expect::claim(&format!("a VF that is bound with {value:#x}"), bound)?;
+    }
+    for field in checked {
         for value in limits(field.width) {
-            let what = format!("{value:#x} at {}", field.offset);
-            vf.unbind()?;
-            let patch = Fault::Patch {
-                offset: field.offset as u32,
-                width: field.width as u32,
-                value,
-            };
-            let armed = registers.arm(0, IDENTIFY, patch, hw::VIFA_FAULT_ALWAYS)?;
-            let bound = vf.bind(VF_DRIVER);
-            drop(armed);
-            if let Err(error) = bound {
-                expect::refused(&what, Err::<(), _>(error), &[libc::ENODEV])?;
-            } else if field.is_size {
-                saves_and_loads(&vf).context(what)?;
+            let what = || format!("{value:#x} at {}", field.offset);
+            let bound = bind_with(&vf, &file, &[field], value).with_context(what)?;
+            if bound && field.kind == Use::Size {
+                saves_and_loads(&vf).with_context(what)?;
             }
         }
     }
@@ -389,6 +415,8 @@ fn capability_of_any_value_is_taken_or_refused(bed: &Bed) -> Result<()> {
     ];
     let registers = RegisterFile::map(&bed.pf)?;
     let driver = bed.pf_driver()?;
+    // Unbinding a PF that has VFs warns under lockdep.
+    bed.pf.set_virtual_functions(0)?;
     bed.pf.unbind()?;
     for (field, width) in FIELDS {
         for value in limits(width) {
