@@ -8,8 +8,7 @@
 //! VFIO device, whoever has it open; [`region`] and [`identity`] are what a VIFA interface tells of
 //! itself; [`output`] prints a result as a table or as JSON; [`exit`] gives an error its exit code.
 //!
-//! The rules of the stream, of identities and of states are the driver's own: its [`layer`] is
-//! compiled into this crate, over a [`seam`] of user space's.
+//! The rules of the stream, of identities and of states are the driver's own ([`vifa_layer`]).
 
 pub mod decode;
 pub mod exit;
@@ -24,7 +23,6 @@ mod cli;
 mod completions;
 mod device;
 mod guide;
-mod headers;
 mod identity;
 mod interface;
 mod interrupt;
@@ -37,7 +35,6 @@ mod progress;
 mod region;
 mod restore;
 mod save;
-mod seam;
 mod show;
 mod state;
 mod stream_file;
@@ -45,17 +42,7 @@ mod sys;
 mod verdict;
 mod watch;
 
-#[path = "../../../drivers/vfio/pci/vifa"]
-mod driver {
-    #[allow(
-        dead_code,
-        unused_imports,
-        unused_macros,
-        reason = "a part of the layer is the driver's alone"
-    )]
-    pub(crate) mod layer;
-}
-
-use driver::layer;
+use vifa_headers as headers;
+use vifa_layer::layer;
 
 pub use cli::main;

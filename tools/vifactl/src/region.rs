@@ -207,7 +207,7 @@ impl Region {
             }
             _ => bytes,
         };
-        let raw: vifa_region = headers::read(bytes).ok_or(too_short(padded.len()))?;
+        let raw: vifa_region = headers::value_of(bytes).ok_or(too_short(padded.len()))?;
         let minor = u16::from_le(raw.minor);
         let length = match minor {
             0 => LENGTH_1_0,

@@ -20,43 +20,43 @@
 //!
 //! ```ignore
 //! /// A buffer of bytes that grows fallibly; dereferences to `[u8]`.
-//! pub(crate) struct Bytes;
+//! pub struct Bytes;
 //!
 //! impl Bytes {
 //!     /// Makes an empty buffer with room for `capacity` bytes.
-//!     pub(crate) fn with_capacity(capacity: usize) -> Result<Bytes, OutOfMemory>;
+//!     pub fn with_capacity(capacity: usize) -> Result<Bytes, OutOfMemory>;
 //!
 //!     /// Sets the length to `length`; bytes that are new are zero.
-//!     pub(crate) fn resize_zeroed(&mut self, length: usize) -> Result<(), OutOfMemory>;
+//!     pub fn resize_zeroed(&mut self, length: usize) -> Result<(), OutOfMemory>;
 //! }
 //!
 //! /// There was no memory; [`core::fmt::Display`] says so.
 //! #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-//! pub(crate) struct OutOfMemory;
+//! pub struct OutOfMemory;
 //!
 //! /// Feeds `bytes` into a CRC-32C whose register holds `seed`, and returns the register.
 //! ///
 //! /// This is `crc32c()` of `<linux/crc32.h>`: reflected, polynomial 0x1edc6f41, with no inversion
 //! /// before or after. [`stream::Checksum`] inverts.
-//! pub(crate) fn crc32c(seed: u32, bytes: &[u8]) -> u32;
+//! pub fn crc32c(seed: u32, bytes: &[u8]) -> u32;
 //! ```
 
 #![forbid(unsafe_code)]
 
-pub(crate) mod address;
-pub(crate) mod check;
+pub mod address;
+pub mod check;
 mod claims;
-pub(crate) mod granules;
-pub(crate) mod identity;
-pub(crate) mod interface;
-pub(crate) mod log;
-pub(crate) mod progress;
-pub(crate) mod records;
-pub(crate) mod relation;
-pub(crate) mod restore;
+pub mod granules;
+pub mod identity;
+pub mod interface;
+pub mod log;
+pub mod progress;
+pub mod records;
+pub mod relation;
+pub mod restore;
 mod rounds;
-pub(crate) mod save;
-pub(crate) mod state;
-pub(crate) mod stream;
+pub mod save;
+pub mod state;
+pub mod stream;
 #[cfg(any(test, CONFIG_KUNIT = "y"))]
-pub(crate) mod tests;
+pub mod tests;

@@ -24,7 +24,7 @@ pub fn corpus(target: &str) -> PathBuf {
 
 /// Returns the directory of the streams that load for ever.
 pub fn golden() -> PathBuf {
-    here().join("../layer/golden")
+    here().join("../../layer/golden")
 }
 
 /// Returns the sound streams of the tree: the golden ones, and what the driver made.

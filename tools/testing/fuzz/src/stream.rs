@@ -22,11 +22,11 @@ use crate::{
         tests::device::{Device, CONTROL},
     },
     seam::{with_allowance, OutOfMemory},
-    second::decoder::{decode, Own, State},
     seeds::Seed,
 };
 use anyhow::{anyhow, ensure, Context, Result};
 use fastrand::Rng;
+use vifa_decoder::{decode, Own, State};
 
 /// The largest local memory of a destination of these tests, in bytes.
 const LOCAL_MEMORY_MAX: u64 = 0x100_0000;
@@ -107,10 +107,10 @@ impl Judge {
 
         decode(
             stream,
-            &Own {
-                identity: self.destination.identity,
-                control_interface: interfaces.plane(Plane::Control).as_raw(),
-            },
+            &Own::new(
+                &IdentityPayload::from(&self.destination.identity).encode(),
+                interfaces.plane(Plane::Control).as_raw(),
+            ),
         )
     }
 

@@ -12,15 +12,11 @@
 #![allow(dead_code, unused_imports, unused_macros)]
 #![forbid(unsafe_code)]
 
-#[path = "../../layer/src/seam.rs"]
-mod seam;
 #[cfg(test)]
 mod tests;
 
 #[path = "../../../../drivers/vfio/pci/vifa"]
 mod driver {
-    pub(crate) mod layer;
-
     pub(crate) mod backend {
         pub(crate) mod igb {
             pub(crate) mod clock;
@@ -36,4 +32,5 @@ mod driver {
     }
 }
 
-use driver::{backend, layer};
+use driver::backend;
+use vifa_layer::{layer, seam};

@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn reads_what_the_driver_makes() {
-        let golden = include_bytes!("../../layer/golden/1.0-sparse.stream");
+        let golden = include_bytes!("../../../layer/golden/1.0-sparse.stream");
         let contents = Contents::parse(golden).unwrap();
         assert!(!contents.runs.is_empty() && contents.bytes() > 0);
         let mut lost = golden.to_vec();

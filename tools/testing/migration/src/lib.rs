@@ -20,8 +20,6 @@ pub mod devices;
 pub mod downtime;
 pub mod flows;
 pub mod guest;
-#[path = "../../selftests/vifa/src/hw.rs"]
-pub mod hw;
 pub mod identity;
 pub mod interruption;
 pub mod iperf;
@@ -39,3 +37,5 @@ pub mod style;
 pub mod trace;
 pub mod vfio;
 pub mod vmm;
+
+pub use vifa_headers as hw;

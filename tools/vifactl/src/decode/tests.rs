@@ -2,27 +2,23 @@
 
 //! Golden streams and what becomes of them.
 //!
-//! [`decoder`] is a second decoder, written from `Documentation/vifa/stream.rst` alone. What it
+//! [`decoder`] is a second one, written from `Documentation/vifa/stream.rst` alone. What it
 //! finds in a stream has to be what is shown.
 
 use super::*;
 use crate::{
     identity::Identity,
-    layer::{self, stream::Section},
+    layer::{
+        self,
+        stream::{IdentityPayload, Section},
+    },
 };
-use decoder::Own;
 use proptest::prelude::*;
 use serde_json::Value;
 use std::fs;
+use vifa_decoder::{self as decoder, Own};
 
-#[allow(dead_code, reason = "not all of it is used here")]
-#[path = "../../../testing/layer/src/tests/decoder.rs"]
-mod decoder;
-#[allow(dead_code, reason = "not all of it is used here")]
-#[path = "../../../testing/layer/src/tests/encoder.rs"]
-mod encoder;
-
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../testing/layer/golden");
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../layer/golden");
 
 /// A control interface of nobody.
 const ANYONE: u64 = 0x1_0004_0001;
@@ -153,17 +149,27 @@ fn table_of(section: &Value) -> Vec<u8> {
 
 /// A destination that is as the stream says of which this is shown.
 fn own(shown: &Value) -> Own {
+    let (identity, control_interface) = destination(shown);
+
+    Own::new(
+        &IdentityPayload::from(&identity).encode(),
+        control_interface,
+    )
+}
+
+/// The same as what the layer and the command know: identity and control interface.
+fn destination(shown: &Value) -> (layer::identity::Identity, u64) {
     let identity: Identity =
         serde_json::from_value(sections(shown, "identity")[0]["identity"].clone()).unwrap();
     let receiver = &sections(shown, "relations")[0]["relations"][0]["receiver"];
 
-    Own {
-        identity: layer::identity::Identity::try_from(&identity).unwrap(),
-        control_interface: match receiver.as_u64().unwrap() {
+    (
+        layer::identity::Identity::try_from(&identity).unwrap(),
+        match receiver.as_u64().unwrap() {
             0 => ANYONE,
             receiver => receiver,
         },
-    }
+    )
 }
 
 #[test]
@@ -524,7 +530,8 @@ proptest! {
     ) {
         let stream = sparse();
         let sections = places(&stream);
-        let own = own(&decoded(&stream).0);
+        let shown = decoded(&stream).0;
+        let (identity, control_interface) = destination(&shown);
         let mut changed = stream.clone();
         // Bytes of local memory may have any value; the rest is what matters.
         let matter: Vec<usize> = (0..stream.len())
@@ -540,15 +547,15 @@ proptest! {
         }
         let changed = sealed(changed, &sections);
         let judge = Judge::Function(
-            own.identity,
+            identity,
             crate::verdict::interfaces_of(
-                crate::interface::Interface(own.control_interface).parts().unwrap().0,
+                crate::interface::Interface(control_interface).parts().unwrap().0,
             ),
         );
         let outcome = walk(&mut &changed[..], 0, judge, &mut walk::Nobody).unwrap();
         prop_assert_eq!(
             outcome.damage.is_none(),
-            decoder::decode(&changed, &own).is_ok(),
+            decoder::decode(&changed, &own(&shown)).is_ok(),
             "{:?}",
             outcome.damage
         );

@@ -29,7 +29,7 @@ fn exported(host: &FakeHost, name: &str, fields: &[(&str, Value)]) -> String {
 
 /// A stream of the tests of the layer.
 fn golden(name: &str) -> String {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testing/layer/golden");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../layer/golden");
 
     path_text(&golden.join(name))
 }

@@ -2,11 +2,6 @@
 
 //! A host made of files: sysfs, debugfs and procfs as far as `vifactl` reads them.
 
-#[allow(dead_code, non_camel_case_types, non_upper_case_globals, clippy::all)]
-mod headers {
-    include!(concat!(env!("OUT_DIR"), "/headers.rs"));
-}
-
 use std::{
     fs,
     io::Write,
@@ -16,8 +11,8 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use headers::{vifa_identity, vifa_region};
 use tempfile::TempDir;
+use vifa_headers::{vifa_identity, vifa_region};
 
 pub const PF: &str = "0000:01:00.0";
 pub const VF: &str = "0000:01:00.1";

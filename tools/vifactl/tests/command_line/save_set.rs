@@ -5,14 +5,11 @@
 use crate::host::path_text;
 use serde_json::{json, Value};
 use std::{fs, path::Path};
-
-#[allow(dead_code, reason = "not all of it is used here")]
-#[path = "../../../testing/layer/src/tests/encoder.rs"]
-mod encoder;
+use vifa_decoder::encoder;
 
 /// The path of a stream of the tests of the layer.
 pub fn golden(name: &str) -> String {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testing/layer/golden");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../layer/golden");
 
     path_text(&golden.join(name))
 }

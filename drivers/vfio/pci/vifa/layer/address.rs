@@ -30,10 +30,10 @@ use crate::seam::{
 use core::mem;
 
 /// Most ranges of a part.
-pub(crate) const RANGES_MAX: u32 = 1024;
+pub const RANGES_MAX: u32 = 1024;
 
 /// Most bytes of a part.
-pub(crate) const LENGTH_MAX: usize =
+pub const LENGTH_MAX: usize =
     AddressHeader::LENGTH + RANGES_MAX as usize * AddressEntry::LENGTH;
 
 /// Fewest bytes of a part.
@@ -45,7 +45,7 @@ const PAGE_MIN: u32 = GRANULE_MIN;
 /// The memory that ranges lie in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub(crate) enum Space {
+pub enum Space {
     /// Local memory of the virtual function: offsets.
     Local = 1,
     /// Guest memory whose pages were tracked: IOVAs.
@@ -54,22 +54,22 @@ pub(crate) enum Space {
 
 /// A range of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Range {
+pub struct Range {
     /// Offset or IOVA of the first byte.
-    pub(crate) start: u64,
+    pub start: u64,
     /// Bytes.
-    pub(crate) length: u64,
+    pub length: u64,
 }
 
 impl Range {
     /// Returns where the range ends.
-    pub(crate) fn end(&self) -> u64 {
+    pub fn end(&self) -> u64 {
         self.start.saturating_add(self.length)
     }
 
     /// Appends `next`, which does not begin before this range, if it begins in it or where it ends;
     /// returns whether it does.
-    pub(crate) fn join(&mut self, next: Self) -> bool {
+    pub fn join(&mut self, next: Self) -> bool {
         let touches = self.end() >= next.start;
 
         if touches {
@@ -110,15 +110,15 @@ impl Range {
 
 /// What an address record file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Summary {
+pub struct Summary {
     /// Ranges of local memory, in all rounds.
-    pub(crate) local_ranges: u64,
+    pub local_ranges: u64,
     /// Bytes in them.
-    pub(crate) local_bytes: u64,
+    pub local_bytes: u64,
     /// Ranges of guest memory.
-    pub(crate) guest_ranges: u64,
+    pub guest_ranges: u64,
     /// Bytes in them.
-    pub(crate) guest_bytes: u64,
+    pub guest_bytes: u64,
 }
 
 impl Summary {
@@ -186,7 +186,7 @@ impl Buffer {
 }
 
 /// A part of the address record file: sound, and as it stands in the stream.
-pub(crate) struct Part {
+pub struct Part {
     bytes: Bytes,
     space: Space,
     /// The first run whose data was not yet transferred: the range that it belongs to, and where in
@@ -340,7 +340,7 @@ impl Composer {
 }
 
 /// Guest memory whose pages are tracked.
-pub(crate) struct Tracked {
+pub struct Tracked {
     /// Bytes of a page.
     page_size: u32,
     /// The ranges, as entries: they ascend and do not touch.
@@ -351,7 +351,7 @@ pub(crate) struct Tracked {
 
 impl Tracked {
     /// Makes a list of `ranges`, which ascend and do not overlap, in pages of `page_size` bytes.
-    pub(crate) fn new(
+    pub fn new(
         page_size: u32,
         ranges: impl IntoIterator<Item = Range>,
     ) -> Result<Self, OutOfMemory> {
@@ -399,11 +399,11 @@ impl Tracked {
 
 /// A part that is not as it has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct InvalidPart {
+pub struct InvalidPart {
     /// The range that is wrong, counted from 0; `None`: what stands before the ranges.
-    pub(crate) range: Option<u32>,
+    pub range: Option<u32>,
     /// The field that is wrong.
-    pub(crate) violation: Violation,
+    pub violation: Violation,
 }
 
 impl From<Violation> for InvalidPart {

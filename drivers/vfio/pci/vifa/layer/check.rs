@@ -9,7 +9,7 @@ use core::fmt;
 
 /// What a field's value has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Expectation {
+pub enum Expectation {
     /// This value.
     Equal(u64),
     /// One of these values.
@@ -54,13 +54,13 @@ impl fmt::Display for Expectation {
 
 /// A field whose value is not what it has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Violation {
+pub struct Violation {
     /// Name of the field, as the uAPI header has it.
-    pub(crate) field: &'static str,
+    pub field: &'static str,
     /// What its value has to be.
-    pub(crate) expected: Expectation,
+    pub expected: Expectation,
     /// What it is.
-    pub(crate) found: u64,
+    pub found: u64,
 }
 
 impl fmt::Display for Violation {
@@ -74,7 +74,7 @@ impl fmt::Display for Violation {
 }
 
 /// Checks that `found`, the value of `field`, is what `expected` says.
-pub(crate) fn check(
+pub fn check(
     field: &'static str,
     found: impl Into<u64>,
     expected: Expectation,

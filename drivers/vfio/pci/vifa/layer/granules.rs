@@ -21,7 +21,7 @@ use crate::seam::{
 use core::num::NonZeroU64;
 
 /// Most granules that a device is asked about at a time.
-pub(crate) const WINDOW: u64 = 1 << 19;
+pub const WINDOW: u64 = 1 << 19;
 
 const WORD: usize = size_of::<u64>();
 const WORD_BITS: u64 = u64::BITS as u64;

@@ -13,65 +13,65 @@ use super::check::{
 use core::fmt;
 
 /// Base address registers of a function.
-pub(crate) const BARS: usize = 6;
+pub const BARS: usize = 6;
 
 /// Number of record types.
-pub(crate) const RECORD_TYPES: usize = 16;
+pub const RECORD_TYPES: usize = 16;
 
 /// Feature: the device has the P2P-quiesced run state.
-pub(crate) const FEATURE_P2P: u32 = 0x1;
+pub const FEATURE_P2P: u32 = 0x1;
 /// Feature: the device logs writes to guest memory.
-pub(crate) const FEATURE_DIRTY_LOG: u32 = 0x2;
+pub const FEATURE_DIRTY_LOG: u32 = 0x2;
 /// Feature: the device has local memory.
-pub(crate) const FEATURE_LOCAL_MEMORY: u32 = 0x4;
+pub const FEATURE_LOCAL_MEMORY: u32 = 0x4;
 /// Feature: the device knows which local memory has changed.
-pub(crate) const FEATURE_LOCAL_DIRTY: u32 = 0x8;
+pub const FEATURE_LOCAL_DIRTY: u32 = 0x8;
 
 const FEATURES: u32 = FEATURE_P2P | FEATURE_DIRTY_LOG | FEATURE_LOCAL_MEMORY | FEATURE_LOCAL_DIRTY;
 
 /// Smallest granule of local memory, in bytes.
-pub(crate) const GRANULE_MIN: u32 = 0x1000;
+pub const GRANULE_MIN: u32 = 0x1000;
 /// Greatest granule of local memory, in bytes.
-pub(crate) const GRANULE_MAX: u32 = 0x1_0000;
+pub const GRANULE_MAX: u32 = 0x1_0000;
 /// Most local memory that a virtual function may have, in bytes.
-pub(crate) const LOCAL_MEMORY_MAX: u64 = 1 << 40;
+pub const LOCAL_MEMORY_MAX: u64 = 1 << 40;
 /// Greatest control plane, in bytes.
-pub(crate) const CONTROL_PLANE_MAX: u32 = 0x10_0000;
+pub const CONTROL_PLANE_MAX: u32 = 0x10_0000;
 
 /// Most MSI-X vectors that a function can have (PCI Express 6.0, 7.7.2.2).
 const INTERRUPT_VECTORS_MAX: u64 = 2048;
 
 /// What a virtual function is. The fields are those of `struct vifa_identity`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub struct Identity {
     /// PCI vendor id.
-    pub(crate) vendor: u16,
+    pub vendor: u16,
     /// PCI device id of the VF.
-    pub(crate) device: u16,
+    pub device: u16,
     /// PCI subsystem vendor id.
-    pub(crate) subsystem_vendor: u16,
+    pub subsystem_vendor: u16,
     /// PCI subsystem id.
-    pub(crate) subsystem: u16,
+    pub subsystem: u16,
     /// PCI revision id.
-    pub(crate) revision_id: u8,
+    pub revision_id: u8,
     /// Revision of the VIFA hardware interface, from 1.
-    pub(crate) vifa_revision: u16,
+    pub vifa_revision: u16,
     /// `FEATURE_*` bits.
-    pub(crate) features: u32,
+    pub features: u32,
     /// Size of each BAR in bytes; 0 for a BAR that is not there.
-    pub(crate) bar_size: [u64; BARS],
+    pub bar_size: [u64; BARS],
     /// MSI-X vectors.
-    pub(crate) interrupt_vectors: u16,
+    pub interrupt_vectors: u16,
     /// Queue pairs.
-    pub(crate) queues: u16,
+    pub queues: u16,
     /// Unit of local memory in bytes.
-    pub(crate) granule: u32,
+    pub granule: u32,
     /// Local memory in bytes; 0: none.
-    pub(crate) local_memory: u64,
+    pub local_memory: u64,
     /// Most bytes that the control plane takes.
-    pub(crate) control_plane_max: u32,
+    pub control_plane_max: u32,
     /// Highest version of each record type that the device loads; 0: unknown type.
-    pub(crate) record_version: [u16; RECORD_TYPES],
+    pub record_version: [u16; RECORD_TYPES],
 }
 
 const BAR_SIZE: [&str; BARS] = [
@@ -108,7 +108,7 @@ impl Identity {
     /// # Errors
     ///
     /// The first field that cannot be true, or that exceeds what the layer bounds.
-    pub(crate) fn validate(&self) -> Result<(), Violation> {
+    pub fn validate(&self) -> Result<(), Violation> {
         use Expectation::*;
 
         check("vifa_revision", self.vifa_revision, AtLeast(1))?;
@@ -150,13 +150,13 @@ impl Identity {
     /// # Errors
     ///
     /// The first of [`Self::mismatches`].
-    pub(crate) fn fits(&self, destination: &Self) -> Result<(), Mismatch> {
+    pub fn fits(&self, destination: &Self) -> Result<(), Mismatch> {
         self.mismatches(destination).next().map_or(Ok(()), Err)
     }
 
     /// Returns each field whose rule does not hold between the source, which is as `self` says, and
     /// `destination`, in the order of `struct vifa_identity`.
-    pub(crate) fn mismatches(&self, destination: &Self) -> impl Iterator<Item = Mismatch> {
+    pub fn mismatches(&self, destination: &Self) -> impl Iterator<Item = Mismatch> {
         let pairs = self.fields().zip(destination.fields());
 
         pairs.filter_map(|((field, rule, source), (_, _, destination))| {
@@ -206,7 +206,7 @@ impl Identity {
 
 /// What a field of the destination has to be, given the source's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rule {
+pub enum Rule {
     /// The same.
     Equal,
     /// The same or greater.
@@ -237,15 +237,15 @@ impl fmt::Display for Rule {
 
 /// A field in which source and destination do not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Mismatch {
+pub struct Mismatch {
     /// Name of the field in `struct vifa_identity`.
-    pub(crate) field: &'static str,
+    pub field: &'static str,
     /// The rule that does not hold.
-    pub(crate) rule: Rule,
+    pub rule: Rule,
     /// The source's value.
-    pub(crate) source: u64,
+    pub source: u64,
     /// The destination's value.
-    pub(crate) destination: u64,
+    pub destination: u64,
 }
 
 impl fmt::Display for Mismatch {

@@ -15,7 +15,7 @@ use super::check::{
 /// The two planes of a virtual function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Plane {
+pub enum Plane {
     /// The device's own state.
     Control = 1,
     /// What the device wrote: guest memory and local memory.
@@ -24,18 +24,18 @@ pub(crate) enum Plane {
 
 /// Where a function stands in the PCI Express hierarchy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Function {
+pub struct Function {
     /// Segment group, as the host numbers it.
-    pub(crate) domain: u32,
+    pub domain: u32,
     /// Bus number.
-    pub(crate) bus: u8,
+    pub bus: u8,
     /// Device (5 bits) and function (3 bits) number.
-    pub(crate) devfn: u8,
+    pub devfn: u8,
 }
 
 /// Id of a virtual interface, laid out as `VIFA_INTERFACE_*` of the uAPI header say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct InterfaceId(u64);
+pub struct InterfaceId(u64);
 
 const RESERVED: u64 = 0xff00_0000;
 const PLANE: u64 = 0xff;
@@ -51,21 +51,21 @@ impl InterfaceId {
     }
 
     /// Returns the id as it stands in a stream.
-    pub(crate) fn as_raw(self) -> u64 {
+    pub fn as_raw(self) -> u64 {
         self.0
     }
 }
 
 /// The two interfaces of one virtual function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Interfaces {
+pub struct Interfaces {
     control: InterfaceId,
     data: InterfaceId,
 }
 
 impl Interfaces {
     /// Returns the interfaces of `function`.
-    pub(crate) fn of(function: Function) -> Self {
+    pub fn of(function: Function) -> Self {
         Self {
             control: InterfaceId::new(function, Plane::Control),
             data: InterfaceId::new(function, Plane::Data),
@@ -94,7 +94,7 @@ impl Interfaces {
     }
 
     /// Returns the interface of `plane`.
-    pub(crate) fn plane(&self, plane: Plane) -> InterfaceId {
+    pub fn plane(&self, plane: Plane) -> InterfaceId {
         match plane {
             Plane::Control => self.control,
             Plane::Data => self.data,

@@ -18,24 +18,24 @@ use super::{
 };
 
 /// Smallest page of a log, in bytes.
-pub(crate) const PAGE_SIZE_MIN: u64 = 0x1000;
+pub const PAGE_SIZE_MIN: u64 = 0x1000;
 
 /// Largest page of a log, in bytes: the stream has 32 bits for them.
-pub(crate) const PAGE_SIZE_MAX: u64 = 1 << 31;
+pub const PAGE_SIZE_MAX: u64 = 1 << 31;
 
 /// Checks the page size that a device says it logs in.
 ///
 /// # Errors
 ///
 /// It is not a power of two from [`PAGE_SIZE_MIN`].
-pub(crate) fn check_page_size(page_size: u64) -> Result<(), Violation> {
+pub fn check_page_size(page_size: u64) -> Result<(), Violation> {
     check("page_size", page_size, Expectation::PowerOfTwo)?;
     check("page_size", page_size, Expectation::AtLeast(PAGE_SIZE_MIN))
 }
 
 /// Returns the page size to ask a log for, where user space hints at `hint`: the power of two at or
 /// below it, from [`PAGE_SIZE_MIN`] to [`PAGE_SIZE_MAX`].
-pub(crate) fn page_size(hint: u64) -> u64 {
+pub fn page_size(hint: u64) -> u64 {
     let hint = hint.clamp(PAGE_SIZE_MIN, PAGE_SIZE_MAX);
 
     1 << hint.ilog2()
@@ -48,7 +48,7 @@ pub(crate) fn page_size(hint: u64) -> u64 {
 ///
 /// The range is empty, which VFIO writes as a `last` before `first`; or its last page ends the
 /// address space.
-pub(crate) fn range(first: u64, last: u64, page_size: u64) -> Result<Range, Violation> {
+pub fn range(first: u64, last: u64, page_size: u64) -> Result<Range, Violation> {
     let mask = page_size.saturating_sub(1);
     let start = first & !mask;
     let length = (last | mask).wrapping_sub(start).wrapping_add(1);
@@ -65,7 +65,7 @@ pub(crate) fn range(first: u64, last: u64, page_size: u64) -> Result<Range, Viol
 /// Combines neighbours, those with the smallest gaps first, until there are at most `most` ranges,
 /// or one. They ascend and do not overlap. Returns how many are left; the rest of the slice does not
 /// matter any more.
-pub(crate) fn combine(ranges: &mut [Range], most: usize) -> usize {
+pub fn combine(ranges: &mut [Range], most: usize) -> usize {
     let mut left = ranges.len();
 
     while left > most.max(1) {
@@ -92,13 +92,13 @@ pub(crate) fn combine(ranges: &mut [Range], most: usize) -> usize {
 /// # Errors
 ///
 /// There are none.
-pub(crate) fn check_length(length: u64) -> Result<(), Violation> {
+pub fn check_length(length: u64) -> Result<(), Violation> {
     check("length", length, Expectation::AtLeast(1))
 }
 
 /// A piece of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Piece {
+pub enum Piece {
     /// Beyond what is tracked.
     Untracked(Range),
     /// Bytes of a page of the log, `page`, of which the report has no more than these.
@@ -113,7 +113,7 @@ pub(crate) enum Piece {
 }
 
 /// The pieces of a report, in ascending order and without a gap.
-pub(crate) struct Pieces<'a> {
+pub struct Pieces<'a> {
     /// Those ranges that the report has not yet passed.
     ranges: &'a [Range],
     page_size: u64,
@@ -125,7 +125,7 @@ impl<'a> Pieces<'a> {
     /// Divides `report` by the `ranges` that a log tracks, which ascend and do not overlap, in
     /// pages of `page_size` bytes, of which each range is a multiple. Nothing ends behind the last
     /// byte but one of the address space.
-    pub(crate) fn new(ranges: &'a [Range], page_size: u64, report: Range) -> Self {
+    pub fn new(ranges: &'a [Range], page_size: u64, report: Range) -> Self {
         let passed = ranges.partition_point(|range| range.end() <= report.start);
 
         Self {
@@ -184,18 +184,18 @@ impl Iterator for Pieces<'_> {
 
 /// How much a log tells at once.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Capacity {
+pub struct Capacity {
     /// Bytes of a page.
-    pub(crate) page_size: u64,
+    pub page_size: u64,
     /// Pages that a bit of the summary stands for.
-    pub(crate) summary_pages: u64,
+    pub summary_pages: u64,
     /// Bits of a summary, at the most.
-    pub(crate) summary_bits: u64,
+    pub summary_bits: u64,
     /// Bits of the summary whose pages are read at a time, at the most.
-    pub(crate) window_bits: u64,
+    pub window_bits: u64,
     /// Clear bits of the summary that cost less to read with what is around them than another
     /// command does.
-    pub(crate) gap_bits: u64,
+    pub gap_bits: u64,
 }
 
 impl Capacity {
@@ -205,22 +205,22 @@ impl Capacity {
     }
 
     /// Returns how many bits a bitmap of the pages of `range` has.
-    pub(crate) fn pages(&self, range: Range) -> u64 {
+    pub fn pages(&self, range: Range) -> u64 {
         range.length / self.page_size.max(1)
     }
 
     /// Returns how many bits the summary of `range` has.
-    pub(crate) fn bits(&self, range: Range) -> u64 {
+    pub fn bits(&self, range: Range) -> u64 {
         range.length.div_ceil(self.summary_unit().max(1))
     }
 
     /// Returns whether it costs less to read `range` than to ask for its summary first.
-    pub(crate) fn is_small(&self, range: Range) -> bool {
+    pub fn is_small(&self, range: Range) -> bool {
         range.length <= self.summary_unit()
     }
 
     /// Divides `range` into ranges that one summary can have.
-    pub(crate) fn summaries(&self, range: Range) -> impl Iterator<Item = Range> {
+    pub fn summaries(&self, range: Range) -> impl Iterator<Item = Range> {
         split(range, self.summary_unit().saturating_mul(self.summary_bits))
     }
 }
@@ -243,7 +243,7 @@ fn split(range: Range, step: u64) -> impl Iterator<Item = Range> {
 }
 
 /// The parts of a range that its summary names, each small enough to be read at a time.
-pub(crate) struct Windows<'a> {
+pub struct Windows<'a> {
     summary: &'a [u8],
     range: Range,
     capacity: Capacity,
@@ -253,7 +253,7 @@ pub(crate) struct Windows<'a> {
 
 impl<'a> Windows<'a> {
     /// `summary` is the one of `range`; bits behind its last one do not matter.
-    pub(crate) fn new(summary: &'a [u8], range: Range, capacity: Capacity) -> Self {
+    pub fn new(summary: &'a [u8], range: Range, capacity: Capacity) -> Self {
         Self {
             summary,
             range,
@@ -377,7 +377,7 @@ impl<F: FnMut(u64, u64)> Runs<F> {
 /// Then all bits are set, so that of what is not written of the next bitmap nothing seems clear.
 ///
 /// Of a bitmap that is too short, all bits are taken for set.
-pub(crate) fn take_runs(bitmap: &mut [u8], bits: u64, mut found: impl FnMut(u64, u64)) {
+pub fn take_runs(bitmap: &mut [u8], bits: u64, mut found: impl FnMut(u64, u64)) {
     let length = usize::try_from(bits.div_ceil(8)).unwrap_or(usize::MAX);
     let Some(bitmap) = bitmap.get_mut(..length) else {
         return found(0, bits);

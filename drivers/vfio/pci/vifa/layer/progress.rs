@@ -13,25 +13,25 @@ use super::{
 
 /// What was sent or received so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Progress {
+pub struct Progress {
     /// The transfer relationships, once the output party has offered or the receiver has verified
     /// them.
-    pub(crate) relations: Option<Relations>,
+    pub relations: Option<Relations>,
     /// Bytes of the stream.
-    pub(crate) stream_bytes: u64,
+    pub stream_bytes: u64,
     /// Whole sections.
-    pub(crate) sections: u64,
+    pub sections: u64,
     /// The resource abstraction structure.
-    pub(crate) records: records::Summary,
+    pub records: records::Summary,
     /// The address record file.
-    pub(crate) addresses: address::Summary,
+    pub addresses: address::Summary,
     /// Bytes of local memory.
-    pub(crate) data_bytes: u64,
+    pub data_bytes: u64,
 }
 
 impl Progress {
     /// Nothing yet.
-    pub(crate) const NONE: Self = Self {
+    pub const NONE: Self = Self {
         relations: None,
         stream_bytes: 0,
         sections: 0,

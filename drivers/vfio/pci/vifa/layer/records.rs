@@ -25,28 +25,28 @@ use super::{
 use core::fmt;
 
 /// Version of the resource abstraction structure.
-pub(crate) const VERSION: u16 = 1;
+pub const VERSION: u16 = 1;
 
 /// The run state in which records are taken: the device stands still.
-pub(crate) const RUN_STATE_STOPPED: u16 = 2;
+pub const RUN_STATE_STOPPED: u16 = 2;
 
 /// Record type: what the guest configured.
-pub(crate) const CONFIGURATION: u16 = 1;
+pub const CONFIGURATION: u16 = 1;
 /// Record type: context of a queue pair.
-pub(crate) const QUEUE: u16 = 2;
+pub const QUEUE: u16 = 2;
 /// Record type: causes and masks of an interrupt vector.
-pub(crate) const INTERRUPT: u16 = 3;
+pub const INTERRUPT: u16 = 3;
 
 /// Records begin at multiples of this many bytes.
-pub(crate) const ALIGN: usize = 8;
+pub const ALIGN: usize = 8;
 
 /// A record that is not as it has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct InvalidRecord {
+pub struct InvalidRecord {
     /// Where in the table the record begins, in bytes.
-    pub(crate) offset: usize,
+    pub offset: usize,
     /// The field that is wrong.
-    pub(crate) violation: Violation,
+    pub violation: Violation,
 }
 
 impl fmt::Display for InvalidRecord {
@@ -57,11 +57,11 @@ impl fmt::Display for InvalidRecord {
 
 /// What a resource abstraction structure holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Summary {
+pub struct Summary {
     /// Records of each type.
-    pub(crate) count: [u32; RECORD_TYPES],
+    pub count: [u32; RECORD_TYPES],
     /// Bytes that all records take.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
 }
 
 impl Summary {
@@ -79,7 +79,7 @@ impl Summary {
 
 /// A control plane that a device can load: a table of sound records.
 #[derive(Clone, Copy)]
-pub(crate) struct Table<'a> {
+pub struct Table<'a> {
     bytes: &'a [u8],
     summary: Summary,
 }
@@ -90,7 +90,7 @@ impl<'a> Table<'a> {
     /// # Errors
     ///
     /// The first record that is wrong. A table without a record is wrong, too.
-    pub(crate) fn new(bytes: &'a [u8], identity: &Identity) -> Result<Self, InvalidRecord> {
+    pub fn new(bytes: &'a [u8], identity: &Identity) -> Result<Self, InvalidRecord> {
         let mut association = Association {
             identity,
             next_index: [0; RECORD_TYPES],
@@ -122,7 +122,7 @@ impl<'a> Table<'a> {
     }
 
     /// Returns what the table holds.
-    pub(crate) fn summary(&self) -> Summary {
+    pub fn summary(&self) -> Summary {
         self.summary
     }
 
@@ -149,7 +149,7 @@ impl<'a> IntoIterator for Table<'a> {
 }
 
 /// The records of a table in their order.
-pub(crate) struct Entries<'a>(&'a [u8]);
+pub struct Entries<'a>(&'a [u8]);
 
 impl<'a> Iterator for Entries<'a> {
     type Item = Entry<'a>;
@@ -164,11 +164,11 @@ impl<'a> Iterator for Entries<'a> {
 
 /// A record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry<'a> {
+pub struct Entry<'a> {
     /// What it is.
-    pub(crate) header: Record,
+    pub header: Record,
     /// What it holds.
-    pub(crate) content: &'a [u8],
+    pub content: &'a [u8],
 }
 
 impl<'a> Entry<'a> {

@@ -23,18 +23,18 @@ use super::{
 
 /// A transfer relationship.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Relation {
+pub struct Relation {
     /// The plane that is transferred.
-    pub(crate) plane: Plane,
+    pub plane: Plane,
     /// The output party: an interface of the source.
-    pub(crate) output: InterfaceId,
+    pub output: InterfaceId,
     /// The receiver: an interface of the destination; `None`: whichever takes the stream.
-    pub(crate) receiver: Option<InterfaceId>,
+    pub receiver: Option<InterfaceId>,
 }
 
 /// The two relationships of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Relations {
+pub struct Relations {
     control: Relation,
     data: Relation,
 }
@@ -122,10 +122,10 @@ impl Relation {
 
 impl Relations {
     /// Length of the relations section's payload in bytes.
-    pub(crate) const LENGTH: usize = 2 * RelationPayload::LENGTH;
+    pub const LENGTH: usize = 2 * RelationPayload::LENGTH;
 
     /// Returns what the function with these interfaces offers: to send to whoever takes the stream.
-    pub(crate) fn offered(source: Interfaces) -> Self {
+    pub fn offered(source: Interfaces) -> Self {
         Self {
             control: Relation::offered(source, Plane::Control),
             data: Relation::offered(source, Plane::Data),
@@ -164,7 +164,7 @@ impl Relations {
     }
 
     /// Returns the relationship of `plane`.
-    pub(crate) fn plane(&self, plane: Plane) -> &Relation {
+    pub fn plane(&self, plane: Plane) -> &Relation {
         match plane {
             Plane::Control => &self.control,
             Plane::Data => &self.data,

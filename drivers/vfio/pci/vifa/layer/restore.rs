@@ -67,14 +67,14 @@ use core::{
     mem, //
 };
 
-pub(crate) use error::{
+pub use error::{
     Class,
     Place,
     RestoreError, //
 };
 
 /// A stopped device that takes another's state.
-pub(crate) trait Destination {
+pub trait Destination {
     /// Why the device did not do what it was asked, and how that is told.
     type Error: Copy + fmt::Display;
 
@@ -223,7 +223,7 @@ const SCRATCH: usize = IdentityPayload::LENGTH;
 /// Takes a stream.
 ///
 /// After an error the stream stays broken: every later call returns the same error.
-pub(crate) struct Restorer<E> {
+pub struct Restorer<E> {
     awaited: Awaited,
     /// Bytes of what is awaited that are there.
     filled: usize,
@@ -241,7 +241,7 @@ pub(crate) struct Restorer<E> {
 
 impl<E: Copy> Restorer<E> {
     /// Awaits a stream.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             awaited: Awaited::StreamHeader,
             filled: 0,
@@ -257,7 +257,7 @@ impl<E: Copy> Restorer<E> {
 
     /// Returns what was received so far. When a stream was refused, its bytes are those up to the
     /// end of what was wrong.
-    pub(crate) fn progress(&self) -> &Progress {
+    pub fn progress(&self) -> &Progress {
         &self.progress
     }
 
@@ -269,7 +269,7 @@ impl<E: Copy> Restorer<E> {
     /// # Errors
     ///
     /// [`RestoreError::Excess`] behind the end; otherwise what an earlier call returned.
-    pub(crate) fn space<'a, D: Destination<Error = E>>(
+    pub fn space<'a, D: Destination<Error = E>>(
         &'a mut self,
         destination: &'a mut D,
     ) -> Result<&'a mut [u8], RestoreError<E>> {
@@ -308,7 +308,7 @@ impl<E: Copy> Restorer<E> {
     ///
     /// These bytes complete something that is wrong, that does not fit this device, or that the
     /// device did not take.
-    pub(crate) fn filled<D: Destination<Error = E>>(
+    pub fn filled<D: Destination<Error = E>>(
         &mut self,
         destination: &mut D,
         length: usize,
@@ -324,7 +324,7 @@ impl<E: Copy> Restorer<E> {
     ///
     /// The stream is not complete, it was broken before, or the device did not take the control
     /// plane.
-    pub(crate) fn finish<D: Destination<Error = E>>(
+    pub fn finish<D: Destination<Error = E>>(
         self,
         destination: &mut D,
     ) -> Result<(), RestoreError<E>> {

@@ -69,7 +69,7 @@ use core::{
 ///
 /// The control plane is asked for when it has stopped; local memory before only if it has
 /// [`FEATURE_LOCAL_DIRTY`].
-pub(crate) trait Source {
+pub trait Source {
     /// Why the device did not do what it was asked, and how that is told.
     type Error: Copy + fmt::Display;
 
@@ -126,16 +126,16 @@ pub(crate) trait Source {
 
 /// A malformed record, and the type of the section that it was to stand in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct InvalidTable {
+pub struct InvalidTable {
     /// The type of the section.
-    pub(crate) kind: Kind,
+    pub kind: Kind,
     /// The record.
-    pub(crate) record: InvalidRecord,
+    pub record: InvalidRecord,
 }
 
 /// Why a device could not be saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SaveError<E> {
+pub enum SaveError<E> {
     /// The device's identity cannot be true.
     Identity(Violation),
     /// A bitmap of local memory is not one.
@@ -215,7 +215,7 @@ impl Head {
 
 /// When a stream is begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Begin {
+pub enum Begin {
     /// While the device runs: the stream pauses wherever there is nothing to send.
     PreCopy,
     /// When the device has stopped.
@@ -224,7 +224,7 @@ pub(crate) enum Begin {
 
 /// What can be read of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Piece<'a> {
+pub enum Piece<'a> {
     /// These bytes; at least one.
     Bytes(&'a [u8]),
     /// Nothing more before the device changes something, or has stopped.
@@ -235,7 +235,7 @@ pub(crate) enum Piece<'a> {
 
 /// What the reader of a stream knows of `VFIO_MIG_GET_PRECOPY_INFO`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum InfoVersion {
+pub enum InfoVersion {
     /// Initial data comes once.
     V1,
     /// Initial data may come again: `VFIO_PRECOPY_INFO_REINIT`.
@@ -244,14 +244,14 @@ pub(crate) enum InfoVersion {
 
 /// What is left to read of a device that runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Outstanding {
+pub struct Outstanding {
     /// Bytes that have to be read before the device should be stopped.
-    pub(crate) initial: u64,
+    pub initial: u64,
     /// Bytes that the device has changed since.
-    pub(crate) changed: u64,
+    pub changed: u64,
     /// Since this was last asked, the guest has configured the device anew: what is left has become
     /// initial data.
-    pub(crate) reinitialised: bool,
+    pub reinitialised: bool,
 }
 
 /// What is being sent.
@@ -314,7 +314,7 @@ enum Body {
 /// Makes a stream.
 ///
 /// After an error the stream stays broken: every later call returns the same error.
-pub(crate) struct Saver<E> {
+pub struct Saver<E> {
     stage: Stage,
     knowledge: Knowledge,
     content: Content,
@@ -354,7 +354,7 @@ impl<E: Copy> Saver<E> {
         + Relations::LENGTH;
 
     /// Begins a stream.
-    pub(crate) fn new(begin: Begin) -> Self {
+    pub fn new(begin: Begin) -> Self {
         Self {
             stage: Stage::Identity,
             knowledge: match begin {
@@ -381,7 +381,7 @@ impl<E: Copy> Saver<E> {
 
     /// Returns the most bytes that a stream can have for a device with this identity of whose local
     /// memory `mapped` bytes are mapped.
-    pub(crate) fn estimate(identity: &Identity, mapped: u64) -> u64 {
+    pub fn estimate(identity: &Identity, mapped: u64) -> u64 {
         let section = |payload: usize| payload.saturating_add(SECTION_HEADER_LENGTH) as u64;
         let granules = |bytes: u64| bytes.checked_div(identity.granule.into()).unwrap_or(0);
 
@@ -406,7 +406,7 @@ impl<E: Copy> Saver<E> {
     }
 
     /// Takes note that the device has stopped: the rest of the stream may follow.
-    pub(crate) fn stopped(&mut self) {
+    pub fn stopped(&mut self) {
         if self.knowledge == Knowledge::Running {
             self.knowledge = Knowledge::Stopped;
             // The control plane is about to say it.
@@ -415,12 +415,12 @@ impl<E: Copy> Saver<E> {
     }
 
     /// Returns whether the device has stopped, as far as is known here.
-    pub(crate) fn has_stopped(&self) -> bool {
+    pub fn has_stopped(&self) -> bool {
         self.knowledge != Knowledge::Running
     }
 
     /// Has the address record file list guest memory that is tracked.
-    pub(crate) fn track(&mut self, tracked: Tracked) {
+    pub fn track(&mut self, tracked: Tracked) {
         self.tracked = Some(tracked);
     }
 
@@ -429,7 +429,7 @@ impl<E: Copy> Saver<E> {
     /// # Errors
     ///
     /// As for [`Self::remaining`].
-    pub(crate) fn outstanding<S: Source<Error = E>>(
+    pub fn outstanding<S: Source<Error = E>>(
         &mut self,
         source: &mut S,
         version: InfoVersion,
@@ -462,7 +462,7 @@ impl<E: Copy> Saver<E> {
     /// # Errors
     ///
     /// As for [`Self::remaining`].
-    pub(crate) fn left<S: Source<Error = E>>(
+    pub fn left<S: Source<Error = E>>(
         &mut self,
         source: &mut S,
     ) -> Result<Option<u64>, SaveError<E>> {
@@ -571,7 +571,7 @@ impl<E: Copy> Saver<E> {
     }
 
     /// Returns what was read so far.
-    pub(crate) fn progress(&self) -> &Progress {
+    pub fn progress(&self) -> &Progress {
         &self.progress
     }
 
@@ -580,7 +580,7 @@ impl<E: Copy> Saver<E> {
     /// # Errors
     ///
     /// The device failed, or what it says cannot be true.
-    pub(crate) fn remaining<'a, S: Source<Error = E>>(
+    pub fn remaining<'a, S: Source<Error = E>>(
         &'a mut self,
         source: &'a mut S,
     ) -> Result<Piece<'a>, SaveError<E>> {
@@ -642,7 +642,7 @@ impl<E: Copy> Saver<E> {
     }
 
     /// Marks the first `length` bytes of what [`Self::remaining`] returned as read.
-    pub(crate) fn consume(&mut self, length: usize) {
+    pub fn consume(&mut self, length: usize) {
         let length = length.min(self.length.saturating_sub(self.position));
 
         self.position = self.position.saturating_add(length);

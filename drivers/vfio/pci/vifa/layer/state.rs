@@ -12,7 +12,7 @@ use core::fmt;
 /// A migration state; the values are those of `enum vfio_device_mig_state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub(crate) enum DeviceState {
+pub enum DeviceState {
     /// The device has failed and must be reset.
     Error = 0,
     /// The device changes neither its own state nor anything else.
@@ -54,7 +54,7 @@ impl From<DeviceState> for u32 {
 
 /// A number that is no migration state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct UnknownState(pub(crate) u32);
+pub struct UnknownState(pub u32);
 
 impl TryFrom<u32> for DeviceState {
     type Error = UnknownState;
@@ -76,7 +76,7 @@ impl TryFrom<u32> for DeviceState {
 
 /// A single arc of the state machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub enum Step {
     /// RUNNING_P2P or STOP -> RUNNING, PRE_COPY_P2P -> PRE_COPY: the device does what the guest
     /// tells it.
     Run,
@@ -108,7 +108,7 @@ impl Step {
     ///
     /// The arcs from RUNNING and PRE_COPY to STOP and STOP_COPY, and those back, are those of a
     /// device without RUNNING_P2P.
-    pub(crate) fn between(current: DeviceState, next: DeviceState) -> Option<Self> {
+    pub fn between(current: DeviceState, next: DeviceState) -> Option<Self> {
         use DeviceState::*;
 
         match (current, next) {

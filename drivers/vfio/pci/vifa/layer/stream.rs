@@ -8,7 +8,7 @@
 //! [`restore`](super::restore).
 
 mod checksum;
-pub(crate) mod layout;
+pub mod layout;
 
 use super::{
     check::{
@@ -27,57 +27,57 @@ use super::{
 use core::fmt;
 use layout::layout;
 
-pub(crate) use checksum::Checksum;
+pub use checksum::Checksum;
 
 /// First bytes of every stream.
-pub(crate) const MAGIC: [u8; 8] = *b"VIFASTRM";
+pub const MAGIC: [u8; 8] = *b"VIFASTRM";
 /// Version of the format: streams of another major version are refused.
-pub(crate) const MAJOR: u16 = 1;
+pub const MAJOR: u16 = 1;
 /// Version of the format: a minor version adds section types only.
-pub(crate) const MINOR: u16 = 1;
+pub const MINOR: u16 = 1;
 
 /// Section flag: a receiver that does not know the type refuses the stream.
-pub(crate) const MANDATORY: u16 = 0x1;
+pub const MANDATORY: u16 = 0x1;
 
 /// Most bytes of local memory in one data section. A multiple of every granule.
-pub(crate) const DATA_RUN_MAX: usize = 0x10_0000;
+pub const DATA_RUN_MAX: usize = 0x10_0000;
 
 /// Most bytes of payload in one section.
-pub(crate) const SECTION_LENGTH_MAX: u32 = 0x10_0010;
+pub const SECTION_LENGTH_MAX: u32 = 0x10_0010;
 
 layout! {
     /// `struct vifa_stream_header` without its CRC, which covers these bytes.
-    pub(crate) struct Preamble {
+    pub struct Preamble {
         /// [`MAGIC`].
-        pub(crate) magic: [u8; 8],
+        pub magic: [u8; 8],
         /// [`MAJOR`].
-        pub(crate) major: u16,
+        pub major: u16,
         /// [`MINOR`].
-        pub(crate) minor: u16,
+        pub minor: u16,
     }
 }
 
 layout! {
     /// `struct vifa_section_header` without its CRC, which covers these bytes.
-    pub(crate) struct Section {
+    pub struct Section {
         /// Number of the type; see [`Kind`].
-        pub(crate) kind: u16,
+        pub kind: u16,
         /// [`MANDATORY`] or 0.
-        pub(crate) flags: u16,
+        pub flags: u16,
         /// Bytes of payload.
-        pub(crate) length: u32,
+        pub length: u32,
         /// The source's interface that the payload belongs to.
-        pub(crate) interface: u64,
+        pub interface: u64,
         /// Sections before this one.
-        pub(crate) sequence: u64,
+        pub sequence: u64,
         /// CRC of the payload.
-        pub(crate) payload_crc: u32,
+        pub payload_crc: u32,
     }
 }
 
 layout! {
     /// `struct vifa_identity`.
-    pub(crate) struct IdentityPayload {
+    pub struct IdentityPayload {
         vendor: u16,
         device: u16,
         subsystem_vendor: u16,
@@ -99,98 +99,98 @@ layout! {
 
 layout! {
     /// `struct vifa_relation`.
-    pub(crate) struct RelationPayload {
+    pub struct RelationPayload {
         /// Number of the plane.
-        pub(crate) plane: u8,
+        pub plane: u8,
         /// Zero.
-        pub(crate) reserved: [u8; 7],
+        pub reserved: [u8; 7],
         /// The source's interface.
-        pub(crate) output: u64,
+        pub output: u64,
         /// The destination's interface; 0: whichever takes the stream.
-        pub(crate) receiver: u64,
+        pub receiver: u64,
     }
 }
 
 layout! {
     /// `struct vifa_address_record`.
-    pub(crate) struct AddressHeader {
+    pub struct AddressHeader {
         /// Number of the memory that the ranges lie in.
-        pub(crate) space: u32,
+        pub space: u32,
         /// 0: what is mapped; from 1: what has changed since.
-        pub(crate) round: u32,
+        pub round: u32,
         /// Unit of the ranges in bytes.
-        pub(crate) granule: u32,
+        pub granule: u32,
         /// Ranges that follow.
-        pub(crate) count: u32,
+        pub count: u32,
     }
 }
 
 layout! {
     /// `struct vifa_address_range`.
-    pub(crate) struct AddressEntry {
+    pub struct AddressEntry {
         /// Offset or IOVA of the first byte.
-        pub(crate) start: u64,
+        pub start: u64,
         /// Bytes.
-        pub(crate) length: u64,
+        pub length: u64,
         /// Sequence number of the first data section with these bytes; 0: none has them.
-        pub(crate) sequence: u64,
+        pub sequence: u64,
     }
 }
 
 layout! {
     /// `struct vifa_data_run`.
-    pub(crate) struct DataRun {
+    pub struct DataRun {
         /// Where in local memory the bytes that follow belong.
-        pub(crate) offset: u64,
+        pub offset: u64,
     }
 }
 
 layout! {
     /// `struct vifa_resources`.
-    pub(crate) struct ResourcesHeader {
+    pub struct ResourcesHeader {
         /// Version of the structure.
-        pub(crate) version: u16,
+        pub version: u16,
         /// The run state in which the records were taken.
-        pub(crate) run_state: u16,
+        pub run_state: u16,
         /// Number of records.
-        pub(crate) records: u32,
+        pub records: u32,
         /// Bytes of records.
-        pub(crate) length: u32,
+        pub length: u32,
         /// Zero.
-        pub(crate) reserved: u32,
+        pub reserved: u32,
     }
 }
 
 layout! {
     /// `struct vifa_record`.
-    pub(crate) struct Record {
+    pub struct Record {
         /// Number of the record type.
-        pub(crate) kind: u16,
+        pub kind: u16,
         /// Version of the record's content, from 1.
-        pub(crate) version: u16,
+        pub version: u16,
         /// Which queue, which vector; else 0.
-        pub(crate) index: u32,
+        pub index: u32,
         /// Bytes that follow, without the padding.
-        pub(crate) length: u32,
+        pub length: u32,
         /// Zero.
-        pub(crate) reserved: u32,
+        pub reserved: u32,
     }
 }
 
 layout! {
     /// `struct vifa_stream_end`.
-    pub(crate) struct End {
+    pub struct End {
         /// Sections before this one.
-        pub(crate) sections: u64,
+        pub sections: u64,
         /// Bytes of local memory in all data sections.
-        pub(crate) data_bytes: u64,
+        pub data_bytes: u64,
         /// Bytes of records in the control section.
-        pub(crate) control_bytes: u64,
+        pub control_bytes: u64,
         /// CRC of the stream header and of all section headers before this one, each without its
         /// own CRC.
-        pub(crate) headers_crc: u32,
+        pub headers_crc: u32,
         /// Zero.
-        pub(crate) reserved: u32,
+        pub reserved: u32,
     }
 }
 
@@ -198,17 +198,17 @@ layout! {
 const SEAL_LENGTH: usize = 4;
 
 /// Length of the stream header.
-pub(crate) const HEADER_LENGTH: usize = Preamble::LENGTH + SEAL_LENGTH;
+pub const HEADER_LENGTH: usize = Preamble::LENGTH + SEAL_LENGTH;
 
 /// Length of a section header.
-pub(crate) const SECTION_HEADER_LENGTH: usize = Section::LENGTH + SEAL_LENGTH;
+pub const SECTION_HEADER_LENGTH: usize = Section::LENGTH + SEAL_LENGTH;
 
 /// Returns what stands in `header` before its CRC.
 ///
 /// # Errors
 ///
 /// The CRC, which is called `field`, is not that of what it covers.
-pub(crate) fn unseal<'a>(field: &'static str, header: &'a [u8]) -> Result<&'a [u8], Violation> {
+pub fn unseal<'a>(field: &'static str, header: &'a [u8]) -> Result<&'a [u8], Violation> {
     let (covered, crc) = header.split_last_chunk().ok_or(Violation {
         field,
         expected: Expectation::AtLeast(SEAL_LENGTH as u64),
@@ -226,7 +226,7 @@ pub(crate) fn unseal<'a>(field: &'static str, header: &'a [u8]) -> Result<&'a [u
 /// The section types of this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// What the source is.
     Identity = 1,
     /// Who sends to whom.
@@ -245,7 +245,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Returns the type with this number; `None` if this version knows none.
-    pub(crate) fn from_raw(raw: u16) -> Option<Self> {
+    pub fn from_raw(raw: u16) -> Option<Self> {
         Some(match raw {
             1 => Self::Identity,
             2 => Self::Relations,
@@ -259,7 +259,7 @@ impl Kind {
     }
 
     /// Returns the plane that sections of this type belong to.
-    pub(crate) fn plane(self) -> Plane {
+    pub fn plane(self) -> Plane {
         match self {
             Self::Address | Self::Data => Plane::Data,
             Self::Identity | Self::Relations | Self::Control | Self::End | Self::Claim => {
@@ -269,7 +269,7 @@ impl Kind {
     }
 
     /// Returns the flags that sections of this type carry.
-    pub(crate) fn flags(self) -> u16 {
+    pub fn flags(self) -> u16 {
         match self {
             Self::Claim => 0,
             _ => MANDATORY,
@@ -293,7 +293,7 @@ impl fmt::Display for Kind {
 
 impl Preamble {
     /// What a stream of this version begins with.
-    pub(crate) const CURRENT: Self = Self {
+    pub const CURRENT: Self = Self {
         magic: MAGIC,
         major: MAJOR,
         minor: MINOR,
@@ -304,7 +304,7 @@ impl Preamble {
     /// # Errors
     ///
     /// The first field that is wrong.
-    pub(crate) fn validated(self) -> Result<Self, Violation> {
+    pub fn validated(self) -> Result<Self, Violation> {
         check(
             "magic",
             u64::from_le_bytes(self.magic),

@@ -5,7 +5,7 @@
 //! A test is a function that fails with a [`Failure`]. [`suite!`] makes a test module of all of
 //! them: for KUnit in the kernel, for `cargo test` on the host.
 
-pub(crate) mod device;
+pub mod device;
 
 use super::{
     address::{
@@ -75,8 +75,8 @@ use device::{
 
 /// A test failed.
 #[derive(Debug)]
-#[expect(dead_code, reason = "only printed")]
-pub(crate) enum Failure {
+#[allow(dead_code, reason = "only printed, and public for user space")]
+pub enum Failure {
     /// Something that must be true was false.
     False(&'static str, u32),
     /// There was no memory.
@@ -255,7 +255,7 @@ fn filled() -> Result<Device, OutOfMemory> {
 }
 
 /// The CRCs of RFC 3720, B.4, and the usual check value.
-pub(crate) fn checksum() -> Result<(), Failure> {
+pub fn checksum() -> Result<(), Failure> {
     let ascending: [u8; 32] = core::array::from_fn(|index| index as u8);
 
     ensure!(Checksum::of(&[]) == 0);
@@ -268,7 +268,7 @@ pub(crate) fn checksum() -> Result<(), Failure> {
 }
 
 /// The lengths that the documentation gives.
-pub(crate) fn lengths() -> Result<(), Failure> {
+pub fn lengths() -> Result<(), Failure> {
     ensure!(HEADER_LENGTH == 16);
     ensure!(SECTION_HEADER_LENGTH == 32);
     ensure!(IdentityPayload::LENGTH == 120);
@@ -283,7 +283,7 @@ pub(crate) fn lengths() -> Result<(), Failure> {
 }
 
 /// The single arcs are those that `vfio_mig_get_next_state()` has a driver implement.
-pub(crate) fn steps() -> Result<(), Failure> {
+pub fn steps() -> Result<(), Failure> {
     use DeviceState::*;
 
     let arcs = [
@@ -327,7 +327,7 @@ pub(crate) fn steps() -> Result<(), Failure> {
 }
 
 /// What was saved is restored, however the stream is divided; and it is no longer than estimated.
-pub(crate) fn round_trip() -> Result<(), Failure> {
+pub fn round_trip() -> Result<(), Failure> {
     let mut source = filled()?;
     let stream = source.save(WHOLE)?;
 
@@ -346,7 +346,7 @@ pub(crate) fn round_trip() -> Result<(), Failure> {
 
 /// Without word of what changes, a stream of a device that runs says what the device is and whom it
 /// sends to, and no more; the rest follows, and all of it is what a stopped device gives at once.
-pub(crate) fn pause() -> Result<(), Failure> {
+pub fn pause() -> Result<(), Failure> {
     let mut source = filled()?;
     source.identity.features = FEATURE_LOCAL_MEMORY;
     let mut saver = Saver::new(Begin::PreCopy);
@@ -389,7 +389,7 @@ fn left(
 
 /// What is mapped goes out while the device runs, then what has changed; what is left for the time
 /// when it has stopped is what changed last.
-pub(crate) fn rounds() -> Result<(), Failure> {
+pub fn rounds() -> Result<(), Failure> {
     let mut source = filled()?;
     let mut saver = Saver::new(Begin::PreCopy);
     let mut stream = Bytes::with_capacity(0)?;
@@ -423,7 +423,7 @@ pub(crate) fn rounds() -> Result<(), Failure> {
 }
 
 /// What a device changes while it is read, even of the very run that it reads, is not lost.
-pub(crate) fn changes_while_read() -> Result<(), Failure> {
+pub fn changes_while_read() -> Result<(), Failure> {
     for moment in 0..64 {
         let mut source = filled()?;
         let mut saver = Saver::new(Begin::PreCopy);
@@ -462,7 +462,7 @@ pub(crate) fn changes_while_read() -> Result<(), Failure> {
 
 /// A device that is configured anew has new initial data, for whoever knows that there is such a
 /// thing.
-pub(crate) fn reinitialisation() -> Result<(), Failure> {
+pub fn reinitialisation() -> Result<(), Failure> {
     let mut source = filled()?;
     let mut saver = Saver::new(Begin::PreCopy);
     let mut stream = Bytes::with_capacity(0)?;
@@ -512,7 +512,7 @@ const CLAIM: u64 = 32 + 24;
 
 /// A device that has no local memory goes through all of a transfer, begun while it runs or when it
 /// has stopped, with the same stream.
-pub(crate) fn without_local_memory() -> Result<(), Failure> {
+pub fn without_local_memory() -> Result<(), Failure> {
     let mut source = plain()?;
     let mut destination = plain()?;
     let mut saver = Saver::new(Begin::PreCopy);
@@ -551,7 +551,7 @@ pub(crate) fn without_local_memory() -> Result<(), Failure> {
 
 /// What a device claims goes out first, and again whenever it was configured anew, but not any more
 /// when it has stopped. It is initial data until it was read, and the destination tries each.
-pub(crate) fn claims() -> Result<(), Failure> {
+pub fn claims() -> Result<(), Failure> {
     let mut source = plain()?;
     let mut destination = plain()?;
     let mut saver = Saver::new(Begin::PreCopy);
@@ -611,7 +611,7 @@ pub(crate) fn claims() -> Result<(), Failure> {
 }
 
 /// Claims go out between parts of local memory, wherever the device is asked what has changed.
-pub(crate) fn claims_between_rounds() -> Result<(), Failure> {
+pub fn claims_between_rounds() -> Result<(), Failure> {
     let mut source = filled()?;
     let mut destination = Device::new(IDENTITY)?;
     let mut saver = Saver::new(Begin::PreCopy);
@@ -642,7 +642,7 @@ pub(crate) fn claims_between_rounds() -> Result<(), Failure> {
 
 /// A destination whose host does not give what the source claims refuses the very bytes that
 /// complete the claim, and is as it was; the source goes on.
-pub(crate) fn denied_claim() -> Result<(), Failure> {
+pub fn denied_claim() -> Result<(), Failure> {
     let mut source = filled()?;
     let mut destination = Device::new(IDENTITY)?;
     let mut restorer = Restorer::new();
@@ -681,7 +681,7 @@ pub(crate) fn denied_claim() -> Result<(), Failure> {
 
 /// What a host does not give is refused with the last byte of the stream, when the source can still
 /// go on, and not before it; the control plane stays as it was.
-pub(crate) fn denied_control_plane() -> Result<(), Failure> {
+pub fn denied_control_plane() -> Result<(), Failure> {
     let stream = filled()?.save(WHOLE)?;
     let mut destination = Device::new(IDENTITY)?;
     let mut restorer = Restorer::new();
@@ -712,7 +712,7 @@ pub(crate) fn denied_control_plane() -> Result<(), Failure> {
 }
 
 /// Guest memory that is tracked is listed once the device has stopped; ranges that touch are one.
-pub(crate) fn tracked() -> Result<(), Failure> {
+pub fn tracked() -> Result<(), Failure> {
     let range = |start, length| Range { start, length };
     let mut source = filled()?;
     let mut saver = Saver::new(Begin::Stopped);
@@ -735,7 +735,7 @@ pub(crate) fn tracked() -> Result<(), Failure> {
 
 /// Both parties have the same relationships, from the source's interfaces to the destination's; the
 /// source does not know the receivers.
-pub(crate) fn established() -> Result<(), Failure> {
+pub fn established() -> Result<(), Failure> {
     let mut source = Device::new(IDENTITY)?;
     let mut saver = Saver::new(Begin::PreCopy);
     let mut stream = Bytes::with_capacity(0)?;
@@ -775,7 +775,7 @@ pub(crate) fn established() -> Result<(), Failure> {
 }
 
 /// Both parties count what was transferred, and nothing before it was.
-pub(crate) fn accounts() -> Result<(), Failure> {
+pub fn accounts() -> Result<(), Failure> {
     let mut source = filled()?;
     let mut saver = Saver::new(Begin::Stopped);
     let mut restorer = Restorer::new();
@@ -815,7 +815,7 @@ pub(crate) fn accounts() -> Result<(), Failure> {
 }
 
 /// A destination that does not fit refuses the very bytes that complete the identity.
-pub(crate) fn mismatch() -> Result<(), Failure> {
+pub fn mismatch() -> Result<(), Failure> {
     let stream = filled()?.save(WHOLE)?;
     let identity = HEADER_LENGTH + SECTION_HEADER_LENGTH + IdentityPayload::LENGTH;
     let mut other = IDENTITY;
@@ -842,7 +842,7 @@ pub(crate) fn mismatch() -> Result<(), Failure> {
 }
 
 /// A stream of which one bit was flipped is refused, and does not touch the control plane.
-pub(crate) fn flipped_bits() -> Result<(), Failure> {
+pub fn flipped_bits() -> Result<(), Failure> {
     let mut stream = filled()?.save(WHOLE)?;
     let mut destination = Device::new(IDENTITY)?;
     destination.control.fill(0);
@@ -861,7 +861,7 @@ pub(crate) fn flipped_bits() -> Result<(), Failure> {
 }
 
 /// A stream that is too short or too long is refused.
-pub(crate) fn wrong_length() -> Result<(), Failure> {
+pub fn wrong_length() -> Result<(), Failure> {
     let mut stream = filled()?.save(WHOLE)?;
     let mut destination = Device::new(IDENTITY)?;
 
@@ -875,7 +875,7 @@ pub(crate) fn wrong_length() -> Result<(), Failure> {
 }
 
 /// A device whose word cannot be true is not saved.
-pub(crate) fn lying_source() -> Result<(), Failure> {
+pub fn lying_source() -> Result<(), Failure> {
     let mut source = filled()?;
 
     source.missing_bitmap = 1;
@@ -913,7 +913,7 @@ pub(crate) fn lying_source() -> Result<(), Failure> {
 }
 
 /// After an error, every call returns that error.
-pub(crate) fn broken_stays_broken() -> Result<(), Failure> {
+pub fn broken_stays_broken() -> Result<(), Failure> {
     let mut source = filled()?;
     let mut saver = Saver::new(Begin::Stopped);
     source.identity.vifa_revision = 0;

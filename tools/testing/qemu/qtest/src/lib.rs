@@ -9,9 +9,6 @@
 //!
 //! `$VIFA_QEMU` names the QEMU that has the device.
 
-#[path = "../../../selftests/vifa/src/hw.rs"]
-pub mod hw;
-
 mod bed;
 mod checksum;
 mod engine;
@@ -31,3 +28,4 @@ pub use pci::{EXTENDED_ERRORS, EXTENDED_SRIOV};
 pub use qtest::Qtest;
 pub use random::Random;
 pub use records::Records;
+pub use vifa_headers as hw;

@@ -9,7 +9,6 @@ pub mod bed;
 pub mod engine;
 pub mod expect;
 pub mod fault;
-pub mod hw;
 pub mod igb;
 pub mod injection;
 pub mod kmsg;
@@ -24,3 +23,5 @@ pub mod tests;
 pub mod tracefs;
 pub mod vfio;
 pub mod vifactl;
+
+pub use vifa_headers as hw;

@@ -12,8 +12,7 @@ use anyhow::{bail, Context, Result};
 use vfio_bindings::bindings::vfio;
 
 use crate::{
-    hw::{self, vifa_region},
-    sys::value_of,
+    hw::{self, value_of, vifa_region},
     sysfs::PciFunction,
     vfio::Device,
 };

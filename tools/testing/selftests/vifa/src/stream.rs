@@ -10,10 +10,10 @@ use anyhow::{bail, ensure, Context, Result};
 use crate::{
     engine::crc32c,
     hw::{
-        self, vifa_address_range, vifa_address_record, vifa_data_run, vifa_identity, vifa_record,
-        vifa_relation, vifa_resources, vifa_section_header, vifa_stream_end, vifa_stream_header,
+        self, bytes_of, value_of, vifa_address_range, vifa_address_record, vifa_data_run,
+        vifa_identity, vifa_record, vifa_relation, vifa_resources, vifa_section_header,
+        vifa_stream_end, vifa_stream_header, Plain,
     },
-    sys::{bytes_of, value_of, Plain},
 };
 
 /// Bytes of a stream up to the end of its identity section.

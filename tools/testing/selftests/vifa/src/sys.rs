@@ -15,48 +15,7 @@ use std::{
     time::Duration,
 };
 
-/// A type that is plain memory: every bit pattern is a value, and there is no padding.
-///
-/// # Safety
-///
-/// The implementor has exactly these properties.
-pub unsafe trait Plain: Copy + Default {}
-
-macro_rules! plain {
-    ($($name:ty),* $(,)?) => {
-        $(
-            // SAFETY: an integer, or a `repr(C)` structure of integers whose reserved fields leave
-            // no padding; the assertions of the generated bindings hold the sizes.
-            unsafe impl Plain for $name {}
-        )*
-    };
-}
-
-plain!(
-    u8,
-    u16,
-    u32,
-    u64,
-    crate::hw::vifa_hw_record,
-    crate::hw::vifa_reference_submission,
-    crate::hw::vifa_reference_completion,
-    crate::hw::vifa_reference_configuration,
-    crate::hw::vifa_reference_queue,
-    crate::hw::vifa_reference_interrupt,
-    crate::hw::vifa_reference_unfinished,
-    crate::hw::vifa_stream_header,
-    crate::hw::vifa_section_header,
-    crate::hw::vifa_stream_end,
-    crate::hw::vifa_identity,
-    crate::hw::vifa_relation,
-    crate::hw::vifa_address_record,
-    crate::hw::vifa_address_range,
-    crate::hw::vifa_data_run,
-    crate::hw::vifa_resources,
-    crate::hw::vifa_record,
-    crate::hw::vifa_region,
-    crate::hw::vifa_save_set_header,
-);
+use crate::hw::Plain;
 
 /// Memory that somebody else may change at any time: a device's registers, or memory for its DMA.
 ///
@@ -252,22 +211,6 @@ impl Drop for Mapping {
         // SAFETY: the mapping is ours, and nothing refers into it.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
     }
-}
-
-/// The plain bytes of `value`.
-pub fn bytes_of<T: Plain>(value: &T) -> &[u8] {
-    // SAFETY: `T: Plain` has no padding, so that all its bytes are initialised.
-    unsafe { std::slice::from_raw_parts(ptr::from_ref(value).cast(), mem::size_of::<T>()) }
-}
-
-/// The `T` at the start of `bytes`, if they are enough.
-pub fn value_of<T: Plain>(bytes: &[u8]) -> Option<T> {
-    if bytes.len() < mem::size_of::<T>() {
-        return None;
-    }
-    // SAFETY: there are enough bytes, the read needs no alignment, and `T: Plain` makes any bytes a
-    // value.
-    Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
 }
 
 /// What an ioctl's argument says of its own size.

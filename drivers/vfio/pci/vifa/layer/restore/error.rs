@@ -12,7 +12,7 @@ use core::fmt;
 
 /// The part of a stream in which something was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub enum Place {
     /// The stream header.
     StreamHeader,
     /// The header of the section with this sequence number.
@@ -48,7 +48,7 @@ impl fmt::Display for Place {
 
 /// Why a stream was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RestoreError<E> {
+pub enum RestoreError<E> {
     /// A field of the stream is not what it has to be.
     Malformed(Place, Violation),
     /// This device cannot take the source's state.
@@ -69,7 +69,7 @@ pub(crate) enum RestoreError<E> {
 
 /// What kind of failure a [`RestoreError`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Class<E> {
+pub enum Class<E> {
     /// The stream is no sound stream.
     Invalid,
     /// The stream is of a device that this one cannot replace.
@@ -82,7 +82,7 @@ pub(crate) enum Class<E> {
 
 impl<E: Copy> RestoreError<E> {
     /// Returns what kind of failure this is.
-    pub(crate) fn class(&self) -> Class<E> {
+    pub fn class(&self) -> Class<E> {
         match *self {
             Self::Malformed(..) | Self::Excess | Self::Incomplete(_) => Class::Invalid,
             Self::Incompatible(_) => Class::Incompatible,

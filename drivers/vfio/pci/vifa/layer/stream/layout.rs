@@ -7,7 +7,7 @@
 //! layer knows an offset.
 
 /// A value with a fixed place in a structure.
-pub(crate) trait Field: Sized {
+pub trait Field: Sized {
     /// Bytes that the value takes.
     const LENGTH: usize;
 
@@ -64,6 +64,7 @@ impl<T: Field + Copy + Default, const N: usize> Field for [T; N] {
     }
 }
 
+#[macro_export]
 macro_rules! layout {
     (
         $(#[$attribute:meta])*
@@ -125,4 +126,4 @@ macro_rules! layout {
     };
 }
 
-pub(crate) use layout;
+pub use layout;

@@ -34,7 +34,7 @@ use crate::seam::{
 };
 
 /// What the devices of these tests are: 16 granules of local memory, and records of types 1 to 4.
-pub(crate) const IDENTITY: Identity = Identity {
+pub const IDENTITY: Identity = Identity {
     vendor: 0x1234,
     device: 0x5656,
     subsystem_vendor: 0x1af4,
@@ -52,14 +52,14 @@ pub(crate) const IDENTITY: Identity = Identity {
 };
 
 /// Where the devices of these tests stand, unless they are told otherwise.
-pub(crate) const FUNCTION: Function = Function {
+pub const FUNCTION: Function = Function {
     domain: 0,
     bus: 2,
     devfn: 0x11,
 };
 
 /// Two records: type 1 with 4 bytes, type 4 (version 2, index 3) with 8 bytes.
-pub(crate) const CONTROL: [u8; 48] = [
+pub const CONTROL: [u8; 48] = [
     1, 0, 1, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0xc0, 0xff, 0xee, 0x11, 0, 0, 0, 0, //
     4, 0, 2, 0, 3, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8,
 ];
@@ -107,33 +107,33 @@ fn pack(bitmap: &mut [u8], states: &[u8], padding: u8) {
 }
 
 /// A device without hardware.
-pub(crate) struct Device {
+pub struct Device {
     /// What it says that it is.
-    pub(crate) identity: Identity,
+    pub identity: Identity,
     /// Where it stands.
-    pub(crate) function: Function,
+    pub function: Function,
     /// Its control plane.
-    pub(crate) control: Bytes,
+    pub control: Bytes,
     /// What another has to obtain for it.
-    pub(crate) claim: Bytes,
+    pub claim: Bytes,
     /// How often it was configured anew.
-    pub(crate) configurations: u32,
+    pub configurations: u32,
     /// The claim that it tried last.
-    pub(crate) tried: Bytes,
+    pub tried: Bytes,
     /// How many claims it tried.
-    pub(crate) claims: u32,
+    pub claims: u32,
     /// What it obtained.
-    pub(crate) obtained: Bytes,
+    pub obtained: Bytes,
     /// Its host gives it nothing.
-    pub(crate) denied: bool,
+    pub denied: bool,
     /// Bytes that it leaves out of a bitmap.
-    pub(crate) missing_bitmap: usize,
+    pub missing_bitmap: usize,
     /// What it has in the padding of a bitmap.
-    pub(crate) padding: u8,
+    pub padding: u8,
     /// Bytes that it leaves out of what it is asked for.
-    pub(crate) missing: usize,
+    pub missing: usize,
     /// Runs that were read without having been announced, and runs that had been.
-    pub(crate) reads: [usize; 2],
+    pub reads: [usize; 2],
     announced: Option<(u64, usize)>,
     local: Bytes,
     /// A byte for each granule: 1 where it is mapped.
@@ -149,7 +149,7 @@ pub(crate) struct Device {
 
 impl Device {
     /// Makes a device of which nothing is mapped, with [`CONTROL`] for a control plane.
-    pub(crate) fn new(identity: Identity) -> Result<Self, OutOfMemory> {
+    pub fn new(identity: Identity) -> Result<Self, OutOfMemory> {
         let local = identity.local_memory as usize;
         let granules = local.checked_div(identity.granule as usize);
 
@@ -183,7 +183,7 @@ impl Device {
     }
 
     /// Maps the granule with this number and fills it with a pattern.
-    pub(crate) fn fill(&mut self, granule: usize) {
+    pub fn fill(&mut self, granule: usize) {
         let size = self.identity.granule as usize;
         let bytes = self.local.iter_mut().enumerate();
 
@@ -198,7 +198,7 @@ impl Device {
     }
 
     /// Fills the granule with this number with other bytes, and maps it.
-    pub(crate) fn change(&mut self, granule: usize, byte: u8) {
+    pub fn change(&mut self, granule: usize, byte: u8) {
         let size = self.identity.granule as usize;
 
         self.fill(granule);
@@ -209,7 +209,7 @@ impl Device {
     }
 
     /// Says what it claims from now on, which is another configuration.
-    pub(crate) fn configure(&mut self, claim: &[u8]) -> Result<(), OutOfMemory> {
+    pub fn configure(&mut self, claim: &[u8]) -> Result<(), OutOfMemory> {
         self.configurations = self.configurations.wrapping_add(1);
         copy(&mut self.claim, claim)
     }
@@ -231,19 +231,19 @@ impl Device {
     }
 
     /// Returns whether nothing of the local memory is mapped.
-    pub(crate) fn is_clear(&self) -> bool {
+    pub fn is_clear(&self) -> bool {
         self.mapped.iter().all(|&mapped| mapped == 0)
     }
 
     /// Returns whether this device's state is that of `other`.
-    pub(crate) fn has_state_of(&self, other: &Self) -> bool {
+    pub fn has_state_of(&self, other: &Self) -> bool {
         self.local[..] == other.local[..]
             && self.mapped[..] == other.mapped[..]
             && self.control[..] == other.control[..]
     }
 
     /// Saves the device; reads the stream in pieces of as many bytes as `segments` say in turn.
-    pub(crate) fn save(&mut self, segments: &[usize]) -> Result<Bytes, SaveError<OutOfMemory>> {
+    pub fn save(&mut self, segments: &[usize]) -> Result<Bytes, SaveError<OutOfMemory>> {
         let mut saver = Saver::new(Begin::Stopped);
         let mut stream = Bytes::with_capacity(0).map_err(SaveError::Device)?;
 
@@ -253,7 +253,7 @@ impl Device {
 
     /// Appends to `stream` what `saver` has to give until it pauses or ends, in pieces of as many
     /// bytes as `segments` say in turn.
-    pub(crate) fn read(
+    pub fn read(
         &mut self,
         saver: &mut Saver<OutOfMemory>,
         segments: &[usize],
@@ -273,7 +273,7 @@ impl Device {
 
     /// Appends to `stream` the next `length` bytes of what `saver` has to give, or fewer if that is
     /// less.
-    pub(crate) fn read_bytes(
+    pub fn read_bytes(
         &mut self,
         saver: &mut Saver<OutOfMemory>,
         length: usize,
@@ -295,7 +295,7 @@ impl Device {
 
     /// Restores the device; writes the stream in pieces of as many bytes as `segments` say in turn.
     /// Returns what the receiver has at the end.
-    pub(crate) fn restore(
+    pub fn restore(
         &mut self,
         stream: &[u8],
         segments: &[usize],
@@ -309,7 +309,7 @@ impl Device {
     }
 
     /// Gives `stream` to `restorer`, in pieces of as many bytes as `segments` say in turn.
-    pub(crate) fn write(
+    pub fn write(
         &mut self,
         restorer: &mut Restorer<OutOfMemory>,
         segments: &[usize],

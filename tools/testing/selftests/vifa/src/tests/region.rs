@@ -22,12 +22,11 @@ use crate::{
     bed::{Bed, VF_DRIVER},
     expect,
     fault::{Fault, RegisterFile, SAVE},
-    hw::{self, vifa_region},
+    hw::{self, bytes_of, vifa_region},
     migration::{Segments, State},
     process::all_at_once,
     region::{debugfs_file, error_text, index, of_function, read},
     stream::{Stream, RELATIONS_END},
-    sys::bytes_of,
     sysfs::PciFunction,
     vfio::{AddressSpace, Device},
 };

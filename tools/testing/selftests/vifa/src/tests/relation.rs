@@ -13,11 +13,10 @@ use super::{
 use crate::{
     bed::Bed,
     expect,
-    hw::{self, vifa_region_relation, vifa_relation},
+    hw::{self, bytes_of, vifa_region_relation, vifa_relation},
     migration::{Segments, State},
     region,
     stream::{Stream, IDENTITY_END, RELATIONS_END},
-    sys::bytes_of,
     tracefs::Tracing,
     vfio::Device,
 };

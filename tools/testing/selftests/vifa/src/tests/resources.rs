@@ -9,10 +9,9 @@ use crate::{
     bed::Bed,
     expect,
     fault::{RegisterFile, LOAD},
-    hw::{self, vifa_record, vifa_resources},
+    hw::{self, value_of, vifa_record, vifa_resources},
     region,
     stream::{Record, Stream},
-    sys::value_of,
 };
 
 pub fn tests() -> Vec<Test> {

@@ -16,11 +16,10 @@ use crate::{
     engine::{Command, COMPLETION_TIMEOUT},
     expect,
     fault::{Fault, RegisterFile, LOCAL_READ, SAVE},
-    hw,
+    hw::{self, value_of},
     migration::{Segments, State},
     region,
     stream::Stream,
-    sys::value_of,
     vifactl::{run, Exit, Running},
 };
 

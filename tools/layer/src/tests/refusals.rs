@@ -2,13 +2,7 @@
 
 //! Each rule of the stream, broken alone: the refusal says which, where, and how.
 
-use super::{
-    decoder::{decode, Own},
-    encoder::{
-        address, crc, head, range, record, records, relation, resources, sound, Section, Stream,
-        CONTROL_INTERFACE, DATA_INTERFACE, RECEIVING_CONTROL_INTERFACE, RECEIVING_DATA_INTERFACE,
-    },
-};
+use super::second::{device_of, own_at, own_of};
 use crate::{
     layer::{
         identity::Identity,
@@ -17,6 +11,13 @@ use crate::{
         tests::device::{Device, IDENTITY},
     },
     seam::{with_allowance, OutOfMemory},
+};
+use vifa_decoder::{
+    decode,
+    encoder::{
+        address, crc, head, range, record, records, relation, resources, sound, Section, Stream,
+        CONTROL_INTERFACE, DATA_INTERFACE, RECEIVING_CONTROL_INTERFACE, RECEIVING_DATA_INTERFACE,
+    },
 };
 
 /// Asserts that `stream` is refused with this message, by the decoder as well, and that the control
@@ -28,7 +29,7 @@ fn assert_refused(stream: &[u8], message: &str) {
     let error = destination.restore(stream, &[usize::MAX]).unwrap_err();
 
     assert_eq!(error.to_string(), message);
-    assert!(decode(stream, &Own::at(CONTROL_INTERFACE)).is_err());
+    assert!(decode(stream, &own_at(CONTROL_INTERFACE)).is_err());
     assert!(destination.control[..] == untouched.control[..]);
     assert!(destination.obtained.is_empty() || error == RestoreError::Excess);
 }
@@ -37,11 +38,11 @@ fn assert_refused(stream: &[u8], message: &str) {
 #[track_caller]
 fn assert_accepted(stream: &[u8]) {
     let mut destination = Device::new(IDENTITY).unwrap();
-    let state = decode(stream, &Own::at(CONTROL_INTERFACE)).unwrap();
+    let state = decode(stream, &own_at(CONTROL_INTERFACE)).unwrap();
 
     destination.fill(0);
     destination.restore(stream, &[usize::MAX]).unwrap();
-    assert!(destination.has_state_of(&state.device(IDENTITY).unwrap()));
+    assert!(destination.has_state_of(&device_of(&state, IDENTITY)));
 }
 
 /// Asserts that the sound stream is refused with this message after `change`.
@@ -404,7 +405,7 @@ fn receivers() {
             bus: 3,
             devfn: 2,
         };
-        let own = Own::at(RECEIVING_CONTROL_INTERFACE);
+        let own = own_at(RECEIVING_CONTROL_INTERFACE);
         let stream = stream.sealed();
         let restored = destination.restore(&stream, &[usize::MAX]);
         assert_eq!(restored.is_ok(), decode(&stream, &own).is_ok());
@@ -483,7 +484,7 @@ fn identities_that_fit_though_they_differ() {
         let mut destination = Device::new(IDENTITY).unwrap();
 
         destination.restore(&stream, &[usize::MAX]).unwrap();
-        assert!(decode(&stream, &Own::at(CONTROL_INTERFACE)).is_ok());
+        assert!(decode(&stream, &own_at(CONTROL_INTERFACE)).is_ok());
     }
 }
 
@@ -953,10 +954,7 @@ fn associations_with_several_queues_and_vectors() {
         interrupt_vectors: 7,
         ..IDENTITY
     };
-    let own = Own {
-        identity,
-        control_interface: CONTROL_INTERFACE,
-    };
+    let own = own_of(&identity);
     let mut stream = head();
     stream.sections[0].payload[64..68].copy_from_slice(&[7, 0, 4, 0]);
 
@@ -1236,7 +1234,7 @@ fn spliced() {
     assert!(error
         .to_string()
         .starts_with("section 6 (end): headers_crc: expected"));
-    assert!(decode(&spliced, &Own::at(CONTROL_INTERFACE)).is_err());
+    assert!(decode(&spliced, &own_at(CONTROL_INTERFACE)).is_err());
 }
 
 #[test]

@@ -2,47 +2,35 @@
 
 //! Composes streams, sound ones and others, from what the documentation says.
 
-/// CRC-32C, bit by bit.
-pub(crate) fn crc(bytes: &[u8]) -> u32 {
-    let mut register = u32::MAX;
-
-    for byte in bytes {
-        register ^= u32::from(*byte);
-        for _ in 0..8 {
-            let carry = register & 1 == 1;
-            register >>= 1;
-            if carry {
-                register ^= 0x82f6_3b78;
-            }
-        }
-    }
-    register ^ u32::MAX
+/// The CRC-32C of `bytes`.
+pub fn crc(bytes: &[u8]) -> u32 {
+    crc32c::crc32c(bytes)
 }
 
 /// The interfaces of 0000:02:02.1, the source.
-pub(crate) const CONTROL_INTERFACE: u64 = 0x21101;
-pub(crate) const DATA_INTERFACE: u64 = 0x21102;
+pub const CONTROL_INTERFACE: u64 = 0x21101;
+pub const DATA_INTERFACE: u64 = 0x21102;
 
 /// The interfaces of 0001:03:00.2, a destination.
-pub(crate) const RECEIVING_CONTROL_INTERFACE: u64 = 0x1_0003_0201;
-pub(crate) const RECEIVING_DATA_INTERFACE: u64 = 0x1_0003_0202;
+pub const RECEIVING_CONTROL_INTERFACE: u64 = 0x1_0003_0201;
+pub const RECEIVING_DATA_INTERFACE: u64 = 0x1_0003_0202;
 
 /// A section before it is sealed.
 #[derive(Clone, Debug)]
-pub(crate) struct Section {
-    pub(crate) kind: u16,
-    pub(crate) flags: u16,
-    pub(crate) interface: u64,
+pub struct Section {
+    pub kind: u16,
+    pub flags: u16,
+    pub interface: u64,
     /// The sequence number; by default that of its place.
-    pub(crate) sequence: Option<u64>,
+    pub sequence: Option<u64>,
     /// The payload's CRC; by default the true one.
-    pub(crate) payload_crc: Option<u32>,
-    pub(crate) payload: Vec<u8>,
+    pub payload_crc: Option<u32>,
+    pub payload: Vec<u8>,
 }
 
 impl Section {
     /// A mandatory section.
-    pub(crate) fn new(kind: u16, payload: Vec<u8>) -> Self {
+    pub fn new(kind: u16, payload: Vec<u8>) -> Self {
         Self {
             kind,
             flags: 1,
@@ -58,12 +46,12 @@ impl Section {
     }
 
     /// The identity of the tests' devices.
-    pub(crate) fn identity() -> Self {
+    pub fn identity() -> Self {
         Self::new(1, identity())
     }
 
     /// The relations of the tests' source, with these receivers.
-    pub(crate) fn relations(control: u64, data: u64) -> Self {
+    pub fn relations(control: u64, data: u64) -> Self {
         let relations = [
             relation(1, CONTROL_INTERFACE, control),
             relation(2, DATA_INTERFACE, data),
@@ -73,12 +61,12 @@ impl Section {
     }
 
     /// A run of local memory.
-    pub(crate) fn data(offset: u64, bytes: &[u8]) -> Self {
+    pub fn data(offset: u64, bytes: &[u8]) -> Self {
         Self::new(4, [&offset.to_le_bytes(), bytes].concat())
     }
 
     /// The resource abstraction structure with these records.
-    pub(crate) fn control(records: &[Vec<u8>]) -> Self {
+    pub fn control(records: &[Vec<u8>]) -> Self {
         let bytes = records.concat();
         let header = resources(records.len() as u32, bytes.len() as u32);
 
@@ -86,7 +74,7 @@ impl Section {
     }
 
     /// A claim with these records.
-    pub(crate) fn claim(records: &[Vec<u8>]) -> Self {
+    pub fn claim(records: &[Vec<u8>]) -> Self {
         Self {
             flags: 0,
             ..Self::new(7, records.concat())
@@ -94,7 +82,7 @@ impl Section {
     }
 
     /// An optional section of an unknown type.
-    pub(crate) fn optional(payload: Vec<u8>) -> Self {
+    pub fn optional(payload: Vec<u8>) -> Self {
         Self {
             flags: 0,
             ..Self::new(0x700, payload)
@@ -104,25 +92,25 @@ impl Section {
 
 /// A stream before it is sealed.
 #[derive(Clone, Debug)]
-pub(crate) struct Stream {
-    pub(crate) magic: [u8; 8],
-    pub(crate) major: u16,
-    pub(crate) minor: u16,
-    pub(crate) sections: Vec<Section>,
+pub struct Stream {
+    pub magic: [u8; 8],
+    pub major: u16,
+    pub minor: u16,
+    pub sections: Vec<Section>,
 }
 
 /// The totals of the sections so far.
-pub(crate) struct Totals {
-    pub(crate) sections: u64,
-    pub(crate) data_bytes: u64,
-    pub(crate) control_bytes: u64,
-    pub(crate) headers_crc: u32,
-    pub(crate) reserved: u32,
+pub struct Totals {
+    pub sections: u64,
+    pub data_bytes: u64,
+    pub control_bytes: u64,
+    pub headers_crc: u32,
+    pub reserved: u32,
 }
 
 impl Stream {
     /// A stream of version 1.0 with these sections.
-    pub(crate) fn new(sections: Vec<Section>) -> Self {
+    pub fn new(sections: Vec<Section>) -> Self {
         Self {
             magic: *b"VIFASTRM",
             major: 1,
@@ -133,7 +121,7 @@ impl Stream {
 
     /// Appends a part of local memory: its address section, and the data of its ranges, which are
     /// given as offset and bytes.
-    pub(crate) fn push_part(&mut self, round: u32, ranges: &[(u64, Vec<u8>)]) {
+    pub fn push_part(&mut self, round: u32, ranges: &[(u64, Vec<u8>)]) {
         let mut sequence = self.sections.len() as u64 + 1;
         let mut entries = Vec::new();
         let mut data = Vec::new();
@@ -150,12 +138,12 @@ impl Stream {
     }
 
     /// Returns the stream with an end section whose totals are true.
-    pub(crate) fn sealed(&self) -> Vec<u8> {
+    pub fn sealed(&self) -> Vec<u8> {
         self.sealed_with(|_| {})
     }
 
     /// Returns the stream with an end section whose totals are what `change` makes of the true ones.
-    pub(crate) fn sealed_with(&self, change: impl FnOnce(&mut Totals)) -> Vec<u8> {
+    pub fn sealed_with(&self, change: impl FnOnce(&mut Totals)) -> Vec<u8> {
         let (mut stream, headers) = self.without_end();
         let sum = |kind, header| {
             let sections = self.sections.iter().filter(|section| section.kind == kind);
@@ -187,7 +175,7 @@ impl Stream {
     }
 
     /// Returns the stream as far as the sections go, and all its headers without their CRCs.
-    pub(crate) fn without_end(&self) -> (Vec<u8>, Vec<u8>) {
+    pub fn without_end(&self) -> (Vec<u8>, Vec<u8>) {
         let mut stream = Vec::new();
 
         stream.extend(self.magic);
@@ -220,7 +208,7 @@ fn push(stream: &mut Vec<u8>, section: &Section, sequence: u64) -> Vec<u8> {
 }
 
 /// The identity of the tests' devices.
-pub(crate) fn identity() -> Vec<u8> {
+pub fn identity() -> Vec<u8> {
     let mut payload = Vec::new();
 
     for id in [0x1234u16, 0x5656, 0x1af4, 0x1100] {
@@ -246,7 +234,7 @@ pub(crate) fn identity() -> Vec<u8> {
 }
 
 /// A record, padded.
-pub(crate) fn record(kind: u16, version: u16, index: u32, content: &[u8]) -> Vec<u8> {
+pub fn record(kind: u16, version: u16, index: u32, content: &[u8]) -> Vec<u8> {
     let mut record = Vec::new();
 
     record.extend(kind.to_le_bytes());
@@ -260,7 +248,7 @@ pub(crate) fn record(kind: u16, version: u16, index: u32, content: &[u8]) -> Vec
 }
 
 /// A transfer relationship.
-pub(crate) fn relation(plane: u8, output: u64, receiver: u64) -> Vec<u8> {
+pub fn relation(plane: u8, output: u64, receiver: u64) -> Vec<u8> {
     let mut relation = vec![plane, 0, 0, 0, 0, 0, 0, 0];
 
     relation.extend(output.to_le_bytes());
@@ -269,7 +257,7 @@ pub(crate) fn relation(plane: u8, output: u64, receiver: u64) -> Vec<u8> {
 }
 
 /// A part of the address record file, with a true count.
-pub(crate) fn address(space: u32, round: u32, granule: u32, ranges: &[Vec<u8>]) -> Vec<u8> {
+pub fn address(space: u32, round: u32, granule: u32, ranges: &[Vec<u8>]) -> Vec<u8> {
     let mut part = Vec::new();
 
     for field in [space, round, granule, ranges.len() as u32] {
@@ -280,7 +268,7 @@ pub(crate) fn address(space: u32, round: u32, granule: u32, ranges: &[Vec<u8>]) 
 }
 
 /// A range of the address record file.
-pub(crate) fn range(start: u64, length: u64, sequence: u64) -> Vec<u8> {
+pub fn range(start: u64, length: u64, sequence: u64) -> Vec<u8> {
     [start, length, sequence]
         .into_iter()
         .flat_map(u64::to_le_bytes)
@@ -288,7 +276,7 @@ pub(crate) fn range(start: u64, length: u64, sequence: u64) -> Vec<u8> {
 }
 
 /// What stands before the records.
-pub(crate) fn resources(records: u32, length: u32) -> Vec<u8> {
+pub fn resources(records: u32, length: u32) -> Vec<u8> {
     let mut header = Vec::new();
 
     header.extend(1u16.to_le_bytes());
@@ -300,7 +288,7 @@ pub(crate) fn resources(records: u32, length: u32) -> Vec<u8> {
 }
 
 /// The records of the tests' devices.
-pub(crate) fn records() -> Vec<Vec<u8>> {
+pub fn records() -> Vec<Vec<u8>> {
     vec![
         record(1, 1, 0, &[0xc0, 0xff, 0xee, 0x11]),
         record(4, 2, 3, &[1, 2, 3, 4, 5, 6, 7, 8]),
@@ -308,14 +296,14 @@ pub(crate) fn records() -> Vec<Vec<u8>> {
 }
 
 /// The head of a stream of the tests' source.
-pub(crate) fn head() -> Stream {
+pub fn head() -> Stream {
     Stream::new(vec![Section::identity(), Section::relations(0, 0)])
 }
 
 /// A sound stream: a part with two ranges of local memory, and two records.
 ///
 /// Its sections: 0 identity, 1 relations, 2 address, 3 and 4 data, 5 control, 6 end.
-pub(crate) fn sound() -> Stream {
+pub fn sound() -> Stream {
     let mut stream = head();
 
     stream.push_part(

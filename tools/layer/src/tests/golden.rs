@@ -5,13 +5,7 @@
 //! `VIFA_RECORD=1 cargo test` records streams that are not there yet. One that is there stays as it
 //! is: it is a stream of a released version.
 
-use super::{
-    decoder::{decode, Own},
-    encoder::{
-        address, crc, head, range, record, records, Section, Stream, CONTROL_INTERFACE,
-        DATA_INTERFACE, RECEIVING_CONTROL_INTERFACE, RECEIVING_DATA_INTERFACE,
-    },
-};
+use super::second::{device_of, own};
 use crate::{
     layer::{
         address::{Range, Tracked},
@@ -24,6 +18,13 @@ use crate::{
     seam::Bytes,
 };
 use std::{env, fs, io::ErrorKind, path::Path};
+use vifa_decoder::{
+    decode,
+    encoder::{
+        address, crc, head, range, record, records, Section, Stream, CONTROL_INTERFACE,
+        DATA_INTERFACE, RECEIVING_CONTROL_INTERFACE, RECEIVING_DATA_INTERFACE,
+    },
+};
 
 /// What the devices were of whose streams the first were recorded.
 const IDENTITY: Identity = Identity {
@@ -159,12 +160,9 @@ impl Expected {
         assert!(destination.tried[..] == self.claims.last().map_or(&[][..], Vec::as_slice)[..]);
         assert!(destination.obtained[..] == CONTROL);
 
-        let own = Own {
-            identity,
-            control_interface: self.control_interface,
-        };
+        let own = own(&identity, self.control_interface);
         let decoded = decode(golden, &own).unwrap();
-        assert!(decoded.device(identity).unwrap().has_state_of(&device));
+        assert!(device_of(&decoded, identity).has_state_of(&device));
         assert_eq!(decoded.sections, self.sections);
         assert_eq!(decoded.local.0, self.local_ranges);
         assert_eq!(decoded.guest.0, self.guest_ranges);

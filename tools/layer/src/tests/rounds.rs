@@ -7,10 +7,7 @@
 //! then is, and what a stream gives another device, is compared; and what the layer says of how much
 //! is left, with what is then read.
 
-use super::{
-    decoder::{decode, Own},
-    encoder::{record, CONTROL_INTERFACE},
-};
+use super::second::{device_of, own_of};
 use crate::{
     layer::{
         address::{Range, Tracked},
@@ -26,6 +23,7 @@ use crate::{
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, VecDeque};
+use vifa_decoder::{decode, encoder::record};
 
 /// Bytes of the stream up to the end of the relations.
 const INTRODUCTION: u64 = 248;
@@ -443,10 +441,7 @@ impl Transfer {
     /// Asserts that another device has what this one has after the stream, sparse as far as it can
     /// be: it has what was ever read, and nothing else.
     fn assert_arrives(&self, write: usize) {
-        let own = Own {
-            identity: self.live.identity,
-            control_interface: CONTROL_INTERFACE,
-        };
+        let own = own_of(&self.live.identity);
         let state = decode(&self.stream, &own).unwrap();
         let mut expected = Device::new(self.live.identity).unwrap();
         let mut destination = Device::new(self.live.identity).unwrap();
@@ -473,10 +468,7 @@ impl Transfer {
         destination.restore(&self.stream, &[write]).unwrap();
         assert!(destination.tried[..] == *last_claim(&self.stream));
         assert!(destination.has_state_of(&expected));
-        assert!(state
-            .device(self.live.identity)
-            .unwrap()
-            .has_state_of(&expected));
+        assert!(device_of(&state, self.live.identity).has_state_of(&expected));
     }
 }
 
@@ -725,10 +717,7 @@ proptest! {
 /// Asserts that the second decoder reads of `transfer`, which has ended, what the device has. For
 /// devices whose memory is too large to make another one.
 fn assert_decodes(transfer: &Transfer) {
-    let own = Own {
-        identity: transfer.live.identity,
-        control_interface: CONTROL_INTERFACE,
-    };
+    let own = own_of(&transfer.live.identity);
     let granule = transfer.live.granule();
     let mut read = BTreeMap::new();
 
@@ -867,10 +856,7 @@ fn tracked_guest_memory() {
         transfer.stop();
         transfer.saver.track(Tracked::new(0x2000, ranges).unwrap());
         transfer.read_on(usize::MAX);
-        let own = Own {
-            identity: transfer.live.identity,
-            control_interface: CONTROL_INTERFACE,
-        };
+        let own = own_of(&transfer.live.identity);
         let state = decode(&transfer.stream, &own).unwrap();
         assert_eq!(state.guest, (count, count * 0x6000));
         assert_eq!(state.local, (2, 0x2000));

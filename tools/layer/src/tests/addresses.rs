@@ -2,16 +2,14 @@
 
 //! How the address record file is divided into parts, and ranges into runs.
 
-use super::{
-    decoder::{decode, Own},
-    encoder::CONTROL_INTERFACE,
-};
+use super::second::{device_of, own_of};
 use crate::layer::{
     identity::{Identity, FEATURE_LOCAL_DIRTY},
     restore::Destination,
     save::{Begin, Piece, SaveError, Saver},
     tests::device::{Device, IDENTITY},
 };
+use vifa_decoder::decode;
 
 /// A device with this many granules of local memory, of which those are mapped that `is_mapped`
 /// says.
@@ -46,18 +44,12 @@ fn sections(stream: &[u8]) -> Vec<(u16, u32)> {
 /// decoder has the same.
 fn assert_restores(source: &Device, stream: &[u8]) {
     let mut destination = Device::new(source.identity).unwrap();
-    let own = Own {
-        identity: source.identity,
-        control_interface: CONTROL_INTERFACE,
-    };
+    let own = own_of(&source.identity);
 
     destination.restore(stream, &[usize::MAX]).unwrap();
     assert!(destination.has_state_of(source));
     let decoded = decode(stream, &own).unwrap();
-    assert!(decoded
-        .device(source.identity)
-        .unwrap()
-        .has_state_of(source));
+    assert!(device_of(&decoded, source.identity).has_state_of(source));
 }
 
 /// A part has up to 1024 ranges; the data of each part follows it.

@@ -2,13 +2,7 @@
 
 //! What holds for any device, any segmentation, and any bytes.
 
-use super::{
-    decoder::{decode, Own, State},
-    encoder::{
-        address, head, range, record, records, relation, sound, Section, Stream, CONTROL_INTERFACE,
-        DATA_INTERFACE, RECEIVING_CONTROL_INTERFACE, RECEIVING_DATA_INTERFACE,
-    },
-};
+use super::second::{device_of, own_at, own_of};
 use crate::{
     layer::{
         identity::Identity,
@@ -22,6 +16,14 @@ use crate::{
     seam::{with_allowance, Bytes, OutOfMemory},
 };
 use proptest::{prelude::*, sample::Index, strategy::ValueTree, test_runner::TestRunner};
+use vifa_decoder::{
+    decode,
+    encoder::{
+        address, head, range, record, records, relation, sound, Section, Stream, CONTROL_INTERFACE,
+        DATA_INTERFACE, RECEIVING_CONTROL_INTERFACE, RECEIVING_DATA_INTERFACE,
+    },
+    State,
+};
 
 /// Bytes of the longest part of the address record file.
 const PART_MAX: usize = 16 + 24 * 1024;
@@ -133,22 +135,22 @@ fn assert_accounts(progress: &Progress, state: &State, length: usize) {
 
 /// Asserts that the restorer does what the decoder does with `stream`, within its bound of memory,
 /// and that it leaves the device's control plane alone when it refuses. Returns whether both accept.
-fn assert_agrees(stream: &[u8], own: &Own, segments: &[usize]) -> bool {
-    let mut destination = Device::new(own.identity).unwrap();
-    let untouched = Device::new(own.identity).unwrap();
-    let bound = own.identity.control_plane_max as usize + PART_MAX;
+fn assert_agrees(stream: &[u8], control_interface: u64, segments: &[usize]) -> bool {
+    let mut destination = Device::new(IDENTITY).unwrap();
+    let untouched = Device::new(IDENTITY).unwrap();
+    let bound = IDENTITY.control_plane_max as usize + PART_MAX;
     destination.fill(9);
     destination.function = Function {
-        domain: (own.control_interface >> 32) as u32,
-        bus: (own.control_interface >> 16) as u8,
-        devfn: (own.control_interface >> 8) as u8,
+        domain: (control_interface >> 32) as u32,
+        bus: (control_interface >> 16) as u8,
+        devfn: (control_interface >> 8) as u8,
     };
 
     let result = with_allowance(bound, || destination.restore(stream, segments));
-    match (result, decode(stream, own)) {
+    match (result, decode(stream, &own_at(control_interface))) {
         (Ok(progress), Ok(state)) => {
             assert_accounts(&progress, &state, stream.len());
-            assert!(destination.has_state_of(&state.device(own.identity).unwrap()));
+            assert!(destination.has_state_of(&device_of(&state, IDENTITY)));
             assert_eq!(destination.claims as usize, state.claims.len());
             let last = state.claims.last().map_or(&[][..], Vec::as_slice);
             assert!(destination.tried[..] == *last);
@@ -433,7 +435,7 @@ proptest! {
     fn round_trip(content in device(), read in segments(), write in segments()) {
         let mut source = make(&content);
         let mut destination = Device::new(content.0).unwrap();
-        let own = Own { identity: content.0, control_interface: CONTROL_INTERFACE };
+        let own = own_of(&content.0);
         let stream = source.save(&read).unwrap();
         let state = decode(&stream, &own).unwrap();
         let mapped = state.runs.iter().map(|(_, bytes)| bytes.len() as u64).sum();
@@ -442,7 +444,7 @@ proptest! {
         let progress = destination.restore(&stream, &write).unwrap();
         assert_accounts(&progress, &state, stream.len());
         prop_assert!(destination.has_state_of(&source));
-        prop_assert!(state.device(content.0).unwrap().has_state_of(&source));
+        prop_assert!(device_of(&state, content.0).has_state_of(&source));
         prop_assert!(state.runs.iter().all(|(_, bytes)| bytes.len() <= DATA_RUN_MAX));
         prop_assert!(
             stream.len() as u64 <= Saver::<OutOfMemory>::estimate(&content.0, mapped)
@@ -460,7 +462,7 @@ proptest! {
         for edit in &edits {
             edit.apply(&mut stream);
         }
-        let accepted = assert_agrees(&stream, &Own::at(CONTROL_INTERFACE), &segments);
+        let accepted = assert_agrees(&stream, CONTROL_INTERFACE, &segments);
         prop_assert_eq!(accepted, stream == sound);
     }
 
@@ -471,22 +473,21 @@ proptest! {
         control in control(),
         changes in prop::collection::vec(change(), 0..3),
         segments in segments(),
-        own in prop_oneof![Just(CONTROL_INTERFACE), Just(RECEIVING_CONTROL_INTERFACE)],
+        control_interface in prop_oneof![Just(CONTROL_INTERFACE), Just(RECEIVING_CONTROL_INTERFACE)],
     ) {
         let mut stream = compose(&items, &control);
-        let own = Own::at(own);
 
         for change in &changes {
             change.apply(&mut stream);
         }
-        assert_agrees(&stream.sealed(), &own, &segments);
-        assert_agrees(&stream.without_end().0, &own, &segments);
+        assert_agrees(&stream.sealed(), control_interface, &segments);
+        assert_agrees(&stream.without_end().0, control_interface, &segments);
     }
 
     /// Any bytes at all.
     #[test]
     fn foreign(stream in prop::collection::vec(any::<u8>(), 0..500)) {
-        assert_agrees(&stream, &Own::at(CONTROL_INTERFACE), &[usize::MAX]);
+        assert_agrees(&stream, CONTROL_INTERFACE, &[usize::MAX]);
     }
 
     /// Any control plane from a device is refused or sent whole.
@@ -513,7 +514,7 @@ fn composed_streams_are_mostly_sound() {
     let accepted = (0..200).filter(|_| {
         let items = items.new_tree(&mut runner).unwrap().current();
         let stream = compose(&items, &records()).sealed();
-        assert_agrees(&stream, &Own::at(CONTROL_INTERFACE), &[usize::MAX])
+        assert_agrees(&stream, CONTROL_INTERFACE, &[usize::MAX])
     });
     let accepted = accepted.count();
 

@@ -5,14 +5,14 @@
 //! The tables of `Documentation/vifa/stream.rst` are compared with the C header as bindgen
 //! translates it, and the numbers that the text gives with the header's own text.
 
-use super::headers::c;
 use std::{
     collections::BTreeMap,
     mem::{offset_of, size_of},
 };
+use vifa_headers as c;
 
-const STREAM: &str = include_str!("../../../../../Documentation/vifa/stream.rst");
-const HEADER: &str = include_str!("../../../../../include/uapi/linux/vifa.h");
+const STREAM: &str = include_str!("../../../../Documentation/vifa/stream.rst");
+const HEADER: &str = include_str!("../../../../include/uapi/linux/vifa.h");
 
 /// Offset, length and name of each field of a structure, and the structure's length.
 type Layout = (Vec<(usize, usize, String)>, usize);

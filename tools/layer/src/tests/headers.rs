@@ -2,11 +2,6 @@
 
 //! The layer's constants and layouts are those of the C headers.
 
-#[allow(non_camel_case_types, dead_code, unreachable_pub)]
-pub(super) mod c {
-    include!(concat!(env!("OUT_DIR"), "/headers.rs"));
-}
-
 use crate::layer::{
     address::{self, Space},
     identity::{self, Identity},
@@ -17,6 +12,7 @@ use crate::layer::{
     stream::{self, Kind},
 };
 use std::mem::{offset_of, size_of};
+use vifa_headers as c;
 
 /// Asserts that each field of the C structure has the expected value in these bytes.
 macro_rules! assert_fields {

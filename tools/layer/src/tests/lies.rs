@@ -2,7 +2,6 @@
 
 //! What a device says and cannot be true stops the save, and the error says what it was.
 
-use super::encoder::record;
 use crate::{
     layer::{
         identity::Identity,
@@ -11,6 +10,7 @@ use crate::{
     },
     seam::Bytes,
 };
+use vifa_decoder::encoder::record;
 
 /// Asserts that the device is not saved, for this reason.
 #[track_caller]

@@ -44,3 +44,9 @@ fn folding_leaves_the_library_little() {
     crc32c(0, &vec![1; 1 << 20], library);
     assert!(given.get() < 2 * 209 * 8, "{} bytes", given.get());
 }
+
+#[test]
+fn the_check_values_of_rfc_3720_come_out() {
+    assert_eq!(!seam::crc32c(!0, &[0; 32]), 0x8a91_36aa);
+    assert_eq!(!seam::crc32c(!0, b"123456789"), 0xe306_9283);
+}

@@ -2,14 +2,11 @@
 
 //! What the host tests of the layer beyond what the kernel does, too.
 //!
-//! [`encoder`] and [`decoder`] are a second implementation of the stream. They were written from
-//! `Documentation/vifa/stream.rst` and share nothing with the layer.
+//! Many compare the layer with [`vifa_decoder`], a second implementation of the stream.
 
 mod addresses;
 mod checksum;
-mod decoder;
 mod documented;
-mod encoder;
 mod failures;
 mod golden;
 mod headers;
@@ -18,3 +15,4 @@ mod log;
 mod properties;
 mod refusals;
 mod rounds;
+mod second;

@@ -2,7 +2,6 @@
 
 //! Whatever a device fails at, the transfer ends there with the device's error, and stays broken.
 
-use super::encoder::{head, records, Section};
 use crate::{
     layer::{
         identity::Identity,
@@ -13,6 +12,7 @@ use crate::{
     },
     seam::{with_allowance, OutOfMemory},
 };
+use vifa_decoder::encoder::{head, records, Section};
 
 /// A device that fails once it has done as much as it can.
 struct Failing {

@@ -1,66 +1,112 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reads a whole stream from top to bottom, as the documentation says.
+//! A second implementation of the stream, written from `Documentation/vifa/stream.rst` alone.
+//!
+//! The layer's tests, the fuzz targets and `vifactl decode` are compared with it. It shares no code
+//! with the driver and knows none of its headers. [`decode`] reads a whole stream from top to bottom;
+//! [`encoder`] composes streams, valid and invalid ones.
 
-use super::encoder::crc;
-use crate::{
-    layer::{
-        identity::Identity,
-        restore::Destination,
-        tests::device::{Device, IDENTITY},
-    },
-    seam::OutOfMemory,
-};
+#![forbid(unsafe_code)]
+
+pub mod encoder;
+
+use encoder::crc;
 
 /// What a destination has after a stream.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct State {
+pub struct State {
     /// Sections, all of them.
-    pub(crate) sections: u64,
+    pub sections: u64,
     /// The output parties, control plane first.
-    pub(crate) outputs: Vec<u64>,
+    pub outputs: Vec<u64>,
     /// Ranges of local memory: how many, and how many bytes.
-    pub(crate) local: (u64, u64),
+    pub local: (u64, u64),
     /// Ranges of guest memory: how many, and how many bytes.
-    pub(crate) guest: (u64, u64),
+    pub guest: (u64, u64),
     /// Runs of local memory with their offsets.
-    pub(crate) runs: Vec<(u64, Vec<u8>)>,
+    pub runs: Vec<(u64, Vec<u8>)>,
     /// How many records of each type.
-    pub(crate) count: [u32; 16],
+    pub count: [u32; 16],
     /// The records.
-    pub(crate) control: Vec<u8>,
+    pub control: Vec<u8>,
     /// The records of each claim.
-    pub(crate) claims: Vec<Vec<u8>>,
+    pub claims: Vec<Vec<u8>>,
 }
 
-impl State {
-    /// Makes a device of this state.
-    pub(crate) fn device(&self, identity: Identity) -> Result<Device, OutOfMemory> {
-        let mut device = Device::new(identity)?;
-
-        for (offset, bytes) in &self.runs {
-            device.buffer()[..bytes.len()].copy_from_slice(bytes);
-            device.write_local(*offset, bytes.len())?;
-        }
-        device.write_control(&self.control)?;
-        Ok(device)
-    }
-}
-
-/// The destination, as far as the stream has to know it.
-#[derive(Clone, Copy)]
-pub(crate) struct Own {
-    pub(crate) identity: Identity,
-    pub(crate) control_interface: u64,
+/// The destination, as far as the stream depends on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Own {
+    identity: Identity,
+    control_interface: u64,
 }
 
 impl Own {
-    /// The tests' device, standing where `control_interface` says.
-    pub(crate) fn at(control_interface: u64) -> Self {
+    /// Describes the destination whose identity section has the payload `identity`, and whose control
+    /// plane's interface is `control_interface`.
+    ///
+    /// # Panics
+    ///
+    /// `identity` is too short.
+    pub fn new(identity: &[u8], control_interface: u64) -> Self {
+        let parsed = Identity::parse(identity);
+
         Self {
-            identity: IDENTITY,
+            identity: parsed.expect("an identity is 120 bytes long"),
             control_interface,
         }
+    }
+}
+
+/// The fields of an identity section.
+#[derive(Clone, Copy, Debug, Default)]
+struct Identity {
+    vendor: u64,
+    device: u64,
+    subsystem_vendor: u64,
+    subsystem: u64,
+    revision_id: u64,
+    reserved0: u64,
+    vifa_revision: u64,
+    features: u64,
+    bar_size: [u64; 6],
+    interrupt_vectors: u64,
+    queues: u64,
+    granule: u64,
+    local_memory: u64,
+    control_plane_max: u64,
+    reserved1: u64,
+    record_version: [u64; 16],
+}
+
+impl Identity {
+    fn parse(payload: &[u8]) -> Result<Self, String> {
+        let mut fields = Input(payload);
+        let mut identity = Self {
+            vendor: fields.integer(2)?,
+            device: fields.integer(2)?,
+            subsystem_vendor: fields.integer(2)?,
+            subsystem: fields.integer(2)?,
+            revision_id: fields.integer(1)?,
+            reserved0: fields.integer(1)?,
+            vifa_revision: fields.integer(2)?,
+            features: fields.integer(4)?,
+            ..Self::default()
+        };
+
+        for size in &mut identity.bar_size {
+            *size = fields.integer(8)?;
+        }
+        identity.interrupt_vectors = fields.integer(2)?;
+        identity.queues = fields.integer(2)?;
+        identity.granule = fields.integer(4)?;
+        identity.local_memory = fields.integer(8)?;
+        identity.control_plane_max = fields.integer(4)?;
+        identity.reserved1 = fields.integer(4)?;
+        for version in &mut identity.record_version {
+            *version = fields.integer(2)?;
+        }
+        require(fields.0.is_empty(), "length")?;
+        Ok(identity)
     }
 }
 
@@ -166,12 +212,6 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What `identity` reads of the source.
-struct Source {
-    granule: u64,
-    local_memory: u64,
-}
-
 /// The order of the ranges in one kind of memory.
 #[derive(Default)]
 struct Order {
@@ -181,7 +221,7 @@ struct Order {
 }
 
 /// Returns what `stream` makes of a destination.
-pub(crate) fn decode(stream: &[u8], own: &Own) -> Result<State, String> {
+pub fn decode(stream: &[u8], own: &Own) -> Result<State, String> {
     let mut reader = Reader::new(stream)?;
     let mut state = State::default();
 
@@ -236,7 +276,7 @@ pub(crate) fn decode(stream: &[u8], own: &Own) -> Result<State, String> {
                 require(!section.mandatory, "flags")?;
                 require(section.interface == control, "interface")?;
                 let length = section.payload.len() as u64;
-                require(length <= own.identity.control_plane_max.into(), "claim")?;
+                require(length <= own.identity.control_plane_max, "claim")?;
                 records(section.payload, &own.identity)?;
                 state.claims.push(section.payload.to_vec());
             }
@@ -270,59 +310,45 @@ fn unknown(section: &Section<'_>, control: u64) -> Result<(), String> {
     )
 }
 
-/// Checks an identity.
-fn identity(payload: &[u8], own: &Identity) -> Result<Source, String> {
-    let mut fields = Input(payload);
+/// Reads the source's identity, and requires that the destination can replace it.
+fn identity(payload: &[u8], own: &Identity) -> Result<Identity, String> {
+    let source = Identity::parse(payload)?;
 
-    require(payload.len() == 120, "length")?;
-    require(fields.integer(2)? == u64::from(own.vendor), "vendor")?;
-    require(fields.integer(2)? == u64::from(own.device), "device")?;
+    require(source.vendor == own.vendor, "vendor")?;
+    require(source.device == own.device, "device")?;
     require(
-        fields.integer(2)? == u64::from(own.subsystem_vendor),
+        source.subsystem_vendor == own.subsystem_vendor,
         "subsystem_vendor",
     )?;
-    require(fields.integer(2)? == u64::from(own.subsystem), "subsystem")?;
+    require(source.subsystem == own.subsystem, "subsystem")?;
+    require(source.revision_id == own.revision_id, "revision_id")?;
+    require(source.reserved0 == 0, "reserved0")?;
     require(
-        fields.integer(1)? == u64::from(own.revision_id),
-        "revision_id",
-    )?;
-    require(fields.integer(1)? == 0, "reserved0")?;
-    let revision = fields.integer(2)?;
-    require(
-        revision >= 1 && revision <= u64::from(own.vifa_revision),
+        (1..=own.vifa_revision).contains(&source.vifa_revision),
         "vifa_revision",
     )?;
-    let features = fields.integer(4)?;
-    require(features & !u64::from(own.features) == 0, "features")?;
-    for size in own.bar_size {
-        require(fields.integer(8)? == size, "bar_size")?;
-    }
+    require(source.features & !own.features == 0, "features")?;
+    require(source.bar_size == own.bar_size, "bar_size")?;
     require(
-        fields.integer(2)? == u64::from(own.interrupt_vectors),
+        source.interrupt_vectors == own.interrupt_vectors,
         "interrupt_vectors",
     )?;
-    require(fields.integer(2)? <= u64::from(own.queues), "queues")?;
-    let granule = fields.integer(4)?;
-    require(granule == u64::from(own.granule), "granule")?;
-    let local_memory = fields.integer(8)?;
-    require(local_memory <= own.local_memory, "local_memory")?;
-    if local_memory != 0 {
-        require(features & 4 != 0, "local memory without the feature")?;
-        require(local_memory % granule == 0, "local_memory")?;
+    require(source.queues <= own.queues, "queues")?;
+    require(source.granule == own.granule, "granule")?;
+    require(source.local_memory <= own.local_memory, "local_memory")?;
+    if source.local_memory != 0 {
+        require(source.features & 4 != 0, "local memory without the feature")?;
+        require(source.local_memory % source.granule == 0, "local_memory")?;
     }
-    let control_plane_max = fields.integer(4)?;
     require(
-        control_plane_max >= 1 && control_plane_max <= u64::from(own.control_plane_max),
+        (1..=own.control_plane_max).contains(&source.control_plane_max),
         "control_plane_max",
     )?;
-    require(fields.integer(4)? == 0, "reserved1")?;
-    for version in own.record_version {
-        require(fields.integer(2)? <= u64::from(version), "record_version")?;
+    require(source.reserved1 == 0, "reserved1")?;
+    for (version, own) in source.record_version.iter().zip(own.record_version) {
+        require(*version <= own, "record_version")?;
     }
-    Ok(Source {
-        granule,
-        local_memory,
-    })
+    Ok(source)
 }
 
 /// Checks the relations.
@@ -346,7 +372,7 @@ fn relations(payload: &[u8], outputs: [u64; 2], own: &Own) -> Result<(), String>
 fn part(
     mut payload: Input<'_>,
     order: &mut Order,
-    source: &Source,
+    source: &Identity,
     mut sequence: Option<u64>,
 ) -> Result<Vec<(u64, u64)>, String> {
     let round = payload.integer(4)?;
@@ -429,7 +455,7 @@ fn resources<'a>(payload: &'a [u8], own: &Identity) -> Result<([u32; 16], &'a [u
     let length = fields.integer(4)?;
     require(fields.integer(4)? == 0, "reserved")?;
     require(length == fields.0.len() as u64, "length of records")?;
-    require(length <= u64::from(own.control_plane_max), "control plane")?;
+    require(length <= own.control_plane_max, "control plane")?;
     let count = records(fields.0, own)?;
     require(u64::from(count.iter().sum::<u32>()) == number, "records")?;
     Ok((count, fields.0))
@@ -449,14 +475,14 @@ fn records(table: &[u8], own: &Identity) -> Result<[u32; 16], String> {
         require(table.integer(4)? == 0, "reserved")?;
         require(kind < 16, "type")?;
         require(
-            version >= 1 && version <= u64::from(own.record_version[kind]),
+            version >= 1 && version <= own.record_version[kind],
             "version",
         )?;
         require(index >= next_index[kind], "order of index")?;
         match kind {
             1 => require(index == 0, "index of configuration")?,
-            2 => require(index < u64::from(own.queues), "index of queue")?,
-            3 => require(index < u64::from(own.interrupt_vectors), "index of vector")?,
+            2 => require(index < own.queues, "index of queue")?,
+            3 => require(index < own.interrupt_vectors, "index of vector")?,
             _ => {}
         }
         next_index[kind] = index + 1;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the layer needs from the world around it, on the host.
+//! What the layer needs of the program around it. The layer's documentation states the contract.
 
+#[cfg(any(test, CONFIG_KUNIT = "y"))]
+use std::cell::Cell;
 use std::{
-    cell::Cell,
     collections::TryReserveError,
     fmt,
     ops::{Deref, DerefMut},
@@ -14,11 +15,11 @@ static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
 
 /// A buffer of bytes that grows fallibly.
 #[derive(Debug)]
-pub(crate) struct Bytes(Vec<u8>);
+pub struct Bytes(Vec<u8>);
 
 impl Bytes {
     /// Makes an empty buffer with room for `capacity` bytes.
-    pub(crate) fn with_capacity(capacity: usize) -> Result<Self, OutOfMemory> {
+    pub fn with_capacity(capacity: usize) -> Result<Self, OutOfMemory> {
         let mut bytes = Self(Vec::new());
 
         bytes.reserve(capacity)?;
@@ -26,7 +27,7 @@ impl Bytes {
     }
 
     /// Sets the length to `length`; bytes that are new are zero.
-    pub(crate) fn resize_zeroed(&mut self, length: usize) -> Result<(), OutOfMemory> {
+    pub fn resize_zeroed(&mut self, length: usize) -> Result<(), OutOfMemory> {
         self.reserve(length)?;
         self.0.truncate(length);
         while self.0.len() < length {
@@ -40,6 +41,7 @@ impl Bytes {
     /// Makes room for `length` bytes in all.
     fn reserve(&mut self, length: usize) -> Result<(), OutOfMemory> {
         if length > self.0.capacity() {
+            #[cfg(any(test, CONFIG_KUNIT = "y"))]
             ALLOWANCE.set(ALLOWANCE.get().checked_sub(length).ok_or(OutOfMemory)?);
             self.0.try_reserve_exact(length - self.0.len())?;
         }
@@ -47,13 +49,15 @@ impl Bytes {
     }
 }
 
+#[cfg(any(test, CONFIG_KUNIT = "y"))]
 thread_local! {
     /// Bytes that this thread may still allocate.
     static ALLOWANCE: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
 /// Runs `f` and lets it allocate `bytes` altogether.
-pub(crate) fn with_allowance<T>(bytes: usize, f: impl FnOnce() -> T) -> T {
+#[cfg(any(test, CONFIG_KUNIT = "y"))]
+pub fn with_allowance<T>(bytes: usize, f: impl FnOnce() -> T) -> T {
     ALLOWANCE.set(bytes);
     let result = f();
     ALLOWANCE.set(usize::MAX);
@@ -76,7 +80,7 @@ impl DerefMut for Bytes {
 
 /// There was no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct OutOfMemory;
+pub struct OutOfMemory;
 
 impl fmt::Display for OutOfMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -92,29 +96,7 @@ impl From<TryReserveError> for OutOfMemory {
 
 /// Feeds `bytes` into a CRC-32C whose register holds `seed`, and returns the register, with no
 /// inversion before or after.
-pub(crate) fn crc32c(seed: u32, bytes: &[u8]) -> u32 {
-    bytes.iter().fold(seed, |register, &byte| {
-        let index = (register ^ u32::from(byte)) & 0xff;
-
-        (register >> 8) ^ TABLE[index as usize]
-    })
+pub fn crc32c(seed: u32, bytes: &[u8]) -> u32 {
+    // The library inverts both.
+    !crc32c::crc32c_append(!seed, bytes)
 }
-
-/// What each byte does to the register: polynomial 0x1edc6f41, reflected.
-const TABLE: [u32; 256] = {
-    let mut table = [0; 256];
-    let mut index = 0;
-
-    while index < table.len() {
-        let mut register = index as u32;
-        let mut bit = 0;
-
-        while bit < 8 {
-            register = (register >> 1) ^ (0x82f6_3b78 * (register & 1));
-            bit += 1;
-        }
-        table[index] = register;
-        index += 1;
-    }
-    table
-};
