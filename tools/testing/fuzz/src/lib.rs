@@ -15,6 +15,4 @@ pub mod save_set;
 pub mod seeds;
 pub mod stream;
 
-mod draft;
-
 use vifa_layer::{layer, seam};

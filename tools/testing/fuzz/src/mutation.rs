@@ -6,19 +6,20 @@
 //! said before. [`edit`] changes the meaning and makes checksums true again: what comes of it may be
 //! a sound stream that says something else.
 
-use crate::{
-    draft::{Draft, Repair, Section},
-    layer::{
-        address::RANGES_MAX,
-        records::ALIGN,
-        stream::{
-            AddressEntry, AddressHeader, DataRun, Kind, Record, ResourcesHeader, Section as Header,
-            MANDATORY,
-        },
-    },
-};
 use fastrand::Rng;
-use std::ops::Range;
+use std::{ops::Range, sync::LazyLock};
+use vifa_headers::{
+    self as headers, bytes_of, value_of, vifa_address_range, vifa_address_record, vifa_data_run,
+    vifa_identity, vifa_record, vifa_relation, vifa_resources, vifa_section_header,
+    vifa_stream_end,
+};
+use vifa_streams::{Repair, Section, Stream, Totals};
+
+/// The flag of a section that a receiver has to know.
+const MANDATORY: u16 = headers::VIFA_SECTION_MANDATORY as u16;
+
+/// What the length of a record is padded to, in bytes.
+const ALIGN: usize = headers::VIFA_RECORD_ALIGN as usize;
 
 /// The longest stream that a change makes, in bytes. Longer ones only take longer.
 pub const LENGTH_MAX: usize = 0x2_0000;
@@ -77,8 +78,8 @@ pub fn damage(stream: &[u8], other: &[u8], rng: &mut Rng) -> Vec<u8> {
 /// Changes what `stream` says and seals it anew, often in full; `other` is another stream to take
 /// sections from. `None` if `stream` cannot be taken apart.
 pub fn edit(stream: &[u8], other: &[u8], rng: &mut Rng) -> Option<Vec<u8>> {
-    let mut draft = Draft::parse(stream)?;
-    let other = Draft::parse(other);
+    let mut draft = Stream::parse_prefix(stream)?;
+    let other = Stream::parse_prefix(other);
 
     for _ in 0..few(rng) {
         match rng.u8(..16) {
@@ -89,13 +90,10 @@ pub fn edit(stream: &[u8], other: &[u8], rng: &mut Rng) -> Option<Vec<u8>> {
             10 => edit_header(&mut draft, rng),
             11 => edit_payload(&mut draft, rng),
             12..=14 => edit_order(&mut draft, other.as_ref(), rng),
-            _ => {
-                let at = rng.usize(..draft.preamble.len());
-                change_integer(&mut draft.preamble[at..=at], rng);
-            }
+            _ => edit_stream_header(&mut draft, rng),
         }
     }
-    Some(draft.seal(repair(rng))).filter(|stream| stream.len() <= LENGTH_MAX)
+    Some(draft.seal_with(repair(rng))).filter(|stream| stream.len() <= LENGTH_MAX)
 }
 
 /// Changes one payload of `stream` with `change`, which gets room for `room` more bytes and returns
@@ -106,7 +104,7 @@ pub fn edit_with(
     rng: &mut Rng,
     change: impl FnOnce(&mut [u8], usize) -> usize,
 ) -> Option<Vec<u8>> {
-    let mut draft = Draft::parse(stream)?;
+    let mut draft = Stream::parse_prefix(stream)?;
     let repair = repair(rng);
     let section = pick(&mut draft.sections, rng)?;
     let length = section.payload.len();
@@ -114,15 +112,19 @@ pub fn edit_with(
     section.payload.resize(length + room, 0);
     let left = change(&mut section.payload, length);
     section.payload.truncate(left);
-    Some(draft.seal(repair))
+    Some(draft.seal_with(repair))
 }
 
 /// Returns a stream of the first sections of `stream` and the last ones of `other`, sealed anew.
 pub fn splice(stream: &[u8], other: &[u8], rng: &mut Rng) -> Option<Vec<u8>> {
-    let mut draft = Draft::parse(stream)?;
+    let mut draft = Stream::parse_prefix(stream)?;
 
-    append(&mut draft.sections, &Draft::parse(other)?.sections, rng);
-    Some(draft.seal(repair(rng)))
+    append(
+        &mut draft.sections,
+        &Stream::parse_prefix(other)?.sections,
+        rng,
+    );
+    Some(draft.seal_with(repair(rng)))
 }
 
 /// How many changes are made at once.
@@ -138,7 +140,11 @@ fn repair(rng: &mut Rng) -> Repair {
     Repair {
         sequence: rng.bool(),
         places: rng.bool(),
-        totals: rng.bool(),
+        totals: if rng.bool() {
+            Totals::All
+        } else {
+            Totals::Keep
+        },
     }
 }
 
@@ -193,32 +199,126 @@ fn change_integer(field: &mut [u8], rng: &mut Rng) {
     field[..width].copy_from_slice(&new.to_le_bytes()[..width]);
 }
 
-/// The widths of the fields that a payload of this type begins with, and of those that repeat behind.
-fn widths(kind: Option<Kind>) -> (&'static [usize], &'static [usize]) {
-    match kind {
-        Some(Kind::Identity) => (
-            &[
-                2, 2, 2, 2, 1, 1, 2, 4, 8, 8, 8, 8, 8, 8, 2, 2, 4, 8, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2,
-                2, 2, 2, 2, 2, 2, 2, 2,
-            ],
-            &[],
-        ),
-        Some(Kind::Relations) => (&[], &[1, 7, 8, 8]),
-        Some(Kind::Address) => (&[4, 4, 4, 4], &[8, 8, 8]),
-        Some(Kind::Data) => (&[8], &[]),
-        Some(Kind::Control) => (&[2, 2, 4, 4, 4, 2, 2, 4, 4, 4], &[]),
-        Some(Kind::End) => (&[8, 8, 8, 4, 4], &[]),
-        Some(Kind::Claim) => (&[2, 2, 4, 4, 4], &[]),
-        None => (&[], &[]),
+/// The integers that a field consists of.
+trait Integers {
+    /// Appends the width of each in bytes.
+    fn push_widths(&self, widths: &mut Vec<usize>);
+}
+
+macro_rules! integers {
+    ($($integer:ty),*) => {
+        $(
+            impl Integers for $integer {
+                fn push_widths(&self, widths: &mut Vec<usize>) {
+                    widths.push(size_of::<Self>());
+                }
+            }
+        )*
+    };
+}
+
+integers!(u8, u16, u32, u64);
+
+impl<T: Integers, const N: usize> Integers for [T; N] {
+    fn push_widths(&self, widths: &mut Vec<usize>) {
+        for integer in self {
+            integer.push_widths(widths);
+        }
     }
 }
 
+/// Returns the widths of these fields of a structure.
+macro_rules! widths_of {
+    ($structure:ident: $($field:ident),* $(,)?) => {{
+        let structure = $structure::default();
+        let mut widths = Vec::new();
+
+        $(structure.$field.push_widths(&mut widths);)*
+        assert_eq!(widths.iter().sum::<usize>(), size_of::<$structure>());
+        widths
+    }};
+}
+
+/// The widths of the integers in the payload of a section type.
+struct Widths {
+    kind: u32,
+    /// Of those that it begins with.
+    first: Vec<usize>,
+    /// Of those that repeat after them.
+    repeated: Vec<usize>,
+}
+
+static WIDTHS: LazyLock<Vec<Widths>> = LazyLock::new(|| {
+    let record = || widths_of!(vifa_record: type_, version, index, length, reserved);
+    let resources = widths_of!(vifa_resources: version, run_state, records, length, reserved);
+    let widths = |kind, first, repeated| Widths {
+        kind,
+        first,
+        repeated,
+    };
+
+    vec![
+        widths(
+            headers::VIFA_SECTION_IDENTITY,
+            widths_of!(
+                vifa_identity: vendor, device, subsystem_vendor, subsystem, revision_id, reserved0,
+                vifa_revision, features, bar_size, interrupt_vectors, queues, granule,
+                local_memory, control_plane_max, reserved1, record_version,
+            ),
+            Vec::new(),
+        ),
+        widths(
+            headers::VIFA_SECTION_RELATIONS,
+            Vec::new(),
+            widths_of!(vifa_relation: plane, reserved, output, receiver),
+        ),
+        widths(
+            headers::VIFA_SECTION_ADDRESS,
+            widths_of!(vifa_address_record: space, round, granule, count),
+            widths_of!(vifa_address_range: start, length, sequence),
+        ),
+        widths(
+            headers::VIFA_SECTION_DATA,
+            widths_of!(vifa_data_run: offset),
+            Vec::new(),
+        ),
+        widths(
+            headers::VIFA_SECTION_CONTROL,
+            [resources, record()].concat(),
+            Vec::new(),
+        ),
+        widths(
+            headers::VIFA_SECTION_END,
+            widths_of!(
+                vifa_stream_end: sections, data_bytes, control_bytes, headers_crc, reserved
+            ),
+            Vec::new(),
+        ),
+        widths(headers::VIFA_SECTION_CLAIM, record(), Vec::new()),
+    ]
+});
+
+/// Changes a byte of the stream header.
+fn edit_stream_header(draft: &mut Stream, rng: &mut Rng) {
+    let mut bytes = bytes_of(&draft.header).to_vec();
+    let at = rng.usize(..bytes.len());
+
+    change_integer(&mut bytes[at..=at], rng);
+    draft.header = value_of(&bytes).unwrap_or(draft.header);
+}
+
 /// Changes a field of a payload.
-fn edit_field(draft: &mut Draft, rng: &mut Rng) {
+fn edit_field(draft: &mut Stream, rng: &mut Rng) {
     let Some(section) = pick(&mut draft.sections, rng) else {
         return;
     };
-    let (first, repeated) = widths(Kind::from_raw(section.header.kind));
+    let kind = section.kind();
+    let Some(Widths {
+        first, repeated, ..
+    }) = WIDTHS.iter().find(|widths| widths.kind == kind)
+    else {
+        return;
+    };
     let whole = repeated.iter().sum::<usize>().max(1);
     let head: usize = first.iter().sum();
     let repeats = section.payload.len().saturating_sub(head) / whole;
@@ -237,15 +337,15 @@ fn edit_field(draft: &mut Draft, rng: &mut Rng) {
 }
 
 /// Changes a section's header.
-fn edit_header(draft: &mut Draft, rng: &mut Rng) {
+fn edit_header(draft: &mut Stream, rng: &mut Rng) {
     let Some(section) = pick(&mut draft.sections, rng) else {
         return;
     };
     let header = &mut section.header;
 
     match rng.u8(..6) {
-        0 => header.kind = rng.u16(..9),
-        1 => header.kind = rng.u16(..),
+        0 => header.type_ = rng.u16(..9),
+        1 => header.type_ = rng.u16(..),
         2 => header.flags ^= 1 << rng.u16(..16),
         3 => header.flags ^= MANDATORY,
         // The other plane.
@@ -255,7 +355,7 @@ fn edit_header(draft: &mut Draft, rng: &mut Rng) {
 }
 
 /// Changes bytes of a payload, or its length.
-fn edit_payload(draft: &mut Draft, rng: &mut Rng) {
+fn edit_payload(draft: &mut Stream, rng: &mut Rng) {
     let Some(section) = pick(&mut draft.sections, rng) else {
         return;
     };
@@ -266,7 +366,7 @@ fn edit_payload(draft: &mut Draft, rng: &mut Rng) {
         0 | 1 => flip(payload, rng),
         2 => payload.truncate(rng.usize(..=payload.len())),
         3 => payload.resize(payload.len() + rng.usize(1..64), rng.u8(..)),
-        4 => payload.resize(DataRun::LENGTH + granule, 0),
+        4 => payload.resize(size_of::<vifa_data_run>() + granule, 0),
         _ => {
             let range = range_of(payload.len(), rng);
             payload.drain(range);
@@ -275,7 +375,7 @@ fn edit_payload(draft: &mut Draft, rng: &mut Rng) {
 }
 
 /// Drops, repeats, moves, exchanges or adds sections.
-fn edit_order(draft: &mut Draft, other: Option<&Draft>, rng: &mut Rng) {
+fn edit_order(draft: &mut Stream, other: Option<&Stream>, rng: &mut Rng) {
     let sections = &mut draft.sections;
     let count = sections.len();
 
@@ -316,11 +416,11 @@ fn append(sections: &mut Vec<Section>, other: &[Section], rng: &mut Rng) {
     sections.extend_from_slice(&other[from..]);
 }
 
-/// A section of a type that nobody knows, next to a section with this header.
-fn unknown(neighbour: &Header, rng: &mut Rng) -> Section {
+/// A section of an unknown type, next to a section with this header.
+fn unknown(neighbour: &vifa_section_header, rng: &mut Rng) -> Section {
     Section {
-        header: Header {
-            kind: rng.u16(8..),
+        header: vifa_section_header {
+            type_: rng.u16(8..),
             flags: if rng.u8(..4) == 0 { MANDATORY } else { 0 },
             ..*neighbour
         },
@@ -329,22 +429,18 @@ fn unknown(neighbour: &Header, rng: &mut Rng) -> Section {
 }
 
 /// Changes the ranges of an address section.
-fn edit_ranges(draft: &mut Draft, rng: &mut Rng) {
-    let is_address = |section: &&mut Section| section.header.kind == Kind::Address as u16;
+fn edit_ranges(draft: &mut Stream, rng: &mut Rng) {
+    let is_address = |section: &&mut Section| section.kind() == headers::VIFA_SECTION_ADDRESS;
     let mut parts: Vec<&mut Section> = draft.sections.iter_mut().filter(is_address).collect();
     let Some(section) = pick(&mut parts, rng) else {
         return;
     };
-    let Ok(mut header) = AddressHeader::decode(&section.payload) else {
+    let Some(mut header) = value_of::<vifa_address_record>(&section.payload) else {
         return;
     };
-    let entries = section
-        .payload
-        .get(AddressHeader::LENGTH..)
-        .unwrap_or_default();
-    let mut entries: Vec<AddressEntry> = entries
-        .chunks_exact(AddressEntry::LENGTH)
-        .filter_map(|entry| AddressEntry::decode(entry).ok())
+    let mut entries: Vec<vifa_address_range> = section.payload[size_of_val(&header)..]
+        .chunks_exact(size_of::<vifa_address_range>())
+        .filter_map(value_of)
         .collect();
     let granule = u64::from(header.granule);
 
@@ -367,7 +463,7 @@ fn edit_ranges(draft: &mut Draft, rng: &mut Rng) {
             let at = rng.usize(..entries.len());
             let first = &mut entries[at];
             first.length = first.length.wrapping_sub(granule);
-            let second = AddressEntry {
+            let second = vifa_address_range {
                 start: first.start.wrapping_add(first.length),
                 length: granule,
                 ..*first
@@ -388,7 +484,7 @@ fn edit_ranges(draft: &mut Draft, rng: &mut Rng) {
             let first = entries
                 .last()
                 .map_or(0, |last| last.start.wrapping_add(2 * granule));
-            entries.extend((0..rng.u64(1..4)).map(|number| AddressEntry {
+            entries.extend((0..rng.u64(1..4)).map(|number| vifa_address_range {
                 start: first.wrapping_add(2 * number * granule),
                 length: granule,
                 sequence: 0,
@@ -396,9 +492,9 @@ fn edit_ranges(draft: &mut Draft, rng: &mut Rng) {
         }
         // As many ranges as a part has room for, and one more.
         _ => {
-            let most = u64::from(RANGES_MAX) + u64::from(rng.bool());
+            let most = u64::from(headers::VIFA_ADDRESS_RANGES_MAX) + u64::from(rng.bool());
             entries = (0..most)
-                .map(|number| AddressEntry {
+                .map(|number| vifa_address_range {
                     start: 2 * number * granule,
                     length: granule,
                     sequence: 0,
@@ -410,56 +506,56 @@ fn edit_ranges(draft: &mut Draft, rng: &mut Rng) {
     if rng.u8(..16) > 0 {
         header.count = entries.len() as u32;
     }
-    section.payload = header.encode().to_vec();
-    for entry in entries {
-        section.payload.extend_from_slice(&entry.encode());
+    section.payload = bytes_of(&header).to_vec();
+    for entry in &entries {
+        section.payload.extend_from_slice(bytes_of(entry));
     }
 }
 
 /// Splits an address section in two, each with its data sections: the stream means the same.
-fn split_part(draft: &mut Draft, rng: &mut Rng) {
-    let is_address = |section: &Section| section.header.kind == Kind::Address as u16;
+fn split_part(draft: &mut Stream, rng: &mut Rng) {
+    let is_address = |section: &Section| section.kind() == headers::VIFA_SECTION_ADDRESS;
     let Some(at) = draft.sections.iter().position(is_address) else {
         return;
     };
     let section = &draft.sections[at];
-    let Ok(mut header) = AddressHeader::decode(&section.payload) else {
+    let Some(mut header) = value_of::<vifa_address_record>(&section.payload) else {
         return;
     };
-    let entries = &section.payload[AddressHeader::LENGTH..];
-    let count = entries.len() / AddressEntry::LENGTH;
+    let entries = &section.payload[size_of_val(&header)..];
+    let count = entries.len() / size_of::<vifa_address_range>();
     let first = rng.usize(..=count);
-    let (front, back) = entries.split_at(first * AddressEntry::LENGTH);
+    let (front, back) = entries.split_at(first * size_of::<vifa_address_range>());
     // Each range takes one data section unless it is a long one.
     let behind = (at + 1 + first).min(draft.sections.len());
 
     header.count = (count - first) as u32;
     let second = Section {
         header: section.header,
-        payload: [&header.encode(), back].concat(),
+        payload: [bytes_of(&header), back].concat(),
     };
     header.count = first as u32;
-    draft.sections[at].payload = [&header.encode(), front].concat();
+    draft.sections[at].payload = [bytes_of(&header), front].concat();
     draft.sections.insert(behind, second);
 }
 
 /// Changes the records of a control section, or of a claim.
-fn edit_records(draft: &mut Draft, rng: &mut Rng) {
+fn edit_records(draft: &mut Stream, rng: &mut Rng) {
     let has_records = |section: &&mut Section| {
-        [Kind::Control as u16, Kind::Claim as u16].contains(&section.header.kind)
+        [headers::VIFA_SECTION_CONTROL, headers::VIFA_SECTION_CLAIM].contains(&section.kind())
     };
     let mut sections: Vec<_> = draft.sections.iter_mut().filter(has_records).collect();
     let Some(section) = pick(&mut sections, rng) else {
         return;
     };
-    let mut header = match Kind::from_raw(section.header.kind) {
-        Some(Kind::Claim) => None,
-        _ => match ResourcesHeader::decode(&section.payload) {
-            Ok(header) => Some(header),
-            Err(_) => return,
+    let mut header = match section.kind() {
+        headers::VIFA_SECTION_CLAIM => None,
+        _ => match value_of::<vifa_resources>(&section.payload) {
+            Some(header) => Some(header),
+            None => return,
         },
     };
-    let before = header.as_ref().map_or(0, |_| ResourcesHeader::LENGTH);
+    let before = header.as_ref().map_or(0, size_of_val);
     let mut rest = section.payload.get(before..).unwrap_or_default();
     let mut records = Vec::new();
     while let Some((record, behind)) = split_record(rest) {
@@ -479,7 +575,7 @@ fn edit_records(draft: &mut Draft, rng: &mut Rng) {
         2 => records.swap(one, other),
         3 => records[one].header.version = rng.u16(..4),
         4 => records[one].header.index = rng.u32(..4),
-        5 => records[one].header.kind = rng.u16(..18),
+        5 => records[one].header.type_ = rng.u16(..18),
         6 => {
             let record = &mut records[one];
             let length = rng.u32(..80);
@@ -494,7 +590,7 @@ fn edit_records(draft: &mut Draft, rng: &mut Rng) {
 
     let mut table = Vec::new();
     for record in &records {
-        table.extend_from_slice(&record.header.encode());
+        table.extend_from_slice(bytes_of(&record.header));
         table.extend_from_slice(&record.content);
     }
     section.payload.clear();
@@ -503,7 +599,7 @@ fn edit_records(draft: &mut Draft, rng: &mut Rng) {
             header.records = records.len() as u32;
             header.length = table.len() as u32;
         }
-        section.payload.extend_from_slice(&header.encode());
+        section.payload.extend_from_slice(bytes_of(header));
     }
     section.payload.extend_from_slice(&table);
 }
@@ -511,16 +607,18 @@ fn edit_records(draft: &mut Draft, rng: &mut Rng) {
 /// A record.
 #[derive(Clone)]
 struct TableEntry {
-    header: Record,
+    header: vifa_record,
     /// With the padding.
     content: Vec<u8>,
 }
 
 /// Takes the first record of a table and returns what follows it, too.
 fn split_record(table: &[u8]) -> Option<(TableEntry, &[u8])> {
-    let header = Record::decode(table).ok()?;
+    let header = value_of::<vifa_record>(table)?;
     let length = (header.length as usize).checked_next_multiple_of(ALIGN)?;
-    let (content, rest) = table.get(Record::LENGTH..)?.split_at_checked(length)?;
+    let (content, rest) = table
+        .get(size_of::<vifa_record>()..)?
+        .split_at_checked(length)?;
 
     let entry = TableEntry {
         header,
@@ -533,6 +631,20 @@ fn split_record(table: &[u8]) -> Option<(TableEntry, &[u8])> {
 mod tests {
     use super::*;
     use crate::seeds;
+
+    /// What is taken apart and sealed is what it was.
+    #[test]
+    fn sealed_seeds_are_as_they_were() {
+        for seed in seeds::streams().unwrap() {
+            let stream = Stream::parse_prefix(&seed.bytes).unwrap();
+            assert!(stream.tail.is_empty(), "{}", seed.name);
+            assert!(
+                stream.seal_with(Repair::EVERYTHING) == seed.bytes,
+                "{}",
+                seed.name
+            );
+        }
+    }
 
     /// The same numbers make the same change.
     #[test]

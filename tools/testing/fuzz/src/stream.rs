@@ -12,7 +12,6 @@
 //!   consumes at least one byte.
 
 use crate::{
-    draft::Draft,
     layer::{
         address,
         identity::Identity,
@@ -27,6 +26,7 @@ use crate::{
 use anyhow::{anyhow, ensure, Context, Result};
 use fastrand::Rng;
 use vifa_decoder::{decode, Own, State};
+use vifa_streams::Stream;
 
 /// The largest local memory of a destination of these tests, in bytes.
 const LOCAL_MEMORY_MAX: u64 = 0x100_0000;
@@ -57,7 +57,7 @@ impl Judge {
     ///
     /// `seed` does not begin with an identity and relations, or is of a device that is too large.
     pub fn new(seed: &Seed) -> Result<Self> {
-        let stream = Draft::parse(&seed.bytes);
+        let stream = Stream::parse_prefix(&seed.bytes);
         let sections = stream.map(|stream| stream.sections).unwrap_or_default();
         let payload = |index: usize| {
             let section = sections.get(index);

@@ -10,7 +10,6 @@
 //! `$VIFA_QEMU` names the QEMU that has the device.
 
 mod bed;
-mod checksum;
 mod engine;
 mod log;
 mod mailbox;
@@ -20,7 +19,7 @@ mod random;
 mod records;
 
 pub use bed::{Bed, Vector, RESET_WORD};
-pub use checksum::crc32c;
+pub use crc32c::crc32c;
 pub use engine::{scattered, Command, Completion, Engine};
 pub use log::Mark;
 pub use mailbox::{Answer, Buffer, Frame};

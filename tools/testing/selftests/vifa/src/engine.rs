@@ -454,13 +454,3 @@ pub fn succeeded(command: Command, completion: &vifa_reference_completion) -> Re
         hw::VIFA_REFERENCE_COMPLETION_SUCCESS,
     )
 }
-
-/// CRC-32C as RFC 3720 has it, going on from `before`, the CRC of what stands before (0 at first).
-pub fn crc32c(before: u32, bytes: &[u8]) -> u32 {
-    const POLYNOMIAL: u32 = 0x82f6_3b78;
-    !bytes.iter().fold(!before, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            (crc >> 1) ^ if crc & 1 == 1 { POLYNOMIAL } else { 0 }
-        })
-    })
-}

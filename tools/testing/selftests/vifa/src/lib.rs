@@ -16,7 +16,6 @@ pub mod ktap;
 pub mod migration;
 pub mod process;
 pub mod region;
-pub mod stream;
 pub mod sys;
 pub mod sysfs;
 pub mod tests;
@@ -25,3 +24,4 @@ pub mod vfio;
 pub mod vifactl;
 
 pub use vifa_headers as hw;
+pub use vifa_streams as stream;

@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Surgery on migration streams: taking one apart, changing it, and closing it up so that only what
-//! was changed is wrong.
-
-use std::mem::offset_of;
+//! Streams for tests: one is taken apart, changed, and sealed again, so that only what was changed is
+//! wrong.
+//!
+//! A changed byte of a sealed stream gets no further than the next checksum. What checks the content
+//! is reached by streams whose checksums are made right after the change ([`Stream::seal`]);
+//! [`Repair`] selects what else is made right.
 
 use anyhow::{bail, ensure, Context, Result};
-
-use crate::{
-    engine::crc32c,
-    hw::{
-        self, bytes_of, value_of, vifa_address_range, vifa_address_record, vifa_data_run,
-        vifa_identity, vifa_record, vifa_relation, vifa_resources, vifa_section_header,
-        vifa_stream_end, vifa_stream_header, Plain,
-    },
+use std::mem::offset_of;
+use vifa_headers::{
+    self as headers, bytes_of, value_of, vifa_address_range, vifa_address_record, vifa_data_run,
+    vifa_identity, vifa_record, vifa_relation, vifa_resources, vifa_section_header,
+    vifa_stream_end, vifa_stream_header, Plain,
 };
 
 /// Bytes of a stream up to the end of its identity section.
@@ -23,7 +22,7 @@ pub const IDENTITY_END: usize =
 /// Bytes of a stream up to the end of its relations section: what PRE_COPY yields.
 pub const RELATIONS_END: usize = IDENTITY_END
     + size_of::<vifa_section_header>()
-    + hw::VIFA_RELATIONS as usize * size_of::<vifa_relation>();
+    + headers::VIFA_RELATIONS as usize * size_of::<vifa_relation>();
 
 /// A section: its header and what follows it.
 #[derive(Clone, Debug)]
@@ -38,7 +37,7 @@ impl Section {
         Self {
             header: vifa_section_header {
                 type_: kind as u16,
-                flags: hw::VIFA_SECTION_MANDATORY as u16,
+                flags: headers::VIFA_SECTION_MANDATORY as u16,
                 interface,
                 ..Default::default()
             },
@@ -49,6 +48,51 @@ impl Section {
     /// The section's type.
     pub fn kind(&self) -> u32 {
         self.header.type_.into()
+    }
+
+    /// Takes the first section of `rest`.
+    fn take(rest: &mut &[u8]) -> Result<Self> {
+        let header: vifa_section_header = take_value(rest, "section header")?;
+        let payload = take(rest, header.length as usize, "payload")?.to_vec();
+        Ok(Self { header, payload })
+    }
+
+    /// Gives the ranges of an address section of local memory their data's places, the first of
+    /// which is `first`; those of other memory have none. Fields that are cut off stay.
+    fn place_data(&mut self, first: u64) {
+        let Some(record) = value_of::<vifa_address_record>(&self.payload) else {
+            return;
+        };
+        let local = record.space == headers::VIFA_SPACE_LOCAL;
+        let ranges = &mut self.payload[size_of::<vifa_address_record>()..];
+        let mut next = first;
+        for bytes in ranges.chunks_exact_mut(size_of::<vifa_address_range>()) {
+            let Some(mut range) = value_of::<vifa_address_range>(bytes) else {
+                continue;
+            };
+            range.sequence = if local { next } else { 0 };
+            next = next.wrapping_add(range.length.div_ceil(headers::VIFA_DATA_RUN_MAX.into()));
+            bytes.copy_from_slice(bytes_of(&range));
+        }
+    }
+
+    /// Makes what `what` selects of an end section what `totals` are.
+    fn repair_totals(&mut self, what: Totals, totals: &vifa_stream_end) {
+        match what {
+            Totals::Keep => {}
+            Totals::HeadersCrc => {
+                if let Some(mut end) = value_of::<vifa_stream_end>(&self.payload) {
+                    end.headers_crc = totals.headers_crc;
+                    self.payload[..size_of::<vifa_stream_end>()].copy_from_slice(bytes_of(&end));
+                }
+            }
+            Totals::All => self.payload = bytes_of(totals).to_vec(),
+        }
+    }
+
+    /// Bytes of payload after a structure of `length` bytes.
+    fn after(&self, length: usize) -> u64 {
+        self.payload.len().saturating_sub(length) as u64
     }
 }
 
@@ -100,18 +144,6 @@ impl Part {
             .copied()
             .collect()
     }
-
-    /// Gives each range the number of its first data section, the first of which is `first`.
-    fn place(&mut self, first: u64) {
-        if self.record.space != hw::VIFA_SPACE_LOCAL {
-            return;
-        }
-        let mut next = first;
-        for range in &mut self.ranges {
-            range.sequence = next;
-            next += range.length.div_ceil(hw::VIFA_DATA_RUN_MAX.into());
-        }
-    }
 }
 
 /// A record of the control plane: its header and what follows it, without the padding.
@@ -131,6 +163,46 @@ pub fn run(offset: u64, bytes: &[u8]) -> Vec<u8> {
 pub struct Stream {
     pub header: vifa_stream_header,
     pub sections: Vec<Section>,
+    /// What follows the last whole section.
+    pub tail: Vec<u8>,
+}
+
+/// What is made right in the end sections when a stream is sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Totals {
+    /// Nothing.
+    Keep,
+    /// The CRC of all headers.
+    HeadersCrc,
+    /// Everything: numbers, sizes and the CRC.
+    All,
+}
+
+/// What is made right when a stream is sealed. Lengths and checksums of sections always are.
+#[derive(Clone, Copy, Debug)]
+pub struct Repair {
+    /// The sequence numbers of the sections.
+    pub sequence: bool,
+    /// Where address sections place their data.
+    pub places: bool,
+    /// The totals in end sections.
+    pub totals: Totals,
+}
+
+impl Repair {
+    /// All that follows from the sections.
+    pub const EVERYTHING: Self = Self {
+        sequence: true,
+        places: true,
+        totals: Totals::All,
+    };
+
+    /// All checksums and sequence numbers.
+    const CHECKSUMS: Self = Self {
+        sequence: true,
+        places: false,
+        totals: Totals::HeadersCrc,
+    };
 }
 
 fn take<'a>(rest: &mut &'a [u8], length: usize, what: &str) -> Result<&'a [u8]> {
@@ -155,11 +227,30 @@ impl Stream {
         let header = take_value(rest, "stream header")?;
         let mut sections = Vec::new();
         while !rest.is_empty() {
-            let header: vifa_section_header = take_value(rest, "section header")?;
-            let payload = take(rest, header.length as usize, "payload")?.to_vec();
-            sections.push(Section { header, payload });
+            sections.push(Section::take(rest)?);
         }
-        Ok(Self { header, sections })
+        Ok(Self {
+            header,
+            sections,
+            tail: Vec::new(),
+        })
+    }
+
+    /// Takes `bytes` apart as far as they are whole sections; `None` if they are too short for a
+    /// stream header.
+    pub fn parse_prefix(mut bytes: &[u8]) -> Option<Self> {
+        let header = take_value(&mut bytes, "stream header").ok()?;
+        let mut sections = Vec::new();
+        let mut tail = bytes;
+        while let Ok(section) = Section::take(&mut bytes) {
+            sections.push(section);
+            tail = bytes;
+        }
+        Some(Self {
+            header,
+            sections,
+            tail: tail.to_vec(),
+        })
     }
 
     /// The sections of the type `kind`.
@@ -191,12 +282,12 @@ impl Stream {
 
     /// What the source is.
     pub fn identity(&self) -> Result<vifa_identity> {
-        self.value(hw::VIFA_SECTION_IDENTITY)
+        self.value(headers::VIFA_SECTION_IDENTITY)
     }
 
     /// The transfer relationships.
-    pub fn relations(&self) -> Result<[vifa_relation; hw::VIFA_RELATIONS as usize]> {
-        let section = &self.sections[self.position(hw::VIFA_SECTION_RELATIONS)?];
+    pub fn relations(&self) -> Result<[vifa_relation; headers::VIFA_RELATIONS as usize]> {
+        let section = &self.sections[self.position(headers::VIFA_SECTION_RELATIONS)?];
         let rest = &mut &section.payload[..];
         let relations = [
             take_value(rest, "relation of the control plane")?,
@@ -208,14 +299,14 @@ impl Stream {
 
     /// The parts of the address record file.
     pub fn parts(&self) -> Result<Vec<Part>> {
-        self.of_kind(hw::VIFA_SECTION_ADDRESS)
+        self.of_kind(headers::VIFA_SECTION_ADDRESS)
             .map(|section| Part::parse(&section.payload))
             .collect()
     }
 
     /// Offset and length of the data runs.
     pub fn runs(&self) -> Result<Vec<(u64, u64)>> {
-        self.of_kind(hw::VIFA_SECTION_DATA)
+        self.of_kind(headers::VIFA_SECTION_DATA)
             .map(|section| {
                 let rest = &mut &section.payload[..];
                 let run: vifa_data_run = take_value(rest, "data run")?;
@@ -226,7 +317,7 @@ impl Stream {
 
     /// The records of the control plane.
     pub fn records(&self) -> Result<Vec<Record>> {
-        let section = &self.sections[self.position(hw::VIFA_SECTION_CONTROL)?];
+        let section = &self.sections[self.position(headers::VIFA_SECTION_CONTROL)?];
         let rest = &mut &section.payload[..];
         let resources: vifa_resources = take_value(rest, "resources")?;
         let mut records = Vec::new();
@@ -234,7 +325,7 @@ impl Stream {
             let header: vifa_record = take_value(rest, "record")?;
             let length = header.length as usize;
             let content = take(rest, length, "record")?.to_vec();
-            let padding = length.next_multiple_of(hw::VIFA_RECORD_ALIGN as usize) - length;
+            let padding = length.next_multiple_of(headers::VIFA_RECORD_ALIGN as usize) - length;
             take(rest, padding, "padding of a record")?;
             records.push(Record { header, content });
         }
@@ -291,16 +382,18 @@ impl Stream {
             bytes.extend_from_slice(bytes_of(&record.header));
             bytes.extend_from_slice(&record.content);
             bytes.resize(
-                bytes.len().next_multiple_of(hw::VIFA_RECORD_ALIGN as usize),
+                bytes
+                    .len()
+                    .next_multiple_of(headers::VIFA_RECORD_ALIGN as usize),
                 0,
             );
         }
         let resources = vifa_resources {
             records: records.len() as u32,
             length: bytes.len() as u32,
-            ..self.value(hw::VIFA_SECTION_CONTROL)?
+            ..self.value(headers::VIFA_SECTION_CONTROL)?
         };
-        *self.payload(hw::VIFA_SECTION_CONTROL)? = [bytes_of(&resources), &bytes].concat();
+        *self.payload(headers::VIFA_SECTION_CONTROL)? = [bytes_of(&resources), &bytes].concat();
         self.settle()
     }
 
@@ -325,10 +418,13 @@ impl Stream {
     /// Puts in `part` before the control section, with `data` as its data sections' payloads.
     pub fn append(&mut self, part: &Part, data: Vec<Vec<u8>>) -> Result<()> {
         let interface = self.relations()?[1].output;
-        let at = self.position(hw::VIFA_SECTION_CONTROL)?;
-        let sections = [(hw::VIFA_SECTION_ADDRESS, part.payload())]
+        let at = self.position(headers::VIFA_SECTION_CONTROL)?;
+        let sections = [(headers::VIFA_SECTION_ADDRESS, part.payload())]
             .into_iter()
-            .chain(data.into_iter().map(|run| (hw::VIFA_SECTION_DATA, run)))
+            .chain(
+                data.into_iter()
+                    .map(|run| (headers::VIFA_SECTION_DATA, run)),
+            )
             .map(|(kind, payload)| Section::new(kind, interface, payload));
         self.sections.splice(at..at, sections);
         self.settle()
@@ -337,69 +433,98 @@ impl Stream {
     /// Makes the places in the address record file and the totals what the sections give.
     fn settle(&mut self) -> Result<()> {
         for (sequence, section) in self.sections.iter_mut().enumerate() {
-            if section.kind() == hw::VIFA_SECTION_ADDRESS {
-                let mut part = Part::parse(&section.payload)?;
-                part.place(sequence as u64 + 1);
-                section.payload = part.payload();
+            if section.kind() == headers::VIFA_SECTION_ADDRESS {
+                section.place_data(sequence as u64 + 1);
             }
         }
-        let sections = self.sections.len() as u64 - 1;
-        let data = self.runs()?.iter().map(|(_, length)| length).sum();
-        let control = self
-            .of_kind(hw::VIFA_SECTION_CONTROL)
-            .map(|section| (section.payload.len() - size_of::<vifa_resources>()) as u64)
-            .sum();
+        let mut totals = vifa_stream_end::default();
+        for section in &self.sections {
+            count(&mut totals, section);
+        }
         for section in &mut self.sections {
-            if section.kind() != hw::VIFA_SECTION_END {
-                continue;
+            if section.kind() == headers::VIFA_SECTION_END {
+                let end: vifa_stream_end = value_of(&section.payload).context("end section")?;
+                let end = vifa_stream_end {
+                    // Without the end section itself.
+                    sections: totals.sections - 1,
+                    data_bytes: totals.data_bytes,
+                    control_bytes: totals.control_bytes,
+                    ..end
+                };
+                section.payload = bytes_of(&end).to_vec();
             }
-            let mut end: vifa_stream_end = value_of(&section.payload).context("end section")?;
-            end.sections = sections;
-            end.data_bytes = data;
-            end.control_bytes = control;
-            section.payload = bytes_of(&end).to_vec();
         }
         Ok(())
     }
 }
 
-/// Closing up.
+/// Adds `section` to `totals`.
+fn count(totals: &mut vifa_stream_end, section: &Section) {
+    totals.sections += 1;
+    match section.kind() {
+        headers::VIFA_SECTION_DATA => {
+            totals.data_bytes += section.after(size_of::<vifa_data_run>())
+        }
+        headers::VIFA_SECTION_CONTROL => {
+            totals.control_bytes += section.after(size_of::<vifa_resources>());
+        }
+        _ => {}
+    }
+}
+
+/// Sealing.
 impl Stream {
     /// The bytes of the stream as its parts are now, with lengths, sequence numbers and CRCs made
     /// right.
     pub fn seal(&self) -> Vec<u8> {
-        self.encode(true)
+        self.seal_with(Repair::CHECKSUMS)
     }
 
     /// As [`Self::seal`], but the end section's CRC of all headers stays as it is.
     pub fn seal_parts(&self) -> Vec<u8> {
-        self.encode(false)
+        self.seal_with(Repair {
+            totals: Totals::Keep,
+            ..Repair::CHECKSUMS
+        })
     }
 
-    fn encode(&self, whole: bool) -> Vec<u8> {
+    /// The bytes of the stream as its parts are now, with lengths and CRCs of sections made right, and
+    /// what `repair` selects.
+    pub fn seal_with(&self, repair: Repair) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut totals = vifa_stream_end::default();
         let mut header = self.header;
-        let sealed = &bytes_of(&self.header)[..offset_of!(vifa_stream_header, crc)];
-        let mut headers = crc32c(0, sealed);
-        header.crc = headers;
-        let mut bytes = bytes_of(&header).to_vec();
-        for (sequence, section) in self.sections.iter().enumerate() {
-            let mut header = section.header;
-            let mut payload = section.payload.clone();
-            if whole && section.kind() == hw::VIFA_SECTION_END {
-                if let Some(mut end) = value_of::<vifa_stream_end>(&payload) {
-                    end.headers_crc = headers;
-                    payload[..size_of::<vifa_stream_end>()].copy_from_slice(bytes_of(&end));
+        header.crc = sealed(&header, offset_of!(vifa_stream_header, crc), 0);
+        totals.headers_crc = header.crc;
+        bytes.extend_from_slice(bytes_of(&header));
+        for section in &self.sections {
+            let mut section = section.clone();
+            match section.kind() {
+                headers::VIFA_SECTION_ADDRESS if repair.places => {
+                    section.place_data(totals.sections + 1);
                 }
+                headers::VIFA_SECTION_END => section.repair_totals(repair.totals, &totals),
+                _ => {}
             }
-            header.length = payload.len() as u32;
-            header.sequence = sequence as u64;
-            header.payload_crc = crc32c(0, &payload);
-            let sealed = &bytes_of(&header)[..offset_of!(vifa_section_header, header_crc)];
-            headers = crc32c(headers, sealed);
-            header.header_crc = crc32c(0, sealed);
-            bytes.extend_from_slice(bytes_of(&header));
-            bytes.extend_from_slice(&payload);
+            let header = &mut section.header;
+            header.length = section.payload.len() as u32;
+            header.payload_crc = crc32c::crc32c(&section.payload);
+            if repair.sequence {
+                header.sequence = totals.sections;
+            }
+            let end = offset_of!(vifa_section_header, header_crc);
+            header.header_crc = sealed(header, end, 0);
+            totals.headers_crc = sealed(header, end, totals.headers_crc);
+            count(&mut totals, &section);
+            bytes.extend_from_slice(bytes_of(&section.header));
+            bytes.extend_from_slice(&section.payload);
         }
+        bytes.extend_from_slice(&self.tail);
         bytes
     }
+}
+
+/// The CRC of the first `end` bytes of a header, which follow bytes whose CRC is `before`.
+fn sealed<T: Plain>(header: &T, end: usize, before: u32) -> u32 {
+    crc32c::crc32c_append(before, &bytes_of(header)[..end])
 }
