@@ -26,8 +26,8 @@ use vifa_migrate::sriov::Function;
 use vifa_migrate::style::seconds;
 use vifa_migrate::vmm::{Machine, Passthrough, Role};
 
-use crate::tap::Tap;
 use crate::Options;
+use vifa_tap::Tap;
 
 /// Features that the guest and QEMU make use of: a device that claims to have no others is no worse.
 const FEATURES_IN_USE: u64 = (hw::VIFA_FEATURE_LOCAL_MEMORY | hw::VIFA_FEATURE_DIRTY_LOG) as u64;

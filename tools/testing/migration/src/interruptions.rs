@@ -18,8 +18,8 @@ use vifa_migrate::style::seconds;
 use vifa_migrate::vmm::{Backend, Role};
 
 use crate::rounds::{Turns, SLOT};
-use crate::tap::Tap;
 use crate::{prepare, Options};
+use vifa_tap::Tap;
 
 /// After so many interruptions at random moments the machine migrates.
 const INTERRUPTIONS: u32 = 5;

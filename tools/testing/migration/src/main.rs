@@ -10,7 +10,6 @@ mod interruptions;
 mod matrix;
 mod network;
 mod rounds;
-mod tap;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -18,8 +18,8 @@ use vifa_migrate::style::seconds;
 use vifa_migrate::vmm::{Backend, Machine, Passthrough, Role};
 
 use crate::rounds::Turns;
-use crate::tap::Tap;
 use crate::{prepare, Options};
+use vifa_tap::Tap;
 
 /// The ways, in an order in which each begins where the one before has arrived: the backend of the
 /// destination, and what goes over several connections.

@@ -21,8 +21,8 @@ use vifa_migrate::region::Region;
 use vifa_migrate::style::{mebibytes, seconds};
 
 use self::scene::{Load, Scene, MAC, MTU, VLAN};
-use crate::tap::Tap;
 use crate::Options;
+use vifa_tap::Tap;
 
 pub use self::demo::run as demo;
 

@@ -21,8 +21,8 @@ use vifa_migrate::sriov::{Function, Host};
 use vifa_migrate::style::{mebibytes, seconds};
 use vifa_migrate::vmm::{Backend, Machine, Passthrough, Role};
 
-use crate::tap::Tap;
 use crate::{prepare, Options};
+use vifa_tap::Tap;
 
 /// The ways that the rounds take turns in; the first is QEMU's default.
 const WAYS: [(Backend, Multifd); 4] = [

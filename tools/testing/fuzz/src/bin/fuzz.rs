@@ -17,6 +17,7 @@ use anyhow::{ensure, Context, Result};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use vifa_fuzz::seeds::{corpus, golden};
+use vifa_tap::Tap;
 
 /// Run the fuzz targets and report what they came to as TAP.
 #[derive(Parser)]
@@ -221,26 +222,24 @@ fn main() -> Result<ExitCode> {
         targets.map(|(name, _)| name).join(", ")
     );
 
-    let mut all_passed = true;
-    println!("TAP version 13\n1..{}", wanted.len());
-    for (number, (target, seeds)) in (1..).zip(wanted) {
+    let mut tap = Tap::plan(wanted.len() as u32);
+    for (target, seeds) in wanted {
         let (outcome, failure) = run(&arguments, target, seeds)?;
-        let Some(lines) = failure else {
-            println!("ok {number} {target}: {}", outcome.summary());
-            continue;
-        };
-        all_passed = false;
-        println!("not ok {number} {target}: {}", outcome.summary());
-        for line in lines {
-            println!("# {line}");
+        let name = format!("{target}: {}", outcome.summary());
+        match failure {
+            None => tap.pass(&name),
+            Some(lines) => tap.fail(&format!("{name}\n{}", lines.join("\n"))),
         }
         if let Some(input) = &outcome.failed_on {
             let input = shown(Path::new(input), &arguments);
-            println!("# the input: {}", input.display());
-            println!("# to repeat: scripts/fuzz {target} {}", input.display());
+            tap.note(&format!("the input: {}", input.display()));
+            tap.note(&format!(
+                "to repeat: scripts/fuzz {target} {}",
+                input.display()
+            ));
         }
     }
-    Ok(if all_passed {
+    Ok(if tap.finish() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

@@ -12,7 +12,6 @@ pub mod fault;
 pub mod igb;
 pub mod injection;
 pub mod kmsg;
-pub mod ktap;
 pub mod migration;
 pub mod process;
 pub mod region;

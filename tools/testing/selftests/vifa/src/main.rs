@@ -4,7 +4,6 @@
 //! results come as TAP. `Documentation/vifa/testing.rst` tells how to run them.
 
 use std::{
-    io,
     path::PathBuf,
     process::ExitCode,
     time::{Instant, SystemTime, UNIX_EPOCH},
@@ -14,11 +13,11 @@ use anyhow::{bail, ensure, Result};
 use clap::{value_parser, Parser};
 use vifa_selftests::{
     bed::{Bed, Settings},
-    ktap::Report,
     process::{run_with_deadline, Outcome},
     sys,
     tests::{self, random},
 };
+use vifa_tap::Tap;
 
 /// After so many tests in a row that cannot be killed, the machine is beyond testing: what they hold
 /// makes others wait for ever, each for a minute.
@@ -94,23 +93,29 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let settings = Settings {
         module: arguments.module.clone(),
     };
-    let mut report = Report::new(io::stdout().lock(), tests.len())?;
+    let mut tap = Tap::plan(tests.len() as u32);
     let mut stuck_in_a_row = 0;
     for test in tests {
         let start = Instant::now();
         let outcome = run_with_deadline(test.deadline, || (test.body)(&Bed::set_up(&settings)?));
-        report.result(&test.name, &outcome, start.elapsed())?;
+        match &outcome {
+            Outcome::Passed => tap.pass(&test.name),
+            Outcome::Failed(reason) | Outcome::Stuck(reason) => {
+                tap.fail(&format!("{}\n{reason}", test.name));
+            }
+        }
+        tap.note(&format!("{:.1} s", start.elapsed().as_secs_f64()));
         stuck_in_a_row = match outcome {
             Outcome::Stuck(_) => stuck_in_a_row + 1,
             _ => 0,
         };
         if stuck_in_a_row == STUCK_AT_MOST {
             let reason = format!("{STUCK_AT_MOST} tests in a row could not be killed");
-            report.bail_out(&reason)?;
+            tap.bail_out(&reason);
             bail!(reason);
         }
     }
-    report.finish()
+    Ok(tap.finish())
 }
 
 fn main() -> ExitCode {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The Test Anything Protocol, in the form that kselftest reads.
+//! Writes test results in the Test Anything Protocol, version 14. For a flat list it is KTAP, too,
+//! which kselftest reads (`Documentation/dev-tools/ktap.rst` in the kernel's tree).
 
 /// A run of tests whose number is known beforehand.
 pub struct Tap {
@@ -12,7 +13,7 @@ pub struct Tap {
 impl Tap {
     /// Announces `planned` tests.
     pub fn plan(planned: u32) -> Self {
-        println!("TAP version 13\n1..{planned}");
+        println!("TAP version 14\n1..{planned}");
         Self {
             planned,
             passed: 0,
@@ -20,12 +21,13 @@ impl Tap {
         }
     }
 
+    /// Reports that the next test, `name`, passed.
     pub fn pass(&mut self, name: &str) {
         self.passed += 1;
         println!("ok {} {name}", self.passed + self.failed);
     }
 
-    /// The next test failed. The first line of `reason` becomes its name.
+    /// Reports that the next test failed. The first line of `reason` becomes its name.
     pub fn fail(&mut self, reason: &str) {
         self.failed += 1;
         let mut lines = reason.lines();
@@ -37,7 +39,7 @@ impl Tap {
         lines.for_each(|line| self.note(line));
     }
 
-    /// The next test passed unless there are problems.
+    /// Reports that the next test, `name`, passed, unless there are problems.
     pub fn check(&mut self, name: &str, problems: &[String]) {
         if problems.is_empty() {
             self.pass(name);
@@ -46,12 +48,17 @@ impl Tap {
         }
     }
 
-    /// Writes lines that are no results.
+    /// Writes remarks.
     pub fn note(&self, text: &str) {
         text.lines().for_each(|line| println!("# {}", line.trim()));
     }
 
-    /// Fails the tests that did not come to run; whether all passed.
+    /// Reports that no more tests run, and why.
+    pub fn bail_out(self, reason: &str) {
+        println!("Bail out! {reason}");
+    }
+
+    /// Reports the tests that did not run as failed, and the totals. Returns whether all passed.
     pub fn finish(mut self) -> bool {
         while self.passed + self.failed < self.planned {
             self.fail("did not run");
