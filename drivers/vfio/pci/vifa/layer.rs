@@ -45,7 +45,6 @@
 
 pub mod address;
 pub mod check;
-mod claims;
 pub mod granules;
 pub mod identity;
 pub mod interface;
@@ -54,7 +53,6 @@ pub mod progress;
 pub mod records;
 pub mod relation;
 pub mod restore;
-mod rounds;
 pub mod save;
 pub mod state;
 pub mod stream;

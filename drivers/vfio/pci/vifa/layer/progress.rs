@@ -6,9 +6,12 @@
 //! carries part of it, so that the receiver can tell whether it has everything.
 
 use super::{
-    address,
-    records,
-    relation::Relations, //
+    address, records,
+    relation::Relations,
+    stream::{
+        Checksum,
+        End, //
+    },
 };
 
 /// What was sent or received so far.
@@ -53,5 +56,16 @@ impl Progress {
     /// Counts bytes of local memory.
     pub(super) fn count_data(&mut self, bytes: u64) {
         self.data_bytes = self.data_bytes.saturating_add(bytes);
+    }
+
+    /// Returns the totals of a stream that has come so far; `headers` covers its headers.
+    pub(super) fn totals(&self, headers: Checksum) -> End {
+        End {
+            sections: self.sections,
+            data_bytes: self.data_bytes,
+            control_bytes: self.records.bytes,
+            headers_crc: headers.value(),
+            reserved: 0,
+        }
     }
 }

@@ -607,7 +607,7 @@ impl<E: Copy> Restorer<E> {
                 }),
             ) => {
                 let payload = scratch.get(..End::LENGTH).unwrap_or_default();
-                let expected = End::new(&self.progress, self.headers);
+                let expected = self.progress.totals(self.headers);
 
                 section.verify(Checksum::EMPTY.and(payload))?;
                 End::decode(payload)

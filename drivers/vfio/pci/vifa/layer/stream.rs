@@ -22,7 +22,6 @@ use super::{
         RECORD_TYPES, //
     },
     interface::Plane,
-    progress::Progress,
 };
 use core::fmt;
 use layout::layout;
@@ -365,18 +364,6 @@ impl TryFrom<IdentityPayload> for Identity {
 }
 
 impl End {
-    /// Returns the totals of a stream that has come as far as `progress` says; `headers` covers its
-    /// headers so far.
-    pub(super) fn new(progress: &Progress, headers: Checksum) -> Self {
-        Self {
-            sections: progress.sections,
-            data_bytes: progress.data_bytes,
-            control_bytes: progress.records.bytes,
-            headers_crc: headers.value(),
-            reserved: 0,
-        }
-    }
-
     /// Checks that these are the `expected` totals.
     ///
     /// # Errors

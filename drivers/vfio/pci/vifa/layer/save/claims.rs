@@ -9,19 +9,19 @@
 //! it has stopped it states none: the control plane, which has it all, is about to follow.
 
 use super::{
-    check::{
-        check,
-        Expectation, //
+    super::{
+        check::{
+            check,
+            Expectation, //
+        },
+        records::Table,
+        stream::{
+            Kind,
+            SECTION_HEADER_LENGTH, //
+        },
     },
-    records::Table,
-    save::{
-        SaveError,
-        Source, //
-    },
-    stream::{
-        Kind,
-        SECTION_HEADER_LENGTH, //
-    },
+    SaveError,
+    Source, //
 };
 use crate::seam::Bytes;
 

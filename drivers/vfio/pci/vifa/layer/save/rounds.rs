@@ -11,18 +11,18 @@
 //! told to read it. Whatever changes it afterwards brings it back.
 
 use super::{
-    address::{
-        Buffer,
-        Composer,
-        Part,
-        Range, //
+    super::{
+        address::{
+            Buffer,
+            Composer,
+            Part,
+            Range, //
+        },
+        granules::Granules,
     },
-    granules::Granules,
-    save::{
-        Content,
-        SaveError,
-        Source, //
-    },
+    Phase,
+    SaveError,
+    Source, //
 };
 use crate::seam::OutOfMemory;
 
@@ -133,12 +133,11 @@ impl Rounds {
         self.pending.remove(run);
     }
 
-    /// Returns how much is yet to be sent of local memory of `size` bytes, where the present round
-    /// sends `content`.
-    pub(super) fn pending(&self, size: u64, content: Content) -> Pending {
-        let split = match content {
-            Content::Initial => self.position.min(size),
-            Content::Changes => size,
+    /// Returns how much is yet to be sent of local memory of `size` bytes, in this `phase`.
+    pub(super) fn pending(&self, size: u64, phase: Phase) -> Pending {
+        let split = match phase {
+            Phase::Initial => self.position.min(size),
+            Phase::Changes | Phase::Stopped | Phase::Complete => size,
         };
 
         Pending {
