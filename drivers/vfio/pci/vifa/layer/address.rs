@@ -33,8 +33,7 @@ use core::mem;
 pub const RANGES_MAX: u32 = 1024;
 
 /// Most bytes of a part.
-pub const LENGTH_MAX: usize =
-    AddressHeader::LENGTH + RANGES_MAX as usize * AddressEntry::LENGTH;
+pub const LENGTH_MAX: usize = AddressHeader::LENGTH + RANGES_MAX as usize * AddressEntry::LENGTH;
 
 /// Fewest bytes of a part.
 pub(super) const LENGTH_MIN: usize = AddressHeader::LENGTH + AddressEntry::LENGTH;
