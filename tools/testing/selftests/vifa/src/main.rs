@@ -98,13 +98,13 @@ fn run(arguments: &Arguments) -> Result<bool> {
     for test in tests {
         let start = Instant::now();
         let outcome = run_with_deadline(test.deadline, || (test.body)(&Bed::set_up(&settings)?));
+        tap.note(&format!("{:.1} s", start.elapsed().as_secs_f64()));
         match &outcome {
             Outcome::Passed => tap.pass(&test.name),
             Outcome::Failed(reason) | Outcome::Stuck(reason) => {
                 tap.fail(&format!("{}\n{reason}", test.name));
             }
         }
-        tap.note(&format!("{:.1} s", start.elapsed().as_secs_f64()));
         stuck_in_a_row = match outcome {
             Outcome::Stuck(_) => stuck_in_a_row + 1,
             _ => 0,
