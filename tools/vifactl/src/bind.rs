@@ -9,6 +9,7 @@ use std::fmt;
 
 use anyhow::{bail, Context as _, Result};
 use serde::Serialize;
+use vifa_vfio::Capability;
 
 use crate::{
     cli::Context,
@@ -16,7 +17,6 @@ use crate::{
     exit::Exit,
     function::{Address, Function},
     host::Host,
-    pci_configuration::Capability,
 };
 
 /// Give virtual functions to the driver vifa_vfio_pci
@@ -159,7 +159,7 @@ fn find(addresses: &[Address], host: &Host) -> Result<Vec<Function>> {
 fn check_physical(function: &Function, physical: &Function) -> Result<()> {
     match physical.driver() {
         Some(driver) if driver == PF_DRIVER => Ok(()),
-        Some(driver) if Capability::of(physical).is_some() => bail!(
+        Some(driver) if matches!(Capability::of(physical.directory()), Ok(Some(_))) => bail!(
             "{function}: its physical function {physical} is bound to {driver}, not to {PF_DRIVER}"
         ),
         Some(_) => Ok(()),

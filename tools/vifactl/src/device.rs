@@ -8,7 +8,6 @@
 
 mod holder;
 mod open;
-mod request;
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
@@ -16,11 +15,9 @@ use anyhow::{bail, Context, Result};
 use vfio_bindings::bindings::vfio::{
     self, vfio_device_feature_mig_data_size, vfio_device_feature_mig_state, vfio_device_info,
 };
+use vifa_vfio::{adopt, ioctl, ioctl_number, request, Feature, Operation, RegionInfo};
 
-use self::{
-    open::Opened,
-    request::{Feature, FeatureData, RegionInfo},
-};
+use self::open::Opened;
 use crate::{
     exit::Exit,
     function::{Address, Function},
@@ -28,7 +25,6 @@ use crate::{
     host::Host,
     layer::state::DeviceState,
     migratable::Migratable,
-    sys,
 };
 
 pub(crate) use holder::Holder;
@@ -112,8 +108,8 @@ impl Device {
         &self.hold
     }
 
-    fn feature<T: FeatureData>(&self, mut feature: Feature<T>) -> io::Result<T> {
-        sys::ioctl(
+    fn feature<T>(&self, mut feature: Feature<T>) -> io::Result<T> {
+        ioctl(
             &self.opened.device,
             &request::device_feature(),
             &mut feature,
@@ -127,8 +123,10 @@ impl Device {
     ///
     /// Those of the kernel, or the state is one that no header knows.
     pub(crate) fn state(&self) -> Result<DeviceState> {
-        let get = Feature::<vfio_device_feature_mig_state>::get(
+        let get = Feature::new(
+            Operation::Get,
             vfio::VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
+            vfio_device_feature_mig_state::default(),
         );
         let number = match self.feature(get) {
             Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => {
@@ -164,7 +162,8 @@ impl Device {
     ///
     /// Those of the kernel: the device may have stopped at a state on the way.
     pub(crate) fn set_state(&self, state: DeviceState) -> Result<Option<Session>> {
-        let set = Feature::set(
+        let set = Feature::new(
+            Operation::Set,
             vfio::VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
             vfio_device_feature_mig_state {
                 device_state: state.into(),
@@ -180,7 +179,7 @@ impl Device {
             return Ok(None);
         }
         // SAFETY: The kernel has just made the descriptor for this call.
-        let session = unsafe { sys::adopt(data_fd) };
+        let session = unsafe { adopt(data_fd) };
 
         Ok(Some(Session(session.into())))
     }
@@ -191,8 +190,10 @@ impl Device {
     ///
     /// Those of the kernel.
     pub(crate) fn data_size(&self) -> Result<u64> {
-        let get = Feature::<vfio_device_feature_mig_data_size>::get(
+        let get = Feature::new(
+            Operation::Get,
             vfio::VFIO_DEVICE_FEATURE_MIG_DATA_SIZE,
+            vfio_device_feature_mig_data_size::default(),
         );
 
         Ok(self
@@ -207,7 +208,7 @@ impl Device {
     ///
     /// Those of the kernel.
     pub(crate) fn reset(&self) -> Result<()> {
-        sys::ioctl_number(&self.opened.device, &request::DEVICE_RESET, 0)
+        ioctl_number(&self.opened.device, &request::DEVICE_RESET, 0)
             .with_context(|| format!("{}: cannot be reset", self.address))?;
         Ok(())
     }
@@ -223,14 +224,14 @@ impl Device {
             ..Default::default()
         };
 
-        sys::ioctl(&self.opened.device, &request::DEVICE_GET_INFO, &mut info)
+        ioctl(&self.opened.device, &request::DEVICE_GET_INFO, &mut info)
             .with_context(|| format!("{}: VFIO_DEVICE_GET_INFO", self.address))?;
         for index in vfio::VFIO_PCI_NUM_REGIONS..info.num_regions {
             let mut region = RegionInfo::of(index);
 
-            sys::ioctl(
+            ioctl(
                 &self.opened.device,
-                &request::DEVICE_GET_REGION_INFO,
+                &request::DEVICE_GET_REGION_CAPABILITIES,
                 &mut region,
             )
             .with_context(|| format!("{}: VFIO_DEVICE_GET_REGION_INFO", self.address))?;

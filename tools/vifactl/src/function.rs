@@ -168,6 +168,11 @@ impl Function {
         self.address
     }
 
+    /// Its directory in sysfs.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// The path of its attribute `name`.
     pub fn attribute(&self, name: &str) -> PathBuf {
         self.directory.join(name)

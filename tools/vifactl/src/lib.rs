@@ -29,7 +29,6 @@ mod interrupt;
 mod list;
 mod man;
 mod migratable;
-mod pci_configuration;
 mod place;
 mod progress;
 mod region;
@@ -38,7 +37,6 @@ mod save;
 mod show;
 mod state;
 mod stream_file;
-mod sys;
 mod verdict;
 mod watch;
 

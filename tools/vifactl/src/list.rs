@@ -15,8 +15,8 @@ use crate::{
     cli::Context,
     device::{Holder, PF_DRIVER, VF_DRIVER},
     function::{Address, Function},
+    identity::feature_names,
     output::Table,
-    pci_configuration::Capability,
     region,
     state::State,
 };
@@ -91,6 +91,26 @@ impl Common {
             self.driver.clone().unwrap_or_default(),
             self.iommu_group.clone().unwrap_or_default(),
         ]
+    }
+}
+
+/// What a physical function's VIFA capability says.
+#[derive(Debug, Serialize)]
+struct Capability {
+    /// Revision of the hardware interface.
+    revision: u32,
+    /// Names of its features.
+    features: Vec<String>,
+}
+
+impl Capability {
+    fn of(function: &Function) -> Option<Self> {
+        let found = vifa_vfio::Capability::of(function.directory()).ok()??;
+
+        Some(Self {
+            revision: found.revision,
+            features: feature_names(found.features),
+        })
     }
 }
 

@@ -8,8 +8,7 @@ use std::path::PathBuf;
 use anyhow::{ensure, Context, Result};
 use vifa_selftests::{
     bed::{Bed, Settings, MODULE, VF_DRIVER},
-    fault::Capability,
-    hw,
+    fault, hw,
     sysfs::PciFunction,
 };
 
@@ -43,7 +42,7 @@ impl Machine {
                 function.ensure_bound(&driver)?;
                 Ok(PhysicalFunction {
                     most: function.most_virtual_functions()?,
-                    features: Capability::of(&function)?.features,
+                    features: fault::capability(&function)?.features,
                     function,
                 })
             })

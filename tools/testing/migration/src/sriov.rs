@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{bail, ensure, Context, Result};
 
-use crate::register_file::Location;
+use vifa_vfio::Capability;
 
 const PCI: &str = "/sys/bus/pci";
 
@@ -36,6 +36,11 @@ impl Function {
     /// Its address, as in `0000:01:00.1`.
     pub fn address(&self) -> String {
         name_of(&self.0)
+    }
+
+    /// Its directory in sysfs.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.0
     }
 
     /// The path of one of its files in sysfs.
@@ -229,9 +234,9 @@ fn find_all(devices: &Path) -> Result<Vec<Function>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(devices).with_context(|| format!("{}", devices.display()))? {
         let function = Function(entry?.path());
-        let path = function.attribute("config");
-        let config = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        if Location::find(&config).is_some() {
+        let capability = Capability::of(&function.0)
+            .with_context(|| format!("reading the configuration space of {function}"))?;
+        if capability.is_some() {
             found.push(function);
         }
     }

@@ -6,27 +6,18 @@
 //! to where it is to go, also one who believes that it is in RESUMING.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::io::Read;
+use std::os::fd::OwnedFd;
 
 use anyhow::{bail, ensure, Context, Result};
+use vfio_bindings::bindings::vfio::{self, vfio_device_feature_mig_state};
+use vifa_headers as headers;
+use vifa_vfio::{adopt, duplicate_descriptor, ioctl, request, Feature, Operation};
 
 use crate::sriov::Function;
 
-/// `VFIO_DEVICE_FEATURE`, and what is asked of it here.
-const DEVICE_FEATURE: libc::c_ulong = 0x3b75;
-const SET_MIGRATION_STATE: u32 = (1 << 17) | 2;
-const STATE_STOP: u32 = 1;
-const STATE_STOP_COPY: u32 = 3;
-
-/// `struct vfio_device_feature` with `struct vfio_device_feature_mig_state`.
-#[repr(C)]
-struct MigrationState {
-    argsz: u32,
-    flags: u32,
-    device_state: u32,
-    data_fd: i32,
-}
+const STATE_STOP: u32 = headers::VFIO_DEVICE_STATE_STOP;
+const STATE_STOP_COPY: u32 = headers::VFIO_DEVICE_STATE_STOP_COPY;
 
 /// The open device.
 pub struct Device(OwnedFd);
@@ -47,26 +38,12 @@ impl Device {
                     .is_some_and(|path| format!("{}/", path.trim()).contains(&address))
             };
             if text.is_ok_and(|text| text.lines().any(is_it)) {
-                return Self::duplicate(process, number)
+                return duplicate_descriptor(process, number)
+                    .map(Self)
                     .with_context(|| format!("sharing {function} with process {process}"));
             }
         }
         bail!("process {process} does not have {function} open")
-    }
-
-    fn duplicate(process: u32, number: RawFd) -> io::Result<Self> {
-        let own = |descriptor: libc::c_long| match descriptor {
-            0.. => {
-                // SAFETY: The kernel has just made this descriptor, and nobody else knows of it.
-                Ok(unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) })
-            }
-            _ => Err(io::Error::last_os_error()),
-        };
-        // SAFETY: The system call takes numbers alone.
-        let process = own(unsafe { libc::syscall(libc::SYS_pidfd_open, process, 0) })?;
-        let process = process.as_raw_fd();
-        // SAFETY: As above; `process` is open.
-        own(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process, number, 0) }).map(Self)
     }
 
     /// Its whole stream. The device is in STOP then.
@@ -83,21 +60,19 @@ impl Device {
     }
 
     fn set_state(&self, state: u32) -> Result<Option<File>> {
-        let mut argument = MigrationState {
-            argsz: size_of::<MigrationState>() as u32,
-            flags: SET_MIGRATION_STATE,
-            device_state: state,
-            data_fd: -1,
-        };
-        // SAFETY: The argument is what this request takes, and lives during the call.
-        let result = unsafe { libc::ioctl(self.0.as_raw_fd(), DEVICE_FEATURE, &mut argument) };
-        if result != 0 {
-            return Err(io::Error::last_os_error())
-                .with_context(|| format!("changing the migration state to {state}"));
-        }
-        Ok((argument.data_fd >= 0).then(|| {
-            // SAFETY: The kernel has just made this descriptor, and nobody else knows of it.
-            unsafe { File::from_raw_fd(argument.data_fd) }
+        let mut set = Feature::new(
+            Operation::Set,
+            vfio::VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
+            vfio_device_feature_mig_state {
+                device_state: state,
+                data_fd: -1,
+            },
+        );
+        ioctl(&self.0, &request::device_feature(), &mut set)
+            .with_context(|| format!("changing the migration state to {state}"))?;
+        Ok((set.data.data_fd >= 0).then(|| {
+            // SAFETY: The kernel has just made this descriptor for this call.
+            unsafe { adopt(set.data.data_fd) }.into()
         }))
     }
 }

@@ -9,29 +9,22 @@
 use std::{
     ffi::CString,
     fs::{File, OpenOptions},
-    io,
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::AsRawFd,
     path::Path,
-    thread,
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 use vfio_bindings::bindings::vfio::{self, vfio_device_bind_iommufd};
-
-use super::{
-    holder::Holder,
-    request::{self, Descriptor},
+use vifa_vfio::{
+    duplicate_descriptor, ioctl, ioctl_number, ioctl_open, request, while_resetting, Descriptor,
 };
+
+use super::holder::Holder;
 use crate::{
     exit::Exit,
     function::{Address, Function},
     host::Host,
-    sys,
 };
-
-/// How long the kernel may answer that the device is busy with a reset.
-const RESET: Duration = Duration::from_secs(2);
 
 /// An open device, with what has to stay open as long as it.
 pub(super) struct Opened {
@@ -41,7 +34,7 @@ pub(super) struct Opened {
 
 /// Duplicates `holder`'s descriptor of the function at `address`.
 pub(super) fn duplicate(address: Address, holder: &Holder) -> Result<Opened> {
-    let device = sys::duplicate_descriptor(holder.pid, holder.descriptor)
+    let device = duplicate_descriptor(holder.pid, holder.descriptor)
         .with_context(|| format!("{address}: its descriptor could not be had from {holder}"))?;
 
     Ok(Opened {
@@ -71,7 +64,7 @@ fn open_character_device(path: &Path, iommufd: &Path) -> Result<Opened> {
         ..Default::default()
     };
 
-    while_resetting(|| sys::ioctl(&device, &request::DEVICE_BIND_IOMMUFD, &mut bind))
+    while_resetting(|| ioctl(&device, &request::DEVICE_BIND_IOMMUFD, &mut bind))
         .context("VFIO_DEVICE_BIND_IOMMUFD")?;
     Ok(Opened {
         device,
@@ -87,21 +80,20 @@ fn open_in_group(function: &Function, host: &Host) -> Result<Opened> {
     let group = open_file(&host.vfio().join(group))?;
     let name = CString::new(function.to_string())?;
 
-    sys::ioctl(
+    ioctl(
         &group,
         &request::GROUP_SET_CONTAINER,
         &mut Descriptor(container.as_raw_fd()),
     )
     .context("VFIO_GROUP_SET_CONTAINER")?;
-    sys::ioctl_number(
+    ioctl_number(
         &container,
         &request::SET_IOMMU,
         vfio::VFIO_TYPE1v2_IOMMU.into(),
     )
     .context("VFIO_SET_IOMMU")?;
-    let device: OwnedFd =
-        while_resetting(|| sys::ioctl_open(&group, &request::GROUP_GET_DEVICE_FD, &name))
-            .context("VFIO_GROUP_GET_DEVICE_FD")?;
+    let device = while_resetting(|| ioctl_open(&group, &request::GROUP_GET_DEVICE_FD, &name))
+        .context("VFIO_GROUP_GET_DEVICE_FD")?;
 
     Ok(Opened {
         device: device.into(),
@@ -115,20 +107,4 @@ fn open_file(path: &Path) -> Result<File> {
         .write(true)
         .open(path)
         .with_context(|| path.display().to_string())
-}
-
-/// Repeats `call` as long as the kernel answers that somebody else resets the device.
-fn while_resetting<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    let deadline = Instant::now() + RESET;
-
-    loop {
-        match call() {
-            Err(error)
-                if error.raw_os_error() == Some(libc::EAGAIN) && Instant::now() < deadline =>
-            {
-                thread::sleep(Duration::from_millis(10));
-            }
-            result => return result,
-        }
-    }
 }

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{bail, Context, Result};
 
 use crate::{
-    fault::{Capability, RegisterFile},
+    fault::{self, RegisterFile},
     hw,
     sysfs::{Module, PciFunction},
 };
@@ -50,8 +50,8 @@ impl Bed {
 
     /// Finds the physical function and changes nothing.
     pub fn find(settings: &Settings) -> Result<Self> {
-        Self::find_with(settings, |found| {
-            found.features & hw::VIFA_HW_FEATURE_P2P != 0
+        Self::find_with(settings, |pf| {
+            Ok(fault::capability(pf)?.features & hw::VIFA_HW_FEATURE_P2P != 0)
         })
         .context("there is no VIFA reference device")
     }
@@ -74,8 +74,9 @@ impl Bed {
     /// A bed on a reference device with P2P and a log that a host has to wait for after a reset.
     pub fn slow_to_reset(&self) -> Result<Self> {
         const FEATURES: u32 = hw::VIFA_HW_FEATURE_P2P | hw::VIFA_HW_FEATURE_DIRTY_LOG;
-        let bed = Self::find_with(&self.settings, |found| {
-            !found.is_ready_at_once && found.features & FEATURES == FEATURES
+        let bed = Self::find_with(&self.settings, |pf| {
+            Ok(!fault::is_ready_at_once(pf)?
+                && fault::capability(pf)?.features & FEATURES == FEATURES)
         })
         .context("there is no VIFA reference device with immediate-readiness=off")?;
         bed.restore()?;
@@ -84,16 +85,18 @@ impl Bed {
 
     /// A bed on the first reference device without `feature`, which the device's `property` gives.
     fn without(&self, feature: u32, property: &str) -> Result<Self> {
-        let bed = Self::find_with(&self.settings, |found| found.features & feature == 0)
-            .with_context(|| format!("there is no VIFA reference device with {property}=off"))?;
+        let bed = Self::find_with(&self.settings, |pf| {
+            Ok(fault::capability(pf)?.features & feature == 0)
+        })
+        .with_context(|| format!("there is no VIFA reference device with {property}=off"))?;
         bed.restore()?;
         Ok(bed)
     }
 
-    /// Finds the first reference device whose features `fit`.
-    fn find_with(settings: &Settings, fit: impl Fn(&Capability) -> bool) -> Result<Self> {
+    /// Finds the first reference device that is `fit`.
+    fn find_with(settings: &Settings, fit: impl Fn(&PciFunction) -> Result<bool>) -> Result<Self> {
         for pf in PciFunction::find(hw::VIFA_REFERENCE_VENDOR, hw::VIFA_REFERENCE_PF_DEVICE)? {
-            if fit(&Capability::of(&pf)?) {
+            if fit(&pf)? {
                 let settings = settings.clone();
                 return Ok(Self { pf, settings });
             }

@@ -7,7 +7,9 @@ use std::{fs, fs::OpenOptions, time::Duration};
 
 use anyhow::{bail, ensure, Context, Result};
 
-use crate::{hw, sys::Mapping, sysfs::PciFunction, vfio::IovaRange};
+use vifa_vfio::{Capability, Mapping};
+
+use crate::{hw, sysfs::PciFunction, vfio::IovaRange};
 
 /// A mailbox command of a control or data frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,36 +115,26 @@ impl Marks {
     }
 }
 
-/// Command and status register of configuration space.
-const COMMAND_AND_STATUS: usize = 0x04;
+/// Status register of configuration space.
+const STATUS: usize = 0x06;
 /// `PCI_STATUS_IMM_READY`
-const IMMEDIATE_READINESS: u32 = 1 << 16;
+const IMMEDIATE_READINESS: u16 = 1;
 
-/// What the VIFA capability of a physical function says.
-pub struct Capability {
-    /// `VIFA_HW_FEATURE_*`
-    pub features: u32,
-    /// The function is ready at once after a reset, and so are its virtual functions.
-    pub is_ready_at_once: bool,
-    location: u32,
-    frames: u32,
-    timeout: Duration,
+/// Reads the VIFA capability of `pf`.
+pub fn capability(pf: &PciFunction) -> Result<Capability> {
+    Capability::of(&pf.attribute(""))
+        .context("configuration space of the PF")?
+        .context("the PF has no VIFA capability")
 }
 
-impl Capability {
-    /// Reads the capability of `pf`.
-    pub fn of(pf: &PciFunction) -> Result<Self> {
-        let config = fs::read(pf.attribute("config")).context("configuration space of the PF")?;
-        let capability = find_capability(&config)?;
-        let register = |offset: u32| read32(&config, capability + offset as usize);
-        Ok(Self {
-            features: register(hw::VIFA_DVSEC_FEATURES)?,
-            is_ready_at_once: read32(&config, COMMAND_AND_STATUS)? & IMMEDIATE_READINESS != 0,
-            location: register(hw::VIFA_DVSEC_LOCATION)?,
-            frames: register(hw::VIFA_DVSEC_FRAMES)?,
-            timeout: Duration::from_millis(register(hw::VIFA_DVSEC_TIMEOUT)?.into()),
-        })
-    }
+/// Whether `pf` is ready at once after a reset, and so are its virtual functions.
+pub fn is_ready_at_once(pf: &PciFunction) -> Result<bool> {
+    let config = fs::read(pf.attribute("config")).context("configuration space of the PF")?;
+    let status = config
+        .get(STATUS..)
+        .and_then(|bytes| bytes.first_chunk())
+        .context("configuration space ends before the status")?;
+    Ok(u16::from_le_bytes(*status) & IMMEDIATE_READINESS != 0)
 }
 
 /// The register file of a physical function.
@@ -152,19 +144,11 @@ pub struct RegisterFile {
     pub timeout: Duration,
 }
 
-fn read32(config: &[u8], offset: usize) -> Result<u32> {
-    let bytes = config
-        .get(offset..offset + 4)
-        .with_context(|| format!("configuration space ends before {offset:#x}"))?;
-    Ok(u32::from_le_bytes(bytes.try_into().expect("four bytes")))
-}
-
 impl RegisterFile {
     /// Maps the register file of `pf`, whose driver goes on using it.
     pub fn map(pf: &PciFunction) -> Result<Self> {
-        let capability = Capability::of(pf)?;
-        let bar = capability.location & hw::VIFA_DVSEC_LOCATION_BAR;
-        let path = pf.attribute(&format!("resource{bar}"));
+        let capability = capability(pf)?;
+        let path = pf.attribute(&format!("resource{}", capability.bar));
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -172,13 +156,13 @@ impl RegisterFile {
             .with_context(|| path.display().to_string())?;
         let registers = Mapping::of_file(
             file,
-            u64::from(capability.location & hw::VIFA_DVSEC_LOCATION_OFFSET),
+            capability.offset.into(),
             (capability.frames * hw::VIFA_HW_FRAME_SIZE) as usize,
         )
         .with_context(|| format!("mmap of {}", path.display()))?;
         Ok(Self {
             registers,
-            timeout: capability.timeout,
+            timeout: Duration::from_millis(capability.timeout.into()),
         })
     }
 
@@ -428,27 +412,6 @@ impl Drop for Armed<'_> {
 /// `VIFA_FAULT_SLOT()`, and a register in the slot.
 fn slot_register(slot: u32, register: u32) -> usize {
     (0x840 + 0x40 * slot + register) as usize
-}
-
-/// Finds the VIFA capability in configuration space; its offset.
-fn find_capability(config: &[u8]) -> Result<usize> {
-    const DVSEC: u32 = 0x23;
-    let mut offset = 0x100;
-    // No more capabilities fit than there are places for their headers.
-    for _ in 0..(4096 - 256) / 4 {
-        let header = read32(config, offset)?;
-        if header & 0xffff == DVSEC
-            && read32(config, offset + 4)? & 0xffff == hw::VIFA_DVSEC_VENDOR
-            && read32(config, offset + 8)? & 0xffff == hw::VIFA_DVSEC_ID
-        {
-            return Ok(offset);
-        }
-        offset = (header >> 20) as usize;
-        if offset == 0 {
-            break;
-        }
-    }
-    bail!("the PF has no VIFA capability")
 }
 
 /// A capability that is not as it was.

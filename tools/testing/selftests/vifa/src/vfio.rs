@@ -6,9 +6,8 @@ mod address_space;
 mod device;
 mod feature;
 mod logging;
-pub mod request;
 
 pub use address_space::{AddressSpace, DmaMemory};
-pub use device::{Device, Interrupt};
-pub use feature::{Feature, Operation};
+pub use device::Device;
 pub use logging::{DirtyBitmap, IovaRange, Place, Start};
+pub use vifa_vfio::{request, Feature, Interrupt, Operation};

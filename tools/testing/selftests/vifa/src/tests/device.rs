@@ -16,6 +16,7 @@ use crate::{
     region,
     vfio::{AddressSpace, Device, Interrupt},
 };
+use vifa_vfio::{ioctl_number, NumberRequest};
 
 const VENDOR_REGISTER: u64 = 0x00;
 const DEVICE_REGISTER: u64 = 0x02;
@@ -311,7 +312,9 @@ fn asks_for_the_device_on_unbind(bed: &Bed) -> Result<()> {
 
 fn refuses_unknown_ioctls(bed: &Bed) -> Result<()> {
     let device = open(bed)?;
-    // SAFETY: VFIO has no request of this number, so that nobody takes the argument for an address.
-    let result = unsafe { crate::sys::ioctl_value(&device, 0x3bff, 0) };
+    // SAFETY: VFIO has no request of this number, so that no handler takes the argument for an
+    // address.
+    let request = unsafe { NumberRequest::new(0x3bff) };
+    let result = ioctl_number(&device, &request, 0);
     expect::refused("unknown ioctl", result, &[libc::ENOTTY])
 }

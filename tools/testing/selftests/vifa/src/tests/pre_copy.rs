@@ -31,6 +31,7 @@ use crate::{
     sys::{self, Mapping},
     vfio::request,
 };
+use vifa_vfio::{ioctl_number, NumberRequest};
 
 const BOTH: [State; 2] = [State::PreCopy, State::PreCopyP2p];
 
@@ -269,9 +270,12 @@ fn information_in_other_states_is_refused(bed: &Bed) -> Result<()> {
 
 fn other_ioctls_are_unknown(bed: &Bed) -> Result<()> {
     let (_guest, session) = begun(bed, State::PreCopy)?;
-    // SAFETY: no request of a migration file has one of these numbers, so that nobody takes the
-    // argument for an address.
-    let answer = |number| unsafe { sys::ioctl_value(&session, number, 0) };
+    let answer = |number| {
+        // SAFETY: no request of a migration file has one of these numbers, so that no handler takes
+        // the argument for an address.
+        let request = unsafe { NumberRequest::new(number) };
+        ioctl_number(&session, &request, 0)
+    };
     for number in [0x3b78, 0x3b7a, 0x3bff, 0, u64::from(u32::MAX)] {
         let what = format!("ioctl {number:#x}");
         expect::refused(&what, answer(number), &[libc::ENOTTY])?;

@@ -15,18 +15,7 @@ use anyhow::{Context, Result};
 use iommufd_bindings::iommufd::{self, iommu_ioas_alloc, iommu_ioas_map, iommu_ioas_unmap};
 use vfio_bindings::bindings::vfio::{self, vfio_iommu_type1_dma_map, vfio_iommu_type1_dma_unmap};
 
-use super::request;
-use crate::sys::{self, Argument, Mapping};
-
-/// The argument of `VFIO_GROUP_SET_CONTAINER`.
-#[repr(C)]
-pub struct ContainerDescriptor(i32);
-
-impl Argument for ContainerDescriptor {
-    fn stated_size(&self) -> usize {
-        size_of::<i32>()
-    }
-}
+use vifa_vfio::{ioctl, ioctl_number, request, Descriptor, Mapping};
 
 const IOMMUFD: &str = "/dev/iommu";
 
@@ -68,7 +57,7 @@ impl AddressSpace {
             size: size_of::<iommu_ioas_alloc>() as u32,
             ..Default::default()
         };
-        sys::ioctl(&file, &request::IOAS_ALLOC, &mut argument).context("IOMMU_IOAS_ALLOC")?;
+        ioctl(&file, &request::IOAS_ALLOC, &mut argument).context("IOMMU_IOAS_ALLOC")?;
         Ok(Arc::new(Self::Iommufd {
             file,
             ioas: argument.out_ioas_id,
@@ -104,7 +93,7 @@ impl AddressSpace {
                     iova,
                     ..Default::default()
                 };
-                sys::ioctl(file, &request::IOAS_MAP, &mut argument)?;
+                ioctl(file, &request::IOAS_MAP, &mut argument)?;
             }
             Self::Container { file, .. } => {
                 let mut argument = vfio_iommu_type1_dma_map {
@@ -114,7 +103,7 @@ impl AddressSpace {
                     iova,
                     size: memory.length() as u64,
                 };
-                sys::ioctl(file, &request::IOMMU_MAP_DMA, &mut argument)?;
+                ioctl(file, &request::IOMMU_MAP_DMA, &mut argument)?;
             }
         }
         Ok(())
@@ -130,7 +119,7 @@ impl AddressSpace {
                     iova,
                     length,
                 };
-                sys::ioctl(file, &request::IOAS_UNMAP, &mut argument)?;
+                ioctl(file, &request::IOAS_UNMAP, &mut argument)?;
             }
             Self::Container { file, .. } => {
                 let mut argument = vfio_iommu_type1_dma_unmap {
@@ -139,7 +128,7 @@ impl AddressSpace {
                     size: length,
                     ..Default::default()
                 };
-                sys::ioctl(file, &request::IOMMU_UNMAP_DMA, &mut argument)?;
+                ioctl(file, &request::IOMMU_UNMAP_DMA, &mut argument)?;
             }
         }
         Ok(())
@@ -156,15 +145,14 @@ impl AddressSpace {
         };
         let group = open(&format!("/dev/vfio/{name}"))?;
         let mut groups = groups.lock().expect("no thread panics with the list");
-        sys::ioctl(
+        ioctl(
             &group,
             &request::GROUP_SET_CONTAINER,
-            &mut ContainerDescriptor(self.file().as_raw_fd()),
+            &mut Descriptor(self.file().as_raw_fd()),
         )
         .context("VFIO_GROUP_SET_CONTAINER")?;
         if groups.is_empty() {
-            // SAFETY: the argument is a number.
-            unsafe { sys::ioctl_value(file, request::SET_IOMMU, vfio::VFIO_TYPE1v2_IOMMU.into()) }
+            ioctl_number(file, &request::SET_IOMMU, vfio::VFIO_TYPE1v2_IOMMU.into())
                 .context("VFIO_SET_IOMMU")?;
         }
         groups.push(group.try_clone()?);

@@ -12,8 +12,6 @@ use std::{
     },
     path::Path,
     sync::Arc,
-    thread,
-    time::{Duration, Instant},
 };
 
 use anyhow::{bail, Context, Result};
@@ -22,100 +20,13 @@ use vfio_bindings::bindings::vfio::{
     vfio_device_ioeventfd, vfio_irq_info, vfio_region_info,
 };
 
-use super::{request, AddressSpace};
-use crate::{
-    sys::{self, Argument, Mapping},
-    sysfs::PciFunction,
+use vifa_vfio::{
+    ioctl, ioctl_number, ioctl_open, request, while_resetting, Interrupt, InterruptSet, Mapping,
+    RegionInfo,
 };
 
-/// How long the kernel may answer that the device is busy with a reset.
-const BUSY: Duration = Duration::from_secs(2);
-
-/// An interrupt of a PCI device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Interrupt {
-    Intx = vfio::VFIO_PCI_INTX_IRQ_INDEX,
-    Msi = vfio::VFIO_PCI_MSI_IRQ_INDEX,
-    Msix = vfio::VFIO_PCI_MSIX_IRQ_INDEX,
-    Error = vfio::VFIO_PCI_ERR_IRQ_INDEX,
-    /// The kernel wants the device back.
-    Request = vfio::VFIO_PCI_REQ_IRQ_INDEX,
-}
-
-/// The argument of `VFIO_DEVICE_SET_IRQS` with one descriptor.
-#[repr(C)]
-pub struct InterruptSet {
-    argsz: u32,
-    flags: u32,
-    index: u32,
-    start: u32,
-    count: u32,
-    descriptor: i32,
-}
-
-impl Argument for InterruptSet {
-    fn stated_size(&self) -> usize {
-        self.argsz as usize
-    }
-}
-
-/// The argument of `VFIO_DEVICE_GET_REGION_INFO`, with room for capabilities.
-#[repr(C)]
-pub struct RegionWithCapabilities {
-    info: vfio_region_info,
-    capabilities: [u8; 512],
-}
-
-impl Argument for RegionWithCapabilities {
-    fn stated_size(&self) -> usize {
-        self.info.argsz as usize
-    }
-}
-
-impl RegionWithCapabilities {
-    /// The little-endian word at `offset` from the start of the argument.
-    fn word(&self, offset: usize) -> Option<u32> {
-        let at = offset.checked_sub(size_of::<vfio_region_info>())?;
-        let bytes = self.capabilities.get(at..at + 4)?;
-        Some(u32::from_le_bytes(bytes.try_into().ok()?))
-    }
-
-    /// The capabilities: the id of each, and where it stands from the start of the argument.
-    fn capabilities(&self) -> Vec<(u32, usize)> {
-        let mut found = Vec::new();
-        let mut offset = self.info.cap_offset as usize;
-        // struct vfio_info_cap_header: 16-bit id and version, offset of the next.
-        while let (Some(header), Some(next)) = (self.word(offset), self.word(offset + 4)) {
-            found.push((header & 0xffff, offset));
-            offset = next as usize;
-        }
-        found
-    }
-
-    /// Offset and size of each area of `VFIO_REGION_INFO_CAP_SPARSE_MMAP`, if it is there.
-    fn areas(&self) -> Option<Vec<(u64, u64)>> {
-        let capabilities = self.capabilities();
-        let (_, offset) = capabilities
-            .iter()
-            .find(|(id, _)| *id == vfio::VFIO_REGION_INFO_CAP_SPARSE_MMAP)?;
-        let long = |at| Some(u64::from(self.word(at)?) | (u64::from(self.word(at + 4)?) << 32));
-        // struct vfio_region_info_cap_sparse_mmap: header, number of areas, reserved.
-        (0..self.word(offset + 8)? as usize)
-            .map(|index| offset + 16 + 16 * index)
-            .map(|area| Some((long(area)?, long(area + 8)?)))
-            .collect()
-    }
-
-    /// Type and subtype of a device-specific region.
-    fn kind(&self) -> Option<(u32, u32)> {
-        let capabilities = self.capabilities();
-        let (_, offset) = capabilities
-            .iter()
-            .find(|(id, _)| *id == vfio::VFIO_REGION_INFO_CAP_TYPE)?;
-        Some((self.word(offset + 8)?, self.word(offset + 12)?))
-    }
-}
+use super::AddressSpace;
+use crate::{sys, sysfs::PciFunction};
 
 /// An open VFIO device; closed when dropped.
 #[derive(Debug)]
@@ -128,21 +39,6 @@ pub struct Device {
 impl AsFd for Device {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
-    }
-}
-
-/// Repeats `call` as long as the kernel answers EAGAIN: somebody else resets the device.
-fn while_busy<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    let deadline = Instant::now() + BUSY;
-    loop {
-        match call() {
-            Err(error)
-                if error.raw_os_error() == Some(libc::EAGAIN) && Instant::now() < deadline =>
-            {
-                thread::sleep(Duration::from_millis(10));
-            }
-            result => return result,
-        }
     }
 }
 
@@ -185,14 +81,14 @@ impl Device {
             iommufd: iommufd.as_raw_fd(),
             ..Default::default()
         };
-        while_busy(|| sys::ioctl(&file, &request::DEVICE_BIND_IOMMUFD, &mut bind))
+        while_resetting(|| ioctl(&file, &request::DEVICE_BIND_IOMMUFD, &mut bind))
             .context("VFIO_DEVICE_BIND_IOMMUFD")?;
         let mut attach = vfio_device_attach_iommufd_pt {
             argsz: 12,
             pt_id: ioas,
             ..Default::default()
         };
-        sys::ioctl(&file, &request::DEVICE_ATTACH_IOMMUFD_PT, &mut attach)
+        ioctl(&file, &request::DEVICE_ATTACH_IOMMUFD_PT, &mut attach)
             .context("VFIO_DEVICE_ATTACH_IOMMUFD_PT")?;
         Ok(file)
     }
@@ -200,12 +96,9 @@ impl Device {
     fn open_in_group(function: &PciFunction, space: &AddressSpace) -> Result<File> {
         let group = space.add_group(&function.iommu_group()?)?;
         let name = CString::new(function.to_string())?;
-        let fd = while_busy(|| {
-            // SAFETY: the request reads the device's name.
-            unsafe { sys::ioctl_string(&group, request::GROUP_GET_DEVICE_FD, &name) }
-        })
-        .context("VFIO_GROUP_GET_DEVICE_FD")?;
-        Ok(sys::adopt(fd).into())
+        let device = while_resetting(|| ioctl_open(&group, &request::GROUP_GET_DEVICE_FD, &name))
+            .context("VFIO_GROUP_GET_DEVICE_FD")?;
+        Ok(device.into())
     }
 
     /// `VFIO_DEVICE_GET_INFO`
@@ -214,7 +107,7 @@ impl Device {
             argsz: size_of::<vfio_device_info>() as u32,
             ..Default::default()
         };
-        sys::ioctl(self, &request::DEVICE_GET_INFO, &mut info)?;
+        ioctl(self, &request::DEVICE_GET_INFO, &mut info)?;
         Ok(info)
     }
 
@@ -225,7 +118,7 @@ impl Device {
             index,
             ..Default::default()
         };
-        sys::ioctl(self, &request::DEVICE_GET_REGION_INFO, &mut info)?;
+        ioctl(self, &request::DEVICE_GET_REGION_INFO, &mut info)?;
         Ok(info)
     }
 
@@ -236,26 +129,18 @@ impl Device {
 
     /// The ids of the capabilities of the region `index`.
     pub fn region_capabilities(&self, index: u32) -> io::Result<Vec<u32>> {
-        let capabilities = self.region_with_capabilities(index)?.capabilities();
-        Ok(capabilities.into_iter().map(|(id, _)| id).collect())
+        Ok(self.region_with_capabilities(index)?.capabilities())
     }
 
-    /// Offset and size of each area of the region `index` that can be mapped, where the kernel tells
-    /// of areas at all.
+    /// Offset and size of each area of the region `index` that can be mapped, where the kernel lists
+    /// areas at all.
     pub fn sparse_areas(&self, index: u32) -> io::Result<Option<Vec<(u64, u64)>>> {
         Ok(self.region_with_capabilities(index)?.areas())
     }
 
-    fn region_with_capabilities(&self, index: u32) -> io::Result<RegionWithCapabilities> {
-        let mut argument = RegionWithCapabilities {
-            info: vfio_region_info {
-                argsz: size_of::<RegionWithCapabilities>() as u32,
-                index,
-                ..Default::default()
-            },
-            capabilities: [0; 512],
-        };
-        sys::ioctl(
+    fn region_with_capabilities(&self, index: u32) -> io::Result<RegionInfo> {
+        let mut argument = RegionInfo::of(index);
+        ioctl(
             self,
             &request::DEVICE_GET_REGION_CAPABILITIES,
             &mut argument,
@@ -270,22 +155,15 @@ impl Device {
             index: interrupt as u32,
             ..Default::default()
         };
-        sys::ioctl(self, &request::DEVICE_GET_IRQ_INFO, &mut info)?;
+        ioctl(self, &request::DEVICE_GET_IRQ_INFO, &mut info)?;
         Ok(info)
     }
 
     /// Lets the first vector of `interrupt` signal an event counter, which is returned.
     pub fn signal(&self, interrupt: Interrupt) -> io::Result<File> {
         let event = sys::eventfd()?;
-        let mut set = InterruptSet {
-            argsz: size_of::<InterruptSet>() as u32,
-            flags: vfio::VFIO_IRQ_SET_DATA_EVENTFD | vfio::VFIO_IRQ_SET_ACTION_TRIGGER,
-            index: interrupt as u32,
-            start: 0,
-            count: 1,
-            descriptor: event.as_raw_fd(),
-        };
-        sys::ioctl(self, &request::DEVICE_SET_IRQS, &mut set)?;
+        let mut set = InterruptSet::signal(interrupt, event.as_fd());
+        ioctl(self, &request::DEVICE_SET_IRQS, &mut set)?;
         Ok(event)
     }
 
@@ -342,13 +220,12 @@ impl Device {
             fd: event.as_raw_fd(),
             ..Default::default()
         };
-        sys::ioctl(self, &request::DEVICE_IOEVENTFD, &mut argument)?;
+        ioctl(self, &request::DEVICE_IOEVENTFD, &mut argument)?;
         Ok(event)
     }
 
     /// `VFIO_DEVICE_RESET`
     pub fn reset(&self) -> io::Result<()> {
-        // SAFETY: the request has no argument.
-        while_busy(|| unsafe { sys::ioctl_value(self, request::DEVICE_RESET, 0) }).map(drop)
+        while_resetting(|| ioctl_number(self, &request::DEVICE_RESET, 0)).map(drop)
     }
 }

@@ -4,50 +4,8 @@
 
 use std::io;
 
-use vfio_bindings::bindings::vfio;
-
-use super::{request, Device};
-use crate::sys::{self, Argument};
-
-/// What to do with a feature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Operation {
-    Get = vfio::VFIO_DEVICE_FEATURE_GET,
-    Set = vfio::VFIO_DEVICE_FEATURE_SET,
-    /// Is it there, with these operations?
-    ProbeGet = vfio::VFIO_DEVICE_FEATURE_PROBE | vfio::VFIO_DEVICE_FEATURE_GET,
-    ProbeSet = vfio::VFIO_DEVICE_FEATURE_PROBE | vfio::VFIO_DEVICE_FEATURE_SET,
-}
-
-/// The argument of `VFIO_DEVICE_FEATURE`.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct Feature<T> {
-    /// Bytes of this structure that the kernel may use.
-    pub argsz: u32,
-    /// The operation and the feature's number.
-    pub flags: u32,
-    /// The feature's data.
-    pub data: T,
-}
-
-impl<T> Argument for Feature<T> {
-    fn stated_size(&self) -> usize {
-        self.argsz as usize
-    }
-}
-
-impl<T> Feature<T> {
-    /// The operation `operation` on the feature `number` with `data`.
-    pub fn new(operation: Operation, number: u32, data: T) -> Self {
-        Self {
-            argsz: size_of::<Self>() as u32,
-            flags: operation as u32 | number,
-            data,
-        }
-    }
-}
+use super::Device;
+use vifa_vfio::{ioctl, request, Feature, Operation};
 
 impl Device {
     /// Does what `feature` says, and returns its data.
@@ -58,7 +16,7 @@ impl Device {
 
     /// As [`Self::feature`], where the data matters after an error too.
     pub fn raw_feature<T>(&self, feature: &mut Feature<T>) -> io::Result<()> {
-        sys::ioctl(self, &request::device_feature(), feature).map(drop)
+        ioctl(self, &request::device_feature(), feature).map(drop)
     }
 
     /// Whether the feature `number` is there with `operation`.

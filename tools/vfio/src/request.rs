@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The ioctl requests of `include/uapi/linux/vfio.h` and `iommufd.h` that the tests use, each with
-//! the type of its argument.
+//! The ioctl requests of `include/uapi/linux/vfio.h` and `iommufd.h`, each with the type of its
+//! argument.
 
-use std::ffi::c_ulong;
-
+use crate::{
+    Argument, Descriptor, Feature, InterruptSet, NumberRequest, OpenRequest, RegionInfo, Request,
+};
 use iommufd_bindings::iommufd::{iommu_ioas_alloc, iommu_ioas_map, iommu_ioas_unmap};
+use std::ffi::c_ulong;
 use vfio_bindings::bindings::vfio::{
     vfio_device_attach_iommufd_pt, vfio_device_bind_iommufd, vfio_device_info,
     vfio_device_ioeventfd, vfio_iommu_type1_dma_map, vfio_iommu_type1_dma_unmap, vfio_irq_info,
     vfio_precopy_info, vfio_region_info,
 };
-
-use crate::sys::{Argument, Request};
 
 /// `_IO(';', number)`: both interfaces number their requests so, with no size in them.
 const fn io(number: c_ulong) -> c_ulong {
@@ -40,7 +40,7 @@ macro_rules! requests {
     ($($(#[$doc:meta])* $name:ident: $type:ty = $number:expr;)*) => {
         $(
             $(#[$doc])*
-            // SAFETY: the header gives this number to a request with this argument, whose size its
+            // SAFETY: The header gives this number to a request with this argument, whose size its
             // own field states.
             pub const $name: Request<$type> = unsafe { Request::new(io($number)) };
         )*
@@ -53,11 +53,11 @@ requests! {
     /// `VFIO_DEVICE_GET_REGION_INFO`
     DEVICE_GET_REGION_INFO: vfio_region_info = 108;
     /// `VFIO_DEVICE_GET_REGION_INFO`, with room for capabilities
-    DEVICE_GET_REGION_CAPABILITIES: super::device::RegionWithCapabilities = 108;
+    DEVICE_GET_REGION_CAPABILITIES: RegionInfo = 108;
     /// `VFIO_DEVICE_GET_IRQ_INFO`
     DEVICE_GET_IRQ_INFO: vfio_irq_info = 109;
     /// `VFIO_DEVICE_SET_IRQS`, with one descriptor
-    DEVICE_SET_IRQS: super::device::InterruptSet = 110;
+    DEVICE_SET_IRQS: InterruptSet = 110;
     /// `VFIO_DEVICE_IOEVENTFD`
     DEVICE_IOEVENTFD: vfio_device_ioeventfd = 116;
     /// `VFIO_DEVICE_BIND_IOMMUFD`
@@ -79,19 +79,23 @@ requests! {
 }
 
 /// `VFIO_DEVICE_FEATURE`, whatever the feature's data is.
-pub const fn device_feature<T>() -> Request<super::Feature<T>> {
-    // SAFETY: the handler accesses no more than the argument's `argsz` bytes.
+pub const fn device_feature<T>() -> Request<Feature<T>> {
+    // SAFETY: The handler accesses no more than the argument's `argsz` bytes.
     unsafe { Request::new(io(117)) }
 }
 
-/// `VFIO_SET_IOMMU`: a number.
-pub const SET_IOMMU: c_ulong = io(102);
-/// `VFIO_GROUP_SET_CONTAINER`: the address of a descriptor.
-pub const GROUP_SET_CONTAINER: Request<super::address_space::ContainerDescriptor> = {
-    // SAFETY: the handler reads one int.
-    unsafe { Request::new(io(104)) }
-};
-/// `VFIO_GROUP_GET_DEVICE_FD`: a string.
-pub const GROUP_GET_DEVICE_FD: c_ulong = io(106);
-/// `VFIO_DEVICE_RESET`: no argument.
-pub const DEVICE_RESET: c_ulong = io(111);
+/// `VFIO_SET_IOMMU`: the number of an IOMMU type
+// SAFETY: The header gives this number to a request whose argument is a number.
+pub const SET_IOMMU: NumberRequest = unsafe { NumberRequest::new(io(102)) };
+
+/// `VFIO_DEVICE_RESET`: ignores its argument
+// SAFETY: The header gives this number to a request without an argument.
+pub const DEVICE_RESET: NumberRequest = unsafe { NumberRequest::new(io(111)) };
+
+/// `VFIO_GROUP_SET_CONTAINER`: the address of a descriptor
+// SAFETY: The header gives this number to a request that reads one int.
+pub const GROUP_SET_CONTAINER: Request<Descriptor> = unsafe { Request::new(io(104)) };
+
+/// `VFIO_GROUP_GET_DEVICE_FD`: the name of a device
+// SAFETY: The header gives this number to a request that reads a string and returns a new descriptor.
+pub const GROUP_GET_DEVICE_FD: OpenRequest = unsafe { OpenRequest::new(io(106)) };

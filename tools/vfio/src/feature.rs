@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The argument of `VFIO_DEVICE_FEATURE`.
+
+use crate::Argument;
+use vfio_bindings::bindings::vfio;
+
+/// What to do with a feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Operation {
+    Get = vfio::VFIO_DEVICE_FEATURE_GET,
+    Set = vfio::VFIO_DEVICE_FEATURE_SET,
+    /// Is it there, with these operations?
+    ProbeGet = vfio::VFIO_DEVICE_FEATURE_PROBE | vfio::VFIO_DEVICE_FEATURE_GET,
+    ProbeSet = vfio::VFIO_DEVICE_FEATURE_PROBE | vfio::VFIO_DEVICE_FEATURE_SET,
+}
+
+/// The argument of `VFIO_DEVICE_FEATURE`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Feature<T> {
+    /// Bytes of this structure that the kernel may use.
+    pub argsz: u32,
+    /// The operation and the feature's number.
+    pub flags: u32,
+    /// The feature's data.
+    pub data: T,
+}
+
+impl<T> Argument for Feature<T> {
+    fn stated_size(&self) -> usize {
+        self.argsz as usize
+    }
+}
+
+impl<T> Feature<T> {
+    /// The operation `operation` on the feature `number` with `data`.
+    pub fn new(operation: Operation, number: u32, data: T) -> Self {
+        Self {
+            argsz: size_of::<Self>() as u32,
+            flags: operation as u32 | number,
+            data,
+        }
+    }
+}
