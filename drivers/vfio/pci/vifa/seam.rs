@@ -5,6 +5,9 @@
 //!
 //! The layer's own documentation states the contract; the host tests have a twin of this module.
 
+// Public like the layer, whose items use these.
+#![allow(unreachable_pub)]
+
 use crate::{
     bindings::checksum as library,
     checksum, //
@@ -19,7 +22,7 @@ use kernel::{
 };
 
 /// Feeds `bytes` into a CRC-32C whose register holds `seed`, and returns the register.
-pub(crate) fn crc32c(seed: u32, bytes: &[u8]) -> u32 {
+pub fn crc32c(seed: u32, bytes: &[u8]) -> u32 {
     if bytes.len() < checksum::FOLD_MIN || library::is_optimized() {
         library::crc32c(seed, bytes)
     } else {
@@ -29,7 +32,7 @@ pub(crate) fn crc32c(seed: u32, bytes: &[u8]) -> u32 {
 
 /// There was no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct OutOfMemory;
+pub struct OutOfMemory;
 
 impl core::fmt::Display for OutOfMemory {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -38,18 +41,18 @@ impl core::fmt::Display for OutOfMemory {
 }
 
 /// A buffer of bytes that grows fallibly.
-pub(crate) struct Bytes(KVVec<u8>);
+pub struct Bytes(KVVec<u8>);
 
 impl Bytes {
     /// Makes an empty buffer with room for `capacity` bytes.
-    pub(crate) fn with_capacity(capacity: usize) -> Result<Self, OutOfMemory> {
+    pub fn with_capacity(capacity: usize) -> Result<Self, OutOfMemory> {
         KVVec::with_capacity(capacity, GFP_KERNEL_ACCOUNT)
             .map(Self)
             .map_err(|_| OutOfMemory)
     }
 
     /// Sets the length to `length`; bytes that are new are zero.
-    pub(crate) fn resize_zeroed(&mut self, length: usize) -> Result<(), OutOfMemory> {
+    pub fn resize_zeroed(&mut self, length: usize) -> Result<(), OutOfMemory> {
         self.0
             .resize(length, 0, GFP_KERNEL_ACCOUNT)
             .map_err(|_| OutOfMemory)

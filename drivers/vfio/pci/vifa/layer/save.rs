@@ -18,10 +18,7 @@ mod rounds;
 mod saver;
 mod source;
 
-pub use error::{
-    InvalidTable,
-    SaveError, //
-};
+pub use error::SaveError;
 pub use saver::Saver;
 pub use source::Source;
 

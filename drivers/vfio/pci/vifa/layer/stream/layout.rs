@@ -64,6 +64,8 @@ impl<T: Field + Copy + Default, const N: usize> Field for [T; N] {
     }
 }
 
+/// Defines a structure of a stream with its encoding: little-endian integers and arrays of them in the
+/// order of the fields, without padding.
 #[macro_export]
 macro_rules! layout {
     (
