@@ -57,14 +57,19 @@ impl Section {
         Ok(Self { header, payload })
     }
 
+    /// Whether this is a part of the address record file that lists local memory.
+    fn lists_local_memory(&self) -> bool {
+        self.kind() == headers::VIFA_SECTION_ADDRESS
+            && value_of::<vifa_address_record>(&self.payload)
+                .is_some_and(|record| record.space == headers::VIFA_SPACE_LOCAL)
+    }
+
     /// Gives the ranges of an address section of local memory their data's places, the first of
     /// which is `first`; those of other memory have none. Fields that are cut off stay.
     fn place_data(&mut self, first: u64) {
-        let Some(record) = value_of::<vifa_address_record>(&self.payload) else {
-            return;
-        };
-        let local = record.space == headers::VIFA_SPACE_LOCAL;
-        let ranges = &mut self.payload[size_of::<vifa_address_record>()..];
+        let local = self.lists_local_memory();
+        let record = size_of::<vifa_address_record>();
+        let ranges = self.payload.get_mut(record..).unwrap_or_default();
         let mut next = first;
         for bytes in ranges.chunks_exact_mut(size_of::<vifa_address_range>()) {
             let Some(mut range) = value_of::<vifa_address_range>(bytes) else {
@@ -433,7 +438,7 @@ impl Stream {
     /// Makes the places in the address record file and the totals what the sections give.
     fn settle(&mut self) -> Result<()> {
         for (sequence, section) in self.sections.iter_mut().enumerate() {
-            if section.kind() == headers::VIFA_SECTION_ADDRESS {
+            if section.lists_local_memory() {
                 section.place_data(sequence as u64 + 1);
             }
         }

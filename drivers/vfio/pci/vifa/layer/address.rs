@@ -213,6 +213,12 @@ impl Part {
         }
     }
 
+    /// Returns how many bytes of local memory are not yet sent or received.
+    pub(super) fn left_bytes(&self) -> u64 {
+        self.left()
+            .fold(0, |bytes, range| bytes.saturating_add(range.length))
+    }
+
     /// Returns the ranges of local memory whose data was not yet transferred; of the first one, what
     /// is left.
     pub(super) fn left(&self) -> impl Iterator<Item = Range> + '_ {

@@ -109,6 +109,12 @@ pub struct Restorer<E> {
     failed: Option<RestoreError<E>>,
 }
 
+impl<E: Copy> Default for Restorer<E> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<E: Copy> Restorer<E> {
     /// Awaits a stream.
     pub fn new() -> Self {

@@ -267,14 +267,10 @@ impl<E: Copy> Saver<E> {
     /// of the local memory in the present part.
     fn unread(&self) -> u64 {
         let introduction = (Self::INITIAL as u64).saturating_sub(self.progress.stream_bytes);
-        let left = |part: &Part| {
-            part.left()
-                .fold(0_u64, |bytes, range| bytes.saturating_add(range.length))
-        };
         let (piece, part) = match &self.at {
             At::Claim(_) => (self.piece.unread(), 0),
-            At::Address(part) => (0, left(part)),
-            At::Data(part) => (self.piece.unread_body(), left(part)),
+            At::Address(part) => (0, part.left_bytes()),
+            At::Data(part) => (self.piece.unread_body(), part.left_bytes()),
             _ => (0, 0),
         };
 
