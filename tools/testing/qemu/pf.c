@@ -55,14 +55,19 @@ uint8_t vifa_pf_vf_bar_type(const VifaPF *pf)
            PCI_BASE_ADDRESS_MEM_TYPE_32;
 }
 
-/* Immediate Readiness: after a reset, nobody has to wait for the function. */
-void vifa_pf_set_ready(const VifaPF *pf, PCIDevice *device)
+/*
+ * What the PF and its VFs have in common in configuration space: before they
+ * add capabilities.
+ */
+void vifa_pf_init_config(const VifaPF *pf, PCIDevice *device)
 {
-    if (!pf->immediate_readiness) {
-        return;
+    /* By default, QEMU keeps what is written between capabilities. */
+    memset(device->wmask + PCI_CONFIG_HEADER_SIZE, 0,
+           pci_config_size(device) - PCI_CONFIG_HEADER_SIZE);
+    if (pf->immediate_readiness) {
+        pci_word_test_and_set_mask(device->config + PCI_STATUS,
+                                   PCI_STATUS_IMM_READY);
     }
-    pci_word_test_and_set_mask(device->config + PCI_STATUS,
-                               PCI_STATUS_IMM_READY);
 }
 
 /* The VF of that index, or NULL where it is not turned on. */
@@ -347,7 +352,7 @@ static void vifa_pf_realize(PCIDevice *device, Error **errp)
 
     /* The VFs have the PF's vendor: none of their own. */
     pci_config_set_vendor_id(device->config, pf->vendor_id);
-    vifa_pf_set_ready(pf, device);
+    vifa_pf_init_config(pf, device);
 
     memory_region_init_io(&pf->registers, OBJECT(pf), &vifa_pf_ops, pf,
                           "vifa-pf-registers",

@@ -123,7 +123,7 @@ static void vifa_vf_realize(PCIDevice *device, Error **errp)
     pci_set_word(device->config + PCI_SUBSYSTEM_VENDOR_ID,
                  vf->pf->vf_subsystem_vendor_id);
     pci_set_word(device->config + PCI_SUBSYSTEM_ID, vf->pf->vf_subsystem_id);
-    vifa_pf_set_ready(vf->pf, device);
+    vifa_pf_init_config(vf->pf, device);
 
     vifa_vf_register_bars(vf);
     if (msix_init(device, VIFA_REFERENCE_VECTORS,

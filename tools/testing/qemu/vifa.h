@@ -306,7 +306,7 @@ struct VifaPF {
 
 uint32_t vifa_pf_features(const VifaPF *pf);
 uint8_t vifa_pf_vf_bar_type(const VifaPF *pf);
-void vifa_pf_set_ready(const VifaPF *pf, PCIDevice *device);
+void vifa_pf_init_config(const VifaPF *pf, PCIDevice *device);
 VifaVF *vifa_pf_vf(VifaPF *pf, uint16_t number);
 void vifa_pf_cancel(VifaPF *pf, uint16_t number);
 void vifa_pf_reset_mailboxes(VifaPF *pf);

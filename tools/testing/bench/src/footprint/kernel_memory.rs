@@ -179,7 +179,7 @@ mod tests {
             vifa-pf 0000:01:00.0 coherent idx 2 P=0x1 D=2 L=10 cln=0x1 DMA_BIDIRECTIONAL checked\n\
             virtio-pci 0000:00:01.0 coherent idx 3 P=0x1 D=2 L=4000 cln=0x1 DMA_BIDIRECTIONAL checked\n\
             vifa-pf 0000:01:00.0 scatter-gather idx 4 P=0x1 D=2 L=1000 cln=0x1 DMA_TO_DEVICE checked\n";
-        assert_eq!(dma_bytes(text), Some(0x10_0000 + PAGE));
+        assert_eq!(dma_bytes(text), Some(0x10_0000 + 2 * PAGE));
         assert_eq!(dma_bytes("vifa-pf 0 coherent idx 1 L=x\n"), None);
     }
 }

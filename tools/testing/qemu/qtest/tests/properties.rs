@@ -269,3 +269,14 @@ fn sixty_four_vfs() {
         bed.set_run_state(n, hw::VIFA_RUN_STATE_STOPPED);
     }
 }
+
+/// A byte that no capability has is no place for a VMM to leave something to the next.
+#[test]
+fn configuration_space_between_capabilities_is_read_only() {
+    const BETWEEN: u64 = 0xa0;
+    let bed = Bed::new("", 1);
+    for function in [bed.pf(), bed.vf(0)] {
+        bed.write32(function.register(BETWEEN), u32::MAX);
+        assert_eq!(bed.read32(function.register(BETWEEN)), 0);
+    }
+}
