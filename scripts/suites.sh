@@ -24,7 +24,7 @@ compatibility_fields=vendor,queues,features
 host_devices=(
 	"vifa-pf,immediate-readiness=on,fault-injection=on,command-timeout-ms=1000"
 	"vifa-pf,immediate-readiness=on,p2p=off,dirty-log=off,vfs=2,fault-injection=on,command-timeout-ms=1000"
-	"vifa-pf,local-dirty=off,vfs=2,fault-injection=on,command-timeout-ms=1000"
+	"vifa-pf,local-dirty=off,local-memory=1G,vfs=2,fault-injection=on,command-timeout-ms=1000"
 )
 network_cards=(igb igb)
 
@@ -33,7 +33,7 @@ network_cards=(igb igb)
 needs_iommufd=(
 	logging tracked guest_goes_back_and_forth bounds.open_ends bounds.close_ends mapped_after_the_log
 	log_meets memory.log_
-	failure. needs_no_contiguous_pages no_memory_is_left
+	failure. needs_no_contiguous_pages bitmap_in_pieces no_memory_is_left
 )
 
 # What "make test" consists of with KERNEL=..., another kernel for the SR-IOV host. Neither is for

@@ -68,7 +68,7 @@ impl Bitmap {
 
         // What the device leaves out must not look like what it reported before.
         self.0.bytes_mut().get_mut(..bytes).ok_or(EIO)?.fill(0);
-        let mut reported = 0;
+        let mut reported = 0_u64;
         let mut left = 0..bytes;
         while !left.is_empty() {
             let part = self.0.part(left.clone())?;
@@ -80,7 +80,8 @@ impl Bitmap {
                 [offset + skipped, asked | u64::from(flag)],
                 Some((&mut self.0, part)),
             )?;
-            reported += set;
+            // The device may report any number.
+            reported = reported.saturating_add(set);
         }
 
         let bitmap = self.0.bytes(bytes);

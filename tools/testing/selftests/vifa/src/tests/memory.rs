@@ -19,7 +19,15 @@ use super::{
     logging::tracked::{Tracked, MIB, PAGE, RANGES},
     Test,
 };
-use crate::{bed::Bed, expect, fault::RegisterFile, hw, migration::State, sys, vfio::IovaRange};
+use crate::{
+    bed::Bed,
+    expect,
+    fault::{Fault, RegisterFile, LOCAL_BITMAP},
+    hw,
+    migration::State,
+    sys,
+    vfio::IovaRange,
+};
 
 /// What the reference device takes by default.
 const SCATTER_MAX: u32 = 512;
@@ -30,6 +38,7 @@ pub fn tests() -> Vec<Test> {
         log_takes_what_its_ranges_need,
         buffers_are_charged_to_the_cgroup,
         log_needs_no_contiguous_pages,
+        bitmap_in_pieces_with_too_many_bits_is_an_error,
     );
     for entries in [1, 2, 512] {
         tests.push(Test::new(
@@ -228,6 +237,27 @@ fn log_needs_no_contiguous_pages(bed: &Bed) -> Result<()> {
         tracked.mark(&registers, IovaRange::new(1 << 35, 1 << 30))?;
         tracked.reports(IovaRange::new(1 << 35, 2 << 30), PAGE)?;
         tracked.stop()?;
+    }
+    limits.lift()
+}
+
+/// Each command that reads a piece of the bitmap reports as many granules as a number can be.
+fn bitmap_in_pieces_with_too_many_bits_is_an_error(bed: &Bed) -> Result<()> {
+    // Its bitmap takes two pages.
+    let bed = &bed.without_local_dirty()?;
+    let limits = Limits::within(bed, 1, LOG_RANGES, Domain::Identity)?;
+    {
+        let mut guest = Guest::new(bed, 0)?;
+        let short = SinglePages::new()?;
+        let registers = RegisterFile::map(&bed.pf)?;
+        let most = Fault::Result(u64::MAX);
+        let armed = registers.arm(0, LOCAL_BITMAP, most, hw::VIFA_FAULT_ALWAYS)?;
+        let result = guest.vf.device.data_size();
+        drop(short);
+        expect::equal("LOCAL_BITMAP commands", armed.fired(), 2)?;
+        drop(armed);
+        expect::refused("MIG_DATA_SIZE", result, &[libc::EIO])?;
+        guest.work(1)?;
     }
     limits.lift()
 }
