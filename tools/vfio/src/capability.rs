@@ -2,6 +2,7 @@
 
 //! The VIFA capability in a physical function's configuration space.
 
+use crate::Mapping;
 use std::{
     fs::File,
     io::{self, Read},
@@ -49,6 +50,18 @@ impl Capability {
             .take(SPACE)
             .read_to_end(&mut space)?;
         Ok(Self::find(&space))
+    }
+
+    /// Maps the first `length` bytes of the register file. `function` is the directory that the
+    /// capability was read from.
+    ///
+    /// # Errors
+    ///
+    /// Those of open() and mmap().
+    pub fn map(&self, function: &Path, length: usize) -> io::Result<Mapping> {
+        let resource = function.join(format!("resource{}", self.bar));
+
+        Mapping::of_path(&resource, self.offset.into(), length)
     }
 
     /// Finds the capability in a configuration space.

@@ -6,8 +6,10 @@ use crate::ioctl::{checked, Request};
 use rustix::mm::{self, MapFlags, MprotectFlags, ProtFlags};
 use std::{
     ffi::{c_int, c_ulong, c_void},
+    fs::File,
     io,
     os::fd::{AsFd, AsRawFd},
+    path::Path,
     ptr::{self, NonNull},
 };
 use vifa_headers::Plain;
@@ -60,6 +62,17 @@ impl Mapping {
         }?;
 
         Self::at(start, length)
+    }
+
+    /// Maps `length` bytes of the file `path` from `offset` on, for reading and writing.
+    ///
+    /// # Errors
+    ///
+    /// Those of open() and mmap().
+    pub fn of_path(path: &Path, offset: u64, length: usize) -> io::Result<Self> {
+        let file = File::options().read(true).write(true).open(path)?;
+
+        Self::of_file(file, offset, length)
     }
 
     const ACCESS: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);

@@ -3,8 +3,6 @@
 //! The physical function's register file, as far as a test makes the device fail, or claim what is
 //! not so.
 
-use std::fs::OpenOptions;
-
 use anyhow::{ensure, Context, Result};
 use vifa_vfio::{Capability, Mapping};
 
@@ -45,17 +43,11 @@ impl RegisterFile {
     /// Maps the layer frame of `physical`, whose driver goes on using the others; `None` where the
     /// device has no fault slots.
     pub fn map(physical: &Function) -> Result<Option<Self>> {
-        let location = Capability::of(physical.directory())?
+        let capability = Capability::of(physical.directory())?
             .with_context(|| format!("{physical} has no VIFA capability"))?;
-        let path = physical.attribute(&format!("resource{}", location.bar));
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .with_context(|| path.display().to_string())?;
-        let size = hw::VIFA_HW_FRAME_SIZE as usize;
-        let frame = Mapping::of_file(file, location.offset.into(), size)
-            .with_context(|| format!("mapping {}", path.display()))?;
+        let frame = capability
+            .map(physical.directory(), hw::VIFA_HW_FRAME_SIZE as usize)
+            .with_context(|| format!("mapping {physical}'s register file"))?;
         let registers = Self { frame };
         Ok((registers.read(hw::VIFA_FAULT_SLOTS) > 0).then_some(registers))
     }

@@ -8,7 +8,7 @@
 //! [`Repair`] selects what else is made right.
 
 use anyhow::{bail, ensure, Context, Result};
-use std::mem::offset_of;
+use std::{borrow::Cow, mem::offset_of};
 use vifa_headers::{
     self as headers, bytes_of, value_of, vifa_address_range, vifa_address_record, vifa_data_run,
     vifa_identity, vifa_record, vifa_relation, vifa_resources, vifa_section_header,
@@ -503,25 +503,27 @@ impl Stream {
         totals.headers_crc = header.crc;
         bytes.extend_from_slice(bytes_of(&header));
         for section in &self.sections {
-            let mut section = section.clone();
+            let mut section = Cow::Borrowed(section);
             match section.kind() {
                 headers::VIFA_SECTION_ADDRESS if repair.places => {
-                    section.place_data(totals.sections + 1);
+                    section.to_mut().place_data(totals.sections + 1);
                 }
-                headers::VIFA_SECTION_END => section.repair_totals(repair.totals, &totals),
+                headers::VIFA_SECTION_END => {
+                    section.to_mut().repair_totals(repair.totals, &totals);
+                }
                 _ => {}
             }
-            let header = &mut section.header;
+            let mut header = section.header;
             header.length = section.payload.len() as u32;
             header.payload_crc = crc32c::crc32c(&section.payload);
             if repair.sequence {
                 header.sequence = totals.sections;
             }
             let end = offset_of!(vifa_section_header, header_crc);
-            header.header_crc = sealed(header, end, 0);
-            totals.headers_crc = sealed(header, end, totals.headers_crc);
+            header.header_crc = sealed(&header, end, 0);
+            totals.headers_crc = sealed(&header, end, totals.headers_crc);
             count(&mut totals, &section);
-            bytes.extend_from_slice(bytes_of(&section.header));
+            bytes.extend_from_slice(bytes_of(&header));
             bytes.extend_from_slice(&section.payload);
         }
         bytes.extend_from_slice(&self.tail);

@@ -3,7 +3,7 @@
 //! The physical function's register file, as far as tests touch it behind the driver's back: fault
 //! injection, and the timeout that the capability states.
 
-use std::{fs, fs::OpenOptions, time::Duration};
+use std::{fs, time::Duration};
 
 use anyhow::{bail, ensure, Context, Result};
 
@@ -148,18 +148,10 @@ impl RegisterFile {
     /// Maps the register file of `pf`, whose driver goes on using it.
     pub fn map(pf: &PciFunction) -> Result<Self> {
         let capability = capability(pf)?;
-        let path = pf.attribute(&format!("resource{}", capability.bar));
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .with_context(|| path.display().to_string())?;
-        let registers = Mapping::of_file(
-            file,
-            capability.offset.into(),
-            (capability.frames * hw::VIFA_HW_FRAME_SIZE) as usize,
-        )
-        .with_context(|| format!("mmap of {}", path.display()))?;
+        let length = (capability.frames * hw::VIFA_HW_FRAME_SIZE) as usize;
+        let registers = capability
+            .map(&pf.attribute(""), length)
+            .with_context(|| format!("mmap of {pf}'s register file"))?;
         Ok(Self {
             registers,
             timeout: Duration::from_millis(capability.timeout.into()),

@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, OpenOptions},
+    fs,
     path::PathBuf,
     process::Command,
     thread,
@@ -169,9 +169,8 @@ impl Adapter {
     /// What the adapter filters by for the virtual function `index`, as its registers say.
     pub fn filters(&self, index: u32) -> Result<Filters> {
         let path = self.pf.attribute("resource0");
-        let file = OpenOptions::new().read(true).write(true).open(&path);
-        let file = file.with_context(|| path.display().to_string())?;
-        let registers = Mapping::of_file(&file, 0, PF_REGISTERS).context("mmap of resource0")?;
+        let registers =
+            Mapping::of_path(&path, 0, PF_REGISTERS).with_context(|| path.display().to_string())?;
         let read = |offset: usize| registers.read::<u32>(offset);
 
         let addresses = (0..RECEIVE_ADDRESSES)
