@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Backends: what knows one kind of hardware.
+//! Backends: one for each kind of hardware.
 //!
-//! The driver asks a backend for run states, for the two ends of a transfer, which the VIFA layer
-//! drives, and for a log of writes to guest memory. Nothing else in the driver knows how a device
-//! does these.
+//! A backend controls the run state of a device, implements the two ends of a transfer, which the
+//! VIFA layer drives, and logs writes to guest memory. The rest of the driver is independent of the
+//! hardware.
 
 pub(crate) mod capability;
 pub(crate) mod igb;
@@ -33,14 +33,14 @@ use kernel::{
     sync::Arc, //
 };
 
-/// How far a virtual function runs.
+/// The run state of a virtual function.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RunState {
-    /// It does what the guest tells it.
+    /// The device executes the guest's commands.
     Running,
-    /// It starts no DMA and no interrupt, and takes what others send it.
+    /// The device starts no DMA and no interrupt, but accepts accesses by other devices.
     P2pQuiesced,
-    /// Its state changes no more.
+    /// The state of the device does not change.
     Stopped,
 }
 
@@ -54,53 +54,55 @@ impl fmt::Display for RunState {
     }
 }
 
-/// Why a log cannot tell which pages were written.
+/// The reason why a log cannot report the dirty pages.
 pub(crate) enum Unreported<F> {
-    /// The task that asked is being killed.
+    /// The calling task is being killed.
     Killed,
-    /// The log does not know: any page may have been written.
+    /// The log is lost: any page may have been written.
     Unknown(F),
 }
 
 /// A log of the device's writes to guest memory, from its start to its stop.
 ///
-/// Dropped without a stop, it frees what the host holds of it, but the device may still log.
+/// If the log is dropped without [`Self::stop`], the host's resources are freed, but the device may
+/// still log.
 pub(crate) trait Log: Send + Unpin {
-    /// What went wrong.
+    /// The error of an operation on the log.
     type Fault: fmt::Display + Copy + Into<Error>;
 
-    /// The ranges whose writes are logged: ascending, and none touches another.
+    /// Returns the logged ranges, in ascending order. No two of them touch.
     fn ranges(&self) -> &[Range];
 
-    /// Bytes of a page of the log: a power of two.
+    /// Returns the page size of the log in bytes, a power of two.
     fn page_size(&self) -> u32;
 
-    /// Tells `dirty` what was written in `part` since that was last told, and forgets it. What
-    /// `part` has beyond the ranges is told as written, because nobody knows.
+    /// Calls `dirty` for the ranges of `part` that were written since their last report, and clears
+    /// them in the log. Memory of `part` outside of the logged ranges is reported as dirty, because
+    /// its state is unknown.
     ///
-    /// A write that completed before the call is told by it, if it was not before; one that
-    /// completes meanwhile by this call or by the next.
+    /// This call reports each write that completed before it and was not reported earlier. A write
+    /// that completes during the call is reported by this call or by the next.
     ///
-    /// A page that `part` has in part only is told of, but not forgotten.
+    /// A page that is only partly inside `part` is reported, but not cleared.
     ///
     /// # Errors
     ///
-    /// Some of what was written was forgotten and not told.
+    /// Some writes were cleared without being reported.
     fn report(
         &mut self,
         part: Range,
         dirty: impl FnMut(Range),
     ) -> Result<(), Unreported<Self::Fault>>;
 
-    /// Has the device log no more.
+    /// Stops the log.
     ///
     /// # Errors
     ///
-    /// It may still log. A reset helps, or another start.
+    /// The device may still log, until it is reset or another log is started.
     fn stop(self) -> Result<(), Self::Fault>;
 }
 
-/// The log of a device that has none.
+/// The log type of a device that does not log writes. It has no values.
 pub(crate) enum NoLog {}
 
 impl Log for NoLog {
@@ -127,7 +129,7 @@ impl Log for NoLog {
     }
 }
 
-/// The device does not log its writes.
+/// The error of a device that does not log its writes.
 #[derive(Clone, Copy)]
 pub(crate) struct NotLogged;
 
@@ -143,9 +145,10 @@ impl From<NotLogged> for Error {
     }
 }
 
-/// One virtual function of some kind of hardware.
+/// A virtual function of one kind of hardware.
 pub(crate) trait Backend: Send + Sync + Sized + 'static {
-    /// What can go wrong with the device; its text is for whoever migrates a virtual machine.
+    /// The error of an operation on the device. Its text is for the user who migrates a virtual
+    /// machine.
     type Fault: fmt::Display + Copy + Into<Error> + From<Error> + Send + Unpin;
 
     /// The device as the output party of a transfer.
@@ -157,56 +160,58 @@ pub(crate) trait Backend: Send + Sync + Sized + 'static {
     /// The device's log of writes to guest memory.
     type Log: Log;
 
-    /// The parts of the device's BARs that a guest reaches through [`Self::read`] and
-    /// [`Self::write`] only: by ascending BAR and offset, and none overlaps another.
+    /// The parts of the device's BARs that a guest accesses only through [`Self::read`] and
+    /// [`Self::write`], in ascending order of BAR and offset. No two of them overlap.
     const WINDOWS: &'static [Window] = &[];
 
-    /// Begins to drive a device.
+    /// Probes a device.
     ///
     /// # Errors
     ///
-    /// The device is not what it has to be, or does not answer. The reason is in the log.
+    /// The device is invalid or does not answer. The function logs the reason.
     fn probe(device: &pci::Device<Core<'_>>) -> Result<Arc<Self>>;
 
-    /// Returns why the device cannot be migrated; `None` where it can. It does not change.
+    /// Returns the reason why the device cannot be migrated, or `None` if it can. The result does
+    /// not change.
     ///
-    /// Such a device works for its user, who is offered no migration.
+    /// Such a device works, but migration is not offered to its user.
     fn unsupported(&self) -> Option<Self::Fault> {
         None
     }
 
-    /// The device is about to be given to a user, and has just been reset. `registers` are the
-    /// backend's until [`Self::close`] has returned.
+    /// Opens the device, which has just been reset, for a user. The backend may use `registers`
+    /// until [`Self::close`] has returned.
     fn open(&self, registers: Registers) -> Result {
         drop(registers);
         Ok(())
     }
 
-    /// The user is gone; the device will be reset.
+    /// Closes the device. It will be reset.
     fn close(&self) {}
 
-    /// The device is about to be reset. Until [`Self::reset_settled`], no transfer, no log and no
-    /// change of the run state may reach it: they fail with `EBUSY`. Must not sleep.
+    /// Prepares for a reset of the device. Until [`Self::reset_settled`], no transfer, no log and
+    /// no change of the run state may reach the device: they fail with `EBUSY`. Must not sleep.
     fn reset_prepare(&self) {}
 
-    /// The device has been reset, and its guest reaches it again. Must not sleep.
+    /// Handles a completed reset. The guest can access the device again. Must not sleep.
     fn reset(&self) {}
 
-    /// No transfer and no log of before the reset is left. Must not sleep.
+    /// Allows access to the device again. No transfer and no log from before the reset remains.
+    /// Must not sleep.
     fn reset_settled(&self) {}
 
-    /// Returns why the device lost its state since its last reset, other than by a reset of its own;
-    /// `None` where it did not. Must not sleep.
+    /// Returns the reason why the device lost its state since its last reset, unless by a reset of
+    /// the device itself. Returns `None` if the device kept its state. Must not sleep.
     fn loss(&self) -> Option<Loss> {
         None
     }
 
-    /// Reads a register for the guest: the one at `offset`, a multiple of 4, of a window, which is
-    /// given by its place in [`Self::WINDOWS`].
+    /// Reads a register for the guest. `window` is an index into [`Self::WINDOWS`], and `offset`, a
+    /// multiple of 4, is the offset of the register in that window.
     ///
     /// # Errors
     ///
-    /// `EBUSY` while the device is being reset: it is asked again after that.
+    /// `EBUSY` while the device is being reset. The caller repeats the call after the reset.
     fn read(&self, window: usize, offset: u64) -> Result<u32> {
         let _ = (window, offset);
         Err(EINVAL)
@@ -216,29 +221,30 @@ pub(crate) trait Backend: Send + Sync + Sized + 'static {
     ///
     /// # Errors
     ///
-    /// As for [`Self::read`].
+    /// The same as for [`Self::read`].
     fn write(&self, window: usize, offset: u64, value: u32) -> Result {
         let _ = (window, offset, value);
         Err(EINVAL)
     }
 
-    /// What the device is; validated.
+    /// Returns the identity of the device, which has been validated.
     fn identity(&self) -> &Identity;
 
-    /// The device's two virtual interfaces.
+    /// Returns the device's two virtual interfaces.
     fn interfaces(&self) -> Interfaces;
 
-    /// Returns the run state that the device is in.
+    /// Returns the run state of the device.
     fn run_state(&self) -> Result<RunState, Self::Fault>;
 
-    /// Brings the device into a run state, and returns when it is there.
+    /// Moves the device to a run state, and waits until it is reached.
     ///
     /// # Errors
     ///
-    /// The device did not say that it got there. [`Self::run_state`] tells where it is.
+    /// The device did not report that it reached the state. [`Self::run_state`] returns the actual
+    /// state.
     fn set_run_state(&self, state: RunState) -> Result<(), Self::Fault>;
 
-    /// Returns how many bytes of local memory are mapped.
+    /// Returns the size in bytes of the mapped local memory.
     fn mapped(&self) -> Result<u64, Self::Fault> {
         Ok(0)
     }
@@ -249,12 +255,12 @@ pub(crate) trait Backend: Send + Sync + Sized + 'static {
     /// Begins to restore a stopped device.
     fn destination(device: &Arc<Self>) -> Result<Self::Destination, Self::Fault>;
 
-    /// Has the device log its writes to guest memory: to `ranges`, which ascend, do not touch one
-    /// another and are multiples of `page_size`, in pages of `page_size` bytes or, where the device
-    /// does not support those, of the next size below that it does.
+    /// Starts to log the device's writes to the guest memory in `ranges`. The ranges ascend, do not
+    /// touch one another, and are multiples of `page_size`. The page size of the log is `page_size`
+    /// or, if the device does not support that, the next lower size that it supports.
     ///
-    /// For a device with [`FEATURE_DIRTY_LOG`](crate::layer::identity::FEATURE_DIRTY_LOG) that does
-    /// not log.
+    /// The device has [`FEATURE_DIRTY_LOG`](crate::layer::identity::FEATURE_DIRTY_LOG), and no log
+    /// is active.
     fn start_log(
         device: &Arc<Self>,
         ranges: KVec<Range>,

@@ -2,9 +2,9 @@
 
 //! C declarations that the kernel crate's bindings lack.
 //!
-//! Generated at build time by bindgen from `bindings/bindings_helper.h`; types that the kernel
-//! crate knows are the kernel crate's. Only [`crate::vfio`] and the device access of a backend may
-//! call into here.
+//! bindgen generates these at build time from `bindings/bindings_helper.h`. Types that the kernel
+//! crate defines are imported from there. Only [`crate::vfio`] and the device access of a backend
+//! may use this module.
 
 #![allow(
     clippy::all,

@@ -1,49 +1,51 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! CRC-32C for processors that have no instruction for it.
+//! CRC-32C for processors without an instruction for it.
 //!
-//! The kernel's library then takes a byte at a time, which would be most of the time that a transfer
-//! takes. This folds a long message into a short one with the same CRC first, eight bytes at a time
-//! and with nothing but XOR, and leaves the short one to the library. The results are the library's.
-//! The right home of it is `lib/crc`; it goes when that has it.
+//! On such processors, the kernel's library processes one byte at a time, which would dominate the
+//! time of a transfer. This module first folds a long message into a short one with the same CRC,
+//! eight bytes at a time and with XOR alone. The library then computes the CRC of the short
+//! message, so that the result is that of the library. The code belongs in `lib/crc`, and can be
+//! removed once the library contains it.
 //!
 //! # Folding
 //!
-//! A message is a polynomial over GF(2) in x, the first bit its highest coefficient, and its CRC is
-//! the remainder of a division by the CRC's polynomial P. Adding a multiple of P changes nothing.
-//! Found by search, this is the multiple of the lowest degree that has six terms (with four, the
-//! lowest degree is 5275):
+//! A message is a polynomial over GF(2) in x, whose highest coefficient is the first bit. Its CRC
+//! is the remainder of a division by the CRC's polynomial P. Adding a multiple of P does not change
+//! the remainder. The following multiple of P was found by search. It has the lowest degree of
+//! those with six terms (with four terms, the lowest degree is 5275):
 //!
 //! ```text
 //! G = x^209 + x^144 + x^54 + x^39 + x^14 + 1
 //! ```
 //!
-//! Squaring is linear over GF(2), so P divides G(x^64) too: the same holds for words of 64 bits as
-//! for bits. A word at the front of the message is removed by XORing it into the words that stand 65
-//! (209 - 144), 155, 170, 195 and 209 words behind it. Words are removed 209 at a time; what is left
-//! in the end are less than twice as many.
+//! Squaring is linear over GF(2), so P divides G(x^64), too: the multiple applies to words of 64
+//! bits as well as to bits. A word at the front of the message is removed by XORing it into the
+//! words 65 (209 - 144), 155, 170, 195 and 209 words after it. Words are removed 209 at a time,
+//! until fewer than 2 * 209 words remain.
 //!
-//! This is pure: the host tests compile the same file.
+//! The module has no dependencies: the host tests compile the same file.
 
 use core::cell::Cell;
 
-/// Bytes of a word.
+/// Size of a word in bytes.
 const WORD: usize = size_of::<u64>();
 
-/// Where a word goes that is removed: words behind it. The last is the degree of G.
+/// Distances, in words, from a removed word to the words it is XORed into. The last is the degree
+/// of G.
 const TAPS: [usize; 5] = [65, 155, 170, 195, LAP];
 
-/// Words that are removed at a time.
+/// Number of words that are removed at a time.
 const LAP: usize = 209;
 
-/// Length in bytes from which on folding pays.
+/// Minimum length in bytes for which folding is faster.
 pub(crate) const FOLD_MIN: usize = 4096;
 
-/// The last [`LAP`] words that were removed, each with what had been XORed into it. The place of a
-/// word in its lap is its place here.
+/// The last [`LAP`] words that were removed, each including the words that were XORed into it. The
+/// index of a word is its index in its lap.
 type Ring = [Cell<u64>; LAP];
 
-/// Returns the place in a [`Ring`] of the word that stands `tap` words before the one at `place`.
+/// Returns the index in a [`Ring`] of the word `tap` words before the word at `place`.
 const fn before(place: usize, tap: usize) -> usize {
     if place < tap {
         place + LAP - tap
@@ -59,7 +61,7 @@ fn word(bytes: &[u8]) -> u64 {
 /// Feeds `bytes` into a CRC-32C whose register holds `seed`, and returns the register, as
 /// `library(seed, bytes)` does.
 ///
-/// `bytes` are at least [`FOLD_MIN`]; `library` gets what is left of them.
+/// `bytes` has at least [`FOLD_MIN`] bytes. `library` processes the folded message.
 pub(crate) fn crc32c(seed: u32, bytes: &[u8], library: impl Fn(u32, &[u8]) -> u32) -> u32 {
     let words = bytes.len() / WORD;
     let removed = words.saturating_sub(LAP) / LAP * LAP;
@@ -69,10 +71,10 @@ pub(crate) fn crc32c(seed: u32, bytes: &[u8], library: impl Fn(u32, &[u8]) -> u3
     let (front, left) = bytes.split_at(removed * WORD);
     let ring = [const { Cell::new(0) }; LAP];
 
-    // A register that is not zero counts as if it were part of the first word.
+    // A nonzero register is equivalent to XORing it into the first word.
     ring[0].set(seed.into());
     for lap in front.chunks_exact(LAP * WORD) {
-        // No tap wraps around within one of these.
+        // No tap wraps around within one of these parts.
         fold::<0, 65>(&ring, lap);
         fold::<65, 155>(&ring, lap);
         fold::<155, 170>(&ring, lap);
@@ -83,7 +85,7 @@ pub(crate) fn crc32c(seed: u32, bytes: &[u8], library: impl Fn(u32, &[u8]) -> u3
     let mut register = 0;
     let (folded, rest) = left.split_at(LAP * WORD);
     for (place, bytes) in folded.chunks_exact(WORD).enumerate() {
-        // What the words before it, as far as they were removed, have left it.
+        // Apply the removed words that are XORed into this one.
         let word = TAPS
             .into_iter()
             .filter(|&tap| tap > place)
@@ -95,7 +97,7 @@ pub(crate) fn crc32c(seed: u32, bytes: &[u8], library: impl Fn(u32, &[u8]) -> u3
     library(register, rest)
 }
 
-/// Removes the words of `lap` from the one at `START` to before the one at `END`.
+/// Removes the words `START..END` of `lap`.
 #[inline(always)]
 fn fold<const START: usize, const END: usize>(ring: &Ring, lap: &[u8]) {
     let [a, b, c, d, place] = TAPS.map(|tap| {

@@ -10,7 +10,7 @@ pub(crate) struct Name(pub(crate) Error);
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// Those that this driver returns.
+        /// The errors that this driver returns.
         const NAMES: [(Error, &str); 10] = [
             (EAGAIN, "EAGAIN"),
             (EBUSY, "EBUSY"),
@@ -37,7 +37,7 @@ mod tests {
     use kernel::str::CString;
 
     #[test]
-    fn errors_have_their_names() -> Result {
+    fn displays_the_name_of_an_error() -> Result {
         let text = CString::try_from_fmt(fmt!("{}", Shown(Name(EBUSY))))?;
         assert_eq!(text.to_bytes(), b"EBUSY");
         Ok(())

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Inline functions of the kernel that Rust cannot call by themselves.
+ * Wrappers for inline functions of the kernel, which Rust cannot call directly.
  */
 #define CREATE_TRACE_POINTS
 #include "trace.h"

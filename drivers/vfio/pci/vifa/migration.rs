@@ -1,39 +1,39 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The migration of one device: its state, and the transfer that belongs to it.
+//! The migration of one device: its state and its current transfer.
 //!
-//! `include/uapi/linux/vfio.h` words what user space may expect of each state and arc; the VFIO
-//! core divides transitions into arcs, which [`Machine::step`] carries out.
+//! `include/uapi/linux/vfio.h` defines the states and the arcs between them. The VFIO core divides
+//! transitions into arcs, which [`Machine::step`] carries out.
 //!
 //! # Resets
 //!
-//! The VFIO core does not serialise a reset with other calls, and neither does the PCI core: a reset
-//! by `VFIO_DEVICE_RESET`, by the guest or by the administrator begins at any time, and most devices
-//! take 100 ms for it. A reset is over in three steps:
+//! Neither the VFIO core nor the PCI core serialises a reset with other calls. A reset by
+//! `VFIO_DEVICE_RESET`, by the guest or by the administrator can begin at any time, and takes
+//! 100 ms on most devices. It is handled in three steps:
 //!
-//! - [`Migration::reset_prepare`], before the device is reset, has the backend hold back whatever
-//!   would change the device. What the device got before, the reset undoes.
-//! - [`Migration::reset_done`] notes that the device was reset.
-//! - [`Migration::settle`] ends the transfer and the log of before, has the backend go on, and checks
-//!   that the device runs.
+//! - [`Migration::reset_prepare`], before the device is reset, makes the backend block every access
+//!   that would change the device. The reset undoes earlier changes.
+//! - [`Migration::reset_done`] records that the device was reset.
+//! - [`Migration::settle`] ends the transfer and the log that began before the reset, unblocks the
+//!   backend, and checks that the device runs.
 //!
-//! So nothing of before a reset reaches the device after it, and the state is RUNNING when the device
-//! runs, or ERROR. A call that begins while the device is being reset waits for the end of that one
-//! reset; a call that a reset overtakes may fail with `EBUSY`, or `ECANCELED` where the device had
-//! begun with it.
+//! As a result, no operation from before a reset reaches the device after it. The state is RUNNING
+//! if the device runs, and ERROR otherwise. A call that begins during a reset waits for the
+//! end of that reset. A call that is in progress when a reset begins may fail with `EBUSY`, or with
+//! `ECANCELED` if the device had already started the operation.
 //!
 //! The PCI core calls back while the VFIO core holds `memory_lock`, which a page fault takes under
-//! `mmap_lock`. `machine` is locked while memory is allocated, and while the bitmap of user space is
-//! pinned, which takes `mmap_lock`; it must not be waited for there. Where it is locked, whoever has
-//! locked it settles the reset ([`Migration::unlock`]).
+//! `mmap_lock`. `machine` is locked while memory is allocated, and while the bitmap of user space
+//! is pinned, which takes `mmap_lock`. The callbacks must therefore not wait for `machine`. If it
+//! is locked, its holder settles the reset ([`Migration::unlock`]).
 //!
 //! # Errors
 //!
-//! A PCI error, or a reset of the physical function, takes the state of the device with it. No lock is
-//! taken for that: whoever locks `machine` next finds out, and the state is ERROR from there on, until
-//! the device is reset.
+//! A PCI error, or a reset of the physical function, destroys the state of the device. The
+//! callback takes no lock for that. The next holder of `machine` finds the error and sets the state
+//! to ERROR, where it remains until the device is reset.
 //!
-//! Lock order: `machine`, then the session of a migration file, then what the backend locks, or the
+//! Lock order: `machine`, then the session of a migration file, then the backend's mutexes or the
 //! status. `reset` comes last, before the spinlocks of the backend.
 
 pub(crate) mod debugfs;
@@ -97,7 +97,7 @@ use kernel::{
     }, //
 };
 
-/// The state of a device, with the transfer that belongs to it.
+/// The state of a device, with the transfer of that state.
 enum Phase<B: Backend> {
     Error,
     Stop,
@@ -123,7 +123,7 @@ impl<B: Backend> Phase<B> {
         }
     }
 
-    /// The session that saves the device, if there is one.
+    /// Returns the session that saves the device, if any.
     fn sending(&self) -> Option<&Arc<Sending<B>>> {
         match self {
             Self::PreCopy(session) | Self::PreCopyP2p(session) | Self::StopCopy(session) => {
@@ -134,23 +134,23 @@ impl<B: Backend> Phase<B> {
     }
 }
 
-/// What carries out the arcs.
+/// The state machine, which carries out the arcs.
 struct Machine<B: Backend> {
     backend: Arc<B>,
     status: Arc<Status>,
     phase: Phase<B>,
     logging: Logging<B>,
-    /// The device has a user.
+    /// Whether the device has a user.
     is_open: bool,
 }
 
 impl<B: Backend> Machine<B> {
-    /// Enters a phase; the transfer of the one before ends, unless it goes on in this one.
+    /// Enters a phase. The transfer of the previous phase ends, unless it continues in this one.
     fn enter(&mut self, phase: Phase<B>) {
         let before = core::mem::replace(&mut self.phase, phase);
         if let Some(session) = before.sending() {
-            let goes_on = self.phase.sending();
-            if !goes_on.is_some_and(|next| Arc::ptr_eq(session, next)) {
+            let next = self.phase.sending();
+            if !next.is_some_and(|next| Arc::ptr_eq(session, next)) {
                 session.end();
             }
         }
@@ -160,12 +160,12 @@ impl<B: Backend> Machine<B> {
         self.status.entered(self.phase.state());
     }
 
-    /// Has the device reach a run state, and enters `phase` when it is there.
+    /// Moves the device to a run state, and enters `phase` when the device has reached it.
     ///
-    /// A device that refuses, and shows that it is where it was, stays in its phase. One that does
-    /// not answer is in ERROR.
+    /// A device that refuses and reports an unchanged run state stays in its phase. A device that
+    /// does not answer enters ERROR.
     fn run(&mut self, state: RunState, phase: Phase<B>) -> Result {
-        // Where the run state cannot be read, the device is gone or fails: it gets no command.
+        // If the run state cannot be read, the device is gone or fails. It gets no command.
         let (before, fault) = match self.backend.run_state() {
             Ok(before) => match self.backend.set_run_state(state) {
                 Ok(()) => {
@@ -177,7 +177,7 @@ impl<B: Backend> Machine<B> {
             Err(fault) => (None, fault),
         };
         let error = fault.into();
-        // A reset decides where the device is.
+        // After a reset, `settle` decides on the state.
         let is_reset = error == EBUSY;
         let is_unchanged = before.is_some() && before == self.backend.run_state().ok();
         if !is_reset && (error == ETIMEDOUT || !is_unchanged) {
@@ -189,13 +189,13 @@ impl<B: Backend> Machine<B> {
             .refusal(error, format_args!("failed to enter {next}: {fault}")))
     }
 
-    /// Ends all that was begun with the device, which was reset.
+    /// Ends the transfer and the log of a device that was reset.
     fn abandon(&mut self) {
         self.enter(Phase::Running);
         self.logging.forget();
     }
 
-    /// Takes note that the device lost its state.
+    /// Enters ERROR because the device lost its state.
     fn lose(&mut self, loss: Loss) {
         if self.is_open && !matches!(self.phase, Phase::Error) {
             self.enter(Phase::Error);
@@ -204,7 +204,7 @@ impl<B: Backend> Machine<B> {
         }
     }
 
-    /// Checks that the device, which was reset, runs, and has it run where it does not.
+    /// Checks that a device runs after a reset, and starts it if it does not.
     fn check_reset(&mut self) {
         if !self.is_open {
             return;
@@ -239,7 +239,7 @@ impl<B: Backend> Machine<B> {
         Ok((session, file))
     }
 
-    /// Carries out one arc; returns the file of a transfer that begins with it.
+    /// Carries out one arc. Returns the file of a transfer that begins with it.
     fn step<T: vfio::Driver>(
         &mut self,
         step: Step,
@@ -296,7 +296,7 @@ impl<B: Backend> Machine<B> {
                 let Phase::Resuming(session) = &self.phase else {
                     return Err(EINVAL);
                 };
-                // The device may have a part of its new state only.
+                // The device may have received only part of its new state.
                 if let Err(error) = session.clone().finish() {
                     self.enter(Phase::Error);
                     return Err(error);
@@ -308,23 +308,23 @@ impl<B: Backend> Machine<B> {
     }
 }
 
-/// How far a reset has come.
+/// The progress of a reset.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reset {
-    /// There is none.
+    /// No reset is in progress or unsettled.
     Settled,
-    /// The PCI core resets the device.
+    /// The PCI core is resetting the device.
     InProgress,
-    /// The device was reset. Whoever holds `machine` has to settle that.
+    /// The device was reset. The holder of `machine` has to settle the reset.
     Unsettled,
 }
 
 /// The resets of a device.
 struct Resets {
     last: Reset,
-    /// How many have ended, modulo 2^32.
+    /// Number of resets that have ended, modulo 2^32.
     ended: u32,
-    /// What the PCI core has reported since the last one.
+    /// Loss that the PCI core has reported since the last reset.
     loss: Option<Loss>,
 }
 
@@ -343,7 +343,7 @@ pub(crate) struct Migration<B: Backend> {
 }
 
 impl<B: Backend> Migration<B> {
-    /// Makes a migration in the state RUNNING.
+    /// Creates a migration in the state RUNNING.
     pub(crate) fn new(backend: Arc<B>, device: ARef<pci::Device>) -> Result<Arc<Self>> {
         let status = Status::new(
             device,
@@ -380,17 +380,17 @@ impl<B: Backend> Migration<B> {
         )
     }
 
-    /// The backend.
+    /// Returns the backend.
     pub(crate) fn backend(&self) -> &B {
         &self.backend
     }
 
-    /// What the migration region shows, for the device's user.
+    /// Returns the migration region, for the device's user.
     pub(crate) fn region(&self) -> Arc<impl vfio::region::Region> {
         self.status.clone()
     }
 
-    /// Shows the same in debugfs, by the name of `device`.
+    /// Creates the debugfs files, which show the same content under the name of `device`.
     pub(crate) fn debugfs_files(&self, device: &pci::Device) -> Result<debugfs::Files> {
         debugfs::Files::new(device, &self.status)
     }
@@ -407,17 +407,17 @@ impl<B: Backend> Migration<B> {
         result
     }
 
-    /// Has `act` do what the user asks for, after a reset that is in progress.
+    /// Runs `act` for the user, after waiting for a reset that is in progress.
     fn call<R>(&self, act: impl FnOnce(&mut Machine<B>) -> Result<R>) -> Result<R> {
         self.wait_for_reset()?;
         self.with(act)
     }
 
-    /// Waits for the end of a reset that is in progress. Others that follow do not matter.
+    /// Waits for the end of a reset that is in progress. Does not wait for later resets.
     ///
     /// # Errors
     ///
-    /// `ERESTARTSYS` where a signal arrives.
+    /// `ERESTARTSYS` if a signal arrives.
     fn wait_for_reset(&self) -> Result {
         let mut reset = self.reset.lock();
         let ended = reset.ended;
@@ -429,7 +429,7 @@ impl<B: Backend> Migration<B> {
         Ok(())
     }
 
-    /// Takes account of a reset: the device runs, any transfer has ended, and it logs no writes.
+    /// Settles a reset: the device runs, any transfer has ended, and writes are not logged.
     fn settle(&self, machine: &mut Machine<B>) {
         while self.reset.lock().last == Reset::Unsettled {
             machine.abandon();
@@ -437,7 +437,7 @@ impl<B: Backend> Migration<B> {
             if reset.last == Reset::Unsettled {
                 reset.last = Reset::Settled;
                 reset.loss = None;
-                // Under the lock: another reset that begins holds the backend back again.
+                // Under the lock: another reset that begins blocks the backend again.
                 self.backend.reset_settled();
                 drop(reset);
                 machine.check_reset();
@@ -445,28 +445,28 @@ impl<B: Backend> Migration<B> {
         }
     }
 
-    /// Unlocks the state, after a reset that came meanwhile.
+    /// Settles any reset that ended in the meantime, then unlocks the state.
     fn unlock(&self, mut machine: Guard<'_, Machine<B>, MutexBackend>) {
         loop {
             self.settle(&mut machine);
             let reset = self.reset.lock();
             if reset.last != Reset::Unsettled {
-                // Before `reset` is: a reset that finds the state locked must find somebody who
-                // settles it.
+                // Before `reset` is unlocked: if a reset finds the state locked, the holder must
+                // still settle that reset.
                 drop(machine);
                 return;
             }
         }
     }
 
-    /// The device is about to be reset: nothing changes it until that is settled.
+    /// Prepares for a reset: no access changes the device until the reset is settled.
     pub(crate) fn reset_prepare(&self) {
         let mut reset = self.reset.lock();
         reset.last = Reset::InProgress;
         self.backend.reset_prepare();
     }
 
-    /// The device has been reset.
+    /// Records that the device has been reset, and settles the reset if the state is not locked.
     pub(crate) fn reset_done(&self) {
         let mut reset = self.reset.lock();
         self.backend.reset();
@@ -479,16 +479,16 @@ impl<B: Backend> Migration<B> {
         self.reset_ended.notify_all();
     }
 
-    /// The PCI core has reported an uncorrectable error of the device.
+    /// Records an uncorrectable error of the device that the PCI core has reported.
     pub(crate) fn error_detected(&self, loss: Loss) {
         self.reset.lock().loss = Some(loss);
     }
 
-    /// Begins to serve a user, who reaches the device's registers, too.
+    /// Opens the device for a user, who can also access its registers.
     ///
     /// # Errors
     ///
-    /// The device cannot be made to run.
+    /// The device does not enter the run state RUNNING.
     pub(crate) fn open(&self, registers: Registers) -> Result {
         self.wait_for_reset()?;
         self.status.opened();
@@ -510,29 +510,31 @@ impl<B: Backend> Migration<B> {
         })
     }
 
-    /// Ends what the user began.
+    /// Ends the transfer and the log of the user, and closes the device.
     pub(crate) fn close(&self) {
         self.with(|machine| {
             machine.enter(Phase::Running);
-            // What went wrong was said.
+            // `stop` has reported its error.
             let _ = machine.logging.stop();
             machine.is_open = false;
         });
         self.backend.close();
     }
 
-    /// The present state.
+    /// Returns the present state.
     pub(crate) fn state(&self) -> DeviceState {
         self.with(|machine| machine.phase.state())
     }
 
-    /// Takes the device to the state with the number `new`, arc by arc.
+    /// Moves the device to the state with the number `new`, arc by arc.
     ///
     /// # Errors
     ///
-    /// `EINVAL` where there is no way to such a state, `EIO` in ERROR, which only a reset leaves;
-    /// `EBUSY` or `ECANCELED` where a reset came in between; or an arc failed: the device is then in
-    /// the last state that it reached, or in ERROR.
+    /// - `EINVAL` if no path leads to such a state.
+    /// - `EIO` in ERROR, which only a reset leaves.
+    /// - `EBUSY` or `ECANCELED` if a reset interrupted the call.
+    /// - The error of an arc that failed. The device is then in the last state that it reached, or
+    ///   in ERROR.
     pub(crate) fn set_state<T: vfio::Driver>(
         &self,
         device: &vfio::Device<T>,
@@ -551,18 +553,18 @@ impl<B: Backend> Migration<B> {
                 let next = device.next_state(current.into(), new)?;
                 let next = DeviceState::try_from(next).map_err(|_| EINVAL)?;
                 let step = Step::between(current, next).ok_or(EINVAL)?;
-                // A transfer that goes on keeps its file.
+                // A transfer that continues keeps its file.
                 file = machine.step(step, device)?.or(file);
             }
         })
     }
 
-    /// Returns how many bytes stop-copy would transfer, or has yet to transfer, at the most.
+    /// Returns an upper bound of the bytes that stop-copy would transfer, or has yet to transfer.
     pub(crate) fn data_size(&self) -> Result<u64> {
         self.call(|machine| {
-            let left = machine.phase.sending().map(|session| session.left());
-            if let Some(Ok(Some(left))) = left {
-                return Ok(left);
+            let remaining = machine.phase.sending().map(|session| session.remaining());
+            if let Some(Ok(Some(remaining))) = remaining {
+                return Ok(remaining);
             }
             let mapped = machine.backend.mapped().map_err(|fault| {
                 machine.status.error(
@@ -577,26 +579,26 @@ impl<B: Backend> Migration<B> {
         })
     }
 
-    /// Begins to log writes to guest memory; returns the page size.
+    /// Starts to log writes to guest memory. Returns the page size.
     ///
     /// # Errors
     ///
-    /// `EINVAL` where writes are logged already, or a range or the page size is none; else what the
-    /// device did.
+    /// `EINVAL` if writes are already logged, or if a range or the page size is invalid. Otherwise
+    /// the error of the device.
     pub(crate) fn log_start(&self, ranges: Ranges<'_>, page_size: u64) -> Result<u64> {
         self.call(|machine| machine.logging.start(&machine.backend, ranges, page_size))
     }
 
-    /// Logs writes no more, if they were logged.
+    /// Stops logging writes, if they were logged.
     pub(crate) fn log_stop(&self) -> Result {
         self.call(|machine| machine.logging.stop())
     }
 
-    /// Reports what was written.
+    /// Reports the pages that the device wrote.
     ///
     /// # Errors
     ///
-    /// `EINVAL` where writes are not logged, `EINTR` where the task is being killed.
+    /// `EINVAL` if writes are not logged, `EINTR` if the task is being killed.
     pub(crate) fn log_report(&self, iova: u64, length: u64, dirty: &mut DirtyBitmap<'_>) -> Result {
         self.call(|machine| machine.logging.report(iova, length, dirty))
     }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the VIFA layer needs of the kernel: buffers that grow fallibly, CRC-32C, and a way into the
-//! log.
+//! The kernel's side of the VIFA layer: fallible buffers, CRC-32C, and text for the log.
 //!
-//! The layer's own documentation states the contract; the host tests have a twin of this module.
+//! The documentation of [`crate::layer`] states the contract. The host tests have their own
+//! implementation of this module.
 
-// Public like the layer, whose items use these.
+// Public, because the public items of the layer use these.
 #![allow(unreachable_pub)]
 
 use crate::{
@@ -30,7 +30,7 @@ pub fn crc32c(seed: u32, bytes: &[u8]) -> u32 {
     }
 }
 
-/// There was no memory.
+/// The error of a failed allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory;
 
@@ -44,14 +44,14 @@ impl core::fmt::Display for OutOfMemory {
 pub struct Bytes(KVVec<u8>);
 
 impl Bytes {
-    /// Makes an empty buffer with room for `capacity` bytes.
+    /// Creates an empty buffer with capacity for `capacity` bytes.
     pub fn with_capacity(capacity: usize) -> Result<Self, OutOfMemory> {
         KVVec::with_capacity(capacity, GFP_KERNEL_ACCOUNT)
             .map(Self)
             .map_err(|_| OutOfMemory)
     }
 
-    /// Sets the length to `length`; bytes that are new are zero.
+    /// Sets the length to `length`. New bytes are zero.
     pub fn resize_zeroed(&mut self, length: usize) -> Result<(), OutOfMemory> {
         self.0
             .resize(length, 0, GFP_KERNEL_ACCOUNT)
@@ -73,7 +73,7 @@ impl DerefMut for Bytes {
     }
 }
 
-/// Something that the layer says, for the kernel's log.
+/// Adapter for values that implement the `Display` of `core`, for the kernel's log.
 pub(crate) struct Shown<T>(pub(crate) T);
 
 impl<T: core::fmt::Display> fmt::Display for Shown<T> {
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folding_gives_what_the_library_gives() -> Result {
+    fn folded_crc_equals_the_crc_of_the_library() -> Result {
         const SIZE: usize = 2 * checksum::FOLD_MIN;
 
         let mut random = 1_u32;

@@ -10,8 +10,8 @@
 #include <uapi/linux/vifa.h>
 
 /*
- * A device has become a party of a transfer relationship: as the output party,
- * which offers it, or as the receiver, which has verified it.
+ * A device has become a party of a transfer relationship. The output party
+ * offers the relationship, the receiver has verified it.
  */
 TRACE_EVENT(vifa_relation,
 	    TP_PROTO(const struct device *device, u8 role, u8 plane, u64 output, u64 receiver),

@@ -2,10 +2,9 @@
 
 //! Abstractions for VFIO PCI variant drivers.
 //!
-//! A variant driver gives user space everything that `vfio-pci` gives and adds what its kind of
-//! device can do beyond, such as live migration. These modules wrap `vfio-pci-core` and the parts
-//! of the PCI core that such a driver needs and the `kernel` crate lacks. They know nothing of any
-//! device.
+//! A variant driver provides the same interface as `vfio-pci` and adds functions of specific
+//! devices, such as live migration. These modules wrap `vfio-pci-core` and the parts of the PCI
+//! core that such a driver needs and the `kernel` crate lacks. They are independent of any device.
 //!
 //! C headers: [`include/linux/vfio.h`](srctree/include/linux/vfio.h),
 //! [`include/linux/vfio_pci_core.h`](srctree/include/linux/vfio_pci_core.h)

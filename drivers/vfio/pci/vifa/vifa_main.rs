@@ -2,11 +2,12 @@
 
 //! VIFA: live migration of SR-IOV virtual functions.
 //!
-//! Two PCI drivers: one for physical functions, which brings up what their virtual functions
-//! share, and a VFIO variant driver for virtual functions, which user space gives to virtual
-//! machines and migrates. [`layer`] is independent of devices and of the kernel, [`backend`] knows
-//! devices, [`vfio`] knows the kernel, and [`migration`] and [`virtual_function`] bring them
-//! together.
+//! The module registers two PCI drivers. The driver of physical functions sets up the resources
+//! that their virtual functions share. The VFIO variant driver of virtual functions lets user space
+//! assign them to virtual machines and migrate them.
+//!
+//! [`layer`] is independent of devices and of the kernel. [`backend`] drives the hardware. [`vfio`]
+//! wraps the kernel's interfaces. [`migration`] and [`virtual_function`] connect the three.
 
 #![crate_name = "vifa_vfio_pci"]
 
@@ -34,8 +35,9 @@ use kernel::{
     prelude::*, //
 };
 
-/// The module: its two drivers, of which the one for virtual functions goes first, and their
-/// directory in debugfs.
+/// The module: its two drivers and their directory in debugfs.
+///
+/// The driver of virtual functions is unregistered first.
 #[pin_data]
 struct VifaModule {
     #[pin]

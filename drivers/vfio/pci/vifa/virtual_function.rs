@@ -48,7 +48,7 @@ use kernel::{
     }, //
 };
 
-/// A virtual function as a VIFA interface.
+/// A virtual function that is a VIFA interface.
 pub(crate) struct VirtualFunction<B: Backend> {
     migration: Arc<Migration<B>>,
     _debugfs: debugfs::Files,
@@ -165,7 +165,7 @@ pub(crate) struct VirtualFunctions;
 impl vfio::Kinds for VirtualFunctions {
     const ID_TABLE: pci::IdTable<vfio::Kind> = &VIRTUAL_IDS;
 
-    // Anyone's device may have the VIFA capability.
+    // A device of any vendor may have the VIFA capability.
     const OTHERS: vfio::Kind = <VirtualFunction<capability::Function> as vfio::Driver>::KIND;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What bindgen reads. bindgen_parameters says what it takes from here.
+ * The input of bindgen. bindgen_parameters lists the items to generate.
  */
 #include <linux/anon_inodes.h>
 #include <linux/crc32c.h>
@@ -18,7 +18,7 @@
 #include <linux/vifa_reference.h>
 #include <uapi/linux/vifa.h>
 
-/* A value that bindgen finds in no macro. */
+/* bindgen does not evaluate the macro. */
 static const u32 __maybe_unused VIFA_DL_FLAG_AUTOREMOVE_CONSUMER = DL_FLAG_AUTOREMOVE_CONSUMER;
 
 bool rust_helper_crc32c_is_optimized(void);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which structures of the C headers may be taken for bytes, and made of bytes.
+//! Conversions of the structures of the C headers to and from bytes.
 
 use super::*;
 use kernel::transmute::{

@@ -10,7 +10,7 @@ pub(crate) fn crc32c(seed: u32, bytes: &[u8]) -> u32 {
     unsafe { super::crc32c(seed, bytes.as_ptr().cast(), bytes.len()) }
 }
 
-/// Returns whether [`crc32c`] uses instructions that this processor has for it.
+/// Returns whether [`crc32c`] uses CRC instructions of this processor.
 pub(crate) fn is_optimized() -> bool {
     // SAFETY: The function may be called at any time.
     unsafe { super::rust_helper_crc32c_is_optimized() }

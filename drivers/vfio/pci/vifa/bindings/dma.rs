@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What [`kernel::scatterlist`] lacks.
+//! DMA synchronisation of scatterlists, which [`kernel::scatterlist`] lacks.
 //!
 //! C header: [`include/linux/dma-mapping.h`](srctree/include/linux/dma-mapping.h)
 
@@ -12,13 +12,14 @@ use kernel::{
     scatterlist::SGTable, //
 };
 
-/// Hands the memory of `table` to `device`.
+/// Synchronises the memory of `table` for access by `device`.
 ///
 /// # Safety
 ///
 /// The table was mapped for this device, with `DMA_BIDIRECTIONAL`.
 pub(crate) unsafe fn sync_for_device(device: &Device<Bound>, table: &SGTable) {
-    // SAFETY: Both are transparent wrappers of what the function takes; the caller upholds the rest.
+    // SAFETY: Both are transparent wrappers of the arguments' types. The caller guarantees that the
+    // table was mapped for this device, with `DMA_BIDIRECTIONAL`.
     unsafe {
         super::rust_helper_dma_sync_for_device(
             core::ptr::from_ref(device).cast_mut().cast(),
@@ -27,11 +28,11 @@ pub(crate) unsafe fn sync_for_device(device: &Device<Bound>, table: &SGTable) {
     }
 }
 
-/// Hands the memory of `table` back to the CPU.
+/// Synchronises the memory of `table` for access by the CPU.
 ///
 /// # Safety
 ///
-/// As for [`sync_for_device`].
+/// The same as for [`sync_for_device`].
 pub(crate) unsafe fn sync_for_cpu(device: &Device<Bound>, table: &SGTable) {
     // SAFETY: As in `sync_for_device`.
     unsafe {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Limits on how often something is said.
+//! Rate limits of log messages.
 //!
 //! C header: [`include/linux/ratelimit.h`](srctree/include/linux/ratelimit.h)
 
@@ -13,7 +13,7 @@ use kernel::{
     types::Opaque, //
 };
 
-/// Lets so many things through in so much time.
+/// A limit on the number of events per interval.
 ///
 /// # Invariants
 ///
@@ -24,14 +24,14 @@ pub(crate) struct RateLimit {
     state: Opaque<kernel::bindings::ratelimit_state>,
 }
 
-// SAFETY: The C side has a lock of its own.
+// SAFETY: The C side protects the state with a lock.
 unsafe impl Send for RateLimit {}
 
 // SAFETY: As above.
 unsafe impl Sync for RateLimit {}
 
 impl RateLimit {
-    /// Lets `burst` things through in each `interval` milliseconds.
+    /// Creates a limit of `burst` events in each `interval` milliseconds.
     pub(crate) fn new(interval: Msecs, burst: u16) -> impl PinInit<Self> {
         let interval = i32::try_from(msecs_to_jiffies(interval)).unwrap_or(i32::MAX);
         // INVARIANT: The function initialises the state.
@@ -45,8 +45,8 @@ impl RateLimit {
         })
     }
 
-    /// Returns whether one more may be let through. The C side counts those that may not, and
-    /// says in the log how many there were, and that they were of `name`.
+    /// Returns whether another event is within the limit. The C side counts the suppressed events,
+    /// and logs their number with `name`.
     pub(crate) fn allows(&self, name: &CStr) -> bool {
         // SAFETY: The state is initialised by the type invariant; `name` is valid for the call.
         unsafe { kernel::bindings::___ratelimit(self.state.get(), name.as_char_ptr()) != 0 }

@@ -6,7 +6,7 @@
 
 use kernel::device;
 
-/// `vifa_relation`: `device` has become a party of a transfer relationship. `role` is one of
+/// Emits `vifa_relation`: `device` has become a party of a transfer relationship. `role` is one of
 /// `VIFA_ROLE_*`, `plane` one of `VIFA_PLANE_*`.
 pub(crate) fn vifa_relation(
     device: &device::Device,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The debugfs files of a device: `vifa/`, then the device's name.
+//! The debugfs files of a device, in the directory `vifa/` and the device's name.
 //!
-//! They can be read whether or not somebody has the device open. A read copies one moment of the
-//! device's status, and waits for no device.
+//! The files can be read whether or not the device is open. A read returns a snapshot of the
+//! device's status, and does not wait for the device.
 
 use super::status::{
     Role,
@@ -30,9 +30,9 @@ use kernel::{
     uaccess::UserSliceWriter, //
 };
 
-/// The files of a device; they are removed with this.
+/// The files of a device. Dropping this removes them.
 pub(crate) struct Files {
-    // Before their directory.
+    // Removed before their directory.
     _region: debugfs::File<RegionFile>,
     _relations: debugfs::File<RelationsFile>,
     _directory: debugfs::Directory,
@@ -51,7 +51,7 @@ impl Files {
     }
 }
 
-/// `region`: the bytes of the migration region.
+/// `region`: the content of the migration region.
 struct RegionFile(Arc<Status>);
 
 impl BinaryWriter for RegionFile {
@@ -60,7 +60,7 @@ impl BinaryWriter for RegionFile {
     }
 }
 
-/// `relations`: a line for each transfer relationship that the device is a party of.
+/// `relations`: one line for each transfer relationship of the device.
 struct RelationsFile(Arc<Status>);
 
 impl Writer for RelationsFile {

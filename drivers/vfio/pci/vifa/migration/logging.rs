@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! DMA logging: which guest memory the device has written.
+//! DMA logging: tracks the guest memory that the device writes.
 //!
-//! What the log does not know is reported dirty, so that a migration moves more than it had to
-//! rather than less: all that a report asks for, where the device has lost count or fails, and what
-//! a report has beyond the ranges that are logged. That is counted, and said once for each start.
+//! Unknown is dirty, so that a migration transfers too much rather than too little. If the device
+//! lost its log or fails, the whole range of a report is dirty. Memory outside of the logged ranges
+//! is dirty, too. Lost reports are counted, and logged once for each start.
 
 use super::status::{
     Status,
@@ -38,8 +38,8 @@ use kernel::{
 /// A log that was started.
 struct Active<L> {
     log: L,
-    /// It was said that the log did not know something.
-    said: bool,
+    /// Whether a loss of the log was reported.
+    loss_reported: bool,
 }
 
 /// The DMA logging of one device.
@@ -49,7 +49,7 @@ pub(super) struct Logging<B: Backend> {
 }
 
 impl<B: Backend> Logging<B> {
-    /// Nothing is logged.
+    /// Creates the DMA logging of a device. Writes are not logged yet.
     pub(super) fn new(status: Arc<Status>) -> Self {
         Self {
             status,
@@ -57,7 +57,7 @@ impl<B: Backend> Logging<B> {
         }
     }
 
-    /// Begins to log, in pages of about `page_size` bytes, any number; returns how many a page has.
+    /// Starts the log. `page_size` may be any number; returns the page size in use, in bytes.
     pub(super) fn start(
         &mut self,
         backend: &Arc<B>,
@@ -65,7 +65,7 @@ impl<B: Backend> Logging<B> {
         page_size: u64,
     ) -> Result<u64> {
         if self.active.is_some() {
-            return Err(self.refuse_to("start", EINVAL, "it was started before"));
+            return Err(self.refuse_to("start", EINVAL, "already started"));
         }
         let page_size = log::page_size(page_size);
         let ranges = self.collect(ranges, page_size)?;
@@ -77,11 +77,15 @@ impl<B: Backend> Logging<B> {
             ranges: log.ranges().len() as u64,
             bytes: log.ranges().iter().map(|range| range.length).sum(),
         }));
-        self.active = Some(Active { log, said: false });
+        self.active = Some(Active {
+            log,
+            loss_reported: false,
+        });
         Ok(page_size)
     }
 
-    /// Checks what user space wants logged, in whole pages. Ranges that touch one another become one.
+    /// Checks the ranges that user space asks to log, and extends them to whole pages. Joins ranges
+    /// that touch one another.
     fn collect(&self, intervals: Ranges<'_>, page_size: u64) -> Result<KVec<Range>> {
         let refuse = |violation: Violation| self.refuse_to("start", EINVAL, violation);
         let mut ranges: KVec<Range> = KVec::new();
@@ -94,7 +98,7 @@ impl<B: Backend> Logging<B> {
         Ok(ranges)
     }
 
-    /// What is logged, for the address record file.
+    /// Returns the tracked ranges, for the address record file.
     pub(super) fn tracked(&self) -> Result<Option<address::Tracked>> {
         let Some(Active { log, .. }) = &self.active else {
             return Ok(None);
@@ -104,7 +108,7 @@ impl<B: Backend> Logging<B> {
         tracked.map(Some).map_err(|_| ENOMEM)
     }
 
-    /// Logs no more, if something was logged.
+    /// Stops the log, if it was started.
     pub(super) fn stop(&mut self) -> Result {
         let Some(Active { log, .. }) = self.active.take() else {
             return Ok(());
@@ -114,17 +118,17 @@ impl<B: Backend> Logging<B> {
             .map_err(|fault| self.refuse_to("stop", fault.into(), fault))
     }
 
-    /// The device has forgotten its log.
+    /// Drops the log, which the device has lost.
     pub(super) fn forget(&mut self) {
         if self.active.take().is_some() {
             self.status.logs(None);
         }
     }
 
-    /// Reports what was written of the `length` bytes from `iova`.
+    /// Reports the dirty pages among the `length` bytes from `iova`.
     pub(super) fn report(&mut self, iova: u64, length: u64, dirty: &mut DirtyBitmap<'_>) -> Result {
         let Some(active) = &mut self.active else {
-            return Err(self.refuse_to("report", EINVAL, "it was not started"));
+            return Err(self.refuse_to("report", EINVAL, "not started"));
         };
         if let Err(violation) = log::check_length(length) {
             return Err(self.refuse_to("report", EINVAL, violation));
@@ -144,7 +148,7 @@ impl<B: Backend> Logging<B> {
             Err(Unreported::Unknown(fault)) => {
                 dirty.set(iova, length);
                 self.status.reported(length, true);
-                if !core::mem::replace(&mut active.said, true) {
+                if !core::mem::replace(&mut active.loss_reported, true) {
                     self.status.error(
                         fault.into(),
                         format_args!("failed to report DMA logging, all pages are dirty: {fault}"),
@@ -155,9 +159,11 @@ impl<B: Backend> Logging<B> {
         Ok(())
     }
 
-    /// Takes note that something was not done, and why.
-    fn refuse_to(&self, what: &str, error: Error, why: impl fmt::Display) -> Error {
-        self.status
-            .refusal(error, format_args!("failed to {what} DMA logging: {why}"))
+    /// Reports that the operation `verb` failed with `error`, and the reason.
+    fn refuse_to(&self, verb: &str, error: Error, reason: impl fmt::Display) -> Error {
+        self.status.refusal(
+            error,
+            format_args!("failed to {verb} DMA logging: {reason}"),
+        )
     }
 }

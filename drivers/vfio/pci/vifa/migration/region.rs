@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The migration region: what a VIFA interface tells of itself.
+//! The migration region: the status of a VIFA interface, for user space.
 //!
-//! `struct vifa_region` of `include/uapi/linux/vifa.h` has the layout. A virtual machine monitor
-//! needs nothing of it; an administrator's tools do, and find the same in debugfs
-//! ([`super::debugfs`]).
+//! `struct vifa_region` of `include/uapi/linux/vifa.h` defines the layout. A virtual machine
+//! monitor does not need the region. An administrator's tools read it, or the same content in
+//! debugfs ([`super::debugfs`]).
 
 use super::status::{
     Moment,
@@ -35,7 +35,7 @@ use kernel::{
     transmute::AsBytes, //
 };
 
-/// The region as its bytes.
+/// The content of the region, as bytes.
 pub(crate) struct Content(vifa_region);
 
 impl AsRef<[u8]> for Content {

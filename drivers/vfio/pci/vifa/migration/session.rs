@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Transfers behind a migration file.
+//! Sessions: the transfers that user space reads and writes through migration files.
 //!
-//! A session holds one end of a transfer, until the state machine ends it or takes the result. The
-//! file may live on for as long as user space likes; it then reaches nothing any more, and every
-//! call says so. No user memory is faulted in while the session is locked (see [`crate::vfio::file`]).
+//! A session holds one end of a transfer until the state machine ends it or takes the result. User
+//! space may keep the file open after that; every call on it then fails. No user memory is faulted
+//! in while the session is locked (see [`crate::vfio::file`]).
 
 use super::status::{
     Outcome,
@@ -63,9 +63,8 @@ use kernel::{
 /// One end of a transfer.
 enum Transfer<T> {
     Active(T),
-    /// It failed, with this error.
+    /// The transfer failed with this error.
     Failed(Error),
-    /// It ended.
     Ended,
 }
 
@@ -83,7 +82,7 @@ impl<T> Transfer<T> {
 ///
 /// # Errors
 ///
-/// `EAGAIN` where another call has it and the read or write may not wait.
+/// `EAGAIN` if another call holds the lock and the read or write may not wait.
 fn lock<T>(
     transfer: &Mutex<Transfer<T>>,
     waiting: Waiting,
@@ -94,14 +93,14 @@ fn lock<T>(
     }
 }
 
-/// How far a stream has come that is read.
+/// The progress of the reader of a stream.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Reading {
-    /// There is more, or there may be.
+enum ReadProgress {
+    /// More data is available, or may be.
     Open,
-    /// There is nothing more as long as the device runs.
+    /// No more data is available while the device runs.
     Paused,
-    /// All was read.
+    /// The whole stream was read.
     Complete,
 }
 
@@ -109,7 +108,7 @@ enum Reading {
 struct Output<B: Backend> {
     saver: Saver<B::Fault>,
     source: B::Source,
-    reading: Reading,
+    progress: ReadProgress,
 }
 
 /// A transfer from the device to user space.
@@ -133,7 +132,7 @@ impl<B: Backend> Sending<B> {
         let output = Output::<B> {
             saver: Saver::new(begin),
             source,
-            reading: Reading::Open,
+            progress: ReadProgress::Open,
         };
         status.progressed(Role::Output, output.saver.progress());
         Arc::pin_init(
@@ -147,15 +146,15 @@ impl<B: Backend> Sending<B> {
         )
     }
 
-    /// The device has stopped: what is left of the stream may be read. It lists the guest memory
-    /// that is tracked.
+    /// Makes the rest of the stream available, after the device has stopped. The stream then lists
+    /// the `tracked` guest memory.
     pub(super) fn stopped(&self, tracked: Option<Tracked>) {
         if let Transfer::Active(output) = &mut *self.transfer.lock() {
             output.saver.stopped();
             if let Some(tracked) = tracked {
                 output.saver.track(tracked);
             }
-            output.reading = Reading::Open;
+            output.progress = ReadProgress::Open;
             self.poll.show(Readiness::Ready);
         }
     }
@@ -181,7 +180,7 @@ impl<B: Backend> Sending<B> {
             .error(errno, format_args!("failed to save: {error}"))
     }
 
-    /// Does `work` on the transfer, which ends if it fails.
+    /// Calls `work` on the transfer. If `work` fails, the transfer ends.
     fn advance<T>(
         &self,
         transfer: &mut Transfer<Output<B>>,
@@ -199,26 +198,26 @@ impl<B: Backend> Sending<B> {
         })
     }
 
-    /// Puts what is ready into the resident part of `user`.
-    fn put(&self, user: &mut UserWriter<'_>, waiting: Waiting) -> Result<Reading> {
+    /// Copies available data to the resident part of `user`.
+    fn put(&self, user: &mut UserWriter<'_>, waiting: Waiting) -> Result<ReadProgress> {
         let mut transfer = lock(&self.transfer, waiting)?;
         self.advance(&mut transfer, |output| {
-            let reading = output.put(user)?;
-            if reading == Reading::Complete && output.reading != reading {
+            let progress = output.put(user)?;
+            if progress == ReadProgress::Complete && output.progress != progress {
                 self.status.ended(Outcome::Saved);
             }
-            output.reading = reading;
-            self.poll.show(match reading {
-                Reading::Open | Reading::Complete => Readiness::Ready,
-                Reading::Paused => Readiness::Waiting,
+            output.progress = progress;
+            self.poll.show(match progress {
+                ReadProgress::Open | ReadProgress::Complete => Readiness::Ready,
+                ReadProgress::Paused => Readiness::Waiting,
             });
-            Ok(reading)
+            Ok(progress)
         })
     }
 
-    /// Returns how many bytes of the stream are left, at the most, if the device stops now, or has
-    /// stopped; `None` if it does not know.
-    pub(super) fn left(&self) -> Result<Option<u64>> {
+    /// Returns an upper bound of the remaining bytes of the stream, if the device stops now or has
+    /// stopped, or `None` if the bound is unknown.
+    pub(super) fn remaining(&self) -> Result<Option<u64>> {
         self.advance(&mut self.transfer.lock(), |output| {
             output.saver.left(&mut output.source)
         })
@@ -226,22 +225,23 @@ impl<B: Backend> Sending<B> {
 }
 
 impl<B: Backend> Output<B> {
-    /// Asks the device what is left to read while it runs.
+    /// Returns the data that is outstanding while the device runs.
     fn outstanding(&mut self, version: InfoVersion) -> Result<Outstanding, SaveError<B::Fault>> {
         let outstanding = self.saver.outstanding(&mut self.source, version)?;
         if outstanding.initial != 0 || outstanding.changed != 0 {
-            self.reading = Reading::Open;
+            self.progress = ReadProgress::Open;
         }
         Ok(outstanding)
     }
 
-    /// Puts pieces into `user`. Each can cost a command: a task that is being killed gets no more.
-    fn put(&mut self, user: &mut UserWriter<'_>) -> Result<Reading, SaveError<B::Fault>> {
+    /// Copies pieces of the stream to `user`. Each piece can require a command, so the function
+    /// returns early if the task is being killed.
+    fn put(&mut self, user: &mut UserWriter<'_>) -> Result<ReadProgress, SaveError<B::Fault>> {
         while !task::is_being_killed() {
             let piece = match self.saver.remaining(&mut self.source)? {
                 Piece::Bytes(piece) => piece,
-                Piece::Pause => return Ok(Reading::Paused),
-                Piece::End => return Ok(Reading::Complete),
+                Piece::Pause => return Ok(ReadProgress::Paused),
+                Piece::End => return Ok(ReadProgress::Complete),
             };
             let all = piece.len();
             let done = user.put(piece);
@@ -250,7 +250,7 @@ impl<B: Backend> Output<B> {
                 break;
             }
         }
-        Ok(Reading::Open)
+        Ok(ReadProgress::Open)
     }
 }
 
@@ -264,9 +264,9 @@ impl<B: Backend> Stream for Sending<B> {
         while !user.is_full() {
             user.fault_in()?;
             match self.put(user, waiting)? {
-                Reading::Open => {}
-                Reading::Paused if user.is_empty() => return Err(ENOMSG),
-                Reading::Paused | Reading::Complete => break,
+                ReadProgress::Open => {}
+                ReadProgress::Paused if user.is_empty() => return Err(ENOMSG),
+                ReadProgress::Paused | ReadProgress::Complete => break,
             }
         }
         Ok(())
@@ -303,7 +303,7 @@ impl<B: Backend> PreCopy for Sending<B> {
             reinitialised,
         } = self.advance(&mut transfer, |output| {
             let outstanding = output.outstanding(version)?;
-            if output.reading == Reading::Open {
+            if output.progress == ReadProgress::Open {
                 self.poll.show(Readiness::Ready);
             }
             Ok(outstanding)
@@ -356,11 +356,11 @@ impl<B: Backend> Receiving<B> {
         self.poll.show(Readiness::Ended);
     }
 
-    /// Ends the transfer; the device takes its new state.
+    /// Ends the transfer, and loads the new state into the device.
     ///
     /// # Errors
     ///
-    /// The stream was not complete or not sound, or the device refused.
+    /// The stream is incomplete or invalid, or the device refused the state.
     pub(super) fn finish(&self) -> Result {
         let mut transfer = self.transfer.lock();
         self.poll.show(Readiness::Ended);
@@ -389,7 +389,7 @@ impl<B: Backend> Receiving<B> {
             .refusal(errno, format_args!("failed to restore: {error}"))
     }
 
-    /// Takes the resident part of `user`.
+    /// Consumes the resident part of `user`.
     fn take(&self, user: &mut UserReader<'_>, waiting: Waiting) -> Result {
         let mut transfer = lock(&self.transfer, waiting)?;
         let input = transfer.active()?;
@@ -406,8 +406,8 @@ impl<B: Backend> Receiving<B> {
 }
 
 impl<B: Backend> Input<B> {
-    /// Takes what is resident of `user`. Each run can cost a command: a task that is being killed
-    /// gets no more.
+    /// Copies the resident part of `user` to the restorer. Each run can require a command, so the
+    /// function returns early if the task is being killed.
     fn fill(&mut self, user: &mut UserReader<'_>) -> Result<(), RestoreError<B::Fault>> {
         while !user.is_empty() && !task::is_being_killed() {
             let space = self.restorer.space(&mut self.destination)?;

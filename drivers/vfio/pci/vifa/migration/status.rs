@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a migration tells of itself, to the kernel log, to trace events, and to whoever reads the
-//! migration region.
+//! The status of a migration, reported in the kernel log, in trace events and in the migration
+//! region.
 //!
-//! The state machine and the transfers note here what changes. Whoever reads sees one moment, and
-//! waits for no device: what is behind the lock is only copied.
+//! The state machine and the transfers record each change here. A reader gets a snapshot, and does
+//! not wait for the device, because the lock is held only to change or copy the status.
 
 use crate::{
     bindings::{
@@ -39,10 +39,10 @@ use kernel::{
     }, //
 };
 
-/// An error and what it was about; the text is cut where it does not fit, and padded with zeroes.
+/// An error and its description. The text is truncated to fit, and padded with zeroes.
 #[derive(Clone, Copy)]
 pub(super) struct LastError {
-    /// `None`: there was none since the device was opened.
+    /// `None` if no error occurred since the device was opened.
     pub(super) error: Option<Error>,
     pub(super) text: [u8; VIFA_REGION_TEXT as usize],
 }
@@ -58,7 +58,7 @@ impl LastError {
             error: Some(error),
             ..Self::NONE
         };
-        // What does not fit is cut.
+        // An error means that the text was truncated.
         let _ = write!(
             Text {
                 rest: &mut last.text
@@ -69,7 +69,7 @@ impl LastError {
     }
 }
 
-/// Why a device cannot be migrated.
+/// The reason why a device cannot be migrated.
 pub(crate) struct Unsupported<F>(pub(crate) F);
 
 impl<F: fmt::Display> fmt::Display for Unsupported<F> {
@@ -78,7 +78,7 @@ impl<F: fmt::Display> fmt::Display for Unsupported<F> {
     }
 }
 
-/// Writes text into a buffer of fixed size, up to the last character that fits.
+/// Writer of text into a buffer of fixed size, up to the last character that fits.
 struct Text<'a> {
     rest: &'a mut [u8],
 }
@@ -101,29 +101,26 @@ impl Write for Text<'_> {
     }
 }
 
-/// What a device is in a transfer.
+/// The role of a device in a transfer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Role {
-    /// The output party.
-    // CAST: The uAPI header has the roles in a byte.
+    // CAST: The uAPI header stores the role in a byte.
     Output = VIFA_ROLE_OUTPUT as u8,
-    /// The receiver.
     Receiver = VIFA_ROLE_RECEIVER as u8,
 }
 
-/// How a transfer ended.
+/// The outcome of a transfer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// The stream was read to its end.
     Saved,
-    /// The device took the stream.
+    /// The device loaded the stream.
     Restored,
-    /// Neither.
     Failed,
 }
 
-/// Transfers that ended.
+/// Numbers of transfers that ended, by outcome.
 #[derive(Clone, Copy)]
 pub(super) struct Counters {
     pub(super) saved: u64,
@@ -131,36 +128,37 @@ pub(super) struct Counters {
     pub(super) failed: u64,
 }
 
-/// What is logged.
+/// The guest memory that DMA logging tracks.
 #[derive(Clone, Copy)]
 pub(super) struct Tracked {
-    /// Bytes of a page.
+    /// Page size in bytes.
     pub(super) page_size: u64,
+    /// Number of ranges.
     pub(super) ranges: u64,
-    /// In these ranges.
+    /// Total size of the ranges.
     pub(super) bytes: u64,
 }
 
-/// What the reports came to.
+/// Totals of the reports of DMA logging.
 #[derive(Clone, Copy)]
 pub(super) struct Reports {
     pub(super) count: u64,
     pub(super) dirty_bytes: u64,
-    /// Of the reports, those of all that was asked for, since the log did not know.
+    /// Number of reports that marked the whole range dirty, because the log was lost.
     pub(super) lost: u64,
 }
 
-/// One moment of a migration.
+/// A snapshot of the status of a migration.
 #[derive(Clone, Copy)]
 pub(super) struct Moment {
-    /// Number of changes before.
+    /// Number of changes before this snapshot.
     pub(super) generation: u64,
     pub(super) state: DeviceState,
     pub(super) last: LastError,
     /// The present transfer, or the last one since the device was opened.
     pub(super) transfer: Option<(Role, Progress)>,
     pub(super) counters: Counters,
-    /// `None`: writes are not logged.
+    /// `None` if writes are not logged.
     pub(super) tracked: Option<Tracked>,
     pub(super) reports: Reports,
 }
@@ -171,12 +169,12 @@ pub(super) struct Status {
     device: ARef<pci::Device>,
     identity: Identity,
     interfaces: Interfaces,
-    /// What is wrong with the device from the beginning.
+    /// The initial error: the reason why the device cannot be migrated, if any.
     first: LastError,
-    /// For what a device can repeat.
+    /// Rate limit of errors that a device can repeat.
     #[pin]
     errors: RateLimit,
-    /// For what user space can repeat.
+    /// Rate limit of errors that user space can repeat.
     #[pin]
     refusals: RateLimit,
     #[pin]
@@ -222,17 +220,17 @@ impl Status {
         })
     }
 
-    /// What the device is.
+    /// Returns the identity of the device.
     pub(super) fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// The device's interfaces.
+    /// Returns the device's interfaces.
     pub(super) fn interfaces(&self) -> Interfaces {
         self.interfaces
     }
 
-    /// Returns the present moment.
+    /// Returns a snapshot of the present status.
     pub(super) fn moment(&self) -> Moment {
         *self.moment.lock()
     }
@@ -243,7 +241,7 @@ impl Status {
         change(&mut moment)
     }
 
-    /// The device was opened: forgets its former user's transfers and errors.
+    /// Clears the transfer and the error of the previous user, when the device is opened.
     pub(super) fn opened(&self) {
         self.change(|moment| {
             moment.last = self.first;
@@ -251,12 +249,12 @@ impl Status {
         });
     }
 
-    /// The device is in another state.
+    /// Records that the device entered `state`.
     pub(super) fn entered(&self, state: DeviceState) {
         self.change(|moment| moment.state = state);
     }
 
-    /// A transfer got on, in which the device has this role.
+    /// Records the progress of a transfer in which the device has the given role.
     pub(super) fn progressed(&self, role: Role, progress: &Progress) {
         let before = self.change(|moment| moment.transfer.replace((role, *progress)));
 
@@ -275,7 +273,7 @@ impl Status {
         }
     }
 
-    /// A transfer ended.
+    /// Counts a transfer that ended.
     pub(super) fn ended(&self, outcome: Outcome) {
         self.change(|moment| {
             let counters = &mut moment.counters;
@@ -287,12 +285,12 @@ impl Status {
         });
     }
 
-    /// Writes are logged, or no more.
+    /// Records the memory that is tracked, or `None` when logging stops.
     pub(super) fn logs(&self, tracked: Option<Tracked>) {
         self.change(|moment| moment.tracked = tracked);
     }
 
-    /// A report told so many bytes dirty; `lost`: since the log did not know.
+    /// Counts a report of `dirty_bytes` bytes. `lost` states that the log was lost.
     pub(super) fn reported(&self, dirty_bytes: u64, lost: bool) {
         self.change(|moment| {
             let reports = &mut moment.reports;
@@ -302,14 +300,14 @@ impl Status {
         });
     }
 
-    /// Keeps `error` of the device, which was about `text`, logs it at a limited rate, and returns
+    /// Records `error` of the device, described by `text`, logs it at a limited rate, and returns
     /// it.
     pub(super) fn error(&self, error: Error, text: impl fmt::Display) -> Error {
         self.log(&self.errors, &text);
         self.keep(error, text)
     }
 
-    /// As [`Self::error`], for what user space can cause.
+    /// Like [`Self::error`], for errors that user space can cause.
     pub(super) fn refusal(&self, error: Error, text: impl fmt::Display) -> Error {
         self.log(&self.refusals, &text);
         self.keep(error, text)

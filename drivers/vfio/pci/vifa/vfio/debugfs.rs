@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Files in debugfs that belong to a module.
+//! debugfs files with an owning module.
 //!
-//! A file of [`kernel::debugfs`] has no owner: user space can hold it open while the module is
-//! unloaded, and debugfs then reads the file's operations, at the last close, in memory that is
-//! free. The operations of the files here name their module, which stays loaded while one of them
-//! is open. Their content is that of [`kernel::debugfs`]: a [`Writer`] or a [`BinaryWriter`].
+//! A file of [`kernel::debugfs`] has no owner. User space can hold it open while the module is
+//! unloaded, and debugfs then accesses the file's operations in freed memory at the last close. The
+//! operations of the files here have an owner, so that the module stays loaded while one of them is
+//! open. As in [`kernel::debugfs`], their content is a [`Writer`] or a [`BinaryWriter`].
 //!
 //! debugfs itself keeps the content of a file valid: removing the file waits for calls that are in
 //! progress, and later calls fail with `EIO`.
 //!
-//! The drivers' callbacks hold nothing of their module; hence the module's own directory is here.
+//! The drivers' callbacks have no access to the data of their module. The module's directory is
+//! therefore a static of this file.
 //!
 //! C headers: [`include/linux/debugfs.h`](srctree/include/linux/debugfs.h),
 //! [`include/linux/seq_file.h`](srctree/include/linux/seq_file.h)
@@ -38,21 +39,22 @@ use kernel::{
 };
 
 kernel::sync::global_lock! {
-    // SAFETY: `Root::new` initialises it, and `directory` is called after that only.
+    // SAFETY: `Root::new` initialises the lock. `directory` is called only after that.
     unsafe(uninit) static ROOT: Mutex<Option<Directory>> = None;
 }
 
-/// The module's directory, which is removed with this. All directories in it must be gone.
+/// The module's directory. Dropping this removes it. All directories in it must have been removed.
 pub(crate) struct Root(());
 
 impl Root {
-    /// Makes the directory.
+    /// Creates the directory.
     ///
     /// # Safety
     ///
-    /// To be called once, when the module is loaded, and before its drivers are registered.
+    /// The function is called once, when the module is loaded, and before its drivers are
+    /// registered.
     pub(crate) unsafe fn new(name: &CStr) -> Self {
-        // SAFETY: By the safety requirements this is the first call, and nobody uses it yet.
+        // SAFETY: By the safety requirements, this is the first call, and the lock is not yet used.
         unsafe { ROOT.init() };
         *ROOT.lock() = Some(Directory(Entry::directory(name, null_mut())));
         Self(())
@@ -65,37 +67,37 @@ impl Drop for Root {
     }
 }
 
-/// Makes a directory in the module's, for a device that its drivers probe.
+/// Creates a directory in the module's directory, for a device that one of its drivers probes.
 pub(crate) fn directory(name: &CStr) -> Option<Directory> {
     ROOT.lock()
         .as_ref()
         .map(|root| Directory(Entry::directory(name, root.0 .0)))
 }
 
-/// A file or a directory, which is removed with this.
+/// A file or a directory. Dropping this removes it.
 ///
 /// # Invariants
 ///
-/// The pointer is null, an error, or one that debugfs returned when the entry was made.
+/// The pointer is null, an error, or the pointer that debugfs returned when it created the entry.
 struct Entry(*mut bindings::dentry);
 
-// SAFETY: debugfs takes the pointer from any task.
+// SAFETY: debugfs accepts the pointer from any task.
 unsafe impl Send for Entry {}
 
-// SAFETY: As above, and from several at once.
+// SAFETY: As above, and from several tasks concurrently.
 unsafe impl Sync for Entry {}
 
 #[cfg(CONFIG_DEBUG_FS)]
 impl Entry {
     fn directory(name: &CStr, parent: *mut bindings::dentry) -> Self {
-        // INVARIANT: debugfs returns it.
-        // SAFETY: `name` is valid for the call; `parent` is null or came from debugfs, and exists.
+        // INVARIANT: debugfs returns the pointer.
+        // SAFETY: `name` is valid for the call. `parent` is null or an existing entry of debugfs.
         Self(unsafe { bindings::debugfs_create_dir(name.as_char_ptr(), parent) })
     }
 
     /// # Safety
     ///
-    /// `data` is what the operations expect, and stays valid until the entry is dropped.
+    /// `data` has the type that the operations expect, and stays valid until the entry is dropped.
     unsafe fn file(
         name: &CStr,
         parent: *mut bindings::dentry,
@@ -104,9 +106,9 @@ impl Entry {
     ) -> Self {
         const READABLE_BY_OWNER: bindings::umode_t = 0o400;
 
-        // INVARIANT: debugfs returns it.
-        // SAFETY: As in `directory`; by the safety requirements. The operations are as valid as
-        // their owner, the module, is.
+        // INVARIANT: debugfs returns the pointer.
+        // SAFETY: As in `directory`, and by the safety requirements. The operations are valid while
+        // their owner, the module, is loaded.
         Self(unsafe {
             bindings::debugfs_create_file_full(
                 name.as_char_ptr(),
@@ -128,7 +130,7 @@ impl Entry {
 
     /// # Safety
     ///
-    /// None: a kernel without debugfs has no files there.
+    /// None: a kernel without debugfs creates no file.
     unsafe fn file(
         _name: &CStr,
         _parent: *mut bindings::dentry,
@@ -142,18 +144,18 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         #[cfg(CONFIG_DEBUG_FS)]
-        // SAFETY: By the type invariant. debugfs takes errors and null as well.
+        // SAFETY: By the type invariant. debugfs accepts errors and null.
         unsafe {
             bindings::debugfs_remove(self.0)
         };
     }
 }
 
-/// A directory, which is removed with this. All files in it must be gone.
+/// A directory. Dropping this removes it. All files in it must have been removed.
 pub(crate) struct Directory(Entry);
 
 impl Directory {
-    /// Makes a file of the module `M` with the text that `data` writes, for root to read.
+    /// Creates a file of the module `M` with the text that `data` writes. Only root can read it.
     pub(crate) fn text_file<M, T>(&self, name: &CStr, data: T) -> Result<File<T>>
     where
         M: ModuleMetadata,
@@ -162,7 +164,7 @@ impl Directory {
         File::new(self, name, data, Operations::<M, T>::text())
     }
 
-    /// Makes a file of the module `M` with the bytes that `data` writes, for root to read.
+    /// Creates a file of the module `M` with the bytes that `data` writes. Only root can read it.
     pub(crate) fn binary_file<M, T>(&self, name: &CStr, data: T) -> Result<File<T>>
     where
         M: ModuleMetadata,
@@ -172,9 +174,9 @@ impl Directory {
     }
 }
 
-/// A file with what it shows. It is removed with this.
+/// A file and its content. Dropping this removes the file.
 pub(crate) struct File<T> {
-    // Before `_data`: removing the entry waits for whoever uses the data.
+    // Before `_data`: removing the entry waits for calls that use the data.
     _entry: Entry,
     _data: KBox<T>,
 }
@@ -189,7 +191,7 @@ impl<T: Send + Sync + 'static> File<T> {
         let data = KBox::new(data, GFP_KERNEL)?;
         let pointer = core::ptr::from_ref::<T>(&data).cast_mut().cast();
         Ok(Self {
-            // SAFETY: The operations are those of a `T`, whose box lives longer than the entry.
+            // SAFETY: The operations expect a `T`, whose box is dropped after the entry.
             _entry: unsafe { Entry::file(name, directory.0 .0, pointer, operations) },
             _data: data,
         })
@@ -232,8 +234,8 @@ extern "C" fn open_text<T: Writer>(
     inode: *mut bindings::inode,
     file: *mut bindings::file,
 ) -> ffi::c_int {
-    // SAFETY: debugfs calls back with a file that is being opened; the private data of its inode is
-    // a `T`, as `show_text` expects.
+    // SAFETY: debugfs passes a file that is being opened. The private data of its inode is a `T`,
+    // as `show_text` expects.
     unsafe { bindings::single_open(file, Some(show_text::<T>), (*inode).i_private) }
 }
 
@@ -241,15 +243,15 @@ extern "C" fn show_text<T: Writer>(
     file: *mut bindings::seq_file,
     _: *mut ffi::c_void,
 ) -> ffi::c_int {
-    // SAFETY: debugfs keeps the file, and with it the `T` of `open_text`, for the call.
+    // SAFETY: debugfs keeps the file, and with it the `T` of `open_text`, valid for the call.
     let data = unsafe { &*(*file).private.cast::<T>() };
-    // SAFETY: `seq_read()` calls back with a valid file that it has locked.
+    // SAFETY: `seq_read()` passes a valid file that it has locked.
     let file = unsafe { SeqFile::from_raw(file) };
     seq_print!(file, "{}", Text(data));
     0
 }
 
-/// What a [`Writer`] writes.
+/// Adapter that displays the text of a [`Writer`].
 struct Text<'a, T>(&'a T);
 
 impl<T: Writer> fmt::Display for Text<'_, T> {
@@ -264,8 +266,8 @@ extern "C" fn read_binary<T: BinaryWriter>(
     count: usize,
     position: *mut bindings::loff_t,
 ) -> isize {
-    // SAFETY: debugfs keeps the file for the call. `simple_open()` has stored the private data of
-    // its inode, a `T`; the VFS passes a position that is the call's alone.
+    // SAFETY: debugfs keeps the file valid for the call. `simple_open()` has stored the private
+    // data of its inode, a `T`. The VFS passes a position that only this call uses.
     let (data, position) = unsafe { (&*(*file).private_data.cast::<T>(), &mut *position) };
     let position: &mut Offset = position;
     let mut writer = UserSlice::new(UserPtr::from_ptr(user.cast()), count).writer();

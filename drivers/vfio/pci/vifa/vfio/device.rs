@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! VFIO PCI devices and their life.
+//! VFIO PCI devices and their lifetime.
 //!
-//! A [`Device`] is one allocation that holds a `struct vfio_pci_core_device` and the driver's
-//! data. The VFIO core counts references to the allocation, and makes sure that no callback runs
-//! and no user has the device open once `vfio_pci_core_unregister_device()` has returned. The
-//! driver's data lives from just before the registration until just after it.
+//! A [`Device`] is one allocation that holds a `struct vfio_pci_core_device` and the driver's data.
+//! The VFIO core counts references to the allocation. Once `vfio_pci_core_unregister_device()` has
+//! returned, no callback runs and the device is not open. The driver's data is initialised
+//! immediately before the registration, and dropped immediately after the end of the registration.
 
 use super::{
     bar::Registers,
@@ -57,11 +57,12 @@ pub(crate) struct Device<T: Driver> {
     /// Set while the device is open, by the callbacks that open and close it.
     registers: Opaque<Option<Registers>>,
     data: Opaque<T>,
-    /// The VFIO core looks at these when it frees the allocation: the module may be gone by then.
+    /// A copy in the allocation: the VFIO core accesses the operations when it frees the
+    /// allocation, and the module may be unloaded by then.
     operations: bindings::vfio_device_ops,
 }
 
-/// What all devices begin with, whatever drives them.
+/// The common first part of all devices, independent of the driver.
 #[repr(C)]
 pub(super) struct Head {
     core: Opaque<bindings::vfio_pci_core_device>,
@@ -69,15 +70,15 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Returns what drives a device.
+    /// Returns the kind of a device.
     ///
     /// # Safety
     ///
     /// The PCI device is bound to a driver registered with [`Adapter`](super::Adapter), and its
-    /// driver data does not change meanwhile.
+    /// driver data does not change during the call.
     pub(super) unsafe fn kind(pdev: *mut kernel::bindings::pci_dev) -> Option<&'static Kind> {
-        // SAFETY: `pdev` is valid; its driver data is null or was set by `Device::register`, to
-        // what begins with a `Head`.
+        // SAFETY: `pdev` is valid. Its driver data is null or was set by `Device::register` to a
+        // `Device`, which begins with a `Head`.
         unsafe {
             kernel::bindings::dev_get_drvdata(&raw mut (*pdev).dev)
                 .cast::<Self>()
@@ -91,24 +92,25 @@ impl Head {
 ///
 /// # Invariants
 ///
-/// The pointer is to the `struct vfio_device` whose `device` member the reference counts, and is
-/// valid for as long: the VFIO core frees the allocation with the last such reference.
+/// The pointer refers to the `struct vfio_device` whose `device` member is counted by this
+/// reference. It is valid for as long as the reference exists: the VFIO core frees the allocation
+/// with the last such reference.
 pub(crate) struct Reference {
     vfio_device: NonNull<bindings::vfio_device>,
     _count: ARef<device::Device>,
 }
 
-// SAFETY: The pointer is only passed to the VFIO core, which takes it from any task.
+// SAFETY: The pointer is only passed to the VFIO core, which accepts it from any task.
 unsafe impl Send for Reference {}
 
 // SAFETY: As above.
 unsafe impl Sync for Reference {}
 
 impl Reference {
-    /// Returns what the device's user knows of `VFIO_MIG_GET_PRECOPY_INFO`.
+    /// Returns the version of `VFIO_MIG_GET_PRECOPY_INFO` that the device's user supports.
     pub(super) fn pre_copy_version(&self) -> PreCopyVersion {
-        // SAFETY: The reference keeps the memory. The VFIO core writes the byte when user space
-        // asks for it, perhaps now: either value may be seen.
+        // SAFETY: The reference keeps the memory valid. The VFIO core writes the byte on request of
+        // user space, possibly concurrently. Either value is acceptable.
         match unsafe { (&raw const (*self.as_raw()).precopy_info_v2).read_volatile() } {
             0 => PreCopyVersion::V1,
             _ => PreCopyVersion::V2,
@@ -120,14 +122,14 @@ impl Reference {
     }
 }
 
-/// A device that is being opened: enabled, and not yet given to its user.
+/// A device that is being opened: it is enabled, but not yet accessible to its user.
 pub(crate) struct Opening<'a, T: Driver>(&'a Device<T>);
 
 impl<T: Driver> Opening<'_, T> {
-    /// Returns the device's registers, which are the driver's until the device is closed.
+    /// Returns the device's registers, which the driver may access until the device is closed.
     pub(crate) fn registers(&self) -> Result<Registers> {
-        // SAFETY: The field is written by `open_callback` and by `close_callback` only, which do
-        // not run beside one another, nor while there is an `Opening`.
+        // SAFETY: Only `open_callback` and `close_callback` write the field. They do not run
+        // concurrently, and do not write it while an `Opening` exists.
         unsafe { (*self.0.registers.get()).clone() }.ok_or(EIO)
     }
 }
@@ -182,11 +184,11 @@ impl<T: Driver> Device<T> {
     /// Returns a reference that outlives the registration.
     pub(crate) fn reference(&self) -> Reference {
         let vfio_device = self.vfio_device();
-        // INVARIANT: The reference counts `device` of this very device.
+        // INVARIANT: The reference counts the `device` member of this `struct vfio_device`.
         Reference {
             // SAFETY: `self` is a registered `struct vfio_device` by its type invariant.
             vfio_device: unsafe { NonNull::new_unchecked(vfio_device) },
-            // SAFETY: As above; its `device` was initialised with it.
+            // SAFETY: As above. Its `device` member is initialised.
             _count: unsafe { device::Device::get_device(&raw mut (*vfio_device).device) },
         }
     }
@@ -202,11 +204,11 @@ impl<T: Driver> Device<T> {
 
     /// # Safety
     ///
-    /// `vfio_device` belongs to a registered [`Device<T>`], which stays so while the reference is
+    /// `vfio_device` belongs to a [`Device<T>`], which remains registered while the reference is
     /// used.
     pub(super) unsafe fn from_vfio<'a>(vfio_device: *mut bindings::vfio_device) -> &'a Self {
         // SAFETY: `vdev` is the first member of `struct vfio_pci_core_device` (as
-        // `_vfio_alloc_device()` demands), and that of a `Device`.
+        // `_vfio_alloc_device()` requires), which is the first member of a `Device`.
         unsafe { &*vfio_device.cast() }
     }
 
@@ -219,14 +221,14 @@ impl<T: Driver> Device<T> {
         unsafe { &*kernel::bindings::dev_get_drvdata(&raw mut (*pdev).dev).cast() }
     }
 
-    /// Makes a device with `data` and registers it for user space.
+    /// Creates a device with `data` and registers it for user space.
     pub(super) fn register(
         pdev: &pci::Device<CoreInternal<'_>>,
         data: impl PinInit<T, Error>,
     ) -> Result {
         let pdev = as_raw(pdev);
 
-        // SAFETY: `pdev` is a valid device; the operations live for ever.
+        // SAFETY: `pdev` is a valid device. The operations are static.
         let vfio_device = from_err_ptr(unsafe {
             bindings::_vfio_alloc_device(
                 core::mem::size_of::<Self>(),
@@ -236,23 +238,23 @@ impl<T: Driver> Device<T> {
         })?;
         let device = vfio_device.cast::<Self>();
 
-        // SAFETY: The allocation has the size of a `Device`, and nobody else knows of it.
+        // SAFETY: The allocation has the size of a `Device`, and is not yet shared.
         unsafe {
             (&raw mut (*device).head.kind).write(&T::KIND);
             Opaque::cast_into(&raw const (*device).registers).write(None);
             (&raw mut (*device).operations).write(Self::OPERATIONS);
             (*vfio_device).ops = &raw const (*device).operations;
         }
-        // SAFETY: The allocation has the size of a `Device`, the data is not yet initialised, and
-        // does not move in it.
+        // SAFETY: The allocation has the size of a `Device`. The data is not yet initialised, and
+        // does not move.
         let result = unsafe { pin_init::raw_try_init(Opaque::cast_into(&(*device).data), data) };
         if let Err(error) = result {
-            // SAFETY: The only reference to the device is given up.
+            // SAFETY: This drops the only reference to the device.
             unsafe { bindings::rust_helper_vfio_put_device(vfio_device) };
             return Err(error);
         }
 
-        // SAFETY: The data has just been initialised; nobody else knows of the device yet.
+        // SAFETY: The data has just been initialised, and the device is not yet shared.
         let data = unsafe { &*Opaque::cast_into(&(*device).data) };
         let support = data.migration_support();
         let logs = support.is_some() && data.logs_dma() && logging::IS_AVAILABLE;
@@ -268,29 +270,29 @@ impl<T: Driver> Device<T> {
             kernel::bindings::dev_set_drvdata(&raw mut (*pdev).dev, vfio_device.cast());
         }
 
-        // INVARIANT: Callbacks, and with them references, exist from here on.
+        // INVARIANT: Callbacks, and with them references, exist only from here on.
         // SAFETY: The device is complete.
         let result = unsafe { bindings::vfio_pci_core_register_device(vfio_device.cast()) };
         let result = to_result(result);
         if result.is_err() {
-            // SAFETY: The registration failed: there is no reference to the device but ours.
+            // SAFETY: The registration failed: no other reference to the device exists.
             unsafe { Self::release(pdev, device) };
         }
         result
     }
 
-    /// Takes the device from user space; waits until nobody uses it.
+    /// Unregisters the device, and waits until it is no longer in use.
     ///
     /// # Safety
     ///
-    /// [`Self::register`] has succeeded for `pdev`, and this is the first call since.
+    /// [`Self::register`] has succeeded for `pdev`, and this function has not been called since.
     pub(super) unsafe fn unregister(pdev: &pci::Device<CoreInternal<'_>>) {
         let pdev = as_raw(pdev);
         // SAFETY: `register` has set the driver data.
         let device = unsafe { kernel::bindings::dev_get_drvdata(&raw mut (*pdev).dev) };
         // SAFETY: The device is registered.
         unsafe { bindings::vfio_pci_core_unregister_device(device.cast()) };
-        // SAFETY: No callback runs any more.
+        // SAFETY: No callback runs after the end of the registration.
         unsafe { Self::release(pdev, device.cast()) };
     }
 
@@ -298,8 +300,8 @@ impl<T: Driver> Device<T> {
     ///
     /// `device` is the driver data of `pdev`, not registered, and its data is initialised.
     unsafe fn release(pdev: *mut kernel::bindings::pci_dev, device: *mut Self) {
-        // SAFETY: By the safety requirements nobody else uses the device. The VFIO core may hold
-        // the allocation for longer, but not look at the data.
+        // SAFETY: By the safety requirements, the device is not in use. The VFIO core may hold the
+        // allocation for longer, but does not access the data.
         unsafe {
             kernel::bindings::dev_set_drvdata(&raw mut (*pdev).dev, core::ptr::null_mut());
             core::ptr::drop_in_place(Opaque::cast_into(&(*device).data));
@@ -307,20 +309,21 @@ impl<T: Driver> Device<T> {
         }
     }
 
-    /// Tells user space of a region, and does not tell that it may map the MSI-X table.
+    /// Reports the information about a region to user space, without the capability to map the
+    /// MSI-X table.
     ///
-    /// A virtual machine monitor emulates the table. Where it maps the table's page all the same,
-    /// what is left of that page becomes memory of the virtual machine that is no multiple of a page,
-    /// and for which nobody can track writes: QEMU then refuses to migrate. Without
-    /// `VFIO_REGION_INFO_CAP_MSIX_MAPPABLE` it maps what lies around the table's pages.
+    /// A virtual machine monitor emulates the table. If it also maps the table's page, the rest of
+    /// that page becomes memory of the virtual machine whose size is not a multiple of a page.
+    /// Writes to such memory cannot be tracked, and QEMU refuses to migrate. Without
+    /// `VFIO_REGION_INFO_CAP_MSIX_MAPPABLE`, QEMU maps only the areas around the table's pages.
     extern "C" fn get_region_info_callback(
         vfio_device: *mut bindings::vfio_device,
         info: *mut bindings::vfio_region_info,
         capabilities: *mut bindings::vfio_info_cap,
     ) -> ffi::c_int {
         let core = vfio_device.cast::<bindings::vfio_pci_core_device>();
-        // SAFETY: The VFIO core calls back with an open device, for which enabling it has set the
-        // BAR, and with a region to tell of. Without MSI-X, the BAR is none of the six.
+        // SAFETY: The VFIO core passes an open device, whose `msix_bar` was set when the device was
+        // enabled, and valid information. Without MSI-X, `msix_bar` is none of the six BARs.
         let table = unsafe { (*info).index == (*core).msix_bar.into() };
         let mut dropped = bindings::vfio_info_cap {
             buf: core::ptr::null_mut(),
@@ -331,8 +334,8 @@ impl<T: Driver> Device<T> {
         } else {
             capabilities
         };
-        // SAFETY: The arguments are the VFIO core's own, or an empty list; what is put there was
-        // allocated by `krealloc()`, and nobody else has it.
+        // SAFETY: The arguments are those of the VFIO core, or an empty list. The buffer of that
+        // list is null or was allocated by `krealloc()`, and is not shared.
         let result = unsafe {
             let result = bindings::vfio_pci_ioctl_get_region_info(vfio_device, info, list);
             kernel::bindings::kfree(dropped.buf.cast());
@@ -340,14 +343,14 @@ impl<T: Driver> Device<T> {
         };
         from_result(|| {
             result?;
-            // SAFETY: The arguments are the VFIO core's own.
-            unsafe { Self::tell_of_windows(&mut *info, capabilities)? };
+            // SAFETY: The arguments are those of the VFIO core.
+            unsafe { Self::add_mappable_areas(&mut *info, capabilities)? };
             Ok(0)
         })
     }
 
     extern "C" fn open_callback(vfio_device: *mut bindings::vfio_device) -> ffi::c_int {
-        // SAFETY: The VFIO core calls back with a registered device.
+        // SAFETY: The VFIO core passes a registered device.
         let device = unsafe { Self::from_vfio(vfio_device) };
         from_result(|| {
             sleep::prevent()?;
@@ -370,13 +373,13 @@ impl<T: Driver> Device<T> {
         })
     }
 
-    /// Makes the registers of a device that has just been enabled the driver's.
+    /// Makes the registers of a device that has just been enabled available to the driver.
     fn lend_registers(&self) -> Result {
         let core = NonNull::new(self.core()).ok_or(EINVAL)?;
-        // SAFETY: The device has been enabled. It is disabled after `revoke_registers`.
+        // SAFETY: The device has been enabled. It is disabled only after `revoke_registers`.
         let registers = unsafe { Registers::new(core) }?;
-        // SAFETY: The VFIO core opens and closes a device in turn; both callbacks are done with the
-        // field when they return.
+        // SAFETY: The VFIO core does not open and close a device concurrently. Neither callback
+        // uses the field after it has returned.
         unsafe { *self.registers.get() = Some(registers) };
         Ok(())
     }
@@ -389,7 +392,7 @@ impl<T: Driver> Device<T> {
     }
 
     extern "C" fn close_callback(vfio_device: *mut bindings::vfio_device) {
-        // SAFETY: The VFIO core calls back with a registered device.
+        // SAFETY: The VFIO core passes a registered device.
         let device = unsafe { Self::from_vfio(vfio_device) };
         T::close(device);
         device.revoke_registers();

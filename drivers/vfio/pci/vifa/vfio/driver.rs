@@ -2,13 +2,16 @@
 
 //! Registration of VFIO PCI variant drivers.
 //!
-//! Such a driver differs from others on the PCI bus in four ways: its ids match only where the
-//! administrator names the driver (override-only), it leaves the DMA ownership of its devices to
-//! VFIO (`driver_managed_dma`), it hears of resets, and its device data is the
-//! `struct vfio_pci_core_device` itself. [`pci::Adapter`] offers none of these.
+//! Such a driver differs from other PCI drivers in four ways, which [`pci::Adapter`] does not
+//! support:
 //!
-//! One `struct pci_driver` serves several kinds of devices, each with a [`Driver`] of its own: user
-//! space finds the PCI driver by the name of the module that has the alias, and that is one name.
+//! - Its ids match only if the administrator selects the driver by name (override-only).
+//! - It leaves the DMA ownership of its devices to VFIO (`driver_managed_dma`).
+//! - It has reset callbacks.
+//! - Its device data is the `struct vfio_pci_core_device` itself.
+//!
+//! One `struct pci_driver` serves several kinds of devices, each with its own [`Driver`], because
+//! user space derives the name of the PCI driver from the name of the module with the alias.
 
 use super::{
     bar::Window,
@@ -45,90 +48,94 @@ use kernel::{
     types::Opaque, //
 };
 
-/// A VFIO PCI variant driver; a value of the type is the driver's part of one device.
+/// A VFIO PCI variant driver. A value of the type is the driver's data of one device.
 ///
-/// The calls come in this order: [`Self::probe`], then any number of times [`Self::open`], calls
-/// of an open device, and [`Self::close`]; at last the value is dropped. [`Self::reset_prepare`] and
-/// then [`Self::reset_done`] may come at any time in between, on any CPU, and beside any other call:
-/// the VFIO core does not serialise a reset with them.
+/// The functions are called in this order: [`Self::probe`], then any number of times
+/// [`Self::open`], the functions of an open device, and [`Self::close`]. Finally, the value is
+/// dropped.
+/// [`Self::reset_prepare`], followed by [`Self::reset_done`], may be called at any time in between,
+/// on any CPU, and concurrently with any other function: the VFIO core does not serialise a reset
+/// with them.
 pub(crate) trait Driver: Sized + Send + Sync + 'static {
     /// The module that the driver is part of.
     type Module: kernel::ModuleMetadata;
 
-    /// Name of the driver among VFIO drivers.
+    /// Name of the VFIO driver.
     const NAME: &'static CStr;
 
-    /// The parts of the device's BARs for which the driver answers: by ascending BAR and offset, and
-    /// none overlaps another.
+    /// The parts of the device's BARs whose accesses the driver emulates, in ascending order of BAR
+    /// and offset. No two of them overlap.
     const WINDOWS: &'static [Window];
 
-    /// What an id of such a device stands for.
+    /// The kind that the ids of such devices refer to.
     const KIND: Kind = Kind::of::<Self>();
 
-    /// Begins to drive a device. An error leaves it to other drivers.
+    /// Probes a device. After an error, other drivers can bind to the device.
     fn probe(device: &pci::Device<Core<'_>>) -> impl PinInit<Self, Error>;
 
-    /// The parts of the migration protocol that the device supports; `None` where it cannot be
-    /// migrated. Asked once, after [`Self::probe`].
+    /// Returns the parts of the migration protocol that the device supports, or `None` if it cannot
+    /// be migrated. Called once, after [`Self::probe`].
     fn migration_support(&self) -> Option<migration::Support>;
 
-    /// Whether the device can log its DMA; asked once, after [`Self::probe`]. The calls that begin
-    /// with `log_` come only for such a device.
+    /// Returns whether the device can log its DMA. Called once, after [`Self::probe`]. The
+    /// functions that begin with `log_` are called only for such a device.
     fn logs_dma(&self) -> bool;
 
-    /// The device is about to be opened by its only user; it has just been reset.
+    /// Opens the device for its only user. The device has just been reset.
     fn open(device: &Opening<'_, Self>) -> Result;
 
-    /// The user is gone. Its migration files may still be open, and must reach nothing any more.
+    /// Closes the device. Its migration files may still be open, and must not reach the device.
     fn close(device: &Device<Self>);
 
-    /// The device is about to be reset; [`Self::reset_done`] follows in any case. The caller may
-    /// hold locks of the VFIO core under which user memory is faulted in elsewhere: an
+    /// Prepares for a reset of the device. [`Self::reset_done`] always follows.
+    ///
+    /// The caller may hold locks of the VFIO core under which other code faults in user memory. An
     /// implementation must not wait for a lock that is held across an access to user memory.
     fn reset_prepare(&self);
 
-    /// The device has been reset, 100 ms or more after [`Self::reset_prepare`] for most devices. The
-    /// same holds as there.
+    /// Handles a completed reset. For most devices, 100 ms or more have passed since
+    /// [`Self::reset_prepare`]. The requirements of that function apply.
     fn reset_done(&self);
 
-    /// The PCI core has detected an uncorrectable error of the device, or of one above it. The
-    /// requirements of [`Self::reset_done`] apply.
+    /// Handles an uncorrectable error of the device, or of a device above it, that the PCI core has
+    /// detected. The requirements of [`Self::reset_done`] apply.
     fn error_detected(&self, loss: Loss);
 
-    /// Reads the register at `offset` of a window, which is given by its place in
-    /// [`Self::WINDOWS`].
+    /// Reads the register at `offset` of a window. `window` is an index into [`Self::WINDOWS`].
     ///
     /// # Errors
     ///
-    /// `EBUSY` while the device is being reset: it is asked again after that.
+    /// `EBUSY` while the device is being reset. The caller repeats the call after the reset.
     fn read_window(device: &Device<Self>, window: usize, offset: u64) -> Result<u32>;
 
     /// Writes the register at `offset` of a window.
     ///
     /// # Errors
     ///
-    /// As for [`Self::read_window`].
+    /// The same as for [`Self::read_window`].
     fn write_window(device: &Device<Self>, window: usize, offset: u64, value: u32) -> Result;
 
-    /// `VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE` (set).
+    /// Implements `VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE` (set).
     fn set_state(device: &Device<Self>, new: migration::StateNumber) -> Result<Option<ARef<File>>>;
 
-    /// `VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE` (get).
+    /// Implements `VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE` (get).
     fn state(device: &Device<Self>) -> migration::StateNumber;
 
-    /// `VFIO_DEVICE_FEATURE_MIG_DATA_SIZE`: bytes that stop-copy would have to transfer.
+    /// Implements `VFIO_DEVICE_FEATURE_MIG_DATA_SIZE`: returns the number of bytes that stop-copy
+    /// would have to transfer.
     fn data_size(device: &Device<Self>) -> Result<u64>;
 
-    /// `VFIO_DEVICE_FEATURE_DMA_LOGGING_START`: begins to log writes to `ranges`. `page_size` is
-    /// what user space would like; returns what it gets.
+    /// Implements `VFIO_DEVICE_FEATURE_DMA_LOGGING_START`: starts to log writes to `ranges`.
+    /// `page_size` is the page size that user space requests. Returns the actual page size.
     fn log_start(device: &Device<Self>, ranges: logging::Ranges<'_>, page_size: u64)
         -> Result<u64>;
 
-    /// `VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP`.
+    /// Implements `VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP`.
     fn log_stop(device: &Device<Self>) -> Result;
 
-    /// `VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT`: sets in `dirty` what was written of the `length`
-    /// bytes from `iova`, and forgets it. They end within the address space.
+    /// Implements `VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT`: sets in `dirty` the pages that were
+    /// written among the `length` bytes from `iova`, and clears them in the log. `iova + length`
+    /// does not overflow.
     fn log_report(
         device: &Device<Self>,
         iova: u64,
@@ -137,30 +144,29 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     ) -> Result;
 }
 
-/// A kind of devices: how a [`Driver`] begins with one of them and what it does with it later, for
-/// those who know nothing else of the driver.
+/// A kind of devices: the callbacks of a [`Driver`], independent of its type.
 pub(crate) struct Kind {
     register: fn(&pci::Device<CoreInternal<'_>>) -> Result,
     /// # Safety
     ///
-    /// As for [`Device::unregister`].
+    /// The same as for [`Device::unregister`].
     unregister: unsafe fn(&pci::Device<CoreInternal<'_>>),
     /// # Safety
     ///
-    /// `register` has succeeded for the device, and `unregister` does not run meanwhile.
+    /// `register` has succeeded for the device, and `unregister` does not run during the call.
     reset_prepare: unsafe fn(*mut bindings::pci_dev),
     /// # Safety
     ///
-    /// As for `reset_prepare`.
+    /// The same as for `reset_prepare`.
     reset_done: unsafe fn(*mut bindings::pci_dev),
     /// # Safety
     ///
-    /// As for `reset_prepare`.
+    /// The same as for `reset_prepare`.
     error_detected: unsafe fn(*mut bindings::pci_dev, Loss),
 }
 
 impl Kind {
-    /// The kind of devices that `T` drives.
+    /// Returns the kind of devices that `T` drives.
     const fn of<T: Driver>() -> Self {
         Self {
             register: |device| Device::<T>::register(device, T::probe(device)),
@@ -174,7 +180,7 @@ impl Kind {
 
 /// # Safety
 ///
-/// As for [`Kind::reset_prepare`].
+/// The same as for [`Kind::reset_prepare`].
 unsafe fn reset_prepare<T: Driver>(pdev: *mut bindings::pci_dev) {
     // SAFETY: By the safety requirements.
     unsafe { Device::<T>::from_pci(pdev) }
@@ -184,7 +190,7 @@ unsafe fn reset_prepare<T: Driver>(pdev: *mut bindings::pci_dev) {
 
 /// # Safety
 ///
-/// As for [`Kind::reset_done`].
+/// The same as for [`Kind::reset_done`].
 unsafe fn reset_done<T: Driver>(pdev: *mut bindings::pci_dev) {
     // SAFETY: By the safety requirements.
     unsafe { Device::<T>::from_pci(pdev) }.data().reset_done();
@@ -192,7 +198,7 @@ unsafe fn reset_done<T: Driver>(pdev: *mut bindings::pci_dev) {
 
 /// # Safety
 ///
-/// As for [`Kind::error_detected`].
+/// The same as for [`Kind::error_detected`].
 unsafe fn error_detected<T: Driver>(pdev: *mut bindings::pci_dev, loss: Loss) {
     // SAFETY: By the safety requirements.
     unsafe { Device::<T>::from_pci(pdev) }
@@ -202,10 +208,10 @@ unsafe fn error_detected<T: Driver>(pdev: *mut bindings::pci_dev, loss: Loss) {
 
 /// The kinds of devices that one PCI driver serves.
 pub(crate) trait Kinds {
-    /// Their ids, override-only.
+    /// The ids of the devices, which are override-only.
     const ID_TABLE: pci::IdTable<Kind>;
 
-    /// The kind of devices with other ids, which user space has given to the driver all the same.
+    /// The kind of devices with other ids, to which user space has bound the driver explicitly.
     const OTHERS: Kind;
 }
 
@@ -215,8 +221,8 @@ pub(crate) struct Adapter<K: Kinds>(PhantomData<K>);
 
 // SAFETY:
 // - `bindings::pci_driver` is a C type declared as `repr(C)`.
-// - The device private data is a `struct vfio_pci_core_device`, which `remove_callback` takes back
-//   and clears, so that the driver core never finds Rust data there.
+// - The device private data is a `struct vfio_pci_core_device`, which `remove_callback` clears, so
+//   that the driver core never finds Rust data there.
 // - `struct pci_driver` embeds a `struct device_driver` at `DEVICE_DRIVER_OFFSET`.
 unsafe impl<K: Kinds> driver::DriverLayout for Adapter<K> {
     type DriverType = bindings::pci_driver;
@@ -224,8 +230,8 @@ unsafe impl<K: Kinds> driver::DriverLayout for Adapter<K> {
     const DEVICE_DRIVER_OFFSET: usize = offset_of!(Self::DriverType, driver);
 }
 
-// SAFETY: A call to `unregister` is valid after a successful call to `register`, which is what the
-// PCI core demands.
+// SAFETY: A call to `unregister` is valid after a successful call to `register`, as the PCI core
+// requires.
 unsafe impl<K: Kinds> driver::RegistrationOps for Adapter<K> {
     unsafe fn register(
         driver: &Opaque<Self::DriverType>,
@@ -269,12 +275,12 @@ impl<K: Kinds> Adapter<K> {
         pdev: *mut bindings::pci_dev,
         id: *const bindings::pci_device_id,
     ) -> ffi::c_int {
-        // SAFETY: The PCI core calls back with a valid device, which stays bound to this driver
-        // for the duration of the call and is locked.
+        // SAFETY: The PCI core passes a valid device, which is locked and remains bound to this
+        // driver for the duration of the call.
         let device = unsafe { &*pdev.cast::<pci::Device<CoreInternal<'_>>>() };
         // SAFETY: `pci::DeviceId` is a transparent wrapper. The id is one of `K::ID_TABLE`, or one
-        // that user space added, whose data the PCI core has found in that table, or the id of any
-        // device, which has none.
+        // that user space added, whose data the PCI core has found in that table, or the wildcard
+        // id, which has no data.
         let kind = unsafe { (*id.cast::<pci::DeviceId>()).info_unchecked_opt::<Kind>() };
         let kind = kind.unwrap_or(&K::OTHERS);
         from_result(|| {
@@ -286,8 +292,8 @@ impl<K: Kinds> Adapter<K> {
     extern "C" fn remove_callback(pdev: *mut bindings::pci_dev) {
         // SAFETY: As in `probe_callback`.
         let device = unsafe { &*pdev.cast::<pci::Device<CoreInternal<'_>>>() };
-        // SAFETY: The PCI core calls back only after a successful `probe_callback`, and once: it
-        // has registered a device of that kind.
+        // SAFETY: The PCI core calls this once, after a successful `probe_callback`, which has
+        // registered a device of that kind.
         unsafe {
             if let Some(kind) = Head::kind(pdev) {
                 (kind.unregister)(device);

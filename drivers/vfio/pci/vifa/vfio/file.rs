@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Migration files: anonymous-inode stream files, and copies to and from user memory that never
-//! fault.
+//! Migration files: anonymous-inode stream files, and copies to and from user memory without page
+//! faults.
 //!
-//! The file that carries a device's state outlives the transfer, the device and even the driver's
-//! binding: user space closes it when it likes. So it holds data of its own, a [`Stream`], and a
-//! reference to the module.
+//! User space can keep a migration file open after the transfer has ended, the device is gone or
+//! the driver is unbound. The file therefore holds its own data, a [`Stream`], and a reference to
+//! the module.
 //!
-//! A stream has a lock that the end of a transfer takes too, be it for a reset, under locks of the
-//! VFIO core that a page fault on a mapped BAR takes as well. Hence no page fault under that lock:
-//! [`UserWriter`] and [`UserReader`] fault the user's pages in first, and then copy what is
-//! resident, under the lock, without faults.
+//! The end of a transfer takes the lock of the stream. During a reset, this happens under locks of
+//! the VFIO core that a page fault on a mapped BAR takes, too. Hence no page fault is allowed under
+//! the stream's lock: [`UserWriter`] and [`UserReader`] fault in the user's pages first, and then
+//! copy the resident pages under the lock, without faults.
 //!
 //! C header: [`include/linux/anon_inodes.h`](srctree/include/linux/anon_inodes.h)
 
@@ -49,8 +49,8 @@ use kernel::{
     uaccess::UserSlice, //
 };
 
-/// Bytes that are faulted in at a time.
-const WINDOW: usize = 64 * 1024;
+/// Number of bytes that are faulted in at a time.
+const FAULT_IN_SIZE: usize = 64 * 1024;
 
 /// The direction of a stream, as seen from user space.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,25 +64,25 @@ pub(crate) enum Direction {
 /// Whether a read or write may wait for another call on the same stream.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waiting {
-    /// It may.
+    /// The call may wait.
     Allowed,
-    /// It fails with `EAGAIN` instead: the file has `O_NONBLOCK`.
+    /// The call fails with `EAGAIN` instead: the file has `O_NONBLOCK`.
     Refused,
 }
 
 /// Whether a read or write would make progress.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Readiness {
-    /// It would.
+    /// A call would make progress.
     Ready,
-    /// It would not yet.
+    /// A call would not make progress yet.
     Waiting,
-    /// It would fail: the transfer has ended.
+    /// A call would fail: the transfer has ended.
     Ended,
 }
 
-/// What `poll(2)` shows of a stream. It has a lock of its own, so that `poll(2)` waits for no
-/// device.
+/// The state of a stream for `poll(2)`. It has its own lock, so that `poll(2)` does not wait for
+/// the device.
 #[pin_data]
 pub(crate) struct Poll {
     #[pin]
@@ -92,7 +92,7 @@ pub(crate) struct Poll {
 }
 
 impl Poll {
-    /// Shows that a read or write would make progress.
+    /// Creates the state [`Readiness::Ready`].
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             readiness <- new_spinlock!(Readiness::Ready, "vifa_readiness"),
@@ -100,7 +100,7 @@ impl Poll {
         })
     }
 
-    /// Shows `readiness`, and wakes who waits for it.
+    /// Sets the state to `readiness`, and wakes waiting tasks if it changed.
     pub(crate) fn show(&self, readiness: Readiness) {
         let before = core::mem::replace(&mut *self.readiness.lock(), readiness);
         if before != readiness {
@@ -109,71 +109,77 @@ impl Poll {
     }
 }
 
-/// What is left to read of a device that runs: `struct vfio_precopy_info`.
+/// The remaining data of a running device: `struct vfio_precopy_info`.
 #[derive(Clone, Copy)]
 pub(crate) struct PreCopyInfo {
-    /// Bytes that should be read before the device is stopped.
+    /// Number of bytes to read before the device is stopped.
     pub(crate) initial_bytes: u64,
-    /// Bytes that the device has changed since.
+    /// Number of bytes that the device has changed since.
     pub(crate) dirty_bytes: u64,
-    /// There is new initial data: `VFIO_PRECOPY_INFO_REINIT`.
+    /// Whether there is new initial data: `VFIO_PRECOPY_INFO_REINIT`.
     pub(crate) reinitialised: bool,
 }
 
-/// What user space has asked for with `VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2`.
+/// The version of the pre-copy information that user space supports, as set with
+/// `VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PreCopyVersion {
-    /// Nothing: it knows of no new initial data.
+    /// User space does not support new initial data.
     V1,
-    /// [`PreCopyInfo::reinitialised`].
+    /// User space supports [`PreCopyInfo::reinitialised`].
     V2,
 }
 
 /// The pre-copy side of a stream, for `VFIO_MIG_GET_PRECOPY_INFO`.
 pub(crate) trait PreCopy {
-    /// The device that is read.
+    /// Returns the device.
     fn device(&self) -> &Reference;
 
-    /// Returns what is left to read.
+    /// Returns the remaining data.
     ///
     /// # Errors
     ///
-    /// `EINVAL` where the device is in no PRE_COPY state; or the stream is broken.
+    /// `EINVAL` if the device is not in a PRE_COPY state, or the error of a failed stream.
     fn info(&self, version: PreCopyVersion) -> Result<PreCopyInfo>;
 }
 
-/// What stands behind a migration file.
+/// The implementation of a migration file.
 pub(crate) trait Stream: Send + Sync + 'static {
-    /// The module that the file's operations are part of.
+    /// The module that contains the file's operations.
     type Module: kernel::ModuleMetadata;
 
     /// Name of the file in `/proc/PID/fd`.
     const NAME: &'static CStr;
 
-    /// Which calls the file takes.
+    /// The direction of the calls that the file supports.
     const DIRECTION: Direction;
 
-    /// `read(2)`: puts the next bytes into `user` until it is full or the stream ends.
+    /// Implements `read(2)`: copies the next bytes to `user` until it is full or the stream ends.
     ///
     /// # Errors
     ///
-    /// `ENOMSG` where nothing is there as long as the device runs; `EINTR` where the task is being
-    /// killed; `EAGAIN` where the call would wait and may not; or the stream is broken.
+    /// - `ENOMSG` if no data is available while the device runs.
+    /// - `EINTR` if the task is being killed.
+    /// - `EAGAIN` if the call would wait and may not.
+    /// - The error of a failed stream.
     fn read(&self, _user: &mut UserWriter<'_>, _waiting: Waiting) -> Result {
         Err(EBADF)
     }
 
-    /// `write(2)`: takes bytes from `user` until it is empty. An error ends the stream; where only
-    /// user memory is missing, the task is being killed, or the call would wait and may not, what was
-    /// taken so far counts.
+    /// Implements `write(2)`: consumes bytes from `user` until it is empty.
+    ///
+    /// # Errors
+    ///
+    /// An error ends the stream. It is no error if, after some bytes were consumed, user memory is
+    /// not accessible, the task is being killed, or the call would wait and may not.
     fn write(&self, _user: &mut UserReader<'_>, _waiting: Waiting) -> Result {
         Err(EBADF)
     }
 
-    /// What `poll(2)` shows.
+    /// Returns the state for `poll(2)`.
     fn poll(&self) -> &Poll;
 
-    /// The pre-copy side; `None` for a stream without.
+    /// Returns the pre-copy side, or `None` if the stream has none.
     fn pre_copy(&self) -> Option<&dyn PreCopy> {
         None
     }
@@ -186,7 +192,8 @@ pub(crate) fn open<S: Stream>(stream: Arc<S>) -> Result<ARef<File>> {
         Direction::Write => kernel::bindings::O_WRONLY,
     };
     let private = stream.into_foreign();
-    // SAFETY: The name and the operations live for ever; `private` is what the operations expect.
+    // SAFETY: The name and the operations are static. `private` has the type that the operations
+    // expect.
     let file = from_err_ptr(unsafe {
         bindings::anon_inode_getfile(
             S::NAME.as_char_ptr(),
@@ -198,15 +205,15 @@ pub(crate) fn open<S: Stream>(stream: Arc<S>) -> Result<ARef<File>> {
     let file = match file {
         Ok(file) => file,
         Err(error) => {
-            // SAFETY: No file took the reference that `into_foreign` gave.
+            // SAFETY: No file took the reference that `into_foreign` returned.
             drop(unsafe { Arc::<S>::from_foreign(private) });
             return Err(error);
         }
     };
-    // SAFETY: The file is valid and nobody else has it yet.
+    // SAFETY: The file is valid and not yet shared.
     unsafe { kernel::bindings::stream_open((*file).f_inode, file) };
-    // SAFETY: `file` is not null, and the reference is ours. It was never looked up by a
-    // descriptor, so that no `fdget_pos()` is active on it.
+    // SAFETY: `file` is not null, and this function owns the reference. The file was never looked
+    // up by a descriptor, so that no `fdget_pos()` is active on it.
     Ok(unsafe { ARef::from_raw(NonNull::new_unchecked(file.cast())) })
 }
 
@@ -230,7 +237,7 @@ impl<S: Stream> Operations<S> {
 
     /// # Safety
     ///
-    /// `file` was made by [`open`] and is open while the reference is used.
+    /// `file` was created by [`open`] and remains open while the reference is used.
     unsafe fn stream<'a>(file: *mut kernel::bindings::file) -> ArcBorrow<'a, S> {
         // SAFETY: `open` has stored an `Arc<S>`, which `release` takes back.
         unsafe { Arc::<S>::borrow((*file).private_data) }
@@ -240,7 +247,7 @@ impl<S: Stream> Operations<S> {
     ///
     /// `file` is open for the call.
     unsafe fn waiting(file: *mut kernel::bindings::file) -> Waiting {
-        // SAFETY: By the safety requirements; the position of a stream is not used.
+        // SAFETY: By the safety requirements. The position of a stream is not used.
         let set = unsafe { File::from_raw_file(file) }.flags();
         if set & flags::O_NONBLOCK == 0 {
             Waiting::Allowed
@@ -260,10 +267,10 @@ impl<S: Stream> Operations<S> {
         }
         // SAFETY: The VFS calls back with an open file of this table.
         let stream = unsafe { Self::stream(file) };
-        let mut user = UserWriter(Window::new(user, length));
+        let mut user = UserWriter(UserBuffer::new(user, length));
         // SAFETY: As above.
         match stream.read(&mut user, unsafe { Self::waiting(file) }) {
-            // What was read so far is good; the next call meets the error again.
+            // The bytes read so far are valid. The next call returns the error again.
             Err(error) if user.0.done == 0 => error.to_errno() as isize,
             // CAST: The VFS asks for at most `MAX_RW_COUNT` bytes.
             _ => user.0.done as isize,
@@ -281,10 +288,10 @@ impl<S: Stream> Operations<S> {
         }
         // SAFETY: The VFS calls back with an open file of this table.
         let stream = unsafe { Self::stream(file) };
-        let mut user = UserReader(Window::new(user.cast_mut(), length));
+        let mut user = UserReader(UserBuffer::new(user.cast_mut(), length));
         // SAFETY: As above.
         match stream.write(&mut user, unsafe { Self::waiting(file) }) {
-            // What was written so far is lost with the stream: say so at once.
+            // The bytes written so far are lost with the stream: report the error immediately.
             Err(error) => error.to_errno() as isize,
             // CAST: As in `read`.
             Ok(()) => user.0.done as isize,
@@ -300,7 +307,7 @@ impl<S: Stream> Operations<S> {
         let poll = stream.poll();
         // SAFETY: The VFS passes null or a table that is valid for the call.
         let table = unsafe { PollTable::from_raw(table) };
-        // SAFETY: `file` is open for the call; its position is not used.
+        // SAFETY: `file` is open for the call. Its position is not used.
         let file = unsafe { File::from_raw_file(file) };
         table.register_wait(file, &poll.changed);
         // After the registration, so that no change is missed.
@@ -334,16 +341,16 @@ impl<S: Stream> Operations<S> {
         _inode: *mut kernel::bindings::inode,
         file: *mut kernel::bindings::file,
     ) -> ffi::c_int {
-        // SAFETY: `open` has stored an `Arc<S>`; this is the last callback of the file.
+        // SAFETY: `open` has stored an `Arc<S>`. This is the last callback of the file.
         drop(unsafe { Arc::<S>::from_foreign((*file).private_data) });
         0
     }
 }
 
-/// `VFIO_MIG_GET_PRECOPY_INFO`; `ENOTTY` for any other command.
+/// Implements `VFIO_MIG_GET_PRECOPY_INFO`. Fails with `ENOTTY` for any other command.
 fn pre_copy_info(pre_copy: &dyn PreCopy, command: ffi::c_uint, argument: ffi::c_ulong) -> Result {
     let mut answer = bindings::vfio_precopy_info::default();
-    // SAFETY: The reference keeps the device's memory; `answer` is valid for a write.
+    // SAFETY: The reference keeps the device's memory valid. `answer` is valid for a write.
     to_result(unsafe {
         bindings::rust_helper_vfio_check_precopy_ioctl(
             pre_copy.device().as_raw(),
@@ -369,18 +376,20 @@ fn pre_copy_info(pre_copy: &dyn PreCopy, command: ffi::c_uint, argument: ffi::c_
         .write_slice(answer.as_bytes())
 }
 
-/// A buffer of user space: what is done, what is resident, what is left.
-struct Window<'a> {
+/// A buffer of user space.
+struct UserBuffer<'a> {
     start: *mut ffi::c_char,
     length: usize,
+    /// Number of bytes that were copied.
     done: usize,
+    /// Number of resident bytes after those.
     resident: usize,
-    /// The last copy found nothing resident.
+    /// Whether the last copy found no resident byte.
     stalled: bool,
     _call: PhantomData<&'a mut ()>,
 }
 
-impl Window<'_> {
+impl UserBuffer<'_> {
     fn new(start: *mut ffi::c_char, length: usize) -> Self {
         Self {
             start,
@@ -396,21 +405,22 @@ impl Window<'_> {
         self.start.wrapping_add(self.done)
     }
 
-    fn left(&self) -> usize {
+    fn remaining(&self) -> usize {
         self.length - self.done
     }
 
     /// Makes the next part of the buffer resident with `fault_in(user address, bytes)`, which
-    /// returns the number of bytes that it could *not* bring in.
+    /// returns the number of bytes that it could *not* fault in.
     fn fault_in(&mut self, fault_in: impl FnOnce(*mut ffi::c_char, usize) -> usize) -> Result {
         if bindings::task::is_being_killed() {
             return Err(EINTR);
         }
-        // Pages that go as fast as they come must not keep a task from its signals.
+        // If pages are reclaimed as fast as they are faulted in, the task must still handle
+        // signals.
         if self.stalled && current!().signal_pending() {
             return Err(ERESTARTSYS);
         }
-        let wanted = self.left().min(WINDOW);
+        let wanted = self.remaining().min(FAULT_IN_SIZE);
         let missing = fault_in(self.next(), wanted);
         self.resident = wanted - missing.min(wanted);
         if self.resident == 0 {
@@ -420,7 +430,7 @@ impl Window<'_> {
     }
 
     /// Copies up to `length` resident bytes with `copy(user address, offset, bytes)`, which
-    /// returns 0 where all were copied.
+    /// returns 0 if all bytes were copied.
     fn copy(
         &mut self,
         length: usize,
@@ -429,7 +439,8 @@ impl Window<'_> {
         let length = length.min(self.resident);
         let mut copied = 0;
         while copied < length {
-            // Up to the end of a page, so that a page which went away again costs no other.
+            // On failure, copy up to the end of a page, so that a reclaimed page does not affect
+            // the pages before it.
             let address = self.next();
             let page_rest = kernel::page::PAGE_SIZE - address.addr() % kernel::page::PAGE_SIZE;
             let step = if copy(address, copied, length - copied) == 0 {
@@ -451,40 +462,42 @@ impl Window<'_> {
 }
 
 /// The buffer of a `read(2)`.
-pub(crate) struct UserWriter<'a>(Window<'a>);
+pub(crate) struct UserWriter<'a>(UserBuffer<'a>);
 
 impl UserWriter<'_> {
     /// Returns whether the buffer is full.
     pub(crate) fn is_full(&self) -> bool {
-        self.0.left() == 0
+        self.0.remaining() == 0
     }
 
-    /// Returns whether nothing has been put there yet.
+    /// Returns whether no byte has been copied to the buffer yet.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.done == 0
     }
 
-    /// Makes the next part of the buffer resident. Sleeps; not to be called under a lock that
+    /// Makes the next part of the buffer resident. Sleeps, and must not be called under a lock that
     /// [`super::Driver::reset_done`] takes.
     ///
     /// # Errors
     ///
-    /// `EFAULT` where there is no such memory, `EINTR` where the task is being killed, `ERESTARTSYS`
-    /// where the memory does not stay and a signal waits.
+    /// - `EFAULT` if there is no such memory.
+    /// - `EINTR` if the task is being killed.
+    /// - `ERESTARTSYS` if the memory does not stay resident and a signal is pending.
     pub(crate) fn fault_in(&mut self) -> Result {
-        // Not `fault_in_writeable()`, which writes a byte of each page: what the call does not
-        // fill keeps its content.
+        // `fault_in_writeable()` would write a byte of each page, but the part of the buffer that
+        // the call does not fill must keep its content.
         self.0.fault_in(|user, length| {
             // SAFETY: Any user address may be passed.
             unsafe { kernel::bindings::fault_in_safe_writeable(user, length) }
         })
     }
 
-    /// Puts as many of `bytes` as are resident and fit; returns how many. Does not fault.
+    /// Copies as many of `bytes` as fit into the resident part of the buffer. Returns their number.
+    /// Does not fault.
     pub(crate) fn put(&mut self, bytes: &[u8]) -> usize {
         self.0.copy(bytes.len(), |user, offset, length| {
             let from = &bytes[offset..offset + length];
-            // SAFETY: `from` is valid for reads; any user address may be passed.
+            // SAFETY: `from` is valid for reads. Any user address may be passed.
             unsafe {
                 kernel::bindings::copy_to_user_nofault(
                     user.cast(),
@@ -497,25 +510,24 @@ impl UserWriter<'_> {
 }
 
 /// The buffer of a `write(2)`.
-pub(crate) struct UserReader<'a>(Window<'a>);
+pub(crate) struct UserReader<'a>(UserBuffer<'a>);
 
 impl UserReader<'_> {
-    /// Returns whether all of the buffer has been taken.
+    /// Returns whether the whole buffer has been consumed.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.left() == 0
+        self.0.remaining() == 0
     }
 
-    /// Returns how many bytes have been taken.
+    /// Returns the number of consumed bytes.
     pub(crate) fn taken(&self) -> usize {
         self.0.done
     }
 
-    /// Makes the next part of the buffer resident; see [`UserWriter::fault_in`].
+    /// Makes the next part of the buffer resident, like [`UserWriter::fault_in`].
     ///
     /// # Errors
     ///
-    /// `EFAULT` where there is no such memory, `EINTR` where the task is being killed, `ERESTARTSYS`
-    /// where the memory does not stay and a signal waits.
+    /// The same as for [`UserWriter::fault_in`].
     pub(crate) fn fault_in(&mut self) -> Result {
         self.0.fault_in(|user, length| {
             // SAFETY: Any user address may be passed.
@@ -523,11 +535,11 @@ impl UserReader<'_> {
         })
     }
 
-    /// Fills as much of `bytes` as is resident; returns how much. Does not fault.
+    /// Copies resident bytes of the buffer to `bytes`. Returns their number. Does not fault.
     pub(crate) fn take(&mut self, bytes: &mut [u8]) -> usize {
         self.0.copy(bytes.len(), |user, offset, length| {
             let to = &mut bytes[offset..offset + length];
-            // SAFETY: `to` is valid for writes; any user address may be passed.
+            // SAFETY: `to` is valid for writes. Any user address may be passed.
             unsafe {
                 kernel::bindings::copy_from_user_nofault(
                     to.as_mut_ptr().cast(),

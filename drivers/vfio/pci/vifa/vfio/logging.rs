@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! DMA logging: which guest memory a device has written.
+//! DMA logging: tracks the guest memory that a device writes.
 //!
-//! `include/uapi/linux/vfio.h` has the uAPI (`VFIO_DEVICE_FEATURE_DMA_LOGGING_*`). The VFIO core
-//! turns it into calls of `struct vfio_log_ops`, and checks little: a driver hears of starts, stops
-//! and reports in any order, of page sizes that are none, and of ranges and reports without length.
+//! `include/uapi/linux/vfio.h` defines the uAPI (`VFIO_DEVICE_FEATURE_DMA_LOGGING_*`). The VFIO
+//! core implements it through `struct vfio_log_ops`, with few checks: starts, stops and reports can
+//! occur in any order, page sizes can be invalid, and ranges and reports can be empty.
 //!
-//! Reports go into a bitmap of user space, which the IOVA bitmap of iommufd pins. A kernel that
-//! lacks it ([`IS_AVAILABLE`]) has no DMA logging.
+//! Reports are written to a bitmap of user space, which the IOVA bitmap of iommufd pins. A kernel
+//! without the IOVA bitmap ([`IS_AVAILABLE`]) does not support DMA logging.
 //!
 //! C headers: [`include/linux/vfio.h`](srctree/include/linux/vfio.h),
 //! [`include/linux/iova_bitmap.h`](srctree/include/linux/iova_bitmap.h),
@@ -35,11 +35,12 @@ use kernel::{
 /// Whether this kernel has the IOVA bitmap.
 pub(crate) const IS_AVAILABLE: bool = cfg!(CONFIG_IOMMUFD_DRIVER);
 
-/// The smallest page that the VFIO core takes for a bitmap, in bytes.
+/// The smallest page size, in bytes, that the VFIO core accepts for a bitmap.
 const PAGE_SIZE_MIN: u64 = 0x1000;
 
-/// The IOVA ranges that user space wants logged, in ascending order: the first and the last byte of
-/// each. They do not overlap. One without length ends before it begins, modulo 2^64.
+/// Iterator over the IOVA ranges that user space asks to log, in ascending order. The items are the
+/// first and the last byte of each range. The ranges do not overlap. The last byte of an empty
+/// range is the byte before the first, modulo 2^64.
 pub(crate) struct Ranges<'a> {
     next: *mut bindings::interval_tree_node,
     _tree: PhantomData<&'a rb_root_cached>,
@@ -71,28 +72,28 @@ impl Iterator for Ranges<'_> {
     }
 }
 
-/// The bitmap of user space that a report goes to. Bits can only be set.
+/// The bitmap of user space for a report. Bits can only be set.
 pub(crate) struct DirtyBitmap<'a> {
     bitmap: NonNull<iova_bitmap>,
-    /// The bytes that it is for.
+    /// First byte of the range that the bitmap covers.
     start: u64,
+    /// End of that range, exclusive.
     end: u64,
     _bitmap: PhantomData<&'a mut iova_bitmap>,
 }
 
 impl DirtyBitmap<'_> {
-    /// Sets the bits of all pages that have one of `length` bytes from `iova`. Bytes that the
-    /// bitmap is not for have none.
+    /// Sets the bits of all pages that contain any of the `length` bytes from `iova`. Ignores bytes
+    /// outside of the bitmap's range.
     ///
-    /// Where the bitmap's own memory cannot be reached, nothing is set, and the core reports
-    /// success.
+    /// If the memory of the bitmap is not accessible, no bit is set, and the core reports success.
     pub(crate) fn set(&mut self, iova: u64, length: u64) {
         let end = iova.saturating_add(length).min(self.end);
         let mut next = iova.max(self.start);
         while next < end {
             let block = self.block(next, end - next);
-            // SAFETY: The bitmap is valid and borrowed for as long as `self` is; the bytes are among
-            // those that it is for. CAST: An IOVA of the core's is an `unsigned long`.
+            // SAFETY: The bitmap is valid and borrowed for as long as `self` is. The bytes are in
+            // the bitmap's range. CAST: The core's IOVAs are `unsigned long`.
             unsafe {
                 bindings::rust_helper_iova_bitmap_set(
                     self.bitmap.as_ptr(),
@@ -104,19 +105,20 @@ impl DirtyBitmap<'_> {
         }
     }
 
-    /// Returns how many of the `left` bytes from `iova` to set at a time, for a bitmap whose page
-    /// size is not known here: such that they lie in one of its pages, or end with one.
+    /// Returns how many of the `remaining` bytes from `iova` to set at a time. The page size of the
+    /// bitmap is unknown here. The result either stays inside one page, or ends at the end of a
+    /// page.
     ///
-    /// `iova_bitmap_set()` computes what is left at the end of a page of the bitmap's own memory
-    /// from whole pages. Where the range ends within one, it goes back by the difference, and does
-    /// so for ever if the memory behind that page cannot be pinned.
-    fn block(&self, iova: u64, left: u64) -> u64 {
+    /// At the end of a page of the bitmap's own memory, `iova_bitmap_set()` computes the remaining
+    /// range from whole pages. If the range ends within a page, the function steps back by the
+    /// difference, and loops forever if the next page of the bitmap's memory cannot be pinned.
+    fn block(&self, iova: u64, remaining: u64) -> u64 {
         let offset = iova - self.start;
         let into_page = offset % PAGE_SIZE_MIN;
-        if into_page != 0 || left < PAGE_SIZE_MIN {
-            (PAGE_SIZE_MIN - into_page).min(left)
+        if into_page != 0 || remaining < PAGE_SIZE_MIN {
+            (PAGE_SIZE_MIN - into_page).min(remaining)
         } else {
-            1 << offset.trailing_zeros().min(left.ilog2())
+            1 << offset.trailing_zeros().min(remaining.ilog2())
         }
     }
 }
@@ -141,10 +143,10 @@ impl<T: Driver> Operations<T> {
         _count: u32,
         page_size: *mut u64,
     ) -> ffi::c_int {
-        // SAFETY: The VFIO core calls back with a device that was registered with this table.
+        // SAFETY: The VFIO core passes a device that was registered with this table.
         let device = unsafe { Device::<T>::from_vfio(vfio_device) };
         from_result(|| {
-            // SAFETY: The VFIO core passes a tree of its own, which it does not change meanwhile.
+            // SAFETY: The VFIO core passes a valid tree, and does not change it during the call.
             let ranges = unsafe { Ranges::new(ranges) };
             // SAFETY: The VFIO core passes a valid pointer for the hint and the answer.
             unsafe { *page_size = T::log_start(device, ranges, *page_size)? };

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mediation: a driver stands between a guest and some of its device's registers.
+//! Mediation: the driver emulates some of the registers of a device.
 //!
-//! The driver names windows, parts of the BARs in whole pages. User space cannot map these, and
-//! reaches them by `read()` and `write()` on the device's file only, each of which becomes accesses
-//! of 32 bits that the driver answers. All else of the BARs is as the VFIO core has it.
+//! The driver defines windows: parts of the BARs that consist of whole pages. User space cannot map
+//! a window, and accesses it only by `read()` and `write()` on the device's file. These are divided
+//! into 32-bit accesses, which the driver implements. The VFIO core handles the rest of the BARs.
 //!
-//! `VFIO_REGION_INFO_CAP_SPARSE_MMAP` tells user space what is left to map. An ioeventfd would
-//! write behind the driver's back; a device with windows therefore has none.
+//! `VFIO_REGION_INFO_CAP_SPARSE_MMAP` reports the mappable areas to user space. An ioeventfd would
+//! write to the device without the driver. A device with windows therefore does not support
+//! ioeventfds.
 
 use super::{
     bar::Window,
@@ -27,13 +28,13 @@ use kernel::{
     uaccess::UserSlice, //
 };
 
-/// The most windows of a BAR.
+/// Maximum number of windows of a device.
 const WINDOWS_MAX: usize = 7;
 
-/// Bytes of the registers that a driver answers for.
+/// Size in bytes of an emulated register.
 const REGISTER: u64 = size_of::<u32>() as u64;
 
-/// `struct vfio_region_info_cap_sparse_mmap`, with room for what lies between all windows.
+/// `struct vfio_region_info_cap_sparse_mmap`, with space for the areas between all windows.
 #[derive(Default)]
 #[repr(C)]
 struct SparseMmap {
@@ -41,28 +42,28 @@ struct SparseMmap {
     areas: [bindings::vfio_region_sparse_mmap_area; WINDOWS_MAX + 1],
 }
 
-/// An offset of a device's file: which region, and where in it.
+/// Returns the region that `position` of a device's file is in, and the offset in that region.
 fn place(position: u64) -> (u64, u64) {
     const SHIFT: u32 = bindings::VFIO_PCI_OFFSET_SHIFT;
 
     (position >> SHIFT, position & ((1 << SHIFT) - 1))
 }
 
-/// Which way an access goes.
+/// The kind of an access to the device's file.
 #[derive(Clone, Copy)]
-enum Direction {
+enum AccessKind {
     Read,
     Write,
 }
 
-/// The windows of `T` in a region, with their numbers.
+/// Returns the windows of `T` in a region, with their indices.
 fn windows<T: Driver>(region: u64) -> impl Iterator<Item = (usize, &'static Window)> {
     let windows = T::WINDOWS.iter().enumerate();
     windows.filter(move |(_, window)| u64::from(window.bar) == region)
 }
 
 impl<T: Driver> Device<T> {
-    const WINDOWS_ARE_SOUND: () = {
+    const WINDOWS_ARE_VALID: () = {
         let mut index = 0;
         while index < T::WINDOWS.len() {
             let window = &T::WINDOWS[index];
@@ -82,7 +83,7 @@ impl<T: Driver> Device<T> {
         count: usize,
         position: *mut kernel_bindings::loff_t,
     ) -> isize {
-        Self::access(vfio_device, user, count, position, Direction::Read)
+        Self::access(vfio_device, user, count, position, AccessKind::Read)
     }
 
     pub(super) extern "C" fn write_callback(
@@ -92,16 +93,16 @@ impl<T: Driver> Device<T> {
         position: *mut kernel_bindings::loff_t,
     ) -> isize {
         let user = user.cast_mut();
-        Self::access(vfio_device, user, count, position, Direction::Write)
+        Self::access(vfio_device, user, count, position, AccessKind::Write)
     }
 
-    /// Carries out an access to the device's file: part by part, each in a window or in none.
+    /// Performs an access to the device's file, divided into parts inside and outside of windows.
     fn access(
         vfio_device: *mut bindings::vfio_device,
         user: *mut ffi::c_char,
         count: usize,
         position: *mut kernel_bindings::loff_t,
-        direction: Direction,
+        kind: AccessKind,
     ) -> isize {
         let mut done = 0;
         while done < count {
@@ -112,10 +113,10 @@ impl<T: Driver> Device<T> {
             let rest = count - done;
             let part = match window {
                 Some((index, window)) if window.start <= offset => {
-                    // SAFETY: The VFIO core calls back with an open device.
+                    // SAFETY: The VFIO core passes an open device.
                     let device = unsafe { Self::from_vfio(vfio_device) };
                     let within = offset - window.start;
-                    let part = device.access_register(index, within, user, rest, direction);
+                    let part = device.access_register(index, within, user, rest, kind);
                     match part {
                         Ok(part) => {
                             // SAFETY: As above.
@@ -128,13 +129,13 @@ impl<T: Driver> Device<T> {
                 other => {
                     let room = other.map(|(_, window)| window.start - offset);
                     let part = room.map_or(rest, |room| rest.min(room as usize));
-                    // SAFETY: The arguments are the VFIO core's own, or a part of them.
+                    // SAFETY: The arguments are those of the VFIO core, or a part of them.
                     unsafe {
-                        match direction {
-                            Direction::Read => {
+                        match kind {
+                            AccessKind::Read => {
                                 bindings::vfio_pci_core_read(vfio_device, user, part, position)
                             }
-                            Direction::Write => {
+                            AccessKind::Write => {
                                 bindings::vfio_pci_core_write(vfio_device, user, part, position)
                             }
                         }
@@ -150,45 +151,47 @@ impl<T: Driver> Device<T> {
         done as isize
     }
 
-    /// Carries out the part of an access that is in one register of a window; returns how many
-    /// bytes that was.
+    /// Performs the part of an access that is in one register of a window. Returns the number of
+    /// bytes accessed.
     ///
     /// # Errors
     ///
-    /// `EINVAL` for a write of a part of a register; `EFAULT`, `EINTR`; what the driver answers.
+    /// - `EINVAL` for a write to a part of a register.
+    /// - `EFAULT` or `EINTR`.
+    /// - The error of the driver.
     fn access_register(
         &self,
         window: usize,
         offset: u64,
         user: *mut ffi::c_char,
         count: usize,
-        direction: Direction,
+        kind: AccessKind,
     ) -> Result<usize> {
         let register = offset - offset % REGISTER;
         let skipped = (offset - register) as usize;
         let part = count.min(REGISTER as usize - skipped);
         let user = UserSlice::new(UserPtr::from_ptr(user.cast()), part);
-        match direction {
-            Direction::Read => {
-                let value = self.patiently(|| T::read_window(self, window, register))?;
+        match kind {
+            AccessKind::Read => {
+                let value = self.retry_after_reset(|| T::read_window(self, window, register))?;
                 let bytes = value.to_le_bytes();
                 user.writer().write_slice(&bytes[skipped..skipped + part])?;
             }
-            Direction::Write => {
+            AccessKind::Write => {
                 let mut bytes = [0; REGISTER as usize];
                 if part != bytes.len() {
                     return Err(EINVAL);
                 }
                 user.reader().read_slice(&mut bytes)?;
                 let value = u32::from_le_bytes(bytes);
-                self.patiently(|| T::write_window(self, window, register, value))?;
+                self.retry_after_reset(|| T::write_window(self, window, register, value))?;
             }
         }
         Ok(part)
     }
 
-    /// Does `act` again as long as a reset of the device comes in between.
-    fn patiently<R>(&self, act: impl Fn() -> Result<R>) -> Result<R> {
+    /// Calls `act`, and repeats it after a reset for as long as it fails with `EBUSY`.
+    fn retry_after_reset<R>(&self, act: impl Fn() -> Result<R>) -> Result<R> {
         loop {
             match act() {
                 Err(EBUSY) => self.wait_for_reset()?,
@@ -197,9 +200,9 @@ impl<T: Driver> Device<T> {
         }
     }
 
-    /// Waits until the device is not being reset.
+    /// Waits for the end of a reset that is in progress.
     fn wait_for_reset(&self) -> Result {
-        // SAFETY: The device is initialised by its type invariant, and nothing is locked.
+        // SAFETY: The device is initialised by its type invariant, and no lock is held.
         unsafe {
             let lock = &raw mut (*self.core()).memory_lock;
             to_result(kernel_bindings::down_read_killable(lock))?;
@@ -212,7 +215,7 @@ impl<T: Driver> Device<T> {
         vfio_device: *mut bindings::vfio_device,
         area: *mut kernel_bindings::vm_area_struct,
     ) -> ffi::c_int {
-        // SAFETY: The VFIO core passes an area that is being mapped, and is locked.
+        // SAFETY: The VFIO core passes an area that is being mapped and is locked.
         let (first_page, bytes) = unsafe {
             let area = &*area;
             let ends = &area.__bindgen_anon_1.__bindgen_anon_1;
@@ -223,7 +226,7 @@ impl<T: Driver> Device<T> {
         if windows::<T>(region).any(|(_, window)| start < window.end() && window.start < end) {
             return EINVAL.to_errno();
         }
-        // SAFETY: The arguments are the VFIO core's own.
+        // SAFETY: The arguments are those of the VFIO core.
         unsafe { bindings::vfio_pci_core_mmap(vfio_device, area) }
     }
 
@@ -238,20 +241,21 @@ impl<T: Driver> Device<T> {
         if command == IOEVENTFD && !T::WINDOWS.is_empty() {
             return ENOTTY.to_errno() as ffi::c_long;
         }
-        // SAFETY: The arguments are the VFIO core's own.
+        // SAFETY: The arguments are those of the VFIO core.
         unsafe { bindings::vfio_pci_core_ioctl(vfio_device, command, argument) }
     }
 
-    /// Completes what user space is told of a region: it may map what lies around the windows.
+    /// Adds to the information about a region the areas outside of the windows, which user space
+    /// may map.
     ///
     /// # Safety
     ///
-    /// `info` is of a region of the device, and `capabilities` a list that the VFIO core made.
-    pub(super) unsafe fn tell_of_windows(
+    /// `info` describes a region of the device, and `capabilities` is a list of the VFIO core.
+    pub(super) unsafe fn add_mappable_areas(
         info: &mut bindings::vfio_region_info,
         capabilities: *mut bindings::vfio_info_cap,
     ) -> Result {
-        let () = Self::WINDOWS_ARE_SOUND;
+        let () = Self::WINDOWS_ARE_VALID;
 
         let region = u64::from(info.index);
         if windows::<T>(region).next().is_none()
@@ -280,8 +284,8 @@ impl<T: Driver> Device<T> {
         sparse.head.nr_areas = count as u32;
         sparse.head.header.id = bindings::VFIO_REGION_INFO_CAP_SPARSE_MMAP as u16;
         sparse.head.header.version = 1;
-        // SAFETY: The list is valid by the safety requirements, and the capability has at least
-        // the size that is told, of which it is copied.
+        // SAFETY: The list is valid by the safety requirements. The call copies the capability,
+        // which has at least the size that is passed.
         to_result(unsafe {
             bindings::vfio_info_add_capability(
                 capabilities,

@@ -3,8 +3,8 @@
 //! The migration callbacks of a VFIO device.
 //!
 //! `include/uapi/linux/vfio.h` defines the states and the arcs between them
-//! (`enum vfio_device_mig_state`); the VFIO core turns `VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE` and
-//! `VFIO_DEVICE_FEATURE_MIG_DATA_SIZE` into calls of `struct vfio_migration_ops`.
+//! (`enum vfio_device_mig_state`). The VFIO core implements `VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE`
+//! and `VFIO_DEVICE_FEATURE_MIG_DATA_SIZE` through `struct vfio_migration_ops`.
 
 use super::{
     Device,
@@ -22,7 +22,7 @@ use kernel::{
     sync::aref::ARef, //
 };
 
-/// Number of a state, as `enum vfio_device_mig_state` has it. User space may ask for any number.
+/// Number of a state in `enum vfio_device_mig_state`. User space may pass any number.
 pub(crate) type StateNumber = bindings::vfio_device_mig_state;
 
 /// The parts of the migration protocol that a device supports: `VFIO_MIGRATION_*`.
@@ -30,15 +30,15 @@ pub(crate) type StateNumber = bindings::vfio_device_mig_state;
 pub(crate) struct Support(u32);
 
 impl Support {
-    /// Stop and copy, which is the least.
+    /// Support of stop-copy, the minimum.
     pub(crate) const STOP_COPY: Self = Self(bindings::VFIO_MIGRATION_STOP_COPY);
 
-    /// And the states without peer-to-peer DMA.
+    /// Adds support of the states without peer-to-peer DMA.
     pub(crate) const fn and_p2p(self) -> Self {
         Self(self.0 | bindings::VFIO_MIGRATION_P2P)
     }
 
-    /// And the states in which a device that runs is read.
+    /// Adds support of the pre-copy states, in which user space reads a running device.
     pub(crate) const fn and_pre_copy(self) -> Self {
         Self(self.0 | bindings::VFIO_MIGRATION_PRE_COPY)
     }
@@ -49,11 +49,11 @@ impl Support {
 }
 
 impl<T: Driver> Device<T> {
-    /// Returns the next state on the way from `current` to `new`: one arc of the state machine.
+    /// Returns the next state on the path from `current` to `new`: one arc of the state machine.
     ///
     /// # Errors
     ///
-    /// `EINVAL` where no such way exists, or `new` is no state that the device supports.
+    /// `EINVAL` if there is no such path, or if the device does not support the state `new`.
     pub(crate) fn next_state(&self, current: StateNumber, new: StateNumber) -> Result<StateNumber> {
         let mut next = current;
         // SAFETY: `self` is a registered `struct vfio_device` by its type invariant; `next` is
@@ -83,7 +83,7 @@ impl<T: Driver> Operations<T> {
         vfio_device: *mut bindings::vfio_device,
         new: StateNumber,
     ) -> *mut kernel::bindings::file {
-        // SAFETY: The VFIO core calls back with a device that was registered with this table.
+        // SAFETY: The VFIO core passes a device that was registered with this table.
         let device = unsafe { Device::<T>::from_vfio(vfio_device) };
         match T::set_state(device, new) {
             Ok(Some(file)) => ARef::<File>::into_raw(file).as_ptr().cast(),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a variant driver needs of the PCI core and [`kernel::pci`] lacks.
+//! Functions of the PCI core that variant drivers need and [`kernel::pci`] lacks.
 //!
 //! C header: [`include/linux/pci.h`](srctree/include/linux/pci.h)
 
@@ -25,15 +25,16 @@ pub(super) fn as_raw<Ctx: DeviceContext>(device: &Device<Ctx>) -> *mut bindings:
     core::ptr::from_ref(device).cast_mut().cast()
 }
 
-/// An id that matches by vendor and device, of any vendor: C's `PCI_DEVICE()`.
+/// Returns an id that matches by vendor and device: C's `PCI_DEVICE()`.
 pub(crate) const fn id(vendor: u32, device: u32) -> DeviceId {
     raw_id(vendor, device, 0)
 }
 
-/// An id that matches only a device whose `driver_override` names the driver.
+/// Returns an id that matches only a device whose `driver_override` names the driver: C's
+/// `PCI_DRIVER_OVERRIDE_DEVICE_VFIO()`.
 ///
-/// It appears in the module's aliases as `vfio_pci:…`, from which user space finds the driver that
-/// fits a device: C's `PCI_DRIVER_OVERRIDE_DEVICE_VFIO()`.
+/// The id appears in the module's aliases as `vfio_pci:…`, which user space uses to find the driver
+/// of a device.
 pub(crate) const fn override_only_id(vendor: u32, device: u32) -> DeviceId {
     raw_id(vendor, device, bindings::PCI_ID_F_VFIO_DRIVER_OVERRIDE)
 }
@@ -52,12 +53,12 @@ const fn raw_id(vendor: u32, device: u32, override_only: u32) -> DeviceId {
         driver_data: 0,
         override_only,
     };
-    // SAFETY: `DeviceId` is a transparent wrapper of `struct pci_device_id` without invariants of
-    // its own.
+    // SAFETY: `DeviceId` is a transparent wrapper of `struct pci_device_id` without additional
+    // invariants.
     unsafe { core::mem::transmute::<bindings::pci_device_id, DeviceId>(id) }
 }
 
-/// Finds the designated vendor-specific extended capability `id` of `vendor`; returns its offset
+/// Finds the designated vendor-specific extended capability `id` of `vendor`. Returns its offset
 /// in the configuration space.
 pub(crate) fn find_dvsec(device: &Device<Bound>, vendor: u16, id: u16) -> Option<NonZero<usize>> {
     // SAFETY: The device is valid.
@@ -65,24 +66,24 @@ pub(crate) fn find_dvsec(device: &Device<Bound>, vendor: u16, id: u16) -> Option
     NonZero::new(usize::from(position))
 }
 
-/// Returns how many MSI-X vectors a device has; `None` where it has no MSI-X.
+/// Returns the number of MSI-X vectors of a device, or `None` if it has no MSI-X.
 pub(crate) fn msix_vectors(device: &Device<Bound>) -> Option<u16> {
     // SAFETY: The device is valid.
     let count = unsafe { bindings::pci_msix_vec_count(as_raw(device)) };
     u16::try_from(count).ok()
 }
 
-/// Takes the right to do DMA from a device.
+/// Disables DMA of a device, by clearing the bus master bit.
 pub(crate) fn clear_master(device: &Device<Bound>) {
     // SAFETY: The device is valid.
     unsafe { bindings::pci_clear_master(as_raw(device)) };
 }
 
-/// A device that decodes accesses to its memory, and does no DMA, until this is dropped.
+/// A guard that keeps a device's memory decoding enabled, and its DMA disabled.
 ///
 /// # Invariants
 ///
-/// The device was enabled once for this.
+/// The device was enabled once for this guard.
 pub(crate) struct MemoryEnabled<'a>(&'a Device<Bound>);
 
 impl<'a> MemoryEnabled<'a> {
@@ -90,7 +91,7 @@ impl<'a> MemoryEnabled<'a> {
     pub(crate) fn new(device: &'a Device<Core<'_>>) -> Result<Self> {
         clear_master(device);
         device.enable_device_mem()?;
-        // INVARIANT: It has just been enabled.
+        // INVARIANT: The device has just been enabled.
         Ok(Self(device))
     }
 }
@@ -102,10 +103,10 @@ impl Drop for MemoryEnabled<'_> {
     }
 }
 
-/// Where a function stands in the PCI Express hierarchy.
+/// The address of a function in the PCI Express hierarchy.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Address {
-    /// Segment group, as the host numbers it.
+    /// Segment group number of the host.
     pub(crate) domain: u32,
     /// Bus number.
     pub(crate) bus: u8,
@@ -114,10 +115,10 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    /// The address of `device`.
+    /// Returns the address of `device`.
     pub(crate) fn of<Ctx: DeviceContext>(device: &Device<Ctx>) -> Self {
         let device = as_raw(device);
-        // SAFETY: The device is valid, and so is the bus that it is on.
+        // SAFETY: The device and its bus are valid.
         let (domain, id) = unsafe {
             (
                 crate::bindings::rust_helper_pci_domain_nr((*device).bus),
@@ -126,7 +127,7 @@ impl Address {
         };
         let [bus, devfn] = id.to_be_bytes();
         Self {
-            // CAST: domain numbers are not negative.
+            // CAST: Domain numbers are not negative.
             domain: domain as u32,
             bus,
             devfn,

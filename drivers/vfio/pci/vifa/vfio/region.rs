@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Regions of a VFIO PCI device beyond those of its PCI function.
+//! Device-specific regions of a VFIO PCI device.
 //!
 //! User space finds such a region by its type and subtype (`VFIO_REGION_INFO_CAP_TYPE`) and reads
-//! it as any other region. Those here are read-only, and their content is made anew for each read.
+//! it like any other region. The regions here are read-only, and their content is generated for
+//! each read.
 
 use super::{
     device::Opening,
@@ -25,25 +26,25 @@ pub(crate) trait Region: Send + Sync + 'static {
     /// PCI vendor that defines the region.
     const VENDOR: u16;
 
-    /// Which of the vendor's regions it is.
+    /// Subtype of the region, as defined by the vendor.
     const SUBTYPE: u32;
 
-    /// Bytes of the region.
+    /// Size of the region in bytes.
     const SIZE: usize;
 
-    /// What [`Self::content`] returns: [`Self::SIZE`] bytes.
+    /// The content of the region, which has [`Self::SIZE`] bytes.
     type Content: AsRef<[u8]>;
 
-    /// Returns the content as it is at this moment. A read sees one such content.
+    /// Returns the present content. A read calls this once.
     fn content(&self) -> Self::Content;
 }
 
 impl<T: Driver> Opening<'_, T> {
-    /// Gives the device a region, until it is closed.
+    /// Adds a region to the device, until it is closed.
     pub(crate) fn add_region<R: Region>(&self, region: Arc<R>) -> Result {
         let data = region.into_foreign();
-        // SAFETY: The device has been enabled and not yet been given to its user, so that nobody
-        // else uses its regions. The operations live for ever, and `data` is what they expect.
+        // SAFETY: The device is enabled but not yet open, so that its regions are not in use. The
+        // operations are static, and `data` has the type that they expect.
         let result = to_result(unsafe {
             bindings::vfio_pci_core_register_dev_region(
                 self.core(),
@@ -56,7 +57,7 @@ impl<T: Driver> Opening<'_, T> {
             )
         });
         if result.is_err() {
-            // SAFETY: The device did not take the reference that `into_foreign` gave.
+            // SAFETY: The device did not take the reference that `into_foreign` returned.
             drop(unsafe { Arc::<R>::from_foreign(data) });
         }
         result
@@ -89,8 +90,8 @@ impl<R: Region> Operations<R> {
         let index = (offset >> bindings::VFIO_PCI_OFFSET_SHIFT) as usize
             - bindings::VFIO_PCI_NUM_REGIONS as usize;
         let start = offset & ((1 << bindings::VFIO_PCI_OFFSET_SHIFT) - 1);
-        // SAFETY: The VFIO core calls back for one of its regions, whose data `add_region` has
-        // stored, while the device is open.
+        // SAFETY: The VFIO core passes a registered region, whose data `add_region` has stored,
+        // while the device is open.
         let region = unsafe { Arc::<R>::borrow((*(*core).region.add(index)).data) };
 
         if is_write || start >= R::SIZE as u64 {
@@ -114,7 +115,7 @@ impl<R: Region> Operations<R> {
         _core: *mut bindings::vfio_pci_core_device,
         region: *mut bindings::vfio_pci_region,
     ) {
-        // SAFETY: `add_region` has stored an `Arc<R>`; this is the last callback of the region.
+        // SAFETY: `add_region` has stored an `Arc<R>`. This is the last callback of the region.
         drop(unsafe { Arc::<R>::from_foreign((*region).data) });
     }
 }

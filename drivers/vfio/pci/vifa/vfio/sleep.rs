@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! System sleep, which a device that is in use prevents.
+//! System sleep, which open devices prevent.
 //!
-//! Suspend and hibernation take the power, and with it the state, from a device. The VFIO core has no
-//! way to keep that, and neither its user nor a migration that is under way would notice. So the system
-//! does not go to sleep while a device is open, and no device opens while it does.
+//! Suspend and hibernation power a device off, which destroys its state. The VFIO core cannot
+//! preserve the state, and neither the user nor a migration in progress would notice the loss. The
+//! system therefore cannot enter sleep while a device is open, and a device cannot be opened during
+//! system sleep.
 //!
 //! C header: [`include/linux/suspend.h`](srctree/include/linux/suspend.h)
 
@@ -24,16 +25,16 @@ use kernel::{
     types::Opaque, //
 };
 
-/// The devices that are open; [`ASLEEP`] while the system goes to sleep, sleeps or wakes up.
+/// Number of open devices, or [`ASLEEP`] while the system enters sleep, sleeps or wakes up.
 static OPEN: Atomic<i32> = Atomic::new(0);
 
 const ASLEEP: i32 = -1;
 
-/// Keeps the system awake, for a device that is opened.
+/// Prevents system sleep, for a device that is being opened.
 ///
 /// # Errors
 ///
-/// `EBUSY` while the system goes to sleep.
+/// `EBUSY` while the system enters sleep.
 pub(super) fn prevent() -> Result {
     let mut open = OPEN.load(Relaxed);
     loop {
@@ -47,19 +48,19 @@ pub(super) fn prevent() -> Result {
     }
 }
 
-/// Ends what [`prevent`] began, for a device that was closed.
+/// Reverses [`prevent`], for a device that was closed.
 pub(super) fn allow() {
     OPEN.add(-1, Relaxed);
 }
 
-/// A notifier of the power management core, by which devices that are open prevent system sleep.
+/// A notifier of the power management core, which refuses system sleep while devices are open.
 #[pin_data(PinnedDrop)]
 pub(crate) struct Notifier {
     #[pin]
     block: Opaque<bindings::notifier_block>,
 }
 
-// SAFETY: The block is only the power management core's to use, from any task.
+// SAFETY: Only the power management core uses the block, from any task.
 unsafe impl Send for Notifier {}
 
 // SAFETY: As above.
@@ -70,7 +71,7 @@ impl Notifier {
     pub(crate) fn new() -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             block <- Opaque::try_ffi_init(|slot: *mut bindings::notifier_block| {
-                // SAFETY: `slot` is valid for writes, and pinned until `drop`, which takes it back.
+                // SAFETY: `slot` is valid for writes, and pinned until `drop` unregisters it.
                 to_result(unsafe {
                     slot.write(bindings::notifier_block {
                         notifier_call: Some(callback),
@@ -86,7 +87,7 @@ impl Notifier {
 #[pinned_drop]
 impl PinnedDrop for Notifier {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: The block was registered by `new`. No callback runs when the call returns.
+        // SAFETY: `new` has registered the block. No callback runs after the call has returned.
         unsafe { rust_helper_unregister_pm_notifier(self.block.get()) };
     }
 }

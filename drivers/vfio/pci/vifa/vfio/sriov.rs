@@ -2,28 +2,29 @@
 
 //! Drivers of SR-IOV physical functions.
 //!
-//! Adds to [`pci::Driver`] what a driver needs to serve `sriov_numvfs` and to recover from PCI
-//! errors, and gives the drivers of its virtual functions (VFs) a safe way to the physical
-//! function's (PF's) data. That data stays valid while a VF is bound: unbinding the PF begins with
-//! the removal of its VFs ([`Physical`]).
+//! This module extends [`pci::Driver`] with support of `sriov_numvfs` and with recovery from PCI
+//! errors. It also gives the drivers of virtual functions (VFs) safe access to the data of the
+//! physical function (PF). That data stays valid while a VF is bound, because unbinding the PF
+//! begins with the removal of its VFs ([`Physical`]).
 //!
 //! # Resets and errors of the PF
 //!
-//! Both take the VFs' state with them, and the drivers of VFs get no callback for a reset of the PF.
-//! The PF's driver gets [`Driver::lost`] when its registers, or what its VFs hold, can no longer be
-//! relied on, and [`Driver::recovered`] when they can be used again.
+//! A reset or an error of the PF destroys the state of its VFs, whose drivers get no callback for a
+//! reset of the PF. [`Driver::lost`] of the PF's driver is called when the PF's registers and the
+//! state of its VFs become unreliable, and [`Driver::recovered`] when they can be used again.
 //!
 //! # Unbinding
 //!
-//! A VF that may be open for as long as its user likes must not hold up others. So a VF that is
-//! bound to a driver of this module is a consumer of its PF by a device link: the driver core
-//! unbinds it first, with no lock of the PF held, when the PF is about to be unbound. What
-//! `pci_disable_sriov()` then removes has no driver.
+//! User space can keep a VF open indefinitely, which must not block other operations. Therefore, a
+//! VF that is bound to a driver of this module is a consumer of its PF by a device link. Before the
+//! PF is unbound, the driver core unbinds the VF, with no lock of the PF held. The VFs that
+//! `pci_disable_sriov()` then removes have no driver.
 //!
-//! The PCI core wants `pci_rescan_remove_lock` held where VFs are removed, and holds it in
-//! `sriov_numvfs` and in a removal of the PF, but not where a driver is unbound. A driver cannot
-//! take it there: a removal holds it and waits for the PF's device lock, which unbinding holds. A
-//! kernel with lockdep therefore warns where a PF is unbound that has VFs, whatever its driver.
+//! The PCI core requires `pci_rescan_remove_lock` for the removal of VFs. It holds the lock in
+//! `sriov_numvfs` and during a removal of the PF, but not while a driver is unbound. A driver
+//! cannot take the lock there: a removal holds it while waiting for the PF's device lock, which
+//! unbinding holds. A kernel with lockdep therefore warns when any driver of a PF with VFs is
+//! unbound.
 //!
 //! C header: [`include/linux/pci.h`](srctree/include/linux/pci.h)
 
@@ -55,14 +56,14 @@ use kernel::{
     types::Opaque, //
 };
 
-/// Why a PF, and with it its VFs, lost what they had.
+/// The reason why a PF and its VFs lost their state.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Loss {
-    /// The PF is being reset, or was.
+    /// The PF is being reset, or was reset.
     Reset,
     /// The PCI core reported an uncorrectable error.
     Error,
-    /// The device does not come back: its recovery failed, or it was removed.
+    /// The device is permanently gone: its recovery failed, or it was removed.
     Gone,
 }
 
@@ -78,17 +79,17 @@ impl fmt::Display for Loss {
 
 /// The driver of a physical function.
 pub(crate) trait Driver: pci::Driver {
-    /// Where [`Adapter`] keeps the registration of this driver, and of no other.
+    /// Returns the storage for the registration of this driver, which only [`Adapter`] uses.
     fn registered() -> &'static Registered;
 
-    /// The PF, and with it its VFs, loses what it had. Its registers cannot be used until
-    /// [`Self::recovered`]; after [`Loss::Gone`], never again. Must not sleep.
+    /// Handles the loss of the state of the PF and its VFs. The PF's registers cannot be used until
+    /// [`Self::recovered`] is called, which never happens after [`Loss::Gone`]. Must not sleep.
     fn lost(data: Pin<&Self::Data<'_>>, loss: Loss);
 
-    /// The PF's registers can be used again. Must not sleep.
+    /// Handles a recovery: the PF's registers can be used again. Must not sleep.
     fn recovered(data: Pin<&Self::Data<'_>>);
 
-    /// Checks a request for `count` VFs (more than 0) before they are made.
+    /// Checks a request for `count` VFs (more than 0) before they are enabled.
     fn check_virtual_functions(
         device: &pci::Device<Core<'_>>,
         data: Pin<&Self::Data<'_>>,
@@ -96,17 +97,18 @@ pub(crate) trait Driver: pci::Driver {
     ) -> Result;
 }
 
-/// The `struct pci_driver` of a driver while it is registered: what tells its devices from others.
+/// The `struct pci_driver` of a driver while it is registered, which identifies the driver's
+/// devices.
 pub(crate) struct Registered(Atomic<*mut bindings::pci_driver>);
 
 impl Registered {
-    /// A driver that is not registered.
+    /// Creates the storage for a driver that is not registered.
     pub(crate) const fn new() -> Self {
         Self(Atomic::new(core::ptr::null_mut()))
     }
 }
 
-/// A [`pci::Driver`] that is `T` and removes the VFs before the PF's data goes.
+/// A [`pci::Driver`] that extends `T` and removes the VFs before it drops the PF's data.
 pub(crate) struct Physical<T: Driver>(PhantomData<T>);
 
 impl<T: Driver> pci::Driver for Physical<T> {
@@ -122,12 +124,12 @@ impl<T: Driver> pci::Driver for Physical<T> {
     }
 
     fn unbind<'bound>(device: &'bound pci::Device<Core<'_>>, data: Pin<&Self::Data<'bound>>) {
-        // The PCI core holds `pci_rescan_remove_lock` where the device is removed, and not where its
-        // driver is unbound. Taking it here would be taking it under the device's lock, which a
-        // removal takes the other way round.
+        // The PCI core holds `pci_rescan_remove_lock` if the device is removed, but not if its
+        // driver is unbound. Taking it here, under the device's lock, would invert the lock order
+        // of a removal.
         // SAFETY: `device` is valid and locked, and its driver is being removed. The call returns
-        // when every VF has been unbound from its driver and removed; it does nothing where there
-        // are none.
+        // after every VF has been unbound from its driver and removed. It does nothing if there are
+        // no VFs.
         unsafe { bindings::pci_disable_sriov(as_raw(device)) };
         T::unbind(device, data);
     }
@@ -138,14 +140,14 @@ pub(crate) struct Adapter<T: Driver>(PhantomData<T>);
 
 type Inner<T> = pci::Adapter<Physical<T>>;
 
-// SAFETY: The layout is the one of `pci::Adapter`.
+// SAFETY: The layout is that of `pci::Adapter`.
 unsafe impl<T: Driver> driver::DriverLayout for Adapter<T> {
     type DriverType = <Inner<T> as driver::DriverLayout>::DriverType;
     type DriverData<'bound> = <Inner<T> as driver::DriverLayout>::DriverData<'bound>;
     const DEVICE_DRIVER_OFFSET: usize = <Inner<T> as driver::DriverLayout>::DEVICE_DRIVER_OFFSET;
 }
 
-// SAFETY: Registration and its end are those of `pci::Adapter`.
+// SAFETY: Both functions forward to `pci::Adapter`.
 unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
     unsafe fn register(
         driver: &Opaque<Self::DriverType>,
@@ -188,7 +190,7 @@ impl<T: Driver> Adapter<T> {
         &Self::ERROR_HANDLERS
     }
 
-    /// Has `act` do something with the data of the driver.
+    /// Calls `act` with the data of the driver.
     ///
     /// # Safety
     ///
@@ -218,14 +220,14 @@ impl<T: Driver> Adapter<T> {
                 bindings::pci_ers_result_PCI_ERS_RESULT_DISCONNECT,
             ),
         };
-        // SAFETY: The PCI core calls back with a locked device that is bound to this driver.
+        // SAFETY: The PCI core passes a locked device that is bound to this driver.
         unsafe { Self::with_data(pdev, |data| T::lost(data, loss)) };
         vote
     }
 
     extern "C" fn slot_reset_callback(pdev: *mut bindings::pci_dev) -> bindings::pci_ers_result_t {
-        // SAFETY: As for `error_detected_callback`. The state was saved when the device was added;
-        // the driver had enabled the device and its DMA, which that state lacks.
+        // SAFETY: As for `error_detected_callback`. The state was saved when the device was added,
+        // before the driver enabled the device and its DMA.
         let result = unsafe {
             bindings::pci_restore_state(pdev);
             let result = bindings::pci_reenable_device(pdev);
@@ -257,8 +259,7 @@ impl<T: Driver> Adapter<T> {
         pdev: *mut bindings::pci_dev,
         count: ffi::c_int,
     ) -> ffi::c_int {
-        // SAFETY: The PCI core calls back with a valid device that is locked and bound to this
-        // driver.
+        // SAFETY: The PCI core passes a valid device that is locked and bound to this driver.
         let device = unsafe { &*pdev.cast::<pci::Device<CoreInternal<'_>>>() };
         if count == 0 {
             // SAFETY: `pdev` is valid and locked.
@@ -279,31 +280,31 @@ impl<T: Driver> Adapter<T> {
     }
 }
 
-/// A VF, with what the PCI core knows of its place among the VFs of its PF.
+/// A VF of a PF that `T` drives.
 pub(crate) struct Virtual<'a, T: Driver> {
     /// Data of the PF's driver.
     pub(crate) physical: Pin<&'a T::Data<'a>>,
-    /// Index among the VFs, from 0.
+    /// Index among the VFs of the PF, from 0.
     pub(crate) index: u16,
 }
 
-/// Why a device is no VF of a PF that `T` drives.
+/// The reason why a device is not a VF of a PF that `T` drives.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotVirtual {
-    /// It is no VF.
+    /// The device is not a VF.
     NotAVirtualFunction,
-    /// Its PF has another driver, or none.
+    /// The PF has another driver, or no driver.
     ForeignPhysicalFunction,
-    /// It could not be made a consumer of its PF: memory ran out, or the PF is being unbound.
+    /// The link to the PF could not be created: no memory, or the PF is being unbound.
     Unlinked,
 }
 
 impl<'a, T: Driver> Virtual<'a, T> {
-    /// Looks at a device that is being bound.
+    /// Checks a device that is being bound.
     ///
     /// # Errors
     ///
-    /// [`NotVirtual`] says why it is not one of `T`'s.
+    /// The device is not a VF of a PF that `T` drives.
     pub(crate) fn new(device: &'a pci::Device<Core<'_>>) -> Result<Self, NotVirtual> {
         let pdev = as_raw(device);
         // SAFETY: `pdev` is valid.
@@ -319,23 +320,23 @@ impl<'a, T: Driver> Virtual<'a, T> {
             return Err(NotVirtual::ForeignPhysicalFunction);
         }
         // SAFETY: `pdev` is valid. The function compares `driver` with the driver of the PF, and
-        // looks into neither.
+        // dereferences neither.
         let data = unsafe { bindings::pci_iov_get_pf_drvdata(pdev, driver) };
         if data.is_null() || from_err_ptr(data).is_err() {
             return Err(NotVirtual::ForeignPhysicalFunction);
         }
         Self::link(pdev)?;
-        // SAFETY: The driver is `Adapter<T>`'s, which has the PCI core store a
-        // `Pin<KBox<T::Data>>`. That stays while the VF is bound, which it is for `'a`:
-        // `pci_disable_sriov()`, with which unbinding the PF begins ([`Physical`]), waits for the
+        // SAFETY: The driver is that of `Adapter<T>`, for which the driver core stores a
+        // `Pin<KBox<T::Data>>`. The data stays valid while the VF is bound, which includes `'a`:
+        // unbinding the PF begins with `pci_disable_sriov()` ([`Physical`]), which waits for the
         // VF's lock, which is held.
         let physical = unsafe { Pin::new_unchecked(&*data.cast::<T::Data<'a>>()) };
         Ok(Self { physical, index })
     }
 
-    /// Makes a VF that is being bound a consumer of its PF, until it is unbound.
+    /// Makes a VF that is being bound a consumer of its PF, until the VF is unbound.
     fn link(pdev: *mut bindings::pci_dev) -> Result<(), NotVirtual> {
-        // SAFETY: `pdev` is a VF, whose `physfn` is valid as long as it is.
+        // SAFETY: `pdev` is a VF, whose `physfn` is valid for as long as the VF is.
         let link = unsafe {
             let physical = crate::bindings::rust_helper_pci_physfn(pdev);
             bindings::device_link_add(
@@ -347,8 +348,8 @@ impl<'a, T: Driver> Virtual<'a, T> {
         if link.is_null() {
             return Err(NotVirtual::Unlinked);
         }
-        // SAFETY: The link stays at least until the VF's probe has failed. Another CPU may write
-        // the status: any value of it may be seen.
+        // SAFETY: The link exists at least until the VF's probe has failed. Another CPU may write
+        // the status concurrently. Either value is acceptable.
         match unsafe { (&raw const (*link).status).read_volatile() } {
             bindings::device_link_state_DL_STATE_SUPPLIER_UNBIND => Err(NotVirtual::Unlinked),
             _ => Ok(()),
