@@ -2,13 +2,13 @@
 
 //! Host buffers that a device reads and writes by DMA.
 //!
-//! A buffer is of single pages, or of what the page allocator gives at once, and is charged to the
-//! memory cgroup of the task that asked for it. A command names its buffer by a scatter list. Where
-//! a list cannot have as many entries as the buffer has pieces, several commands share the buffer.
+//! A buffer consists of single pages, or of contiguous memory. It is charged to the memory cgroup
+//! of the task that allocates it. A scatter list describes the buffer to the device. If the buffer
+//! has more segments than a list can have entries, several commands share the buffer.
 //!
 //! A device that does not answer may still write to the buffer later. Such a buffer is *forfeited*:
-//! it goes to the register file's quarantine, and is freed when the physical function can do no more
-//! DMA.
+//! it is moved to the register file's quarantine, and freed when DMA of the physical function is
+//! disabled.
 
 use super::{
     register_file::RegisterFile,
@@ -48,22 +48,23 @@ use kernel::{
 
 const ENTRY: usize = size_of::<vifa_hw_scatter>();
 
-/// Most entries of a scatter list: it takes one page.
+/// Maximum number of entries of a scatter list, which occupies one page.
 const ENTRIES_MAX: usize = PAGE_SIZE / ENTRY;
 
 /// The pages of a buffer, mapped for the physical function.
 struct Pages {
     table: Pin<KBox<SGTable<Owned<VVec<u8>>>>>,
-    /// The first byte, in the kernel's address space.
+    /// Kernel address of the first byte.
     start: NonNull<u8>,
 }
 
-// SAFETY: `start` points into memory that `table` owns, which any task may use.
+// SAFETY: `start` points into memory that `table` owns, which may be used from any task.
 unsafe impl Send for Pages {}
 
 impl Pages {
     fn new(device: &Device<Bound>, size: usize) -> Result<Self> {
-        // A VMM that has used up its memory can repeat it: the error that it gets is enough.
+        // A VMM that has used up its memory can repeat the allocation. The error is sufficient, so
+        // do not warn.
         let flags = GFP_KERNEL_ACCOUNT | __GFP_ZERO | __GFP_NOWARN;
         let mut pages = VVec::with_capacity(size.next_multiple_of(PAGE_SIZE), flags)?;
         let start = NonNull::new(pages.as_mut_ptr()).ok_or(ENOMEM)?;
@@ -80,15 +81,15 @@ impl Pages {
     }
 }
 
-/// Where the bytes of a buffer are.
+/// The data of a buffer.
 enum Data {
-    /// In pages anywhere.
+    /// Single pages.
     Pages(Pages),
-    /// At consecutive addresses: the device takes too short a scatter list for pages.
+    /// Contiguous memory, for a device whose scatter lists are too short for single pages.
     Contiguous(Coherent<[u8]>),
 }
 
-/// What the device reaches of a buffer.
+/// The memory of a buffer that the device accesses.
 pub(super) struct Memory {
     list: Coherent<[u8]>,
     segments: Segments,
@@ -97,7 +98,7 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Allocates `size` bytes for commands of multiples of `unit` bytes.
+    /// Allocates `size` bytes for commands for multiples of `unit` bytes.
     fn new(registers: &RegisterFile, size: usize, unit: usize) -> Result<Self> {
         let device = registers.bound_device();
         let entries = registers.scatter_max().min(ENTRIES_MAX);
@@ -133,16 +134,16 @@ impl Memory {
         })
     }
 
-    /// Bytes of the buffer.
+    /// Returns the size of the buffer in bytes.
     pub(super) fn size(&self) -> usize {
         self.size
     }
 
-    /// Returns the first byte.
+    /// Returns the address of the first byte.
     fn start(&self) -> NonNull<u8> {
         match &self.data {
             Data::Pages(pages) => pages.start,
-            // CAST: a slice begins with its first byte; it has at least one.
+            // CAST: The address of a slice is that of its first byte. It has at least one byte.
             Data::Contiguous(data) => {
                 NonNull::new(data.as_mut_ptr().cast()).unwrap_or(NonNull::dangling())
             }
@@ -154,22 +155,22 @@ impl Memory {
 ///
 /// # Invariants
 ///
-/// - Outside of [`super::mailbox::Mailbox::execute`], which borrows the buffer mutably, and of
-///   [`super::mailbox::Pending`], which owns it, no command is in progress that was given this
-///   buffer.
+/// - No command that uses this buffer is in progress, except during
+///   [`super::mailbox::Mailbox::execute`], which borrows the buffer mutably, and during the
+///   lifetime of a [`super::mailbox::Pending`], which owns it.
 /// - The first `memory.size` bytes from `memory.start()` are initialised and owned by `memory`.
 pub(super) struct Buffer {
     registers: Arc<RegisterFile>,
     unit: usize,
-    /// `None`: forfeited.
+    /// `None` if the buffer was forfeited.
     memory: Option<Memory>,
 }
 
 impl Buffer {
-    /// Allocates a buffer of `size` bytes, which the physical function can reach, for commands of
-    /// multiples of `unit` bytes. A buffer whose `unit` is its size is for one command.
+    /// Allocates a buffer of `size` bytes for DMA of the physical function, and for commands for
+    /// multiples of `unit` bytes. If `unit` equals `size`, one command can use the whole buffer.
     pub(super) fn new(registers: &Arc<RegisterFile>, size: usize, unit: usize) -> Result<Self> {
-        // INVARIANT: No command has the buffer yet. Its memory is zeroed when it is allocated, has
+        // INVARIANT: No command uses the buffer yet. Its memory is zeroed when it is allocated, has
         // at least `size` bytes, and neither moves nor is freed before `memory` is dropped.
         Ok(Self {
             registers: registers.clone(),
@@ -178,33 +179,33 @@ impl Buffer {
         })
     }
 
-    /// Returns the first `length` bytes; nothing if there are not as many.
+    /// Returns the first `length` bytes, or an empty slice if the buffer is smaller.
     pub(super) fn bytes(&self, length: usize) -> &[u8] {
         let Some(memory) = &self.memory else {
             return &[];
         };
-        // SAFETY: By the type invariant there are so many initialised bytes, and the device has
-        // answered every command that was given this buffer, after which it does not touch it; the
-        // CPU writes only through `&mut self`.
+        // SAFETY: By the type invariant, the bytes are initialised. Also, no command that uses this
+        // buffer is in progress, so that the device does not access it. The CPU writes only through
+        // `&mut self`.
         let all = unsafe { core::slice::from_raw_parts(memory.start().as_ptr(), memory.size) };
         all.get(..length).unwrap_or_default()
     }
 
-    /// Returns all bytes for writing; nothing if the buffer was forfeited.
+    /// Returns all bytes for writing, or an empty slice if the buffer was forfeited.
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         let Some(memory) = &mut self.memory else {
             return &mut [];
         };
-        // SAFETY: As in `bytes`; `&mut self` makes the reference the only one.
+        // SAFETY: As in `bytes`. `&mut self` makes the reference exclusive.
         unsafe { core::slice::from_raw_parts_mut(memory.start().as_ptr(), memory.size) }
     }
 
-    /// Returns whether the memory was given up.
+    /// Returns whether the buffer was forfeited.
     pub(super) fn is_forfeited(&self) -> bool {
         self.memory.is_none()
     }
 
-    /// Returns the first part of `range` that one command can have.
+    /// Returns the first part of `range` that fits in one command.
     ///
     /// # Errors
     ///
@@ -218,20 +219,20 @@ impl Buffer {
         Ok(part)
     }
 
-    /// Gives `range` to the device, and describes it in the scatter list. Returns the list's address
-    /// and how many entries it has.
+    /// Describes `range` in the scatter list, and synchronises the buffer for the device. Returns
+    /// the list's address and its number of entries.
     ///
     /// # Errors
     ///
-    /// As for [`Self::part`]; `EINVAL` if one command cannot have as much, too.
+    /// The same as for [`Self::part`], and `EINVAL` if `range` does not fit in one command.
     pub(super) fn describe(&mut self, range: Range<usize>) -> Result<(DmaAddress, u32)> {
         let device = self.registers.bound_device();
         let memory = self.memory.as_mut().ok_or(EIO)?;
         if range.end > memory.size || memory.segments.part(range.clone(), self.unit) != range {
             return Err(EINVAL);
         }
-        // SAFETY: By the type invariant no command is in progress that was given this list, and
-        // `&mut self` makes the reference the only one.
+        // SAFETY: By the type invariant, no command that uses this list is in progress. `&mut self`
+        // makes the reference exclusive.
         let list = unsafe { memory.list.as_mut() };
         let mut count = 0;
         for (to, segment) in list
@@ -253,8 +254,8 @@ impl Buffer {
         Ok((memory.list.dma_address(), count))
     }
 
-    /// The command that was given the buffer has ended. Where it `lingers`, the device may write to
-    /// the memory at any time: it is given up to the quarantine.
+    /// Takes the buffer back after a command has ended. If the command `lingers`, the device may
+    /// still write to the memory, which is therefore moved to the quarantine.
     pub(super) fn take_back(&mut self, lingers: bool) {
         if lingers {
             if let Some(memory) = self.memory.take() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A completion that is waited for with a timeout, and used again.
+//! A reusable completion with a timeout.
 
 use crate::bindings;
 use kernel::{
@@ -13,7 +13,7 @@ use kernel::{
     types::Opaque, //
 };
 
-/// Signalled by an interrupt handler, waited for by one task at a time.
+/// A completion that an interrupt handler signals, and for which one task at a time waits.
 #[pin_data]
 pub(super) struct TimedCompletion {
     #[pin]
@@ -23,11 +23,11 @@ pub(super) struct TimedCompletion {
 // SAFETY: `struct completion` may be used from any task and from interrupt handlers.
 unsafe impl Send for TimedCompletion {}
 
-// SAFETY: As above; its own spinlock serialises access.
+// SAFETY: As above. Its spinlock serialises accesses.
 unsafe impl Sync for TimedCompletion {}
 
 impl TimedCompletion {
-    /// Makes a completion that is not signalled.
+    /// Creates a completion that is not signalled.
     pub(super) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             inner <- Opaque::ffi_init(|slot| {
@@ -37,29 +37,29 @@ impl TimedCompletion {
         })
     }
 
-    /// Forgets earlier signals. For the task that is about to wait.
+    /// Clears earlier signals. Only the task that waits may call this.
     pub(super) fn rearm(&self) {
-        // SAFETY: `inner` is initialised. Nobody waits: only the caller would.
+        // SAFETY: `inner` is initialised. No task is waiting, because only the caller waits.
         unsafe { bindings::rust_helper_reinit_completion(self.inner.get()) };
     }
 
-    /// Signals the waiter. May be called from an interrupt handler.
+    /// Wakes the waiting task. May be called from an interrupt handler.
     pub(super) fn signal(&self) {
         // SAFETY: `inner` is initialised.
         unsafe { kernel::bindings::complete_all(self.inner.get()) };
     }
 
-    /// Waits for a signal, at most for `timeout`; returns whether there was one.
+    /// Waits for a signal, at most for `timeout`. Returns whether the completion was signalled.
     pub(super) fn wait(&self, timeout: Delta) -> bool {
-        // CAST: Clamped to what fits.
+        // CAST: The value is clamped to the range of `Msecs`.
         let timeout = timeout.as_millis_ceil().clamp(0, i64::from(Msecs::MAX)) as Msecs;
         // SAFETY: `inner` is initialised.
-        let left = unsafe {
+        let remaining = unsafe {
             kernel::bindings::wait_for_completion_timeout(
                 self.inner.get(),
                 msecs_to_jiffies(timeout),
             )
         };
-        left != 0
+        remaining != 0
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What goes wrong with a device that has the VIFA capability. Whoever uses the device logs it.
+//! Errors of a device with the VIFA capability. The caller logs them.
 
 use super::mailbox::{
     Command,
@@ -13,22 +13,22 @@ use crate::{
 use core::fmt;
 use kernel::prelude::*;
 
-/// A command failed or had an invalid result, or the host failed.
+/// The error of an operation on the device.
 #[derive(Clone, Copy)]
 pub(crate) enum Fault {
     /// A command failed.
     Command(Command, Failure),
-    /// LOCAL_BITMAP returned this number of bits, and set that many.
+    /// LOCAL_BITMAP returned the first number of bits, but set the second.
     Bits(u64, u64),
-    /// SAVE returned this length, of at most that many bytes.
+    /// SAVE returned the first number of bytes, which exceeds the second, the maximum.
     Length(u64, usize),
-    /// The register has this value.
+    /// The run state register contains this invalid value.
     RunState(u32),
-    /// SET_RUN_STATE succeeded, and the register has this run state instead of that one.
+    /// SET_RUN_STATE succeeded, but the device is in the first run state instead of the second.
     Unreached(RunState, RunState),
     /// The registers read as all ones.
     Gone,
-    /// Memory ran out, or the registers are unmapped.
+    /// An allocation failed, or the registers are unmapped.
     Host(Error),
 }
 

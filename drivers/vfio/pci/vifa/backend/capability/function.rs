@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A virtual function of a device with the VIFA capability, as a backend.
+//! The backend of a virtual function of a device with the VIFA capability.
 
 use super::{
     buffer::Buffer,
@@ -80,12 +80,11 @@ pub(crate) struct Function {
 }
 
 impl Function {
-    /// Takes the frames of a virtual function into use and asks what it is.
+    /// Initialises the mailboxes of a virtual function and identifies it.
     ///
     /// # Errors
     ///
-    /// `ENODEV` where the device is not what it has to be, else as for a command. The reason is in
-    /// the log.
+    /// `ENODEV` if the device is invalid, or the error of a command. The function logs the reason.
     fn new(
         device: &pci::Device<Core<'_>>,
         place: &Virtual<'_, physical::Driver>,
@@ -135,7 +134,7 @@ impl Function {
         Ok(Arc::new(function, GFP_KERNEL)?)
     }
 
-    /// Carries out a command of the control frame.
+    /// Executes a command of the control frame.
     pub(super) fn control(
         &self,
         command: Command,
@@ -146,7 +145,7 @@ impl Function {
         result.map_err(|failure| Fault::Command(command, failure))
     }
 
-    /// Carries out a command of the data frame.
+    /// Executes a command of the data frame.
     pub(super) fn data(
         &self,
         command: Command,
@@ -157,7 +156,7 @@ impl Function {
         result.map_err(|failure| Fault::Command(command, failure))
     }
 
-    /// As [`Self::data`], but returns the failure alone.
+    /// Like [`Self::data`], but returns the failure without the command.
     pub(super) fn attempt_data(
         &self,
         command: Command,
@@ -167,7 +166,7 @@ impl Function {
         self.data.execute(command, arguments, buffer)
     }
 
-    /// Has the device begin with a command of a transfer; see [`Mailbox::begin`].
+    /// Starts a command of a transfer. See [`Mailbox::begin`].
     pub(super) fn begin_data(
         &self,
         command: Command,
@@ -180,7 +179,7 @@ impl Function {
         result.map_err(|failure| Fault::Command(command, failure))
     }
 
-    /// Has the device begin with a command of the log; see [`Mailbox::begin`].
+    /// Starts a command of the log. See [`Mailbox::begin`].
     pub(super) fn begin_log(
         &self,
         command: Command,
@@ -192,23 +191,23 @@ impl Function {
         Mailbox::begin(&self.data, client, command, arguments, buffer, range)
     }
 
-    /// Returns how often the guest has configured the device anew, modulo 2^32.
+    /// Returns the number of times that the guest has reconfigured the device, modulo 2^32.
     pub(super) fn configurations(&self) -> Result<u32> {
         self.control.read(VIFA_CONTROL_CONFIGURATIONS)
     }
 
-    /// Allocates a buffer for commands; see [`Buffer::new`].
+    /// Allocates a buffer for commands. See [`Buffer::new`].
     pub(super) fn buffer(&self, size: usize, unit: usize) -> Result<Buffer> {
         Buffer::new(&self.registers, size, unit)
     }
 
-    /// Returns how many ranges a log takes, if there is a limit.
+    /// Returns the maximum number of ranges of a log, or `None` if there is no limit.
     pub(super) fn log_ranges(&self) -> Option<usize> {
         self.registers.log_ranges()
     }
 }
 
-/// Asks a device what it is.
+/// Reads the identity of a device.
 fn identify(registers: &Arc<RegisterFile>, control: &Mailbox) -> Result<Identity, Fault> {
     const SIZE: usize = size_of::<vifa_hw_identity>();
 
@@ -236,18 +235,18 @@ fn identify(registers: &Arc<RegisterFile>, control: &Mailbox) -> Result<Identity
     })
 }
 
-/// Checks what a device says of itself against what the PCI core has found.
+/// Checks the identity that a device reports against the PCI core's information.
 fn check_identity(device: &pci::Device<Core<'_>>, identity: &Identity) -> Result {
-    let check = |field: &str, said: u64, found: u64| {
-        if said == found {
+    let check = |field: &str, reported: u64, expected: u64| {
+        if reported == expected {
             return Ok(());
         }
         dev_err!(
             device,
             "invalid identity: {}: got {:#x}, expected {:#x}\n",
             field,
-            said,
-            found
+            reported,
+            expected
         );
         Err(ENODEV)
     };
@@ -277,7 +276,7 @@ impl Backend for Function {
                     "failed to probe: the physical function is not bound to vifa_vfio_pci_pf\n"
                 ),
                 NotVirtual::Unlinked => {
-                    dev_err!(device, "failed to link to its physical function\n")
+                    dev_err!(device, "failed to link to the physical function\n")
                 }
             }
             ENODEV
@@ -340,7 +339,7 @@ impl Backend for Function {
         let step = WINDOW * granule;
         let mut granules = 0;
         for start in (0..end).step_by(step as usize) {
-            let (_, count) = bitmap.ask(self, Granules::Mapped, start, step.min(end - start))?;
+            let (_, count) = bitmap.query(self, Granules::Mapped, start, step.min(end - start))?;
             granules += count;
         }
         Ok(granules * granule)

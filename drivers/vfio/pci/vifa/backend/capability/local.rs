@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a device reports of its local memory: bitmaps of granules.
+//! Bitmaps of the granules of a device's local memory.
 //!
-//! A bit that is lost is data that is lost. A device therefore reports how many bits it has set, and
-//! the driver counts them.
+//! A lost bit would mean lost data. A device therefore reports the number of bits that it has set,
+//! and the driver checks that number against the bitmap.
 
 use super::{
     buffer::Buffer,
@@ -21,12 +21,12 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// Granules that a device can be asked about.
+/// The granules that a bitmap marks.
 #[derive(Clone, Copy)]
 pub(super) enum Granules {
-    /// Those that hold data.
+    /// Granules that hold data.
     Mapped,
-    /// Those that have changed since this was last asked.
+    /// Granules that have changed since their last query.
     Changed,
 }
 
@@ -34,7 +34,8 @@ pub(super) enum Granules {
 pub(super) struct Bitmap(Buffer);
 
 impl Bitmap {
-    /// Makes a buffer for the bitmap of [`WINDOW`] granules, or of as many as there are.
+    /// Allocates a buffer for the bitmap of [`WINDOW`] granules, or of all granules if there are
+    /// fewer.
     pub(super) fn new(function: &Function) -> Result<Self> {
         let identity = function.identity();
         let granules = identity
@@ -45,13 +46,14 @@ impl Bitmap {
         Ok(Self(function.buffer(bytes, 1)?))
     }
 
-    /// Asks about `length` bytes of local memory from `offset` on. Returns the bitmap, of which bits
-    /// behind the last granule may be anything, and how many granules are in it.
+    /// Reads the bitmap of `length` bytes of local memory from `offset`. Returns the bitmap and the
+    /// number of set bits. Bits after the last granule are undefined, and not counted.
     ///
     /// # Errors
     ///
-    /// As for a command; [`Fault::Bits`] where the device reports another number than it has set.
-    pub(super) fn ask(
+    /// The errors of a command, or [`Fault::Bits`] if the number that the device reports does not
+    /// match the bitmap.
+    pub(super) fn query(
         &mut self,
         function: &Function,
         granules: Granules,
@@ -66,18 +68,18 @@ impl Bitmap {
             Granules::Changed => VIFA_LOCAL_DIRTY,
         };
 
-        // What the device leaves out must not look like what it reported before.
+        // Bytes that the device does not write must not contain an earlier bitmap.
         self.0.bytes_mut().get_mut(..bytes).ok_or(EIO)?.fill(0);
         let mut reported = 0_u64;
-        let mut left = 0..bytes;
-        while !left.is_empty() {
-            let part = self.0.part(left.clone())?;
+        let mut remaining = 0..bytes;
+        while !remaining.is_empty() {
+            let part = self.0.part(remaining.clone())?;
             let skipped = part.start as u64 * 8 * granule;
-            let asked = (part.len() as u64 * 8 * granule).min(length - skipped);
-            left.start = part.end;
+            let size = (part.len() as u64 * 8 * granule).min(length - skipped);
+            remaining.start = part.end;
             let Results(set, _) = function.data(
                 Command::LOCAL_BITMAP,
-                [offset + skipped, asked | u64::from(flag)],
+                [offset + skipped, size | u64::from(flag)],
                 Some((&mut self.0, part)),
             )?;
             // The device may report any number.

@@ -2,12 +2,12 @@
 
 //! The log of a virtual function's writes to guest memory, for a device with the VIFA capability.
 //!
-//! A report first asks for the summary, which costs one command for a terabyte, and then reads what
-//! the summary names. The log has two buffers for that, so that the device fills one while the
-//! processor looks through the other.
+//! A report first reads the summary, which takes one command for a terabyte. It then reads only the
+//! windows that the summary marks. The log has two buffers for windows, so that the device fills
+//! one while the processor scans the other.
 //!
-//! Nobody hears of it where what a device writes by DMA gets lost on its way. All bits of a buffer
-//! are therefore set when the device is given it: what it does not write is dirty.
+//! Lost DMA writes of a device go unnoticed. The driver therefore sets all bits of a buffer before
+//! it passes the buffer to the device: parts that the device does not write are dirty.
 
 use super::{
     buffer::Buffer,
@@ -51,31 +51,32 @@ use kernel::{
     transmute::AsBytes, //
 };
 
-/// Bytes of the buffer for summaries.
+/// Size in bytes of the buffer for summaries.
 const SUMMARY_SIZE: usize = 4096;
 
-/// Bytes of each of the two buffers for bitmaps, at the most. With the other one, they are less than
-/// 1 MiB.
+/// Maximum size in bytes of each of the two buffers for windows. All buffers together are smaller
+/// than 1 MiB.
 const WINDOW_MAX: usize = 480 * 1024;
 
-/// Bytes of the bitmap that one bit of a summary stands for.
+/// Size in bytes of the bitmap part that one bit of a summary represents.
 const WINDOW_UNIT: usize = VIFA_LOG_SUMMARY_PAGES as usize / 8;
 
-/// Bits of a summary that are clear and yet read: 4 KiB of bitmap each.
+/// Maximum number of consecutive clear bits of a summary inside a window. Each costs 4 KiB of
+/// bitmap.
 const GAP_BITS: u64 = 16;
 
-/// What went wrong with a log.
+/// The error of an operation on a log.
 #[derive(Clone, Copy)]
 pub(crate) enum Fault {
-    /// A command did not succeed.
+    /// A command failed.
     Command(Command, Failure),
-    /// The device has another page size than it may have.
+    /// The device returned this invalid page size.
     PageSize(u64),
-    /// A command reported so many pages, and was given so many.
+    /// A command reported the first number of pages instead of the second.
     Pages(Command, u64, u64),
-    /// Writes went unlogged.
+    /// The device did not log some writes.
     Lost,
-    /// Buffers could not be allocated.
+    /// The allocation of buffers failed.
     Memory(Error),
 }
 
@@ -108,7 +109,7 @@ impl From<Fault> for Error {
     }
 }
 
-/// Why a report cannot go on.
+/// The reason why a report failed.
 type Stop = Unreported<Fault>;
 
 impl From<Fault> for Stop {
@@ -124,14 +125,13 @@ fn set_all(buffer: &mut Buffer, length: usize) {
     }
 }
 
-/// A bitmap that the device writes.
-struct Reading {
+/// A window that the device is reading into a buffer.
+struct WindowRead {
     window: Range,
     pending: Pending,
 }
 
-/// Allocates a buffer for bitmaps of `size` bytes, which commands of multiples of `unit` bytes can
-/// have.
+/// Allocates a buffer of `size` bytes for windows, and for commands for multiples of `unit` bytes.
 fn window_buffer(function: &Function, size: usize, unit: usize) -> Result<Buffer, Fault> {
     let mut buffer = function.buffer(size, unit).map_err(Fault::Memory)?;
     set_all(&mut buffer, size);
@@ -144,17 +144,17 @@ fn summary_buffer(function: &Function) -> Result<Buffer, Fault> {
     buffer.map_err(Fault::Memory)
 }
 
-/// Reads bitmaps, one ahead.
+/// A reader of windows, which starts to read a window before it reports the previous one.
 struct Reader {
     function: Arc<Function>,
     capacity: Capacity,
-    /// Buffers that no command has, with all bits set.
+    /// Unused buffers, with all bits set.
     spare: [Option<Buffer>; 2],
-    reading: Option<Reading>,
+    reading: Option<WindowRead>,
 }
 
 impl Reader {
-    /// Takes a buffer that nothing uses. One that a command took with it is replaced.
+    /// Takes an unused buffer, or allocates one to replace a buffer that was forfeited.
     fn take_buffer(&mut self) -> Result<Buffer, Fault> {
         match self.spare.iter_mut().find_map(Option::take) {
             Some(buffer) => Ok(buffer),
@@ -165,7 +165,7 @@ impl Reader {
         }
     }
 
-    /// Has the device begin with a window, and tells of the one before meanwhile.
+    /// Starts to read a window, and reports the previous window in the meantime.
     fn read(&mut self, window: Range, dirty: &mut impl FnMut(Range)) -> Result<(), Stop> {
         if bindings::task::is_being_killed() {
             return Err(Unreported::Killed);
@@ -178,21 +178,21 @@ impl Reader {
             .function
             .begin_log(command, [window.start, window.length], buffer, 0..bytes)
             .map_err(|failure| Fault::Command(command, failure))?;
-        self.reading = Some(Reading { window, pending });
-        self.tell(before, dirty);
+        self.reading = Some(WindowRead { window, pending });
+        self.report_window(before, dirty);
         Ok(())
     }
 
-    /// Tells of the last window.
+    /// Reports the last window.
     fn drain(&mut self, dirty: &mut impl FnMut(Range)) -> Result<(), Stop> {
         let last = self.finish()?;
-        self.tell(last, dirty);
+        self.report_window(last, dirty);
         Ok(())
     }
 
-    /// Waits for the window that the device reads, if there is one.
+    /// Waits for the window that is being read, if any.
     fn finish(&mut self) -> Result<Option<(Range, Buffer)>, Fault> {
-        let Some(Reading { window, pending }) = self.reading.take() else {
+        let Some(WindowRead { window, pending }) = self.reading.take() else {
             return Ok(None);
         };
         let command = Command::LOG_READ_AND_CLEAR;
@@ -203,8 +203,8 @@ impl Reader {
         Ok(Some((window, buffer)))
     }
 
-    /// Tells of a window that the device has read, and has the buffer wait for another.
-    fn tell(&mut self, read: Option<(Range, Buffer)>, dirty: &mut impl FnMut(Range)) {
+    /// Reports a window that was read, and makes its buffer available again.
+    fn report_window(&mut self, read: Option<(Range, Buffer)>, dirty: &mut impl FnMut(Range)) {
         let Some((window, mut buffer)) = read else {
             return;
         };
@@ -222,7 +222,7 @@ impl Reader {
     }
 }
 
-/// Checks the results of a command that was given so many pages.
+/// Checks the results of a command for `pages` pages.
 fn check(command: Command, Results(found, flags): Results, pages: u64) -> Result<(), Fault> {
     if flags & u64::from(VIFA_LOG_LOST) != 0 {
         Err(Fault::Lost)
@@ -233,7 +233,7 @@ fn check(command: Command, Results(found, flags): Results, pages: u64) -> Result
     }
 }
 
-/// Asks for the summaries of ranges.
+/// A reader of summaries.
 struct Summariser {
     function: Arc<Function>,
     capacity: Capacity,
@@ -241,8 +241,8 @@ struct Summariser {
 }
 
 impl Summariser {
-    /// Returns the summary of `range`, which one command can have.
-    fn ask(&mut self, range: Range) -> Result<&[u8], Fault> {
+    /// Reads the summary of `range`, with one command.
+    fn read(&mut self, range: Range) -> Result<&[u8], Fault> {
         let command = Command::LOG_SUMMARY;
         let bytes = self.capacity.bits(range).div_ceil(8) as usize;
         if self.buffer.is_forfeited() {
@@ -262,7 +262,7 @@ impl Summariser {
     }
 }
 
-/// How a log is read.
+/// The readers of a log.
 struct Access {
     capacity: Capacity,
     summariser: Summariser,
@@ -287,12 +287,12 @@ impl Access {
         }
     }
 
-    /// Reports a piece, but for the last window that is read for it.
+    /// Reports a piece, except for its last window, which is only started.
     fn report(&mut self, piece: Piece, dirty: &mut impl FnMut(Range)) -> Result<(), Stop> {
         match piece {
             Piece::Untracked(range) => dirty(range),
             Piece::Part { page, part } => {
-                let summary = self.summariser.ask(page)?;
+                let summary = self.summariser.read(page)?;
                 if summary.first().is_none_or(|byte| byte & 1 != 0) {
                     dirty(part);
                 }
@@ -302,7 +302,7 @@ impl Access {
             }
             Piece::Pages(pages) => {
                 for range in self.capacity.summaries(pages) {
-                    let summary = self.summariser.ask(range)?;
+                    let summary = self.summariser.read(range)?;
                     for window in Windows::new(summary, range, self.capacity) {
                         self.reader.read(window, dirty)?;
                     }
@@ -317,7 +317,8 @@ impl Access {
 struct Buffers {
     summary: Buffer,
     windows: [Buffer; 2],
-    /// Bytes that one command can have of each of `windows`: a multiple of [`WINDOW_UNIT`].
+    /// Number of bytes that one command can read into each of `windows`, a multiple of
+    /// [`WINDOW_UNIT`].
     window_size: usize,
 }
 
@@ -327,7 +328,7 @@ impl Buffers {
         let longest = ranges.iter().map(|range| range.length).max().unwrap_or(0);
         let pages = longest.checked_div(page_size.into()).unwrap_or(0);
         let bytes = pages.div_ceil(8);
-        // CAST: at most `WINDOW_MAX`.
+        // CAST: The value is at most `WINDOW_MAX`.
         let size = bytes.clamp(1, WINDOW_MAX as u64) as usize;
         let size = size.next_multiple_of(WINDOW_UNIT);
         let window = || window_buffer(function, size, WINDOW_UNIT);
@@ -345,7 +346,7 @@ impl Buffers {
     }
 }
 
-/// A log that the device keeps.
+/// A log that the device maintains.
 pub(crate) struct WriteLog {
     function: Arc<Function>,
     ranges: KVec<Range>,
@@ -354,18 +355,18 @@ pub(crate) struct WriteLog {
 }
 
 impl WriteLog {
-    /// Has the device begin to log; see [`crate::backend::Backend::start_log`].
+    /// Starts a log. See [`crate::backend::Backend::start_log`].
     pub(super) fn start(
         function: Arc<Function>,
         mut ranges: KVec<Range>,
         page_size: u64,
     ) -> Result<Self, Fault> {
         if let Some(most) = function.log_ranges() {
-            let left = log::combine(&mut ranges, most);
-            ranges.truncate(left);
+            let count = log::combine(&mut ranges, most);
+            ranges.truncate(count);
         }
         let page_size = begin(&function, &ranges, page_size)?;
-        // How much a bitmap takes was not known before: the device chooses its pages.
+        // The size of the bitmaps is known only now, because the device chooses the page size.
         let buffers = Buffers::new(&function, &ranges, page_size).inspect_err(|_| {
             let _ = stop(&function);
         })?;
@@ -401,7 +402,7 @@ impl Log for WriteLog {
         let result = Pieces::new(&self.ranges, self.page_size.into(), part)
             .try_for_each(|piece| access.report(piece, &mut dirty))
             .and_then(|()| access.reader.drain(&mut dirty));
-        // What a report that failed did not finish is of no use any more.
+        // Abort the window that a failed report has not finished.
         access.reader.reading = None;
         result
     }
@@ -411,7 +412,7 @@ impl Log for WriteLog {
     }
 }
 
-/// Has the device begin to log; returns its page size.
+/// Sends LOG_START, and returns the page size of the device.
 fn begin(function: &Function, ranges: &[Range], page_size: u64) -> Result<u32, Fault> {
     const ENTRY: usize = size_of::<vifa_hw_range>();
 
@@ -428,7 +429,7 @@ fn begin(function: &Function, ranges: &[Range], page_size: u64) -> Result<u32, F
     let arguments = [page_size, ranges.len() as u64];
     let mut start = || function.attempt_data(command, arguments, Some((&mut list, 0..length)));
     let result = match start() {
-        // A stop failed before, or an earlier driver left it so.
+        // The device is still logging: an earlier stop failed, or an earlier driver did not stop.
         Err(Failure::Status(VIFA_STATUS_INVALID_STATE, _)) => {
             stop(function)?;
             start()
@@ -439,18 +440,18 @@ fn begin(function: &Function, ranges: &[Range], page_size: u64) -> Result<u32, F
     match u32::try_from(chosen) {
         Ok(size) if log::check_page_size(chosen).is_ok() && chosen <= page_size => Ok(size),
         _ => {
-            // There is no use for this log.
+            // The log cannot be used.
             let _ = stop(function);
             Err(Fault::PageSize(chosen))
         }
     }
 }
 
-/// Has the device log no more.
+/// Sends LOG_STOP.
 fn stop(function: &Function) -> Result<(), Fault> {
     let command = Command::LOG_STOP;
     match function.attempt_data(command, [0; 2], None) {
-        // It does not log.
+        // The device has stopped, or was not logging.
         Ok(_) | Err(Failure::Status(VIFA_STATUS_INVALID_STATE, _)) => Ok(()),
         Err(failure) => Err(Fault::Command(command, failure)),
     }

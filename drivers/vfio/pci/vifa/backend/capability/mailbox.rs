@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mailboxes: how commands reach the device and its answers come back.
+//! Mailboxes, through which the driver sends commands to the device.
 //!
-//! One command at a time. The device answers with a status and an interrupt, within the time that
-//! the capability states, however often it signals meanwhile. A command that is not answered is
-//! aborted; only when the device acknowledges that, within the same time, is its buffer free again.
+//! A mailbox processes one command at a time. The device completes a command with a status and an
+//! interrupt, within the timeout that the capability states. Additional interrupts do not extend
+//! the timeout. A command that times out is aborted. Its buffer is free only when the device
+//! acknowledges the abort, within the same timeout.
 //!
-//! A command is either waited for ([`Mailbox::execute`]), or begun, so that its caller can do
-//! something else meanwhile ([`Mailbox::begin`]). Another command that comes in between waits for
-//! the one that was begun, and keeps its answer for whoever began it. Each [`Client`] can have
-//! begun one.
+//! [`Mailbox::execute`] waits for the completion of a command. [`Mailbox::begin`] starts a command,
+//! so that the caller can do other work meanwhile. If another command follows, it first waits for
+//! the started command, and stores the answer for the [`Client`] that started it. Each client can
+//! have one started command.
 //!
-//! While the VF is being reset its mailboxes are held ([`Mailbox::hold`]): a command that the device
-//! has got by then ends with the reset, and it gets no other before the driver has taken account of
-//! the reset.
+//! While the VF is being reset, its mailboxes are held ([`Mailbox::hold`]). The reset ends a
+//! command that the device has already received. The device gets no other command until the driver
+//! has settled the reset.
 //!
-//! Whoever gives a command logs its failure.
+//! The caller logs the failure of a command.
 
 use super::{
     buffer::Buffer,
@@ -101,7 +102,7 @@ impl fmt::Display for Command {
     }
 }
 
-/// Who can begin a command, and do something else meanwhile.
+/// A user of [`Mailbox::begin`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Client {
     /// One end of a transfer.
@@ -114,29 +115,31 @@ pub(super) enum Client {
 #[derive(Clone, Copy)]
 pub(super) struct Results(pub(super) u64, pub(super) u64);
 
-/// Why a command did not succeed.
+/// The reason why a command failed.
 #[derive(Clone, Copy)]
 pub(crate) enum Failure {
-    /// The device refused, with this status and result 0.
+    /// The device failed the command with this status and result 0.
     Status(u32, u64),
-    /// The status register carries the tag of another command: this one, instead of that one.
+    /// The status register contains the first tag instead of the second.
     Confused(u16, u16),
-    /// The device did not answer within so many milliseconds.
+    /// The device did not complete the command within this number of milliseconds.
     Timeout(Msecs),
-    /// The device did not acknowledge the abort of an earlier command within so many milliseconds.
+    /// The device did not acknowledge the abort of an earlier command within this number of
+    /// milliseconds.
     Stuck(Msecs),
-    /// The device did not get the command: its VF is being reset.
+    /// The command was not sent, because the VF is being reset.
     Reset,
-    /// The device does not respond any more.
+    /// The device no longer responds.
     Gone,
-    /// The physical function, and with it the VF, has lost what it had.
+    /// The physical function and the VF have lost their state.
     Lost(Loss),
-    /// The registers, or the buffer, are gone; or a command was begun before.
+    /// The registers or the buffer are no longer available, or the client has already started a
+    /// command.
     Impossible(Error),
 }
 
 impl From<Error> for Failure {
-    /// `error` is of an access to the registers, or of a buffer.
+    /// Converts the error of a register access or of a buffer.
     fn from(error: Error) -> Self {
         if error == ENODEV {
             Self::Gone
@@ -161,7 +164,7 @@ impl Failure {
     }
 }
 
-/// What a command did: follows its name.
+/// The text follows the name of the command.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -198,15 +201,15 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What became of a command.
+/// The outcome of a command.
 struct Answer {
     result: Result<Results, Failure>,
-    /// The device may still write to the command's buffer.
+    /// Whether the device may still write to the command's buffer.
     lingers: bool,
 }
 
 impl Answer {
-    /// The command was dropped, or never began.
+    /// Returns the outcome of a command that was aborted or not sent.
     fn failed(failure: Failure) -> Self {
         Self {
             result: Err(failure),
@@ -215,24 +218,24 @@ impl Answer {
     }
 }
 
-/// What a mailbox is doing.
+/// The state of a mailbox.
 struct State {
     /// Tag of the last command.
     tag: Tag,
-    /// The device has not acknowledged that it dropped a command.
+    /// Whether the device has not acknowledged an abort.
     stuck: bool,
-    /// Who has begun the command that the device works on.
+    /// The client that started the command in progress.
     running: Option<Client>,
-    /// Answers to commands that were begun, until those take them who began: by [`Client`].
+    /// Answers to started commands that their clients have not yet taken, indexed by [`Client`].
     answers: [Option<Answer>; 2],
 }
 
-/// Whether the device may get a command.
+/// Whether commands may be sent to the device.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Gate {
-    /// As long as the physical function has lost nothing since.
+    /// Commands may be sent unless the physical function has lost its state since this epoch.
     Open(Epoch),
-    /// Not while its VF is being reset.
+    /// Commands may not be sent, because the VF is being reset.
     Held,
 }
 
@@ -243,20 +246,20 @@ pub(super) struct Mailbox {
     frame: usize,
     vector: u32,
     signal: Arc<TimedCompletion>,
-    /// The VF that the log names.
+    /// The VF, for log messages.
     device: ARef<pci::Device>,
-    /// For what a device, or whoever uses it, can repeat.
+    /// Rate limit of messages that a device or its user can repeat.
     #[pin]
     failures: RateLimit,
     #[pin]
     state: Mutex<State>,
-    /// Locked while the device gets a command.
+    /// Locked while a command is sent.
     #[pin]
     gate: SpinLock<Gate>,
 }
 
 impl Mailbox {
-    /// Takes the mailbox of `frame` into use, and checks that it is what it has to be.
+    /// Initialises the mailbox of `frame`, and checks its id.
     pub(super) fn new(
         registers: &Arc<RegisterFile>,
         frame: usize,
@@ -296,7 +299,7 @@ impl Mailbox {
             failures <- RateLimit::new(5000, 10),
             state <- new_mutex!(State {
                 tag: Tag::NONE,
-                // Whatever an earlier driver left there has to go first.
+                // A command of an earlier driver must be aborted first.
                 stuck: true,
                 running: None,
                 answers: [None, None],
@@ -305,20 +308,19 @@ impl Mailbox {
         }))
     }
 
-    /// Lets no further command through to the device, whose VF is about to be reset.
+    /// Blocks further commands to the device, whose VF is about to be reset.
     pub(super) fn hold(&self) {
         *self.gate.lock() = Gate::Held;
-        // A command that was let through has reached the device when the read returns: before the
-        // reset does.
+        // The read makes sure that a command that was sent reaches the device before the reset.
         let _ = self.read(VIFA_MAILBOX_STATUS);
     }
 
-    /// Lets commands through again.
+    /// Allows commands to the device again.
     pub(super) fn release(&self) {
         *self.gate.lock() = Gate::Open(self.registers.epoch());
     }
 
-    /// Returns what the VF lost since its last reset, if that is so.
+    /// Returns the loss of the VF's state since its last reset, if any.
     pub(super) fn loss(&self) -> Option<Loss> {
         match *self.gate.lock() {
             Gate::Open(epoch) => self.registers.loss_since(epoch),
@@ -326,7 +328,7 @@ impl Mailbox {
         }
     }
 
-    /// Checks that the device may get a command.
+    /// Checks that commands may be sent to the device.
     fn check(&self, gate: &Gate) -> Result<(), Failure> {
         match *gate {
             Gate::Open(epoch) => match self.registers.loss_since(epoch) {
@@ -342,13 +344,13 @@ impl Mailbox {
         self.registers.read(self.frame, register)
     }
 
-    /// Has the device carry out a command and waits for its answer.
+    /// Sends a command to the device and waits for its completion.
     ///
-    /// `buffer` is the command's buffer and which bytes of it the device gets.
+    /// `buffer` is the command's buffer, and the range of it that the device accesses.
     ///
     /// # Errors
     ///
-    /// [`Failure`] says why. A buffer that the device may still write to is forfeited.
+    /// The command failed. A buffer that the device may still write to is forfeited.
     pub(super) fn execute(
         &self,
         command: Command,
@@ -367,13 +369,15 @@ impl Mailbox {
         answer.result
     }
 
-    /// Has the device begin with a command. `buffer` is the command's alone until it is finished;
-    /// the device gets the bytes in `range`.
+    /// Sends a command to the device without waiting for its completion. The command owns `buffer`
+    /// until it is finished. The device accesses the bytes in `range`.
     ///
     /// # Errors
     ///
-    /// [`Failure::Impossible`] with `EBUSY` where `client` has begun a command and not yet finished
-    /// it, [`Failure::Stuck`] where the device still hangs in an earlier one.
+    /// - [`Failure::Impossible`] with `EBUSY` if `client` has started a command and not yet
+    ///   finished it.
+    /// - [`Failure::Stuck`] if the device still hangs in an earlier command.
+    /// - Other failures to send the command.
     pub(super) fn begin(
         mailbox: &Arc<Self>,
         client: Client,
@@ -397,14 +401,14 @@ impl Mailbox {
         })
     }
 
-    /// Waits until the command that was begun, if any, is answered.
+    /// Waits for the completion of the command that was started, if any, and stores the answer.
     fn settle(&self, state: &mut State) {
         if let Some(client) = state.running.take() {
             state.answers[client as usize] = Some(self.conclude(state));
         }
     }
 
-    /// Takes the answer to the command that `client` has begun.
+    /// Waits for the command that `client` has started, and returns its answer.
     fn finish(&self, client: Client) -> Answer {
         let mut state = self.state.lock();
         self.settle(&mut state);
@@ -413,8 +417,8 @@ impl Mailbox {
             .unwrap_or_else(|| Answer::failed(Failure::Impossible(EIO)))
     }
 
-    /// Drops the command that `client` has begun; returns whether the device may still write to its
-    /// buffer.
+    /// Drops the command that `client` has started. Returns whether the device may still write to
+    /// its buffer.
     fn abandon(&self, client: Client) -> bool {
         let mut state = self.state.lock();
         if state.running == Some(client) {
@@ -425,7 +429,7 @@ impl Mailbox {
         answer.is_some_and(|answer| answer.lingers)
     }
 
-    /// Gives the device a command. No other is in progress.
+    /// Sends a command to the device. No other command is in progress.
     fn start(
         &self,
         state: &mut State,
@@ -434,7 +438,7 @@ impl Mailbox {
         buffer: &mut Option<(&mut Buffer, Range<usize>)>,
     ) -> Result<(), Failure> {
         self.check(&self.gate.lock())?;
-        // A device that is gone fails this, too, once a command has found that out.
+        // Fails for a device that is gone, too, once a command has detected that.
         if state.stuck {
             self.abort(state)?;
         }
@@ -443,7 +447,7 @@ impl Mailbox {
         self.issue(state.tag, command)
     }
 
-    /// Writes what the device has to know before it gets a command.
+    /// Writes the registers that describe a command.
     fn describe(
         &self,
         arguments: [u64; 2],
@@ -464,16 +468,16 @@ impl Mailbox {
         self.write64(VIFA_MAILBOX_ARGUMENT1_LOW, arguments[1])
     }
 
-    /// Lets the command through to the device.
+    /// Writes the command register, unless commands are blocked.
     fn issue(&self, tag: Tag, command: Command) -> Result<(), Failure> {
         let gate = self.gate.lock();
         self.check(&gate)?;
-        // Register accesses are ordered behind the writes to the buffer and the list.
+        // The register write is ordered after the writes to the buffer and the list.
         self.write(VIFA_MAILBOX_COMMAND, command.opcode | tag.in_command())?;
         Ok(())
     }
 
-    /// Waits for the answer to the last command. One that is not answered is aborted.
+    /// Waits for the answer to the last command. Aborts a command that is not answered.
     fn conclude(&self, state: &mut State) -> Answer {
         let failure = match self.wait(state.tag) {
             Ok(VIFA_STATUS_SUCCESS) => {
@@ -490,7 +494,7 @@ impl Mailbox {
             }
             Err(failure) => failure,
         };
-        // The device was not heard to be done with the buffer.
+        // The device has not reported the end of the command, and may still use the buffer.
         Answer {
             result: Err(failure),
             lingers: self.abort(state).is_err(),
@@ -502,17 +506,17 @@ impl Mailbox {
         let timeout = self.registers.timeout();
         let start = Instant::<Monotonic>::now();
         loop {
-            // A device that signals and stays busy gets no more time.
-            let left = Delta::from_millis(timeout.into()) - start.elapsed();
-            let signalled = self.signal.wait(left);
+            // An interrupt from a device that remains busy does not extend the timeout.
+            let remaining = Delta::from_millis(timeout.into()) - start.elapsed();
+            let signalled = self.signal.wait(remaining);
             self.signal.rearm();
             if let Some(loss) = self.loss() {
                 return Err(Failure::Lost(loss));
             }
-            // Read the register even without an interrupt, and after the rearming: an answer that
-            // comes in between signals once more.
+            // Read the register even without an interrupt, and only after rearming, so that the
+            // interrupt of a later answer is not lost.
             match Status::of(self.read(VIFA_MAILBOX_STATUS)?, tag) {
-                Status::Busy if signalled && left > Delta::ZERO => {}
+                Status::Busy if signalled && remaining > Delta::ZERO => {}
                 Status::Busy => return Err(Failure::Timeout(timeout)),
                 Status::Answered(code) => {
                     if !signalled && self.failures.allows(c"vifa-vfio-pci") {
@@ -537,7 +541,7 @@ impl Mailbox {
         ))
     }
 
-    /// Has the device drop what it is doing, and waits until it has.
+    /// Aborts the command in progress, and waits for the device's acknowledgement.
     fn abort(&self, state: &mut State) -> Result<(), Failure> {
         let timeout = self.registers.timeout();
         let aborted = self.write(VIFA_MAILBOX_ABORT, 1).and_then(|()| {
@@ -561,22 +565,22 @@ impl Mailbox {
         self.registers.write(self.frame, register, value)
     }
 
-    /// Writes a pair of registers, of which `low` is the first.
+    /// Writes the register pair that begins at `low`.
     fn write64(&self, low: u32, value: u64) -> Result {
         self.write(low, value as u32)?;
         self.write(low + 4, (value >> 32) as u32)
     }
 
-    /// Reads a pair of registers, of which `low` is the first.
+    /// Reads the register pair that begins at `low`.
     fn read64(&self, low: u32) -> Result<u64> {
         let high = u64::from(self.read(low + 4)?);
         Ok(high << 32 | u64::from(self.read(low)?))
     }
 }
 
-/// A command that the device was told to begin with, and its buffer.
+/// A command that was started, and its buffer.
 ///
-/// Dropped, the device drops the command too.
+/// Dropping this aborts the command.
 pub(super) struct Pending {
     mailbox: Arc<Mailbox>,
     client: Client,
@@ -585,11 +589,11 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// Waits for the device's answer, and gives the buffer back.
+    /// Waits for the device's answer, and returns the buffer.
     ///
     /// # Errors
     ///
-    /// As for [`Mailbox::execute`].
+    /// The same as for [`Mailbox::execute`].
     pub(super) fn finish(mut self) -> Result<(Buffer, Results), Failure> {
         let mut buffer = self.buffer.take().ok_or(Failure::Impossible(EIO))?;
         let answer = self.mailbox.finish(self.client);

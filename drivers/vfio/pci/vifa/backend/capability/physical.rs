@@ -2,7 +2,8 @@
 
 //! The driver of a physical function with the VIFA capability.
 //!
-//! Brings up what its virtual functions share: the register file, DMA and interrupts.
+//! The driver sets up the resources that the virtual functions share: the register file, DMA and
+//! interrupts.
 
 use super::{
     completion::TimedCompletion,
@@ -45,7 +46,7 @@ use kernel::{
     sync::Arc, //
 };
 
-/// What one interrupt vector wakes.
+/// The handler of one interrupt vector, with the completions that it signals.
 struct Handler {
     signals: KVec<Arc<TimedCompletion>>,
 }
@@ -61,8 +62,8 @@ impl irq::Handler for Handler {
 
 /// A bound physical function.
 ///
-/// The fields are dropped in this order: no handler runs any more when its vector goes, and no
-/// signal is used any more when the register file goes.
+/// The order in which the fields are dropped guarantees that no handler runs after its vector is
+/// freed, and that no signal is used after the register file is dropped.
 pub(crate) struct PhysicalFunction<'bound> {
     _handlers: KVec<Pin<KBox<irq::Registration<'bound, Handler>>>>,
     vectors: KBox<IrqVectorRegistration<'bound>>,
@@ -70,14 +71,14 @@ pub(crate) struct PhysicalFunction<'bound> {
 }
 
 impl PhysicalFunction<'_> {
-    /// The register file.
+    /// Returns the register file.
     pub(super) fn registers(&self) -> &Arc<RegisterFile> {
         &self.registers
     }
 
-    /// The vector that the frames of the VF with this index signal.
+    /// Returns the vector that the frames of the VF with this index signal.
     pub(super) fn vector(&self, index: u16) -> u32 {
-        // CAST: there are at most 2048 vectors.
+        // CAST: There are at most 2048 vectors.
         (usize::from(index) % self.vectors.len()) as u32
     }
 }
@@ -85,7 +86,7 @@ impl PhysicalFunction<'_> {
 impl<'bound> PhysicalFunction<'bound> {
     fn new(device: &'bound pci::Device<Core<'_>>) -> Result<Self> {
         device.enable_device_mem()?;
-        // SAFETY: The device does no DMA yet, and nothing is allocated or mapped for it.
+        // SAFETY: The device does no DMA yet, and no memory is allocated or mapped for it.
         unsafe { device.dma_set_mask_and_coherent(DmaMask::new::<64>())? };
         // SAFETY: As above. The length of a scatter list's entry has 32 bits.
         unsafe { device.dma_set_max_seg_size(u32::MAX) };
@@ -105,8 +106,9 @@ impl<'bound> PhysicalFunction<'bound> {
                 )
             })?;
         let vectors = KBox::new(vectors, GFP_KERNEL)?;
-        // SAFETY: The box's content does not move, and is dropped after the handlers: here, where
-        // `handlers` is declared later, and in `Self`, by the order of the fields.
+        // SAFETY: The box's content does not move, and is dropped after the handlers: in this
+        // function, because `handlers` is declared later, and in `Self`, by the order of the
+        // fields.
         let borrowed: &'bound IrqVectorRegistration<'bound> =
             unsafe { &*core::ptr::from_ref(&*vectors) };
 
@@ -122,7 +124,7 @@ impl<'bound> PhysicalFunction<'bound> {
                 signals.push(both.control.clone(), GFP_KERNEL)?;
                 signals.push(both.data.clone(), GFP_KERNEL)?;
             }
-            // SAFETY: The registration is owned by `Self`, which the driver core drops.
+            // SAFETY: `Self` owns the registration, and the driver core drops `Self`.
             let registration = unsafe {
                 irq::Registration::new(
                     borrowed.index(vector)?.into(),
@@ -141,7 +143,7 @@ impl<'bound> PhysicalFunction<'bound> {
     }
 }
 
-/// The driver.
+/// The driver of physical functions with the VIFA capability.
 pub(crate) struct Driver;
 
 impl pci::Driver for Driver {

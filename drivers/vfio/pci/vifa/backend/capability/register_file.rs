@@ -2,14 +2,15 @@
 
 //! The VIFA capability and its register file.
 //!
-//! Found on the physical function by its DVSEC. The register file is shared: by the driver of the
-//! physical function, which owns its interrupts, and by those of the virtual functions, each of
-//! which uses its own two frames. All of the latter are gone before the former is: unbinding the
-//! physical function begins with the removal of its virtual functions.
+//! A DVSEC on the physical function identifies the capability. The driver of the physical function
+//! and those of the virtual functions share the register file. The former owns the interrupts, and
+//! each of the latter uses its two frames. All virtual functions are unbound before the physical
+//! function, because unbinding the physical function begins with the removal of its virtual
+//! functions.
 //!
-//! A reset or an error of the physical function takes the state of all virtual functions with it.
-//! Whoever uses a frame notes the [`Epoch`] in which its function was last known to be sound, and
-//! asks [`RegisterFile::loss_since`] then.
+//! A reset or an error of the physical function destroys the state of all virtual functions. The
+//! user of a frame stores the [`Epoch`] in which the state of its function was last known to be
+//! valid, and later checks it with [`RegisterFile::loss_since`].
 
 use super::{
     buffer::Memory,
@@ -46,30 +47,30 @@ use kernel::{
     time::Msecs, //
 };
 
-/// Bounds of what the capability may state as the longest command, in milliseconds.
+/// Bounds of the command timeout that the capability states, in milliseconds.
 const TIMEOUT_MIN: Msecs = 10;
 const TIMEOUT_MAX: Msecs = 60_000;
 
-/// Most VFs that a register file may serve; PCI Express allows as many, a BAR hardly.
+/// Maximum number of VFs of a register file. A BAR is unlikely to have space for more frames.
 const VFS_MAX: u32 = 4096;
 
-/// Signals of the two frames of a VF.
+/// The completions of the two frames of a VF.
 pub(super) struct Signals {
     pub(super) control: Arc<TimedCompletion>,
     pub(super) data: Arc<TimedCompletion>,
 }
 
-/// A time between two losses of what the virtual functions had.
+/// A period between two losses of the virtual functions' state.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Epoch(u32);
 
-/// What has become of the physical function.
+/// The health of the physical function.
 struct Health {
     epoch: Epoch,
     /// The last loss.
     loss: Loss,
-    /// The registers can be used.
-    is_sound: bool,
+    /// Whether the registers can be used.
+    is_usable: bool,
 }
 
 /// The register file of a physical function.
@@ -80,16 +81,16 @@ pub(crate) struct RegisterFile {
     /// Offset of frame 0 in the BAR.
     offset: usize,
     timeout: Msecs,
-    /// MSI-X vectors that the device can signal for frames.
+    /// Number of MSI-X vectors that the device can signal for frames.
     device_vectors: u32,
-    /// Entries that a scatter list may have.
+    /// Maximum number of entries of a scatter list.
     scatter_max: usize,
-    /// Ranges that a log takes; 0: as many as there are.
+    /// Maximum number of ranges of a log, or 0 if there is no limit.
     log_ranges: usize,
     signals: KVec<Signals>,
     #[pin]
     quarantined: Mutex<KVec<Memory>>,
-    /// For what a device, or whoever uses it, can repeat.
+    /// Rate limit of messages that a device or its user can repeat.
     #[pin]
     messages: RateLimit,
     /// The innermost lock of the backend.
@@ -97,7 +98,7 @@ pub(crate) struct RegisterFile {
     health: SpinLock<Health>,
 }
 
-/// What the DVSEC says.
+/// The contents of the DVSEC.
 struct Capability {
     bar: u32,
     offset: usize,
@@ -240,23 +241,23 @@ impl RegisterFile {
                 health <- new_spinlock!(Health {
                     epoch: Epoch(0),
                     loss: Loss::Reset,
-                    is_sound: true,
+                    is_usable: true,
                 }),
             }),
             GFP_KERNEL,
         )
     }
 
-    /// The physical function, bound as it is while a register file is used.
+    /// Returns the physical function, which is bound while the register file is in use.
     pub(super) fn bound_device(&self) -> &Device<Bound> {
         let device: &Device = self.device.as_ref();
-        // SAFETY: Users of the register file are the driver of the physical function, in its
-        // probe, and those of its virtual functions, which are unbound before the physical
-        // function is (`vfio::sriov` upholds that) and end their transfers before.
+        // SAFETY: The users of the register file are the driver of the physical function, in its
+        // probe, and those of its virtual functions. The virtual functions end their transfers and
+        // are unbound before the physical function, as `vfio::sriov` guarantees.
         unsafe { device.as_bound() }
     }
 
-    /// Returns how many VFs the register file serves.
+    /// Returns the number of VFs of the register file.
     pub(super) fn virtual_functions(&self) -> usize {
         self.signals.len()
     }
@@ -271,32 +272,32 @@ impl RegisterFile {
         &self.signals
     }
 
-    /// Returns how many MSI-X vectors the device can signal for frames.
+    /// Returns the number of MSI-X vectors that the device can signal for frames.
     pub(super) fn device_vectors(&self) -> u32 {
         self.device_vectors
     }
 
-    /// Returns how many entries a scatter list may have; at least one.
+    /// Returns the maximum number of entries of a scatter list, which is at least one.
     pub(super) fn scatter_max(&self) -> usize {
         self.scatter_max
     }
 
-    /// Returns how many ranges a log takes, if there is a limit.
+    /// Returns the maximum number of ranges of a log, or `None` if there is no limit.
     pub(super) fn log_ranges(&self) -> Option<usize> {
         (self.log_ranges != 0).then_some(self.log_ranges)
     }
 
-    /// Returns how long a command may take, in milliseconds.
+    /// Returns the command timeout in milliseconds.
     pub(super) fn timeout(&self) -> Msecs {
         self.timeout
     }
 
-    /// Takes note that the virtual functions lose what they had, and wakes all that wait for them.
+    /// Records that the virtual functions lose their state, and wakes all waiting tasks.
     pub(super) fn lose(&self, loss: Loss) {
         let mut health = self.health.lock();
         health.epoch = Epoch(health.epoch.0.wrapping_add(1));
         health.loss = loss;
-        health.is_sound = false;
+        health.is_usable = false;
         drop(health);
         if self.messages.allows(c"vifa-vfio-pci") {
             dev_warn!(self.device, "lost the state of all VFs: {}\n", Shown(loss));
@@ -307,10 +308,10 @@ impl RegisterFile {
         }
     }
 
-    /// The registers can be used again.
+    /// Allows the use of the registers again, unless the device is gone.
     pub(super) fn recover(&self) {
         let mut health = self.health.lock();
-        health.is_sound = health.loss != Loss::Gone;
+        health.is_usable = health.loss != Loss::Gone;
     }
 
     /// Returns the present epoch.
@@ -318,23 +319,23 @@ impl RegisterFile {
         self.health.lock().epoch
     }
 
-    /// Returns what was lost since `epoch`, or is being lost.
+    /// Returns the loss since `epoch`, or the loss in progress, if any.
     pub(super) fn loss_since(&self, epoch: Epoch) -> Option<Loss> {
         let health = self.health.lock();
-        (health.epoch != epoch || !health.is_sound).then_some(health.loss)
+        (health.epoch != epoch || !health.is_usable).then_some(health.loss)
     }
 
     /// Reads a register.
     ///
     /// # Errors
     ///
-    /// `ENXIO` once the physical function has been unbound, `EINVAL` outside of the BAR, `ENODEV`
-    /// where the device is gone.
+    /// `ENXIO` after the physical function has been unbound, `EINVAL` outside of the BAR, `ENODEV`
+    /// if the device is gone.
     pub(super) fn read(&self, frame: usize, register: u32) -> Result<u32> {
         let registers = self.bar.try_access().ok_or(ENXIO)?;
         let value = registers.try_read32(self.at(frame, register))?;
-        // What a read returns that no device answers. A register may have that value, too: the magic
-        // number does not.
+        // A read that no device answers returns all ones. A register can have that value, too, but
+        // the magic number does not.
         let magic = self.at(VIFA_HW_FRAME_LAYER as usize, VIFA_LAYER_MAGIC);
         if value == u32::MAX && registers.try_read32(magic)? != VIFA_HW_MAGIC {
             return Err(ENODEV);
@@ -346,7 +347,7 @@ impl RegisterFile {
     ///
     /// # Errors
     ///
-    /// `ENXIO` once the physical function has been unbound, `EINVAL` outside of the BAR.
+    /// `ENXIO` after the physical function has been unbound, `EINVAL` outside of the BAR.
     pub(super) fn write(&self, frame: usize, register: u32, value: u32) -> Result {
         let at = self.at(frame, register);
         self.bar.try_access().ok_or(ENXIO)?.try_write32(value, at)
@@ -356,7 +357,7 @@ impl RegisterFile {
         self.offset + frame * VIFA_HW_FRAME_SIZE as usize + register as usize
     }
 
-    /// Keeps memory that the device may still write to.
+    /// Keeps memory that the device may still write to, until [`Self::release_quarantine`].
     pub(super) fn quarantine(&self, memory: Memory) {
         if self.messages.allows(c"vifa-vfio-pci") {
             dev_warn!(
@@ -367,14 +368,14 @@ impl RegisterFile {
         }
         let mut quarantined = self.quarantined.lock();
         if quarantined.reserve(1, GFP_KERNEL).is_err() {
-            // Losing the memory is the lesser evil.
+            // Leaking the memory is safer than freeing it.
             core::mem::forget(memory);
             return;
         }
         let _ = quarantined.push_within_capacity(memory);
     }
 
-    /// Frees what was quarantined. The physical function must be unable to do DMA.
+    /// Frees the quarantined memory. DMA of the physical function must be disabled.
     pub(super) fn release_quarantine(&self) {
         self.quarantined.lock().clear();
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Scatter lists: where the pieces of a buffer are, and how many of them one command can have.
+//! Scatter lists, which describe the segments of a buffer for one command.
 
 use core::ops::Range;
 use kernel::{
@@ -8,7 +8,7 @@ use kernel::{
     prelude::*, //
 };
 
-/// Bytes that the device reaches at consecutive addresses.
+/// A range of consecutive DMA addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Segment {
     pub(super) address: DmaAddress,
@@ -18,17 +18,17 @@ pub(super) struct Segment {
 /// The segments of a buffer, in the order of its bytes.
 pub(super) struct Segments {
     list: KVec<Segment>,
-    /// Entries that one scatter list can have.
+    /// Maximum number of entries of a scatter list.
     entries: usize,
 }
 
 impl Segments {
-    /// `entries` is how many entries a scatter list can have, at least one.
+    /// Creates the segments of a buffer. A scatter list can have `entries` entries, at least one.
     pub(super) fn new(list: KVec<Segment>, entries: usize) -> Self {
         Self { list, entries }
     }
 
-    /// Returns how many entries the longest scatter list for the buffer has.
+    /// Returns the number of entries of the longest scatter list for the buffer.
     pub(super) fn longest(&self) -> usize {
         self.list.len().min(self.entries)
     }
@@ -50,8 +50,8 @@ impl Segments {
         })
     }
 
-    /// Returns the first part of `range` that one command can have: all of it, or else a multiple of
-    /// `unit` bytes. It is empty where not even that many bytes fit in a scatter list.
+    /// Returns the first part of `range` that fits in the scatter list of one command: the whole
+    /// range, or a multiple of `unit` bytes. The part is empty if not even `unit` bytes fit.
     pub(super) fn part(&self, range: Range<usize>, unit: usize) -> Range<usize> {
         let described: usize = self
             .within(range.clone())
@@ -67,16 +67,16 @@ impl Segments {
         range.start..range.start + length
     }
 
-    /// Returns whether commands of multiples of `unit` bytes can have all of `size` bytes.
+    /// Returns whether commands for multiples of `unit` bytes can cover all of `size` bytes.
     pub(super) fn suffice(&self, size: usize, unit: usize) -> bool {
-        let mut left = 0..size;
+        let mut remaining = 0..size;
 
-        while !left.is_empty() {
-            let part = self.part(left.clone(), unit);
+        while !remaining.is_empty() {
+            let part = self.part(remaining.clone(), unit);
             if part.is_empty() {
                 return false;
             }
-            left.start = part.end;
+            remaining.start = part.end;
         }
         true
     }
@@ -86,7 +86,7 @@ impl Segments {
 mod tests {
     use super::*;
 
-    /// Segments of so many pages, none of which touches another.
+    /// Returns segments with the given numbers of pages. No two of them are adjacent.
     fn segments(pages: &[usize], entries: usize) -> Result<Segments> {
         let mut list = KVec::new();
         for (place, count) in pages.iter().enumerate() {
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn part_is_all_that_a_list_can_have() -> Result {
+    fn part_is_limited_by_the_entries_of_a_list() -> Result {
         let segments = segments(&[1, 2, 1, 4], 2)?;
 
         assert_eq!(segments.part(0..4096, 4096), 0..4096);
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn part_has_whole_units() -> Result {
+    fn part_is_a_multiple_of_the_unit() -> Result {
         let segments = segments(&[1, 2, 1, 4], 2)?;
 
         assert_eq!(segments.part(0..0x8000, 0x2000), 0..0x2000);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The status register of a mailbox, and the tags that tie a status to its command.
+//! The status register of a mailbox, and the tags that associate a status with its command.
 //!
-//! A status counts for the command whose tag it carries and for no other. Two tags are never given
-//! to a command: 0 is what the register reads after a reset of the physical function, and 0xffff
-//! what it may read while the device comes back.
+//! A status is valid only for the command with the same tag. Two tags are never used for commands:
+//! the register reads tag 0 after a reset of the physical function, and may read tag 0xffff while
+//! the device is recovering.
 
 use crate::bindings::{
     VIFA_MAILBOX_COMMAND_TAG,
@@ -19,7 +19,7 @@ use kernel::prelude::*;
 pub(super) struct Tag(u16);
 
 impl Tag {
-    /// The tag before the first.
+    /// The tag before that of the first command.
     pub(super) const NONE: Self = Self(0);
 
     const LAST: u16 = u16::MAX - 1;
@@ -32,30 +32,30 @@ impl Tag {
         }
     }
 
-    /// The number of the tag.
+    /// Returns the number of the tag.
     pub(super) fn number(self) -> u16 {
         self.0
     }
 
-    /// The tag as a part of the command register.
+    /// Returns the tag as a field of the command register.
     pub(super) fn in_command(self) -> u32 {
         u32::from(self.0) << VIFA_MAILBOX_COMMAND_TAG.trailing_zeros()
     }
 }
 
-/// What the status register says of a command.
+/// The status of a command.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Status {
-    /// The device works on it.
+    /// The command is in progress.
     Busy,
-    /// The device has answered it, with this code.
+    /// The device has completed the command with this status code.
     Answered(u32),
-    /// Nothing: the status carries this tag, which is not the command's.
+    /// The status register contains this tag of another command.
     Foreign(u16),
 }
 
 impl Status {
-    /// Returns what `register` says of the command with the tag `tag`.
+    /// Returns the status of the command with the tag `tag`, from the value of the register.
     pub(super) fn of(register: u32, tag: Tag) -> Self {
         // CAST: The tag has 16 bits.
         let found = ((register & VIFA_MAILBOX_STATUS_TAG)
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn no_tag_is_what_a_reset_or_a_removal_leaves() {
+    fn tags_differ_from_those_after_a_reset_or_a_removal() {
         let mut tag = Tag::NONE;
         for _ in 0..=2 * u32::from(u16::MAX) {
             let before = tag;
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn status_counts_for_its_own_command_only() {
+    fn status_is_valid_only_for_the_command_with_its_tag() {
         let (tag, other) = (Tag::NONE.next(), Tag::NONE.next().next());
         for code in [VIFA_STATUS_SUCCESS, VIFA_STATUS_BUSY] {
             let status = register(code, other.number().into());

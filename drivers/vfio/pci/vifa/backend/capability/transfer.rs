@@ -2,9 +2,9 @@
 
 //! The two ends of a transfer, for a device with the VIFA capability.
 //!
-//! Each end has two buffers for local memory, so that the device works while the processor does: it
-//! reads the next run ahead while the last one is on its way to user space, and writes one run
-//! while the next one comes.
+//! Each end has two buffers for local memory, so that the device and the processor work in
+//! parallel. The device reads the next run while the previous one is copied to user space, and
+//! writes one run while the next one arrives.
 
 use super::{
     buffer::Buffer,
@@ -51,18 +51,18 @@ fn control_buffer(function: &Function) -> Result<Buffer> {
     function.buffer(size, size)
 }
 
-/// A run of local memory that the device reads or writes, in as many commands as its buffer needs.
+/// A run of local memory that the device reads or writes, with one or more commands.
 struct Transfer {
     function: Arc<Function>,
     command: Command,
     run: Range,
-    /// Bytes of the run that commands have, or had.
+    /// Number of bytes of the run for which commands were started.
     begun: usize,
     pending: Pending,
 }
 
 impl Transfer {
-    /// Has the device begin with a run.
+    /// Starts a run.
     fn begin(
         function: &Arc<Function>,
         command: Command,
@@ -79,8 +79,8 @@ impl Transfer {
         })
     }
 
-    /// Has the device begin with what comes behind the first `done` bytes of a run; returns where
-    /// that ends, too.
+    /// Starts a command for the part of a run after the first `done` bytes. Also returns the end of
+    /// that part.
     fn continue_from(
         function: &Function,
         command: Command,
@@ -95,7 +95,7 @@ impl Transfer {
         Ok((pending, end))
     }
 
-    /// Waits until the device is done with the run, and gives the buffer back.
+    /// Waits for the end of the run, and returns the buffer.
     fn finish(mut self) -> Result<Buffer, Fault> {
         loop {
             let result = self.pending.finish();
@@ -109,20 +109,20 @@ impl Transfer {
     }
 }
 
-/// What was read last.
+/// The data that was read last.
 enum Piece {
     /// The control plane.
     Control,
-    /// So many bytes of local memory.
+    /// This number of bytes of local memory.
     Local(usize),
 }
 
-/// The local memory of a device that is saved.
+/// The local memory of a device that is being saved.
 struct LocalMemory {
     /// The run that was read last.
     filled: Buffer,
     reading: Option<Transfer>,
-    /// The buffer that neither of these has.
+    /// The unused buffer.
     spare: Option<Buffer>,
     bitmap: Bitmap,
 }
@@ -137,7 +137,7 @@ impl LocalMemory {
         })
     }
 
-    /// Has the device begin to read a run.
+    /// Starts to read a run.
     fn begin(&mut self, function: &Arc<Function>, run: Range) -> Result<Transfer, Fault> {
         let buffer = match self.spare.take() {
             Some(buffer) => buffer,
@@ -147,17 +147,17 @@ impl LocalMemory {
     }
 }
 
-/// A device that is saved: the output party.
+/// A device that is being saved: the output party.
 ///
-/// It allocates all that the transfer needs, so that nothing has to be had when the device has
-/// stopped.
+/// It allocates all buffers of the transfer in advance, so that no allocation is necessary while
+/// the device is stopped.
 pub(crate) struct Sender {
     function: Arc<Function>,
     piece: Piece,
     control: Buffer,
-    /// A copy of the control plane, which the device cannot change while it is checked.
+    /// A copy of the control plane, which the device cannot change while the layer checks it.
     copy: Bytes,
-    /// `None`: the device has no local memory.
+    /// `None` if the device has no local memory.
     local: Option<LocalMemory>,
 }
 
@@ -178,10 +178,10 @@ impl Sender {
         })
     }
 
-    /// Asks for a bitmap of granules.
+    /// Reads a bitmap of granules.
     fn granules(&mut self, which: Granules, offset: u64, length: u64) -> Result<&[u8], Fault> {
         let local = self.local.as_mut().ok_or(EIO)?;
-        let (bitmap, _) = local.bitmap.ask(&self.function, which, offset, length)?;
+        let (bitmap, _) = local.bitmap.query(&self.function, which, offset, length)?;
         Ok(bitmap)
     }
 }
@@ -246,7 +246,7 @@ impl Source for Sender {
         };
         if let Some(local) = &mut self.local {
             local.reading = None;
-            // Where it cannot begin, reading the run fails again, and is reported.
+            // A failure is ignored here. It recurs when the run is read, and is then reported.
             local.reading = local.begin(&self.function, run).ok();
         }
     }
@@ -260,29 +260,29 @@ impl Source for Sender {
     }
 }
 
-/// The local memory of a device that is restored.
-struct Room {
-    /// The next run goes here.
+/// The local memory of a device that is being restored.
+struct IncomingMemory {
+    /// The buffer for the next run.
     buffer: Buffer,
-    /// A run that the device writes to its local memory.
+    /// The run that the device is writing to its local memory.
     writing: Option<Transfer>,
-    /// The buffer that has no part in either.
+    /// The unused buffer.
     spare: Option<Buffer>,
 }
 
-/// A device that is restored: the receiver.
+/// A device that is being restored: the receiver.
 pub(crate) struct Receiver {
     function: Arc<Function>,
     control: Buffer,
-    /// `None`: the device has no local memory.
-    local: Option<Room>,
+    /// `None` if the device has no local memory.
+    local: Option<IncomingMemory>,
 }
 
 impl Receiver {
     pub(super) fn new(function: Arc<Function>) -> Result<Self> {
         let local = match function.identity().local_memory {
             0 => None,
-            _ => Some(Room {
+            _ => Some(IncomingMemory {
                 buffer: run_buffer(&function)?,
                 writing: None,
                 spare: Some(run_buffer(&function)?),
@@ -295,7 +295,7 @@ impl Receiver {
         })
     }
 
-    /// Waits until the device has written what it was given.
+    /// Waits until the device has written the last run.
     fn settle(&mut self) -> Result<(), Fault> {
         if let Some(local) = &mut self.local {
             if let Some(writing) = local.writing.take() {
@@ -355,8 +355,8 @@ impl Destination for Receiver {
 
     fn write_control(&mut self, records: &[u8]) -> Result<(), Fault> {
         self.settle()?;
-        let room = self.control.bytes_mut().get_mut(..records.len());
-        room.ok_or(EIO)?.copy_from_slice(records);
+        let bytes = self.control.bytes_mut().get_mut(..records.len());
+        bytes.ok_or(EIO)?.copy_from_slice(records);
         self.function.control(
             Command::LOAD,
             records.len() as u64,
