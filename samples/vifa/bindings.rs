@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The reference device's constants and ring entries, generated from
-//! `include/linux/vifa_reference.h` when the module is built.
+//! Constants and ring entries of the reference device.
+//!
+//! bindgen generates them from `include/linux/vifa_reference.h` when the module is built.
 
 #![allow(
     dead_code,
@@ -25,7 +26,7 @@ include!(env!("VIFA_REFERENCE_BINDINGS"));
 
 // SAFETY: The structure consists of integers without padding, as deriving `IntoBytes` proves.
 unsafe impl AsBytes for vifa_reference_submission {}
-// SAFETY: The structure consists of integers, so it is valid for any bytes, as deriving
+// SAFETY: The structure consists of integers, so that any bytes are valid, as deriving
 // `FromBytes` proves.
 unsafe impl TransmuteFromBytes for vifa_reference_submission {}
 // SAFETY: As for `vifa_reference_submission`.

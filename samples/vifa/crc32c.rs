@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! CRC-32C (RFC 3720), the sum that the engine's CHECKSUM command computes.
+//! CRC-32C (RFC 3720), which the engine's CHECKSUM command computes.
 //!
-//! The kernel crate has no binding for the kernel's own; this one takes eight bytes at a step.
+//! The kernel crate has no binding for the kernel's implementation. This one processes eight bytes
+//! at a time.
 
 /// The polynomial, bits reversed.
 const POLYNOMIAL: u32 = 0x82f6_3b78;
 
-/// `TABLES[n][b]`: what byte `b` contributes when `n` more bytes follow it in the step.
+/// `TABLES[n][b]` is the contribution of byte `b` if `n` more bytes follow it in the same step.
 static TABLES: [[u32; 256]; 8] = tables();
 
 const fn tables() -> [[u32; 256]; 8] {
@@ -40,7 +41,7 @@ const fn tables() -> [[u32; 256]; 8] {
     tables
 }
 
-/// A sum over 64-bit words, each taken as its eight little-endian bytes.
+/// A CRC over 64-bit words, each processed as eight little-endian bytes.
 pub(crate) struct Crc32c(u32);
 
 impl Crc32c {

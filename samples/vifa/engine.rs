@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The DMA engine: commands go in through one ring, completions come out of the other.
+//! The DMA engine, with a submission ring and a completion ring.
 //!
-//! The engine takes commands in order and completes them in order. The id of a command is its place
-//! in that order, so "each command completes exactly once" is a property that every completion
-//! either confirms or refutes.
+//! The engine processes and completes commands in order. The id of a command is its index in that
+//! order. Each completion therefore confirms or disproves that every command completes exactly
+//! once.
 //!
-//! Completions are collected when the device says so by its interrupt, and only then. Whoever waits
-//! too long looks whether a completion is there nevertheless; then an interrupt was lost, which is
-//! counted and never hidden.
+//! Completions are collected only after an interrupt. After a timeout, the waiting task checks the
+//! ring. If it contains a completion, an interrupt was lost, which is counted and logged.
 
 use crate::{
     bindings::{
@@ -57,20 +56,20 @@ use kernel::{
     }, //
 };
 
-/// Entries of each ring.
+/// Number of entries of each ring.
 pub(crate) const RING_ENTRIES: usize = 64;
 
 static_assert!(RING_ENTRIES.is_power_of_two());
 static_assert!(RING_ENTRIES <= bindings::VIFA_REFERENCE_RING_MAX as usize);
 
-/// How long the next completion may take before it counts as overdue.
-const PATIENCE: Msecs = 10_000;
+/// Timeout of the next completion.
+const TIMEOUT: Msecs = 10_000;
 
-/// What the engine can do. Lengths are in bytes and multiples of 8; addresses are DMA addresses,
-/// offsets are in local memory.
+/// A command of the engine. Lengths are in bytes and multiples of 8. Addresses are DMA addresses,
+/// and offsets are in local memory.
 #[derive(Clone, Copy)]
 pub(crate) enum Command {
-    /// Completes.
+    /// Completes without further effect.
     Nop,
     /// Writes the words `first`, `first + 1`, and so on.
     Fill {
@@ -159,20 +158,20 @@ impl Command {
     }
 }
 
-/// Why the device did not do what a command said.
+/// The reason why a command failed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Refusal {
-    /// It does not know the command.
+    /// The device does not support the command.
     Unknown,
     /// A length or an offset is invalid.
     Invalid,
-    /// Its DMA was refused.
+    /// A DMA access failed.
     Fault,
-    /// It gave a status that is not defined.
+    /// The device returned an undefined status.
     Undefined,
 }
 
-/// The end of one command: what it computed, or why it was refused.
+/// The outcome of a command: its result, or the reason why it failed.
 pub(crate) type Outcome = core::result::Result<u64, Refusal>;
 
 fn outcome_of(entry: &vifa_reference_completion) -> Outcome {
@@ -185,26 +184,26 @@ fn outcome_of(entry: &vifa_reference_completion) -> Outcome {
     }
 }
 
-/// What happened since the engine was started.
+/// Counters since the start of the engine.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Counters {
-    /// Commands given to the device.
+    /// Number of submitted commands.
     pub(crate) submitted: u64,
-    /// Completions taken from the device.
+    /// Number of collected completions.
     pub(crate) completed: u64,
-    /// Interrupts taken.
+    /// Number of handled interrupts.
     pub(crate) interrupts: u64,
-    /// Completions that stood in the ring for [`PATIENCE`] without an interrupt.
+    /// Number of times that completions were found without an interrupt, after [`TIMEOUT`].
     pub(crate) lost_interrupts: u64,
-    /// Completions with an id other than the next one: a command was lost, repeated or overtaken.
+    /// Number of completions with an unexpected id: a command was lost, repeated or reordered.
     pub(crate) misordered: u64,
-    /// Times that no completion came for [`PATIENCE`].
+    /// Number of times that no completion arrived within [`TIMEOUT`].
     pub(crate) stalls: u64,
-    /// Longest time without a completion while commands were under way, in milliseconds.
+    /// Longest time without a completion while commands were in progress, in milliseconds.
     pub(crate) longest_gap: i64,
 }
 
-/// Both rings' indices, which count without end modulo 2^32, and what was collected.
+/// Indices of both rings, which count modulo 2^32, and the collected outcomes.
 struct State {
     submitted: u32,
     completed: u32,
@@ -228,11 +227,11 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// Finds the engine of `pdev`, whose memory space is enabled. It is not running yet.
+    /// Probes the engine of `pdev`, whose memory space is enabled. The engine is not started.
     ///
     /// # Errors
     ///
-    /// `ENODEV` if this is not a reference device of a revision that this driver knows.
+    /// `ENODEV` if this is not a reference device of a supported revision.
     pub(crate) fn new(pdev: &pci::Device<Core<'_>>) -> Result<Arc<Self>> {
         let bar: registers::Bar<'_> =
             pdev.iomap_region_sized(bindings::VIFA_REFERENCE_BAR, crate::NAME)?;
@@ -242,7 +241,7 @@ impl Engine {
         if magic != bindings::VIFA_REFERENCE_MAGIC_VALUE || revision != 1 {
             dev_err!(
                 pdev,
-                "not a reference device: magic {:#010x}, revision {}\n",
+                "invalid reference device: got magic {:#010x}, revision {}\n",
                 magic,
                 revision
             );
@@ -272,7 +271,7 @@ impl Engine {
         )
     }
 
-    /// Size of the local memory in bytes.
+    /// Returns the size of the local memory in bytes.
     pub(crate) fn local_memory(&self) -> u64 {
         self.local_memory
     }
@@ -285,11 +284,11 @@ impl Engine {
         self.state.lock().counters
     }
 
-    /// Starts the engine with empty rings and counters at zero, as fast as it can be.
+    /// Starts the engine with empty rings, cleared counters and no speed limit.
     ///
     /// # Errors
     ///
-    /// `ENXIO` if the device has gone, `EIO` if the engine does not start.
+    /// `ENXIO` if the device is gone, `EIO` if the engine does not start.
     pub(crate) fn start(&self) -> Result {
         self.stop();
         let mut state = self.state.lock();
@@ -321,39 +320,37 @@ impl Engine {
         );
         let status = bar.read(registers::STATUS);
         if !status.enabled() || status.failed() {
-            dev_err!(self.device, "the engine does not start: {:?}\n", status);
+            dev_err!(self.device, "failed to start the engine: {:?}\n", status);
             return Err(EIO);
         }
         Ok(())
     }
 
-    /// Has the engine move at the most `speed` bytes in a millisecond from now on; 0 for as many as
-    /// it can.
+    /// Limits the speed of the engine to `speed` bytes per millisecond. 0 means no limit.
     ///
     /// # Errors
     ///
-    /// `ENXIO` if the device has gone.
+    /// `ENXIO` if the device is gone.
     pub(crate) fn set_speed(&self, speed: u32) -> Result {
         let bar = self.bar.try_access().ok_or(ENXIO)?;
         bar.write_reg(registers::SPEED::from_raw(speed));
         Ok(())
     }
 
-    /// Stops the engine. It does no DMA any more when this returns, and what it had not completed
-    /// is dropped.
+    /// Stops the engine. It does no DMA after this has returned, and drops unfinished commands.
     pub(crate) fn stop(&self) {
         if let Some(bar) = self.bar.try_access() {
             bar.write_reg(registers::CONTROL::zeroed());
-            // The device has seen the write when it answers the read.
+            // The read flushes the write to the device.
             bar.read(registers::STATUS);
         }
     }
 
-    /// Submits all of `commands`, or none.
+    /// Submits all of `commands`, or none of them.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if the rings have no room for them, `ENXIO` if the device has gone.
+    /// `EBUSY` if the rings have too few free entries, `ENXIO` if the device is gone.
     pub(crate) fn submit(&self, commands: &[Command]) -> Result {
         let mut state = self.state.lock();
         let outstanding = state.submitted.wrapping_sub(state.completed) as usize;
@@ -376,25 +373,26 @@ impl Engine {
         Ok(())
     }
 
-    /// Waits until at least one command has finished and replaces what is in `finished` by the
+    /// Waits until at least one command has finished. Replaces the contents of `finished` with the
     /// outcomes since the last call, in the order of submission.
     ///
     /// # Errors
     ///
-    /// `EINTR` if a signal came first, `ETIMEDOUT` if no completion came for [`PATIENCE`], `EPROTO`
-    /// if the device completed what it was not asked to do.
+    /// - `EINTR` if a signal arrived first.
+    /// - `ETIMEDOUT` if no completion arrived within [`TIMEOUT`].
+    /// - `EPROTO` if the device completed an unexpected command.
     pub(crate) fn wait(&self, finished: &mut KVec<Outcome>) -> Result {
         finished.clear();
         let mut state = self.state.lock();
         while state.finished.is_empty() {
             match self
                 .progress
-                .wait_interruptible_timeout(&mut state, msecs_to_jiffies(PATIENCE))
+                .wait_interruptible_timeout(&mut state, msecs_to_jiffies(TIMEOUT))
             {
                 CondVarTimeoutResult::Signal { .. } => return Err(EINTR),
                 CondVarTimeoutResult::Woken { .. } => (),
                 CondVarTimeoutResult::Timeout if !state.finished.is_empty() => (),
-                CondVarTimeoutResult::Timeout => self.overdue(&mut state)?,
+                CondVarTimeoutResult::Timeout => self.handle_timeout(&mut state)?,
             }
         }
         finished.extend_from_slice(&state.finished, GFP_KERNEL)?;
@@ -405,14 +403,18 @@ impl Engine {
         Ok(())
     }
 
-    /// Finds out why no completion came for [`PATIENCE`].
-    fn overdue(&self, state: &mut State) -> Result {
+    /// Checks whether completions are in the ring after [`TIMEOUT`].
+    ///
+    /// # Errors
+    ///
+    /// `ETIMEDOUT` if the ring contains no completion.
+    fn handle_timeout(&self, state: &mut State) -> Result {
         self.collect(state);
         if !state.finished.is_empty() {
             state.counters.lost_interrupts += 1;
             dev_err!(
                 self.device,
-                "lost interrupt: {} completions stood in the ring without one\n",
+                "lost interrupt: {} completions are in the ring\n",
                 state.finished.len()
             );
             return Ok(());
@@ -424,15 +426,15 @@ impl Engine {
             .map(|bar| bar.read(registers::STATUS).into_raw());
         dev_err!(
             self.device,
-            "no completion for {} ms, {} commands under way, status {:#x?}\n",
-            PATIENCE,
+            "completion timed out after {} ms: {} commands in progress, status {:#x?}\n",
+            TIMEOUT,
             state.submitted.wrapping_sub(state.completed),
             status
         );
         Err(ETIMEDOUT)
     }
 
-    /// Takes from the completion ring what the device has put there.
+    /// Collects the new completions from the completion ring.
     fn collect(&self, state: &mut State) {
         let before = state.completed;
         loop {
@@ -450,7 +452,7 @@ impl Engine {
                 state.counters.misordered += 1;
                 dev_err!(
                     self.device,
-                    "completion of command {} where {} is next of {} submitted\n",
+                    "invalid completion: got command {}, expected {} ({} submitted)\n",
                     id,
                     state.completed,
                     state.submitted
@@ -459,7 +461,7 @@ impl Engine {
                     break;
                 }
             }
-            // There is room: `submit()` sees to it.
+            // `submit()` guarantees that there is enough capacity.
             if state
                 .finished
                 .push_within_capacity(outcome_of(&entry))
@@ -484,7 +486,7 @@ impl Engine {
     }
 }
 
-/// Collects completions when the device signals that there are any.
+/// The interrupt handler, which collects completions.
 pub(crate) struct InterruptHandler(pub(crate) Arc<Engine>);
 
 impl irq::ThreadedHandler for InterruptHandler {

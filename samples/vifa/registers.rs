@@ -2,8 +2,9 @@
 
 //! The registers of a virtual function of the reference device.
 //!
-//! `include/linux/vifa_reference.h` defines them. The kernel's register types want their offsets
-//! as literals, so this module repeats those and proves at build time that they are the header's.
+//! `include/linux/vifa_reference.h` defines them. The kernel's register types require offsets as
+//! literals. This module therefore repeats the offsets, and checks at build time that they match
+//! the header.
 
 use crate::bindings;
 use kernel::{
@@ -19,7 +20,7 @@ pub(crate) type DevresBar = pci::DevresBar<{ bindings::VIFA_REFERENCE_BAR_SIZE a
 pub(crate) type Bar<'a> = pci::Bar<'a, { bindings::VIFA_REFERENCE_BAR_SIZE as usize }>;
 
 register! {
-    /// Tells the device apart from anything else.
+    /// Magic number of the device.
     pub(crate) MAGIC(u32) @ 0x00 {
         31:0 value;
     }
@@ -29,23 +30,23 @@ register! {
         31:0 value;
     }
 
-    /// What the engine is to do.
+    /// Control of the engine.
     pub(crate) CONTROL(u32) @ 0x08 {
         /// Whether completions signal the vector.
         1:1 interrupt => bool;
-        /// Whether the engine runs; both rings start anew when it is set.
+        /// Whether the engine is enabled. Setting the bit resets both rings.
         0:0 enable => bool;
     }
 
-    /// What the engine does.
+    /// Status of the engine.
     pub(crate) STATUS(u32) @ 0x0c {
-        /// A ring was not accessible; disabling the engine leaves this state.
+        /// Whether a ring was not accessible. Disabling the engine clears the bit.
         1:1 failed => bool;
-        /// The engine runs.
+        /// Whether the engine runs.
         0:0 enabled => bool;
     }
 
-    /// Entries of each ring.
+    /// Number of entries of each ring.
     pub(crate) RING_ENTRIES(u32) @ 0x10 {
         31:0 value;
     }
@@ -70,17 +71,17 @@ register! {
         31:0 value;
     }
 
-    /// Doorbell: commands submitted since the engine was enabled.
+    /// Doorbell: number of commands submitted since the engine was enabled.
     pub(crate) SUBMISSION_TAIL(u32) @ 0x24 {
         31:0 value;
     }
 
-    /// Completions consumed since the engine was enabled.
+    /// Number of completions consumed since the engine was enabled.
     pub(crate) COMPLETION_HEAD(u32) @ 0x30 {
         31:0 value;
     }
 
-    /// Bytes that the engine moves in a millisecond; 0 for no limit.
+    /// Speed limit of the engine in bytes per millisecond, or 0 for no limit.
     pub(crate) SPEED(u32) @ 0x34 {
         31:0 value;
     }

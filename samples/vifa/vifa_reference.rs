@@ -2,10 +2,10 @@
 
 //! Driver for a virtual function of the VIFA reference device.
 //!
-//! What a guest runs. It knows nothing of migration and takes no part in it: a guest that notices
-//! one, other than by the time that passed, has found a bug. [`engine`] is the driver proper, as
-//! small as a driver of such a device can be. [`workload`] is a user of the engine that keeps it
-//! busy and verifies everything that it does; it is controlled and watched through debugfs.
+//! This driver runs in a guest. It is not aware of migration: except for the elapsed time, a
+//! migration that is noticeable in the guest is a bug. [`engine`] is the actual driver, which is
+//! minimal. [`workload`] keeps the engine busy and verifies its results. It is controlled and
+//! observed through debugfs.
 
 use kernel::{
     debugfs,
@@ -35,13 +35,13 @@ use workload::Workload;
 
 const NAME: &CStr = c"vifa_reference";
 
-// SAFETY: `pci::Vendor` is a transparent wrapper of `u16` and any value is a vendor id; the kernel
-// crate only has no constructor for ids that it does not name.
+// SAFETY: `pci::Vendor` is a transparent wrapper of `u16`, and any value is a valid vendor id. The
+// kernel crate has no constructor for ids without a name.
 const VENDOR: pci::Vendor =
     unsafe { core::mem::transmute::<u16, pci::Vendor>(bindings::VIFA_REFERENCE_VENDOR as u16) };
 
-/// A bound virtual function. The fields are dropped in this order: first whoever uses the engine,
-/// then the interrupt that it signals, then the vectors that the interrupt is one of.
+/// A bound virtual function. The fields are dropped in this order: the workload, the interrupt that
+/// the engine signals, the vectors that contain the interrupt, and the engine.
 #[pin_data]
 struct Function<'bound> {
     #[pin]
@@ -77,7 +77,7 @@ impl pci::Driver for ReferenceDriver {
             pdev.enable_device_mem()?;
             pdev.set_master();
 
-            // SAFETY: The device was just found: nobody allocates or maps DMA memory for it yet.
+            // SAFETY: The device is being probed: no DMA memory is allocated or mapped for it yet.
             unsafe { pdev.dma_set_mask_and_coherent(DmaMask::new::<64>())? };
 
             let msix = pci::IrqTypes::default().with(pci::IrqType::MsiX);
@@ -88,7 +88,7 @@ impl pci::Driver for ReferenceDriver {
                     msix,
                 )
                 .inspect_err(|error| {
-                    dev_err!(pdev, "needs MSI-X and did not get it: {:?}\n", error)
+                    dev_err!(pdev, "failed to allocate MSI-X vectors: {:?}\n", error)
                 })?;
             let engine = Engine::new(pdev)?;
             let directory = CString::try_from_fmt(fmt!("vifa_reference-{}", pdev.as_ref().name()))?;
@@ -102,8 +102,8 @@ impl pci::Driver for ReferenceDriver {
             Ok(try_pin_init!(Function {
                 vectors,
                 // SAFETY: `Function` is the driver's private data, which is dropped when the
-                // device is unbound. The vector borrows `vectors`, which is initialised already,
-                // stays where it is and is dropped after the registration.
+                // device is unbound. The vector borrows `vectors`, which is already initialised,
+                // does not move, and is dropped after the registration.
                 interrupt <- unsafe {
                     irq::ThreadedRegistration::new(
                         (*core::ptr::from_ref::<pci::IrqVectorRegistration<'bound>>(vectors))

@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The workload: keeps the engine busy and believes nothing that it says.
+//! The workload, which keeps the engine busy and verifies all of its results.
 //!
-//! Lanes take turns. A lane submits a chain of commands at once, each of which depends on the one
-//! before, with a length and a pattern of its own; when the whole chain has completed, the CPU
-//! verifies every byte that it moved and every checksum. Several lanes are under way at a time, how
-//! many changes all the time, down to a single command: then only that command's own interrupt can
-//! tell of its completion.
+//! Lanes take turns. A lane submits a chain of commands, each of which depends on the previous one,
+//! with a length and a pattern for the chain. When the whole chain has completed, the CPU verifies
+//! every byte that it moved and every checksum. Several lanes are active at a time. Their number
+//! changes continually, down to a single command. In that case, only the interrupt of that command
+//! can signal its completion.
 //!
-//! Beside what the lanes change all the time there is what nobody changes: archives in guest memory,
-//! written when a run begins and read again and again until it ends. They show whether a migration
-//! carries what was last written long before it. The store is spread all over the local memory: one
-//! block in `sparse` holds data, and now and then one of them is written anew.
+//! In contrast to the memory of the lanes, the archives in guest memory do not change. They are
+//! written at the beginning of a run, and read repeatedly until its end. They show whether a
+//! migration preserves data that was written long before. The store is distributed over the local
+//! memory: one block in `sparse` contains data, and occasionally one of these is rewritten.
 //!
-//! A run is a write to the debugfs file `run` and takes as long as that: it ends when somebody
-//! writes to `stop`, when a signal comes or when the engine fails. [`Settings`] are what may be
-//! written to it. `progress` tells how it goes. A write to `tamper` changes one bit of an archive,
-//! which the run has to notice before it ends.
+//! A write to the debugfs file `run` performs a run, and returns at the end of the run: after a
+//! write to `stop`, on a signal, or when the engine fails. The data written to `run` is parsed as
+//! [`Settings`]. `progress` reports the progress of the run. A write to `tamper` changes one bit of
+//! an archive, which the run must detect before it ends.
 
 use crate::{
     crc32c::Crc32c,
@@ -57,28 +57,28 @@ use kernel::{
     uaccess::UserSliceReader, //
 };
 
-/// Chains that can be under way at a time.
+/// Maximum number of chains in progress.
 const LANES: usize = 8;
 
-/// Guest buffers that the commands of a chain write.
+/// Number of guest buffers that the commands of a chain write.
 const LANE_BUFFERS: usize = 4;
 
-/// Archives in guest memory.
+/// Number of archives in guest memory.
 const ARCHIVES: usize = 8;
 
 /// Size of each buffer, and of each lane's and each block's part of the local memory, in words.
 const BUFFER_WORDS: usize = 8192;
 
-/// Blocks of the store that a chain writes anew.
+/// Number of blocks of the store that a chain rewrites.
 const REWRITTEN_BLOCKS: usize = 3;
 
-/// Most commands of a chain; all lanes' chains together fit into the rings.
+/// Maximum number of commands of a chain. The chains of all lanes together fit into the rings.
 const CHAIN_COMMANDS: usize = 7;
 
 static_assert!(LANES * CHAIN_COMMANDS <= crate::engine::RING_ENTRIES);
 static_assert!(2 * REWRITTEN_BLOCKS <= CHAIN_COMMANDS);
 
-/// Blocks of the store that are filled at a time when a run begins.
+/// Number of blocks of the store that are filled at a time at the beginning of a run.
 const FILLED_BLOCKS: usize = 16;
 
 static_assert!(2 * FILLED_BLOCKS <= crate::engine::RING_ENTRIES);
@@ -105,7 +105,7 @@ impl Pattern {
         sum.finish().into()
     }
 
-    /// The part of `words` words from word `start` on.
+    /// Returns the part of `words` words from word `start`.
     fn part(self, start: usize, words: usize) -> Self {
         Self {
             first: self.first.wrapping_add(start as u64),
@@ -132,7 +132,7 @@ impl Buffer {
         }
     }
 
-    /// Compares what stands from word `start` on with `pattern`.
+    /// Compares the contents from word `start` with `pattern`.
     fn verify(&self, start: usize, pattern: Pattern) -> Result<(), Fault> {
         for (index, expected) in pattern.iter().enumerate() {
             let found = io_read!(self.0, [panic: start + index]);
@@ -149,7 +149,7 @@ impl Buffer {
     }
 }
 
-/// What a command of a chain is for.
+/// The purpose of a command of a chain.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Nop,
@@ -160,11 +160,11 @@ enum Step {
     LocalRead,
     ArchiveChecksum,
     StoreRead,
-    /// A part of writing a block of the store anew: what reads it verifies it.
+    /// A part of rewriting a block of the store. A later `StoreRead` verifies the block.
     Rewrite,
 }
 
-/// What went wrong with a step.
+/// The error of a step.
 #[derive(Clone, Copy)]
 enum Fault {
     Refused(Refusal),
@@ -183,7 +183,7 @@ enum Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::Refused(refusal) => write!(f, "refused as {refusal:?}"),
+            Fault::Refused(refusal) => write!(f, "command failed: {refusal:?}"),
             Fault::Word {
                 index,
                 of,
@@ -191,25 +191,29 @@ impl fmt::Display for Fault {
                 found,
             } => write!(
                 f,
-                "word {index} of {of} is {found:#018x}, expected {expected:#018x}"
+                "invalid word {index} of {of}: got {found:#018x}, expected {expected:#018x}"
             ),
             Fault::Checksum { expected, found } => {
-                write!(f, "checksum is {found:#010x}, expected {expected:#010x}")
+                write!(
+                    f,
+                    "invalid checksum: got {found:#010x}, expected {expected:#010x}"
+                )
             }
         }
     }
 }
 
-/// A chain of commands that is under way.
+/// A chain of commands in progress.
 struct Chain {
     steps: [(Step, Command); CHAIN_COMMANDS],
     length: usize,
     outcomes: [Option<Outcome>; CHAIN_COMMANDS],
-    /// Where in the buffers the chain works, in words.
+    /// First word of the buffers that the chain uses.
     start: usize,
     pattern: Pattern,
-    /// What `ArchiveChecksum` and `StoreRead` are to find.
+    /// Expected data of `ArchiveChecksum`.
     archived: Pattern,
+    /// Expected data of `StoreRead`.
     stored: Pattern,
 }
 
@@ -236,7 +240,7 @@ impl Chain {
         engine.submit(&commands[..self.length])
     }
 
-    /// Takes the outcome of the next command; whether it was the last one.
+    /// Stores the outcome of the next command. Returns whether it was the last command.
     fn finish(&mut self, outcome: Outcome) -> bool {
         let mut open = self.outcomes[..self.length]
             .iter_mut()
@@ -248,7 +252,7 @@ impl Chain {
     }
 }
 
-/// What takes part in turns: buffers, a part of the local memory and the chain that is under way.
+/// A lane: its buffers, its part of the local memory, and the chain in progress.
 struct Lane {
     buffers: [Buffer; LANE_BUFFERS],
     chain: Option<Chain>,
@@ -268,16 +272,16 @@ impl Lane {
     }
 }
 
-/// What is in the local memory: each lane's part, and the store.
+/// The layout of the local memory: each lane's part, and the store.
 struct LocalMemory {
-    /// Of the blocks behind the lanes' parts, one in `sparse` holds data; the rest never do.
+    /// Of the blocks after the lanes' parts, one in `sparse` contains data. The others never do.
     sparse: usize,
-    /// The first word of each that does.
+    /// The first word of each block that contains data.
     stored: KVec<u64>,
 }
 
 impl LocalMemory {
-    /// Lays out the local memory; nothing is in it, where there is too little of it.
+    /// Lays out the local memory. Returns `None` if the local memory is too small.
     fn new(engine: &Engine, sparse: usize, random: &mut Random) -> Result<Option<Self>> {
         let parts = (engine.local_memory() / bytes(BUFFER_WORDS)) as usize;
         let Some(blocks @ 1..) = parts.checked_sub(LANES) else {
@@ -305,7 +309,7 @@ impl LocalMemory {
         }
     }
 
-    /// What fills a block, by way of a buffer.
+    /// Returns the commands that fill a block through a buffer.
     fn fill(&self, block: usize, buffer: &Buffer) -> [Command; 2] {
         let length = bytes(BUFFER_WORDS);
         [
@@ -323,14 +327,14 @@ impl LocalMemory {
     }
 }
 
-/// How a run goes: words of the form `NAME=NUMBER`.
+/// The settings of a run: words of the form `NAME=NUMBER`.
 struct Settings {
-    /// Bytes that the engine moves in a millisecond; 0 for as many as it can. By default slow enough
-    /// for the CPU to keep up with it, so that commands are under way at any moment.
+    /// Speed limit of the engine in bytes per millisecond, or 0 for no limit. The default is slow
+    /// enough for the CPU to keep up, so that commands are always in progress.
     speed: u32,
-    /// One block in so many of the local memory holds data.
+    /// One in this number of blocks of the local memory contains data.
     sparse: usize,
-    /// Of as many chains as there are lanes, how many write to the store.
+    /// On average, this number in [`LANES`] chains rewrite blocks of the store.
     rewrite: usize,
 }
 
@@ -370,27 +374,27 @@ impl Random {
         (self.next() % limit as u64) as usize
     }
 
-    /// A number of words: as many small ones as large ones.
+    /// Returns a number of words, whose order of magnitude is uniformly distributed.
     fn words(&mut self) -> usize {
         let magnitude = 1 << (1 + self.below(BUFFER_WORDS.ilog2() as usize));
         1 + self.below(magnitude)
     }
 }
 
-/// What a run works with; whoever holds its lock runs.
+/// The resources of a run. The holder of the lock performs the run.
 struct Bench {
     lanes: KVec<Lane>,
     archives: KVec<Buffer>,
     random: Random,
 }
 
-/// How far the run has got: everything here is verified.
+/// The progress of the run. It includes only verified operations.
 #[derive(Default)]
 struct Progress {
     running: bool,
     operations: u64,
     bytes: u64,
-    /// Commands refused and patterns or checksums found wrong.
+    /// Number of failed commands, and of invalid patterns and checksums.
     faults: u64,
 }
 
@@ -400,7 +404,7 @@ pub(crate) struct Workload {
     engine: Arc<Engine>,
     #[pin]
     bench: Mutex<Bench>,
-    // Taken while `bench` is held, or alone.
+    // Locked after `bench`, or alone.
     #[pin]
     progress: Mutex<Progress>,
     stop: Atomic<bool>,
@@ -430,13 +434,13 @@ impl Workload {
         }? Error)
     }
 
-    /// Ends the run, if there is one, and allows no other.
+    /// Ends the run, if any, and prevents further runs.
     pub(crate) fn close(&self) {
         self.closed.store(true, Relaxed);
         drop(self.bench.lock());
     }
 
-    /// Runs until it is told to stop.
+    /// Performs a run, until it is stopped.
     fn run(&self, settings: &Settings) -> Result {
         let mut bench = self.bench.try_lock().ok_or(EBUSY)?;
         self.stop.store(false, Relaxed);
@@ -485,18 +489,18 @@ impl Workload {
     }
 }
 
-/// A run that is under way.
+/// A run in progress.
 struct Run<'a> {
     workload: &'a Workload,
     bench: &'a mut Bench,
     local: Option<LocalMemory>,
-    /// What the archives hold.
+    /// The contents of the archives.
     archived: [Pattern; ARCHIVES],
     rewrite: usize,
 }
 
 impl<'a> Run<'a> {
-    /// Fills the archives and the store, as fast as it can; then the engine gets its speed.
+    /// Fills the archives and the store at full speed, and then sets the speed of the engine.
     fn new(workload: &'a Workload, bench: &'a mut Bench, settings: &Settings) -> Result<Self> {
         let archived = [(); ARCHIVES].map(|()| Pattern {
             first: bench.random.next(),
@@ -531,10 +535,10 @@ impl<'a> Run<'a> {
                 commands.extend_from_slice(&local.fill(block, buffer), GFP_KERNEL)?;
             }
             self.workload.engine.submit(&commands)?;
-            let mut under_way = commands.len();
-            while under_way > 0 {
+            let mut in_progress = commands.len();
+            while in_progress > 0 {
                 self.workload.engine.wait(&mut finished)?;
-                under_way -= finished.len();
+                in_progress -= finished.len();
                 self.workload.progress.lock().operations += finished.len() as u64;
                 for outcome in &finished {
                     if let Err(refusal) = outcome {
@@ -549,18 +553,18 @@ impl<'a> Run<'a> {
     fn run(mut self) -> Result {
         let mut next = 0;
         let mut oldest = 0;
-        let mut under_way = 0;
+        let mut in_progress = 0;
         let mut width = 1;
         let mut finished = KVec::new();
         loop {
-            while under_way < width && !self.workload.stopping() {
+            while in_progress < width && !self.workload.stopping() {
                 let chain = self.compose(next);
                 chain.submit(&self.workload.engine)?;
                 self.bench.lanes[next].chain = Some(chain);
                 next = (next + 1) % LANES;
-                under_way += 1;
+                in_progress += 1;
             }
-            if under_way == 0 {
+            if in_progress == 0 {
                 break;
             }
             self.workload.engine.wait(&mut finished)?;
@@ -571,7 +575,7 @@ impl<'a> Run<'a> {
                 if chain.finish(outcome) {
                     self.verify(oldest);
                     oldest = (oldest + 1) % LANES;
-                    under_way -= 1;
+                    in_progress -= 1;
                     width = 1 + self.bench.random.below(LANES);
                 }
             }
@@ -586,7 +590,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Changes one bit of what nobody is to change, if somebody asked for that.
+    /// Changes one bit of an archive, if `tamper` was written.
     fn tamper(&self) {
         if !self.workload.tamper.xchg(false, Relaxed) {
             return;
@@ -596,7 +600,7 @@ impl<'a> Run<'a> {
         io_write!(archive, [panic: BUFFER_WORDS / 2], word ^ 1);
     }
 
-    /// Makes up the next chain of `lane`.
+    /// Composes the next chain of `lane`.
     fn compose(&mut self, lane: usize) -> Chain {
         let random = &mut self.bench.random;
         let words = random.words();
@@ -627,8 +631,8 @@ impl<'a> Run<'a> {
                 let buffer = &self.bench.lanes[lane].buffers[3];
                 for _ in 0..REWRITTEN_BLOCKS {
                     let block = random.below(local.stored.len());
-                    // Commands are done in the order of submission: whoever reads from now on
-                    // reads this.
+                    // Commands are executed in the order of submission: later chains read the new
+                    // data.
                     local.stored[block] = random.next();
                     for command in local.fill(block, buffer) {
                         chain.push(Step::Rewrite, command);
@@ -697,7 +701,7 @@ impl<'a> Run<'a> {
         chain
     }
 
-    /// Verifies what the chain of `lane` did, all of whose commands have finished.
+    /// Verifies the results of the chain of `lane`, whose commands have all finished.
     fn verify(&mut self, lane: usize) {
         let Some(chain) = self.bench.lanes[lane].chain.take() else {
             return;
@@ -762,8 +766,8 @@ fn write_tamper(workload: &Workload, _reader: &mut UserSliceReader) -> Result {
     Ok(())
 }
 
-/// Makes the workload of the function with this `engine`, and its files in the `directory` of
-/// debugfs.
+/// Creates the workload of the function with this `engine`, and its files in the debugfs
+/// directory `directory`.
 pub(crate) fn files<'a>(
     device: &'a Device<Bound>,
     engine: Arc<Engine>,
