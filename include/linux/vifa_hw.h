@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only WITH Linux-syscall-note */
 /*
- * The VIFA hardware interface, revision 1: how a device lets its host save,
- * load and track its SR-IOV virtual functions.
+ * The VIFA hardware interface, revision 1. It allows the host of a device to
+ * save and load SR-IOV virtual functions, and to track their writes.
  *
- * This header is the only place that holds the layout. The driver reads it
- * through bindgen, the QEMU model of the reference device and the tests
- * include it. Documentation/vifa/hardware-interface.rst explains it.
+ * This header is the only definition of the layout. The driver uses it through
+ * bindgen. The QEMU model of the reference device and the tests include it.
+ * Documentation/vifa/hardware-interface.rst explains it.
  *
- * All registers are 32 bits wide, little-endian, naturally aligned and accessed
- * whole. A 64-bit quantity is a pair of registers, low half first. Reserved
- * bits and fields are zero.
+ * All registers are 32 bits wide, little-endian and naturally aligned. Every
+ * access is 32 bits wide. A 64-bit value is a pair of registers, low half first.
+ * Reserved bits and fields are zero.
  */
 #ifndef _LINUX_VIFA_HW_H
 #define _LINUX_VIFA_HW_H
@@ -29,8 +29,8 @@
 #define VIFA_DVSEC_LOCATION		0x10	/* 32 bits: see below */
 #define  VIFA_DVSEC_LOCATION_BAR	0x00000007	/* BAR of the register file */
 #define  VIFA_DVSEC_LOCATION_OFFSET	0xfffff000	/* its offset in the BAR */
-#define VIFA_DVSEC_TIMEOUT		0x14	/* 32 bits: longest command, milliseconds */
-#define VIFA_DVSEC_FRAMES		0x18	/* 32 bits: frames in the register file */
+#define VIFA_DVSEC_TIMEOUT		0x14	/* 32 bits: command timeout, milliseconds */
+#define VIFA_DVSEC_FRAMES		0x18	/* 32 bits: frames of the register file */
 #define VIFA_DVSEC_LENGTH		0x1c
 
 #define VIFA_HW_REVISION		1
@@ -39,7 +39,7 @@
 #define VIFA_HW_FEATURE_P2P		0x00000001	/* has the P2P-quiesced run state */
 #define VIFA_HW_FEATURE_DIRTY_LOG	0x00000002	/* logs writes to guest memory */
 #define VIFA_HW_FEATURE_LOCAL_MEMORY	0x00000004	/* VFs have local memory */
-#define VIFA_HW_FEATURE_LOCAL_DIRTY	0x00000008	/* knows which of it has changed */
+#define VIFA_HW_FEATURE_LOCAL_DIRTY	0x00000008	/* tracks changes of local memory */
 
 /*
  * The register file: frames of 4 KiB. Frame 0 is the layer frame. The VF with
@@ -56,19 +56,19 @@
 #define VIFA_LAYER_REVISION		0x04	/* as in the capability */
 #define VIFA_LAYER_FEATURES		0x08	/* as in the capability */
 #define VIFA_LAYER_VFS			0x0c	/* VFs that the register file serves */
-#define VIFA_LAYER_SCATTER_MAX		0x10	/* entries of a scatter list, at the most */
+#define VIFA_LAYER_SCATTER_MAX		0x10	/* maximum entries of a scatter list */
 #define VIFA_LAYER_VECTORS		0x14	/* MSI-X vectors that frames may use */
-#define VIFA_LAYER_LOG_RANGES		0x18	/* ranges of a LOG_START, at the most; 0: any */
+#define VIFA_LAYER_LOG_RANGES		0x18	/* maximum ranges of LOG_START; 0: no limit */
 
 #define VIFA_HW_MAGIC			0x41464956	/* "VIFA" in memory order */
 
 /*
- * Mailbox: the first part of each control frame and each data frame. One
- * command at a time: the driver writes the scatter list's address and length
- * and the arguments, then VIFA_MAILBOX_COMMAND. The device sets
- * VIFA_STATUS_BUSY, does the work, writes the results, then the status with the
- * command's tag, and signals the frame's vector. No DMA for a command happens
- * after its status was written.
+ * Mailbox: the first part of each control frame and each data frame. It
+ * processes one command at a time. The driver writes the scatter list's address
+ * and length and the arguments, then VIFA_MAILBOX_COMMAND. The device sets
+ * VIFA_STATUS_BUSY, executes the command, writes the results, then the status
+ * with the command's tag, and signals the frame's vector. The device does no DMA
+ * for a command after it has written its status.
  */
 #define VIFA_MAILBOX_ID			0x00	/* read-only: VIFA_MAILBOX_ID_* */
 #define  VIFA_MAILBOX_ID_CONTROL	0x00010000
@@ -85,7 +85,7 @@
 #define VIFA_MAILBOX_ARGUMENT0_HIGH	0x24
 #define VIFA_MAILBOX_ARGUMENT1_LOW	0x28
 #define VIFA_MAILBOX_ARGUMENT1_HIGH	0x2c
-#define VIFA_MAILBOX_COMMAND		0x30	/* write starts the command */
+#define VIFA_MAILBOX_COMMAND		0x30	/* a write starts the command */
 #define  VIFA_MAILBOX_COMMAND_OPCODE	0x0000ffff
 #define  VIFA_MAILBOX_COMMAND_TAG	0xffff0000	/* any value; returned in the status */
 #define VIFA_MAILBOX_STATUS		0x34	/* read-only */
@@ -96,9 +96,9 @@
 #define VIFA_MAILBOX_RESULT1_LOW	0x40
 #define VIFA_MAILBOX_RESULT1_HIGH	0x44
 /*
- * Write 1: the device drops the command in progress, if any, with
- * VIFA_STATUS_ABORTED, and starts no more DMA for it. Reads 1 until that is
- * true, then 0.
+ * Write 1: the device aborts the command in progress, if any, with
+ * VIFA_STATUS_ABORTED, and starts no more DMA for it. Reads 1 until the abort is
+ * complete, then 0.
  */
 #define VIFA_MAILBOX_ABORT		0x48
 
@@ -107,9 +107,9 @@
 #define VIFA_STATUS_UNKNOWN_COMMAND	0x0001
 #define VIFA_STATUS_INVALID_ARGUMENT	0x0002
 #define VIFA_STATUS_INVALID_STATE	0x0003	/* not in this run state, or logging already */
-#define VIFA_STATUS_BUFFER_TOO_SMALL	0x0004	/* result 0: bytes needed */
+#define VIFA_STATUS_BUFFER_TOO_SMALL	0x0004	/* result 0: required bytes */
 #define VIFA_STATUS_DMA_FAULT		0x0005
-#define VIFA_STATUS_INVALID_RECORD	0x0006	/* result 0: type of the record refused */
+#define VIFA_STATUS_INVALID_RECORD	0x0006	/* result 0: type of the refused record */
 #define VIFA_STATUS_ABORTED		0x0007
 #define VIFA_STATUS_DEVICE_FAILURE	0x0008
 #define VIFA_STATUS_BUSY		0xffff
@@ -121,32 +121,33 @@ struct vifa_hw_scatter {
 	__le32 reserved;
 };
 
-/* Control frame, behind the mailbox; read-only. */
+/* Control frame, after the mailbox; read-only. */
 #define VIFA_CONTROL_RUN_STATE		0x80	/* VIFA_RUN_STATE_*; after FLR: running */
 
 #define VIFA_RUN_STATE_RUNNING		0
 /*
  * P2P-quiesced: the VF starts no DMA and no interrupt, and finishes or suspends
- * what it had started. It still takes what others send it: doorbells and
- * register writes are kept.
+ * started operations. It still accepts incoming accesses: doorbells and register
+ * writes are kept.
  */
 #define VIFA_RUN_STATE_P2P		1
-/* Stopped: as above, and nothing changes the VF's state but a command of the host. */
+/* Stopped: as above, and only commands of the host change the VF's state. */
 #define VIFA_RUN_STATE_STOPPED		2
 
-/* Times that the guest has configured the VF anew, modulo 2^32; after FLR: 0. */
+/* Number of times that the guest has reconfigured the VF, modulo 2^32; after FLR: 0. */
 #define VIFA_CONTROL_CONFIGURATIONS	0x84
 
 /*
- * Commands of the control frame. A buffer is what the scatter list describes.
+ * Commands of the control frame. The scatter list describes the buffer.
  *
- * IDENTIFY: writes struct vifa_hw_identity. Any run state.
- * SET_RUN_STATE: argument 0 is the VIFA_RUN_STATE_* to reach. Completes when it
- *	has been reached; asking for the present state succeeds.
- * SAVE: only stopped. Writes the control plane as records. Result 0: bytes
- *	written. VIFA_STATUS_BUFFER_TOO_SMALL leaves the buffer undefined.
- * LOAD: only stopped. Argument 0: bytes of records in the buffer. Replaces the
- *	whole control plane, or refuses and changes nothing.
+ * IDENTIFY: writes struct vifa_hw_identity. Valid in any run state.
+ * SET_RUN_STATE: argument 0: VIFA_RUN_STATE_* to reach. Completes when the VF has
+ *	reached the state. A request for the present state succeeds.
+ * SAVE: valid only in the stopped state. Writes the control plane as records.
+ *	Result 0: bytes written. VIFA_STATUS_BUFFER_TOO_SMALL leaves the buffer
+ *	undefined.
+ * LOAD: valid only in the stopped state. Argument 0: bytes of records in the
+ *	buffer. Replaces the whole control plane, or fails without a change.
  */
 #define VIFA_CONTROL_IDENTIFY		0x0001
 #define VIFA_CONTROL_SET_RUN_STATE	0x0002
@@ -156,7 +157,7 @@ struct vifa_hw_scatter {
 #define VIFA_HW_BARS			6
 #define VIFA_HW_RECORD_KINDS		16
 
-/* What a VF is; what source and destination compare. */
+/* The identity of a VF, which source and destination compare. */
 struct vifa_hw_identity {
 	__le16 vendor;			/* PCI ids of the VF */
 	__le16 device;
@@ -166,51 +167,51 @@ struct vifa_hw_identity {
 	__u8 reserved0;
 	__le16 vifa_revision;		/* VIFA_HW_REVISION */
 	__le32 features;		/* VIFA_HW_FEATURE_* */
-	__le64 bar_size[VIFA_HW_BARS];	/* bytes; 0 for a BAR that is not there */
+	__le64 bar_size[VIFA_HW_BARS];	/* bytes; 0: no such BAR */
 	__le16 interrupt_vectors;
 	__le16 queues;			/* queue pairs */
-	__le32 granule;			/* bytes of local memory that one bit stands for */
+	__le32 granule;			/* bytes of local memory that one bit represents */
 	__le64 local_memory;		/* bytes; multiple of the granule; 0: none */
-	__le32 control_plane_max;	/* bytes that VIFA_CONTROL_SAVE needs, at the most */
+	__le32 control_plane_max;	/* maximum bytes of VIFA_CONTROL_SAVE */
 	__le32 reserved1;
-	/* Highest version of each record type that the VF loads; 0: unknown type. */
+	/* Highest supported version of each record type; 0: unsupported type. */
 	__le16 record_version[VIFA_HW_RECORD_KINDS];
 };
 
 /*
  * A record of the control plane: this header, then length bytes, then zeroes up
- * to a multiple of 8. Records stand one behind another, each type in the order
- * of the index within its type.
+ * to a multiple of 8. Records follow one another, each type in ascending order
+ * of the index.
  */
 struct vifa_hw_record {
 	__le16 type;		/* VIFA_RECORD_*; less than VIFA_HW_RECORD_KINDS */
 	__le16 version;		/* from 1 */
-	__le32 index;		/* which queue, which vector; else 0 */
+	__le32 index;		/* of the queue or of the vector; otherwise 0 */
 	__le32 length;		/* bytes that follow this header, without the padding */
 	__le32 reserved;
 };
 
-#define VIFA_RECORD_CONFIGURATION	1	/* what the guest configured */
-#define VIFA_RECORD_QUEUE		2	/* one queue pair's context */
-#define VIFA_RECORD_INTERRUPT		3	/* one vector's causes and masks */
-#define VIFA_RECORD_PRIVATE		4	/* anything else, as the device likes */
+#define VIFA_RECORD_CONFIGURATION	1	/* configuration by the guest */
+#define VIFA_RECORD_QUEUE		2	/* context of one queue pair */
+#define VIFA_RECORD_INTERRUPT		3	/* causes and masks of one vector */
+#define VIFA_RECORD_PRIVATE		4	/* other state, in a device-specific format */
 
 /*
- * Commands of the data frame: guest memory. The log knows IOVAs of the VF's own
+ * Commands of the data frame: guest memory. The log contains IOVAs of the VF's
  * DMA address space.
  *
- * LOG_START: argument 0: page size in bytes, a power of two from 4096; the next
- *	supported size at or below it is used and returned in result 0.
- *	Argument 1: number of struct vifa_hw_range in the buffer, ascending, not
- *	overlapping. INVALID_STATE while logging.
+ * LOG_START: argument 0: page size in bytes, a power of two from 4096. The device
+ *	uses the next supported size at or below it, and returns that size in
+ *	result 0. Argument 1: number of struct vifa_hw_range in the buffer, which
+ *	ascend and do not overlap. INVALID_STATE while logging.
  * LOG_STOP: INVALID_STATE while not logging.
  * LOG_READ_AND_CLEAR: argument 0: IOVA, argument 1: bytes, both multiples of the
  *	page size and inside one range. Writes the bitmap (bit 0 of byte 0 is the
- *	first page) and clears it in one step for each page: every write that
- *	completed before this command did is in this bitmap or was in one before.
- *	Result 0: pages reported. Result 1: VIFA_LOG_LOST or 0.
- * LOG_SUMMARY: as LOG_READ_AND_CLEAR, clears nothing, and has one bit for each
- *	VIFA_LOG_SUMMARY_PAGES pages: set if any of them is dirty.
+ *	first page) and clears it, atomically for each page: every write that
+ *	completed before this command did is in this bitmap or in an earlier one.
+ *	Result 0: number of reported pages. Result 1: VIFA_LOG_LOST or 0.
+ * LOG_SUMMARY: like LOG_READ_AND_CLEAR, but clears nothing, and writes one bit for
+ *	each VIFA_LOG_SUMMARY_PAGES pages, which is set if any of them is dirty.
  */
 #define VIFA_DATA_LOG_START		0x0001
 #define VIFA_DATA_LOG_STOP		0x0002
@@ -218,7 +219,7 @@ struct vifa_hw_record {
 #define VIFA_DATA_LOG_SUMMARY		0x0004
 
 #define VIFA_LOG_SUMMARY_PAGES		32768
-#define VIFA_LOG_LOST			0x0001	/* writes went unlogged since the last start */
+#define VIFA_LOG_LOST			0x0001	/* unlogged writes since the last start */
 
 struct vifa_hw_range {
 	__le64 start;		/* IOVA, or offset in local memory; bytes */
@@ -229,20 +230,23 @@ struct vifa_hw_range {
  * Commands of the data frame: local memory. Offsets and lengths are in bytes
  * and multiples of the granule.
  *
- * Without VIFA_HW_FEATURE_LOCAL_DIRTY, nothing may be asked with VIFA_LOCAL_DIRTY.
+ * VIFA_LOCAL_DIRTY requires VIFA_HW_FEATURE_LOCAL_DIRTY.
  *
  * LOCAL_BITMAP: argument 0: offset, argument 1: bytes | VIFA_LOCAL_DIRTY. Writes
- *	a bitmap of the granules that are mapped (hold data) or dirty (changed
+ *	a bitmap of the granules that are mapped (contain data) or dirty (changed
  *	since they were last read as dirty; these bits are cleared). Result 0:
- *	bits set.
- * LOCAL_LIST: argument 0: offset to begin at, argument 1: VIFA_LOCAL_DIRTY or 0.
- *	Writes ascending, not adjoining struct vifa_hw_range of the mapped or the
- *	dirty granules, as many as fit. Result 0: how many. Result 1: offset to go
- *	on at; the size of the local memory when none is left. Clears nothing.
+ *	number of set bits.
+ * LOCAL_LIST: argument 0: offset of the start, argument 1: VIFA_LOCAL_DIRTY or 0.
+ *	Writes the ranges of the mapped or of the dirty granules as struct
+ *	vifa_hw_range, as many as fit. The ranges ascend and are not adjacent.
+ *	Result 0: number of ranges. Result 1: offset at which to continue, or the
+ *	size of the local memory after the last range. Clears nothing.
  * LOCAL_READ: argument 0: offset, argument 1: bytes. Fills the buffer, which has
- *	exactly that size. What is not mapped reads as zeroes.
- * LOCAL_WRITE: the same the other way; what is written is mapped. Only stopped.
- * LOCAL_CLEAR: unmaps all of the local memory. Only stopped.
+ *	exactly that size. Unmapped memory reads as zeroes.
+ * LOCAL_WRITE: argument 0: offset, argument 1: bytes. Writes the buffer, which has
+ *	exactly that size, to local memory, and maps that memory. Valid only in the
+ *	stopped state.
+ * LOCAL_CLEAR: unmaps the whole local memory. Valid only in the stopped state.
  */
 #define VIFA_DATA_LOCAL_BITMAP		0x0011
 #define VIFA_DATA_LOCAL_LIST		0x0012

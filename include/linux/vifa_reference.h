@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only WITH Linux-syscall-note */
 /*
- * The VIFA reference device: what a guest sees of one virtual function.
+ * The VIFA reference device: the interface of one virtual function to its guest.
  *
- * A DMA engine with one submission and one completion ring in guest memory, one
- * MSI-X vector and some local memory. The migration controls are not here: they
- * are on the physical function (vifa_hw.h).
+ * The device is a DMA engine with one submission and one completion ring in
+ * guest memory, one MSI-X vector and local memory. The migration controls are on
+ * the physical function (vifa_hw.h).
  *
  * Registers are 32 bits wide, little-endian, in BAR 0. The MSI-X table and
  * pending bits are in BAR 4.
@@ -33,25 +33,25 @@
 #define VIFA_REFERENCE_STATUS		0x0c	/* read-only */
 #define  VIFA_REFERENCE_STATUS_ENABLED	0x00000001
 #define  VIFA_REFERENCE_STATUS_FAILED	0x00000002	/* a ring was not accessible */
-/* The two rings have the same number of entries; set while not enabled. */
+/* Both rings have the same number of entries. Set these registers while not enabled. */
 #define VIFA_REFERENCE_RING_ENTRIES	0x10	/* power of two, 2 to VIFA_REFERENCE_RING_MAX */
 #define VIFA_REFERENCE_SUBMISSION_LOW	0x14	/* DMA address, aligned to 64 bytes */
 #define VIFA_REFERENCE_SUBMISSION_HIGH	0x18
 #define VIFA_REFERENCE_COMPLETION_LOW	0x1c	/* DMA address, aligned to 64 bytes */
 #define VIFA_REFERENCE_COMPLETION_HIGH	0x20
 /*
- * Indices count entries without end, modulo 2^32; entry i stands at i modulo
+ * Indices count entries modulo 2^32. The ring contains entry i at i modulo
  * VIFA_REFERENCE_RING_ENTRIES. The driver owns the first and the last of these.
  */
 #define VIFA_REFERENCE_SUBMISSION_TAIL	0x24	/* doorbell: commands submitted */
-#define VIFA_REFERENCE_SUBMISSION_HEAD	0x28	/* read-only: commands taken */
+#define VIFA_REFERENCE_SUBMISSION_HEAD	0x28	/* read-only: commands fetched */
 #define VIFA_REFERENCE_COMPLETION_TAIL	0x2c	/* read-only: completions written */
 #define VIFA_REFERENCE_COMPLETION_HEAD	0x30	/* completions consumed */
-/* Bytes that the engine moves in a millisecond; 0: as fast as it can. */
+/* Speed limit of the engine in bytes per millisecond; 0: no limit. */
 #define VIFA_REFERENCE_SPEED		0x34
 #define VIFA_REFERENCE_LOCAL_LOW	0x38	/* read-only: bytes of local memory */
 #define VIFA_REFERENCE_LOCAL_HIGH	0x3c
-/* Scratch registers: kept, and have no effect. */
+/* Scratch registers: they keep their values, and have no effect. */
 #define VIFA_REFERENCE_SCRATCH		0x40
 #define VIFA_REFERENCE_SCRATCHES	16
 
@@ -70,16 +70,17 @@ struct vifa_reference_submission {
 };
 
 /*
- * NOP: completes.
- * FILL: 64-bit word i at destination becomes pattern + i.
- * COPY: guest memory to guest memory, ascending.
- * CHECKSUM: result is the CRC-32C of guest memory (as RFC 3720 has it).
- * LOCAL_WRITE: guest memory to local memory.
- * LOCAL_READ: local memory to guest memory.
- * LOCAL_DISCARD: destination, length: unmaps all granules wholly inside.
- * SCATTER: writes length / 8 words of 64 bits, one after another, all over the
- *	source bytes (multiple of 8, not 0) of guest memory at destination: word i
- *	is pattern + i, at offset 8 * (splitmix64(pattern + i) % (source / 8)).
+ * NOP: completes without further effect.
+ * FILL: writes pattern + i to each 64-bit word i at destination.
+ * COPY: copies guest memory to guest memory, in ascending order.
+ * CHECKSUM: returns the CRC-32C (RFC 3720) of guest memory in the result.
+ * LOCAL_WRITE: copies guest memory to local memory.
+ * LOCAL_READ: copies local memory to guest memory.
+ * LOCAL_DISCARD: destination, length: unmaps all granules completely inside.
+ * SCATTER: writes length / 8 words of 64 bits, one after another, to pseudo-random
+ *	offsets in the source bytes (multiple of 8, not 0) of guest memory at
+ *	destination: word i is pattern + i, at offset
+ *	8 * (splitmix64(pattern + i) % (source / 8)).
  *
  * splitmix64(x):
  *	x += 0x9e3779b97f4a7c15;
@@ -96,7 +97,7 @@ struct vifa_reference_submission {
 #define VIFA_REFERENCE_LOCAL_DISCARD	6
 #define VIFA_REFERENCE_SCATTER		7
 
-/* Written in order of submission; the phase word last. */
+/* Written in the order of submission, with the phase as the last field. */
 struct vifa_reference_completion {
 	__le64 result;
 	__le32 id;
@@ -105,12 +106,12 @@ struct vifa_reference_completion {
 };
 
 #define VIFA_REFERENCE_COMPLETION_SUCCESS	0
-#define VIFA_REFERENCE_COMPLETION_UNKNOWN	1	/* opcode */
-#define VIFA_REFERENCE_COMPLETION_INVALID	2	/* length or offset */
-#define VIFA_REFERENCE_COMPLETION_FAULT		3	/* DMA was refused */
+#define VIFA_REFERENCE_COMPLETION_UNKNOWN	1	/* unknown opcode */
+#define VIFA_REFERENCE_COMPLETION_INVALID	2	/* invalid length or offset */
+#define VIFA_REFERENCE_COMPLETION_FAULT		3	/* a DMA access failed */
 
 /*
- * Control plane of the reference device, as records (vifa_hw.h). Versions 1.
+ * Control plane of the reference device, as records (vifa_hw.h) of version 1.
  */
 
 /* VIFA_RECORD_CONFIGURATION */
@@ -136,18 +137,18 @@ struct vifa_reference_queue {
 
 /* VIFA_RECORD_INTERRUPT, index of the vector */
 struct vifa_reference_interrupt {
-	__le32 pending;		/* 1: to be signalled when the VF runs again */
+	__le32 pending;		/* 1: signal the vector when the VF runs again */
 	__le32 reserved;
 };
 
 /*
- * VIFA_RECORD_PRIVATE: the command that the engine had taken and not completed.
- * Absent where there is none.
+ * VIFA_RECORD_PRIVATE: the command that the engine had fetched but not completed.
+ * The record is absent if there is no such command.
  */
 struct vifa_reference_unfinished {
 	struct vifa_reference_submission command;
 	__le64 done;		/* bytes moved so far */
-	__le32 checksum;	/* of these bytes, where the command is CHECKSUM */
+	__le32 checksum;	/* of these bytes, if the command is CHECKSUM */
 	__le32 reserved;
 };
 
