@@ -266,7 +266,7 @@ fn of_a_source_in_the_middle_of_a_piece() {
     let error = saver.remaining(&mut source).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "what the device gave: length: expected 0x1000, found 0x0",
+        "data from the device: length: expected 0x1000, found 0x0",
     );
     source.missing = 0;
     assert_eq!(saver.remaining(&mut source), Err(error));

@@ -119,35 +119,35 @@ fn pieces() {
     short.missing = 1;
     assert_not_saved(
         short,
-        "what the device gave: length: expected 0x1000, found 0xfff",
+        "data from the device: length: expected 0x1000, found 0xfff",
     );
 
     let mut long = Device::new(IDENTITY).unwrap();
     long.identity.control_plane_max = 40;
     assert_not_saved(
         long,
-        "what the device gave: length: expected at most 0x28, found 0x30",
+        "data from the device: length: expected at most 0x28, found 0x30",
     );
 
     let mut empty = Device::new(IDENTITY).unwrap();
     empty.control.resize_zeroed(0).unwrap();
     assert_not_saved(
         empty,
-        "what the device gave: control section, record at byte 0x0: record header: expected at least 0x10, found 0x0",
+        "data from the device: control section, record at byte 0x0: record header: expected at least 0x10, found 0x0",
     );
 
     let mut newer = Device::new(IDENTITY).unwrap();
     newer.identity.record_version[4] = 1;
     assert_not_saved(
         newer,
-        "what the device gave: control section, record at byte 0x18: version: expected at most 0x1, found 0x2",
+        "data from the device: control section, record at byte 0x18: version: expected at most 0x1, found 0x2",
     );
 
     let mut elsewhere = Device::new(IDENTITY).unwrap();
     elsewhere.control[4] = 1;
     assert_not_saved(
         elsewhere,
-        "what the device gave: control section, record at byte 0x0: index: expected less than 0x1, found 0x1",
+        "data from the device: control section, record at byte 0x0: index: expected less than 0x1, found 0x1",
     );
 }
 
@@ -175,16 +175,16 @@ fn assert_claim_not_saved(claim: &[u8], message: &str) {
 fn claims() {
     assert_claim_not_saved(
         &[0; 8],
-        "what the device gave: claim section, record at byte 0x0: record header: expected at least \
+        "data from the device: claim section, record at byte 0x0: record header: expected at least \
          0x10, found 0x8",
     );
     assert_claim_not_saved(
         &record(5, 1, 0, &[]),
-        "what the device gave: claim section, record at byte 0x0: type: expected a known value, \
+        "data from the device: claim section, record at byte 0x0: type: expected a known value, \
          found 0x5",
     );
     assert_claim_not_saved(
         &record(4, 1, 0, &[1; 0xff1]),
-        "what the device gave: length: expected at most 0x1000, found 0x1008",
+        "data from the device: length: expected at most 0x1000, found 0x1008",
     );
 }

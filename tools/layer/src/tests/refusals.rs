@@ -1312,7 +1312,7 @@ fn without_memory() {
     ] {
         let error = restore(allowance, length).unwrap_err();
         assert_eq!(error.class(), Class::<OutOfMemory>::OutOfMemory);
-        assert_eq!(error.to_string(), "no memory for what the stream holds");
+        assert_eq!(error.to_string(), "no memory for the content of the stream");
     }
     assert_eq!(
         restore(0, first_part - 1).unwrap_err().class(),

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The address record file: where the data plane lives.
+//! The address record file: the location of the data plane.
 //!
-//! It lists ranges of memory, in parts of bounded length: of local memory, each with the place in
-//! the stream where its bytes stand, and of guest memory, whose pages the virtual machine monitor
-//! transfers. The output party composes a part before it sends the data that the part lists; the
-//! receiver thus knows each data section before it comes, and takes no other.
+//! It lists ranges of memory, in parts of bounded length. A range of local memory has the place of
+//! its bytes in the stream. The pages of a range of guest memory are transferred by the virtual
+//! machine monitor. The output party composes a part before it sends the data that the part lists.
+//! The receiver therefore expects each data section before it arrives, and rejects all others.
 
 use super::{
     check::{
@@ -29,25 +29,25 @@ use crate::seam::{
 };
 use core::mem;
 
-/// Most ranges of a part.
+/// Maximum number of ranges in a part.
 pub const RANGES_MAX: u32 = 1024;
 
-/// Most bytes of a part.
+/// Maximum length of a part in bytes.
 pub const LENGTH_MAX: usize = AddressHeader::LENGTH + RANGES_MAX as usize * AddressEntry::LENGTH;
 
-/// Fewest bytes of a part.
+/// Minimum length of a part in bytes.
 pub(super) const LENGTH_MIN: usize = AddressHeader::LENGTH + AddressEntry::LENGTH;
 
 /// Smallest page of guest memory in bytes.
 const PAGE_MIN: u32 = GRANULE_MIN;
 
-/// The memory that ranges lie in.
+/// The kind of memory that contains a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Space {
-    /// Local memory of the virtual function: offsets.
+    /// Local memory of the virtual function, addressed by offset.
     Local = 1,
-    /// Guest memory whose pages were tracked: IOVAs.
+    /// Guest memory with tracked pages, addressed by IOVA.
     Guest = 2,
 }
 
@@ -56,18 +56,19 @@ pub enum Space {
 pub struct Range {
     /// Offset or IOVA of the first byte.
     pub start: u64,
-    /// Bytes.
+    /// Length in bytes.
     pub length: u64,
 }
 
 impl Range {
-    /// Returns where the range ends.
+    /// Returns the offset or IOVA after the last byte.
     pub fn end(&self) -> u64 {
         self.start.saturating_add(self.length)
     }
 
-    /// Appends `next`, which does not begin before this range, if it begins in it or where it ends;
-    /// returns whether it does.
+    /// Appends `next` if it begins in this range or at its end, and returns whether it does.
+    ///
+    /// `next` must not begin before this range.
     pub fn join(&mut self, next: Self) -> bool {
         let touches = self.end() >= next.start;
 
@@ -77,8 +78,8 @@ impl Range {
         touches
     }
 
-    /// Checks that the range lies in memory of `size` bytes, consists of granules, and begins where
-    /// `start` says.
+    /// Checks that the range lies in memory of `size` bytes, consists of whole granules, and begins
+    /// at an offset that satisfies `start`.
     pub(super) fn validate(
         &self,
         start: Option<Expectation>,
@@ -101,27 +102,27 @@ impl Range {
         )
     }
 
-    /// Returns how many data sections carry a range of local memory.
+    /// Returns the number of data sections that carry this range of local memory.
     fn sections(&self) -> u64 {
         self.length.div_ceil(DATA_RUN_MAX as u64)
     }
 }
 
-/// What an address record file holds.
+/// Totals of an address record file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// Ranges of local memory, in all rounds.
+    /// Number of ranges of local memory, in all rounds.
     pub local_ranges: u64,
-    /// Bytes in them.
+    /// Number of bytes in these ranges.
     pub local_bytes: u64,
-    /// Ranges of guest memory.
+    /// Number of ranges of guest memory.
     pub guest_ranges: u64,
-    /// Bytes in them.
+    /// Number of bytes in these ranges.
     pub guest_bytes: u64,
 }
 
 impl Summary {
-    /// An empty file.
+    /// The totals of an empty file.
     pub(super) const NONE: Self = Self {
         local_ranges: 0,
         local_bytes: 0,
@@ -129,7 +130,7 @@ impl Summary {
         guest_bytes: 0,
     };
 
-    /// Counts the ranges of a part.
+    /// Adds the ranges of `part`.
     pub(super) fn count(&mut self, part: &Part) {
         let (ranges, bytes) = match part.space {
             Space::Local => (&mut self.local_ranges, &mut self.local_bytes),
@@ -143,7 +144,7 @@ impl Summary {
     }
 }
 
-/// Returns the entry with this number of a part that stands in `bytes`.
+/// Returns entry number `index` of the part in `bytes`.
 fn entry(bytes: &[u8], index: usize) -> Option<AddressEntry> {
     let position = index
         .saturating_mul(AddressEntry::LENGTH)
@@ -152,22 +153,22 @@ fn entry(bytes: &[u8], index: usize) -> Option<AddressEntry> {
     AddressEntry::decode(bytes.get(position..)?).ok()
 }
 
-/// Returns the entries of a part that stands in `bytes`.
+/// Returns the entries of the part in `bytes`.
 fn entries(bytes: &[u8]) -> impl Iterator<Item = AddressEntry> + '_ {
     (0..).map_while(|index| entry(bytes, index))
 }
 
-/// A buffer for parts, which are transferred one after another.
+/// A buffer that all parts of a transfer use in turn.
 ///
-/// It takes its memory, [`LENGTH_MAX`] bytes, when it is first used.
+/// It allocates [`LENGTH_MAX`] bytes on first use.
 pub(super) struct Buffer(Option<Bytes>);
 
 impl Buffer {
-    /// A buffer that was not yet used.
+    /// A buffer without memory.
     pub(super) const UNUSED: Self = Self(None);
 
-    /// Returns room for `length` bytes, up to [`LENGTH_MAX`]; they may hold what an earlier part
-    /// was.
+    /// Returns memory of `length` bytes, at most [`LENGTH_MAX`]. It may contain bytes of an earlier
+    /// part.
     pub(super) fn take(&mut self, length: usize) -> Result<Bytes, OutOfMemory> {
         let mut bytes = match self.0.take() {
             Some(bytes) => bytes,
@@ -178,18 +179,18 @@ impl Buffer {
         Ok(bytes)
     }
 
-    /// Takes back what a part stood in.
+    /// Takes back the memory of a part.
     pub(super) fn put_back(&mut self, part: Part) {
         self.0 = Some(part.bytes);
     }
 }
 
-/// A part of the address record file: sound, and as it stands in the stream.
+/// A valid part of the address record file, in the encoding of the stream.
 pub struct Part {
     bytes: Bytes,
     space: Space,
-    /// The first run whose data was not yet transferred: the range that it belongs to, and where in
-    /// that range it begins.
+    /// The first run that is not yet transferred: the number of its range, and its offset in that
+    /// range.
     next: (usize, u64),
 }
 
@@ -199,8 +200,9 @@ impl Part {
         &self.bytes
     }
 
-    /// Returns the first run whose data was not yet transferred: what the next data section carries.
-    /// `None` behind the last one, and for guest memory.
+    /// Returns the first run that is not yet transferred, which the next data section carries.
+    ///
+    /// Returns `None` after the last run, and for guest memory.
     pub(super) fn run(&self) -> Option<Range> {
         let (index, done) = self.next;
 
@@ -213,15 +215,15 @@ impl Part {
         }
     }
 
-    /// Returns how many bytes of local memory are not yet sent or received.
-    pub(super) fn left_bytes(&self) -> u64 {
-        self.left()
+    /// Returns the number of bytes of local memory that are not yet transferred.
+    pub(super) fn pending_bytes(&self) -> u64 {
+        self.pending()
             .fold(0, |bytes, range| bytes.saturating_add(range.length))
     }
 
-    /// Returns the ranges of local memory whose data was not yet transferred; of the first one, what
-    /// is left.
-    pub(super) fn left(&self) -> impl Iterator<Item = Range> + '_ {
+    /// Returns the ranges of local memory that are not yet transferred. The first one excludes its
+    /// transferred bytes.
+    pub(super) fn pending(&self) -> impl Iterator<Item = Range> + '_ {
         let (index, mut done) = self.next;
         let local = matches!(self.space, Space::Local);
 
@@ -238,7 +240,7 @@ impl Part {
             })
     }
 
-    /// Goes on to the next run.
+    /// Advances to the next run.
     pub(super) fn advance(&mut self) {
         let (index, done) = self.next;
         let done = done.saturating_add(DATA_RUN_MAX as u64);
@@ -264,7 +266,7 @@ pub(super) struct Composer {
 }
 
 impl Composer {
-    /// Begins a part that lists local memory, in the section with this sequence number.
+    /// Begins a part that lists local memory, in section number `sequence`.
     pub(super) fn local(
         buffer: &mut Buffer,
         round: u32,
@@ -293,12 +295,14 @@ impl Composer {
         })
     }
 
-    /// Returns whether the part can take no more ranges.
+    /// Returns whether the part has [`RANGES_MAX`] ranges.
     pub(super) fn is_full(&self) -> bool {
         self.count >= RANGES_MAX
     }
 
-    /// Appends a range. Its place behind the ranges before, and its unit, are the caller's care.
+    /// Appends a range.
+    ///
+    /// The caller ensures that it lies after the previous ranges and consists of whole granules.
     pub(super) fn push(&mut self, range: Range) -> Result<(), OutOfMemory> {
         let start = self.bytes.len();
         let entry = AddressEntry {
@@ -319,7 +323,7 @@ impl Composer {
         Ok(())
     }
 
-    /// Returns the part; the buffer takes back what has no range.
+    /// Returns the part. Returns the memory to `buffer` if the part has no range.
     pub(super) fn finish(mut self, buffer: &mut Buffer) -> Option<Part> {
         let header = AddressHeader {
             space: self.space as u32,
@@ -344,18 +348,20 @@ impl Composer {
     }
 }
 
-/// Guest memory whose pages are tracked.
+/// Guest memory with tracked pages.
 pub struct Tracked {
-    /// Bytes of a page.
+    /// Page size in bytes.
     page_size: u32,
-    /// The ranges, as entries: they ascend and do not touch.
+    /// The encoded ranges, in ascending order. They do not touch.
     entries: Bytes,
-    /// How many of them parts have listed.
+    /// Number of entries that are already in a part.
     listed: usize,
 }
 
 impl Tracked {
-    /// Makes a list of `ranges`, which ascend and do not overlap, in pages of `page_size` bytes.
+    /// Creates a list of `ranges` in pages of `page_size` bytes.
+    ///
+    /// The ranges must ascend and must not overlap.
     pub fn new(
         page_size: u32,
         ranges: impl IntoIterator<Item = Range>,
@@ -382,7 +388,7 @@ impl Tracked {
         })
     }
 
-    /// Composes the next part; `None` when all ranges are listed.
+    /// Composes the next part. Returns `None` after the last range.
     pub(super) fn compose(&mut self, buffer: &mut Buffer) -> Result<Option<Part>, OutOfMemory> {
         let mut composer = Composer::guest(buffer, self.page_size)?;
         let position = self.listed.saturating_mul(AddressEntry::LENGTH);
@@ -402,12 +408,12 @@ impl Tracked {
     }
 }
 
-/// A part that is not as it has to be.
+/// The error of an invalid part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidPart {
-    /// The range that is wrong, counted from 0; `None`: what stands before the ranges.
+    /// Number of the invalid range, from 0. `None` if the header is invalid.
     pub range: Option<u32>,
-    /// The field that is wrong.
+    /// The invalid field.
     pub violation: Violation,
 }
 
@@ -420,12 +426,12 @@ impl From<Violation> for InvalidPart {
     }
 }
 
-/// The ranges of one space that were received so far, and with them what the next part can be.
+/// The last received round and range of one space. They limit the next part.
 #[derive(Clone, Copy)]
 struct Line {
-    /// The last round; `None`: no part came yet.
+    /// The last round. `None` before the first part.
     round: Option<u32>,
-    /// Where the last range of that round ends; `None`: the round has none yet.
+    /// The end of the last range of that round. `None` before its first range.
     end: Option<u64>,
 }
 
@@ -435,7 +441,9 @@ impl Line {
         end: None,
     };
 
-    /// Checks that a part of this `round` can come next, and begins the round if it is a new one.
+    /// Checks that a part of `round` is valid next, and begins the round if it is new.
+    ///
+    /// `last` is the last valid round.
     fn enter(&mut self, round: u32, last: u32) -> Result<(), Violation> {
         use Expectation::*;
 
@@ -455,7 +463,7 @@ impl Line {
         Ok(())
     }
 
-    /// Checks that `range` can come next.
+    /// Checks that `range` is valid next, and records its end.
     fn extend(&mut self, range: Range, granule: u64, size: u64) -> Result<(), Violation> {
         range.validate(self.end.map(Expectation::Above), granule, size)?;
         self.end = Some(range.end());
@@ -463,25 +471,24 @@ impl Line {
     }
 }
 
-/// The parts that were received so far, and with them what the next one can be.
+/// The state of the received parts, against which the next part is checked.
 pub(super) struct Received {
     local: Line,
     guest: Line,
 }
 
 impl Received {
-    /// No part.
+    /// The state before the first part.
     pub(super) const NONE: Self = Self {
         local: Line::NONE,
         guest: Line::NONE,
     };
 
-    /// Takes a part that stands in the section with this sequence number, from a source that is as
-    /// `identity` says.
+    /// Accepts the part of section number `sequence`, from a source with this `identity`.
     ///
     /// # Errors
     ///
-    /// The first field that is wrong.
+    /// Returns the first invalid field.
     pub(super) fn accept(
         &mut self,
         bytes: Bytes,

@@ -2,19 +2,19 @@
 
 //! Checks of single values.
 //!
-//! Whatever a stream or a device says is compared with what it may be. A check that fails names the
-//! field, what was expected of it, and what was found, so that every refusal can say why.
+//! All values from a stream or a device are compared with an [`Expectation`]. A failed check reports
+//! the field, the expectation and the value, so that every refusal states its reason.
 
 use core::fmt;
 
-/// What a field's value has to be.
+/// The valid values of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expectation {
     /// This value.
     Equal(u64),
     /// One of these values.
     Either(u64, u64),
-    /// Any value but this.
+    /// Any value except this.
     NotEqual(u64),
     /// A greater value.
     Above(u64),
@@ -26,7 +26,7 @@ pub enum Expectation {
     AtMost(u64),
     /// A multiple of this value.
     MultipleOf(u64),
-    /// No bits but these.
+    /// No bits except these.
     SubsetOf(u64),
     /// A power of two.
     PowerOfTwo,
@@ -52,14 +52,14 @@ impl fmt::Display for Expectation {
     }
 }
 
-/// A field whose value is not what it has to be.
+/// The error of an invalid field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Name of the field, as the uAPI header has it.
+    /// Name of the field, as in the uAPI header.
     pub field: &'static str,
-    /// What its value has to be.
+    /// The valid values.
     pub expected: Expectation,
-    /// What it is.
+    /// The value.
     pub found: u64,
 }
 
@@ -73,7 +73,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Checks that `found`, the value of `field`, is what `expected` says.
+/// Checks that `found`, the value of `field`, satisfies `expected`.
 pub fn check(
     field: &'static str,
     found: impl Into<u64>,

@@ -2,8 +2,8 @@
 
 //! Sets of granules of local memory.
 //!
-//! Local memory is sparse and large, and a device tells of it in bitmaps. A set is such a bitmap of
-//! all of it: 32 MiB for a tebibyte of the smallest granules, which is the most that there can be.
+//! Local memory is sparse and large, and a device reports its state in bitmaps. A set is a bitmap
+//! of all granules. Its maximum size is 32 MiB, for one TiB of the smallest granules.
 
 use super::{
     address::Range,
@@ -20,7 +20,7 @@ use crate::seam::{
 };
 use core::num::NonZeroU64;
 
-/// Most granules that a device is asked about at a time.
+/// Maximum number of granules per query of a device.
 pub const WINDOW: u64 = 1 << 19;
 
 const WORD: usize = size_of::<u64>();
@@ -28,15 +28,15 @@ const WORD_BITS: u64 = u64::BITS as u64;
 
 /// A set of granules.
 pub(super) struct Granules {
-    /// Bit 0 of byte 0 is the first granule. The bytes are whole words; bits behind the last
-    /// granule are 0.
+    /// Bit 0 of byte 0 is the first granule. The length is a multiple of the word size. Bits after
+    /// the last granule are 0.
     bits: Bytes,
-    /// Bytes of a granule.
+    /// Granule size in bytes.
     granule: NonZeroU64,
 }
 
 impl Granules {
-    /// Makes an empty set of the granules of a device that is as `identity` says.
+    /// Creates an empty set of the granules of a device with this identity.
     pub(super) fn none(identity: &Identity) -> Result<Self, OutOfMemory> {
         let granule = NonZeroU64::new(identity.granule.into()).unwrap_or(NonZeroU64::MIN);
         let words = (identity.local_memory / granule).div_ceil(WORD_BITS) as usize;
@@ -47,8 +47,8 @@ impl Granules {
         Ok(Self { bits, granule })
     }
 
-    /// Returns the ranges of local memory of a device that is as `identity` says that it can be asked
-    /// about at a time, and that together are all of it.
+    /// Divides the local memory of a device with this identity into ranges of at most [`WINDOW`]
+    /// granules.
     pub(super) fn windows(identity: &Identity) -> impl Iterator<Item = Range> {
         let &Identity {
             granule,
@@ -74,7 +74,7 @@ impl Granules {
     ///
     /// # Errors
     ///
-    /// The bitmap has another length than it must have.
+    /// Returns an error if the bitmap has the wrong length.
     pub(super) fn add(&mut self, window: Range, bitmap: &[u8]) -> Result<(), Violation> {
         let (first, count) = self.numbers(window);
         let bytes = count.div_ceil(8);
@@ -93,7 +93,7 @@ impl Granules {
         Ok(())
     }
 
-    /// Takes the granules of `range` out.
+    /// Removes the granules of `range`.
     pub(super) fn remove(&mut self, range: Range) {
         let (first, count) = self.numbers(range);
         let end = first.saturating_add(count);
@@ -107,15 +107,14 @@ impl Granules {
         self.clear(tail, end);
     }
 
-    /// Clears the bits from `first` to `end`, which are in one byte.
+    /// Clears the bits from `first` up to `end`, all in one byte.
     fn clear(&mut self, first: u64, end: u64) {
         if let Some(byte) = self.bits.get_mut((first / 8) as usize) {
             *byte &= !mask(first % 8, end.saturating_sub(first)) as u8;
         }
     }
 
-    /// Returns the first run of granules in the set, as long as it is, at or behind the offset
-    /// `from`.
+    /// Returns the first whole run of granules in the set at or after the offset `from`.
     pub(super) fn next(&self, from: u64) -> Option<Range> {
         let first = self.find(from / self.granule, 0)?;
         let end = self.find(first, u64::MAX).unwrap_or(self.len());
@@ -126,7 +125,7 @@ impl Granules {
         })
     }
 
-    /// Returns how many bytes the granules in the set have that are in `range`.
+    /// Returns the number of bytes of the granules in the set that are in `range`.
     pub(super) fn bytes(&self, range: Range) -> u64 {
         let (first, count) = self.numbers(range);
         let end = first.saturating_add(count).min(self.len());
@@ -144,17 +143,17 @@ impl Granules {
         granules.saturating_mul(self.granule.get())
     }
 
-    /// Returns the first granule of `range`, and how many there are.
+    /// Returns the number of the first granule of `range`, and the count of granules.
     fn numbers(&self, range: Range) -> (u64, u64) {
         (range.start / self.granule, range.length / self.granule)
     }
 
-    /// How many bits there are.
+    /// Returns the number of bits.
     fn len(&self) -> u64 {
         (self.bits.len() as u64).saturating_mul(8)
     }
 
-    /// Returns the word with this number.
+    /// Returns word `number`.
     fn word(&self, number: u64) -> u64 {
         let start = (number as usize).saturating_mul(WORD);
         let bytes = self.bits.get(start..).and_then(<[u8]>::first_chunk);
@@ -162,8 +161,8 @@ impl Granules {
         bytes.map_or(0, |&bytes| u64::from_le_bytes(bytes))
     }
 
-    /// Returns the number of the first bit, at or behind the one with the number `from`, that is set
-    /// in the bitmap once it is flipped where `flip` has ones.
+    /// Returns the number of the first bit from `from` on that is set after each word of the bitmap
+    /// is XORed with `flip`.
     fn find(&self, from: u64, flip: u64) -> Option<u64> {
         let words = self.len() / WORD_BITS;
         let mut number = from / WORD_BITS;
@@ -183,7 +182,7 @@ impl Granules {
     }
 }
 
-/// Returns a word of which `count` bits are set from bit `first` on.
+/// Returns a word with `count` bits set from bit `first` on.
 fn mask(first: u64, count: u64) -> u64 {
     let ones = u64::MAX
         .checked_shr(u64::BITS.saturating_sub(count as u32))

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a virtual function is, and whether one can take another's state.
+//! Identity of a virtual function, and compatibility of two functions.
 //!
-//! The backend fills an [`Identity`] from what the device says about itself; the stream carries the
-//! source's. Compatibility is a comparison of the two, field by field, each by its own rule.
+//! The backend fills an [`Identity`] from the device's own description. The stream carries the
+//! source's. The compatibility check compares the two, with a rule for each field.
 
 use super::check::{
     check,
@@ -12,7 +12,7 @@ use super::check::{
 };
 use core::fmt;
 
-/// Base address registers of a function.
+/// Number of base address registers of a function.
 pub const BARS: usize = 6;
 
 /// Number of record types.
@@ -24,24 +24,24 @@ pub const FEATURE_P2P: u32 = 0x1;
 pub const FEATURE_DIRTY_LOG: u32 = 0x2;
 /// Feature: the device has local memory.
 pub const FEATURE_LOCAL_MEMORY: u32 = 0x4;
-/// Feature: the device knows which local memory has changed.
+/// Feature: the device tracks changes of its local memory.
 pub const FEATURE_LOCAL_DIRTY: u32 = 0x8;
 
 const FEATURES: u32 = FEATURE_P2P | FEATURE_DIRTY_LOG | FEATURE_LOCAL_MEMORY | FEATURE_LOCAL_DIRTY;
 
 /// Smallest granule of local memory, in bytes.
 pub const GRANULE_MIN: u32 = 0x1000;
-/// Greatest granule of local memory, in bytes.
+/// Largest granule of local memory, in bytes.
 pub const GRANULE_MAX: u32 = 0x1_0000;
-/// Most local memory that a virtual function may have, in bytes.
+/// Maximum size of a virtual function's local memory, in bytes.
 pub const LOCAL_MEMORY_MAX: u64 = 1 << 40;
-/// Greatest control plane, in bytes.
+/// Maximum size of the control plane, in bytes.
 pub const CONTROL_PLANE_MAX: u32 = 0x10_0000;
 
-/// Most MSI-X vectors that a function can have (PCI Express 6.0, 7.7.2.2).
+/// Maximum number of MSI-X vectors of a function (PCI Express 6.0, 7.7.2.2).
 const INTERRUPT_VECTORS_MAX: u64 = 2048;
 
-/// What a virtual function is. The fields are those of `struct vifa_identity`.
+/// The identity of a virtual function, with the fields of `struct vifa_identity`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     /// PCI vendor id.
@@ -58,19 +58,19 @@ pub struct Identity {
     pub vifa_revision: u16,
     /// `FEATURE_*` bits.
     pub features: u32,
-    /// Size of each BAR in bytes; 0 for a BAR that is not there.
+    /// Size of each BAR in bytes, or 0 if the function does not implement it.
     pub bar_size: [u64; BARS],
-    /// MSI-X vectors.
+    /// Number of MSI-X vectors.
     pub interrupt_vectors: u16,
-    /// Queue pairs.
+    /// Number of queue pairs.
     pub queues: u16,
     /// Unit of local memory in bytes.
     pub granule: u32,
-    /// Local memory in bytes; 0: none.
+    /// Size of local memory in bytes, or 0.
     pub local_memory: u64,
-    /// Most bytes that the control plane takes.
+    /// Maximum size of the control plane in bytes.
     pub control_plane_max: u32,
-    /// Highest version of each record type that the device loads; 0: unknown type.
+    /// Highest version of each record type that the device loads, or 0 for an unknown type.
     pub record_version: [u16; RECORD_TYPES],
 }
 
@@ -103,11 +103,11 @@ const RECORD_VERSION: [&str; RECORD_TYPES] = [
 ];
 
 impl Identity {
-    /// Checks that a device can be as this says.
+    /// Checks that the identity is valid.
     ///
     /// # Errors
     ///
-    /// The first field that cannot be true, or that exceeds what the layer bounds.
+    /// Returns the first field that is invalid or exceeds a limit of the layer.
     pub fn validate(&self) -> Result<(), Violation> {
         use Expectation::*;
 
@@ -145,17 +145,17 @@ impl Identity {
         )
     }
 
-    /// Checks that `destination` can take the state of a device that is as `self` says.
+    /// Checks that a device with the identity `destination` can take the state of this device.
     ///
     /// # Errors
     ///
-    /// The first of [`Self::mismatches`].
+    /// Returns the first of [`Self::mismatches`].
     pub fn fits(&self, destination: &Self) -> Result<(), Mismatch> {
         self.mismatches(destination).next().map_or(Ok(()), Err)
     }
 
-    /// Returns each field whose rule does not hold between the source, which is as `self` says, and
-    /// `destination`, in the order of `struct vifa_identity`.
+    /// Returns each field whose rule does not hold between the source `self` and `destination`, in
+    /// the order of `struct vifa_identity`.
     pub fn mismatches(&self, destination: &Self) -> impl Iterator<Item = Mismatch> {
         let pairs = self.fields().zip(destination.fields());
 
@@ -171,7 +171,7 @@ impl Identity {
         })
     }
 
-    /// Every field with its rule, in the order of `struct vifa_identity`.
+    /// Returns each field with its rule, in the order of `struct vifa_identity`.
     fn fields(&self) -> impl Iterator<Item = (&'static str, Rule, u64)> {
         use Rule::*;
 
@@ -204,14 +204,14 @@ impl Identity {
     }
 }
 
-/// What a field of the destination has to be, given the source's.
+/// The rule for a field of the destination, given the source's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// The same.
+    /// The values are equal.
     Equal,
-    /// The same or greater.
+    /// The destination's value is equal or greater.
     AtLeast,
-    /// Every bit that the source has.
+    /// The destination has every bit of the source.
     Subset,
 }
 
@@ -235,7 +235,7 @@ impl fmt::Display for Rule {
     }
 }
 
-/// A field in which source and destination do not fit.
+/// The error of a field in which source and destination are incompatible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mismatch {
     /// Name of the field in `struct vifa_identity`.

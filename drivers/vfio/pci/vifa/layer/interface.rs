@@ -3,8 +3,7 @@
 //! Virtual interfaces and their ids.
 //!
 //! A virtual function has two channels into the layer, one for each plane. Every section of a
-//! stream names the interface that it comes from, so that what belongs to one plane is never taken
-//! for the other's.
+//! stream contains the id of its interface, so that the receiver cannot confuse the planes.
 
 use super::check::{
     check,
@@ -18,14 +17,14 @@ use super::check::{
 pub enum Plane {
     /// The device's own state.
     Control = 1,
-    /// What the device wrote: guest memory and local memory.
+    /// Memory that the device wrote: guest memory and local memory.
     Data = 2,
 }
 
-/// Where a function stands in the PCI Express hierarchy.
+/// The PCI address of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Function {
-    /// Segment group, as the host numbers it.
+    /// Segment group number on the host.
     pub domain: u32,
     /// Bus number.
     pub bus: u8,
@@ -33,7 +32,7 @@ pub struct Function {
     pub devfn: u8,
 }
 
-/// Id of a virtual interface, laid out as `VIFA_INTERFACE_*` of the uAPI header say.
+/// Id of a virtual interface, with the layout of `VIFA_INTERFACE_*` in the uAPI header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InterfaceId(u64);
 
@@ -50,7 +49,7 @@ impl InterfaceId {
         )
     }
 
-    /// Returns the id as it stands in a stream.
+    /// Returns the id as encoded in a stream.
     pub fn as_raw(self) -> u64 {
         self.0
     }
@@ -76,7 +75,7 @@ impl Interfaces {
     ///
     /// # Errors
     ///
-    /// `control` is no id of a control interface.
+    /// Returns an error if `control` is not the id of a control interface.
     pub(super) fn of_control(control: u64) -> Result<Self, Violation> {
         let place = control & !PLANE;
 

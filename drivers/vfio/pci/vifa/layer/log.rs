@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a report of written guest memory has to ask of a log.
+//! Reports of written guest memory, divided into queries of a log.
 //!
-//! A log knows which pages of the ranges that it tracks were written. Who asks for a report may
-//! name any bytes: beyond the ranges, and parts of pages. A report is therefore divided into
-//! [`Pieces`]. A log with a summary, of which one bit stands for many pages, need be read only
-//! where such a bit is set: these are the [`Windows`]. What was read is a bitmap of pages, whose
-//! set bits [`take_runs`] joins.
+//! A log records which pages of its tracked ranges were written. A caller may request a report of
+//! any bytes, including bytes outside the ranges and parts of pages. A report is therefore divided
+//! into [`Pieces`]. A log may have a summary, in which one bit represents many pages. It is then
+//! read only where a summary bit is set: in the [`Windows`]. The log returns a bitmap of pages,
+//! and [`take_runs`] joins its set bits.
 
 use super::{
     address::Range,
@@ -20,34 +20,34 @@ use super::{
 /// Smallest page of a log, in bytes.
 pub const PAGE_SIZE_MIN: u64 = 0x1000;
 
-/// Largest page of a log, in bytes: the stream has 32 bits for them.
+/// Largest page of a log, in bytes. The stream has a 32-bit field for it.
 pub const PAGE_SIZE_MAX: u64 = 1 << 31;
 
-/// Checks the page size that a device says it logs in.
+/// Checks the page size that a device reports for its log.
 ///
 /// # Errors
 ///
-/// It is not a power of two from [`PAGE_SIZE_MIN`].
+/// Returns an error unless it is a power of two and at least [`PAGE_SIZE_MIN`].
 pub fn check_page_size(page_size: u64) -> Result<(), Violation> {
     check("page_size", page_size, Expectation::PowerOfTwo)?;
     check("page_size", page_size, Expectation::AtLeast(PAGE_SIZE_MIN))
 }
 
-/// Returns the page size to ask a log for, where user space hints at `hint`: the power of two at or
-/// below it, from [`PAGE_SIZE_MIN`] to [`PAGE_SIZE_MAX`].
+/// Returns the page size to request from a log for user space's `hint`: the largest power of two
+/// that does not exceed it, limited to [`PAGE_SIZE_MIN`] and [`PAGE_SIZE_MAX`].
 pub fn page_size(hint: u64) -> u64 {
     let hint = hint.clamp(PAGE_SIZE_MIN, PAGE_SIZE_MAX);
 
     1 << hint.ilog2()
 }
 
-/// Returns the pages of `page_size` bytes, a power of two, that have the bytes from `first` to
+/// Returns the pages of `page_size` bytes, a power of two, that contain the bytes from `first` to
 /// `last`, both inclusive.
 ///
 /// # Errors
 ///
-/// The range is empty, which VFIO writes as a `last` before `first`; or its last page ends the
-/// address space.
+/// Returns an error if the range is empty, which VFIO expresses as `last` before `first`, or if its
+/// last page is the last of the address space.
 pub fn range(first: u64, last: u64, page_size: u64) -> Result<Range, Violation> {
     let mask = page_size.saturating_sub(1);
     let start = first & !mask;
@@ -62,24 +62,26 @@ pub fn range(first: u64, last: u64, page_size: u64) -> Result<Range, Violation> 
     Ok(Range { start, length })
 }
 
-/// Combines neighbours, those with the smallest gaps first, until there are at most `most` ranges,
-/// or one. They ascend and do not overlap. Returns how many are left; the rest of the slice does not
-/// matter any more.
+/// Combines neighbours, those with the smallest gaps first, until at most `most` ranges, or one,
+/// remain.
+///
+/// The ranges must ascend and must not overlap. Returns the number of remaining ranges. The rest of
+/// the slice is unspecified.
 pub fn combine(ranges: &mut [Range], most: usize) -> usize {
     let mut left = ranges.len();
 
     while left > most.max(1) {
         let present = ranges.get(..left).unwrap_or_default();
         let gaps = present.windows(2).map(|pair| match pair {
-            [before, behind] => behind.start.saturating_sub(before.end()),
+            [before, after] => after.start.saturating_sub(before.end()),
             _ => u64::MAX,
         });
         let Some((place, _)) = gaps.enumerate().min_by_key(|&(_, gap)| gap) else {
             break;
         };
         let next = place.saturating_add(1);
-        if let Some([before, behind]) = ranges.get_mut(place..=next) {
-            before.length = behind.end().saturating_sub(before.start);
+        if let Some([before, after]) = ranges.get_mut(place..=next) {
+            before.length = after.end().saturating_sub(before.start);
         }
         ranges.copy_within(next.saturating_add(1)..left, next);
         left = left.saturating_sub(1);
@@ -87,11 +89,11 @@ pub fn combine(ranges: &mut [Range], most: usize) -> usize {
     left
 }
 
-/// Checks how many bytes somebody asks to report.
+/// Checks the length in bytes of a requested report.
 ///
 /// # Errors
 ///
-/// There are none.
+/// Returns an error if `length` is 0.
 pub fn check_length(length: u64) -> Result<(), Violation> {
     check("length", length, Expectation::AtLeast(1))
 }
@@ -99,22 +101,22 @@ pub fn check_length(length: u64) -> Result<(), Violation> {
 /// A piece of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// Beyond what is tracked.
+    /// Bytes outside the tracked ranges.
     Untracked(Range),
-    /// Bytes of a page of the log, `page`, of which the report has no more than these.
+    /// Part of a page of the log.
     Part {
         /// The whole page.
         page: Range,
-        /// What the report has of it.
+        /// The bytes of the page that are in the report.
         part: Range,
     },
     /// Whole pages of the log, in one range.
     Pages(Range),
 }
 
-/// The pieces of a report, in ascending order and without a gap.
+/// Iterator over the pieces of a report, in ascending order and without gaps.
 pub struct Pieces<'a> {
-    /// Those ranges that the report has not yet passed.
+    /// The ranges that end after `at`.
     ranges: &'a [Range],
     page_size: u64,
     at: u64,
@@ -122,9 +124,10 @@ pub struct Pieces<'a> {
 }
 
 impl<'a> Pieces<'a> {
-    /// Divides `report` by the `ranges` that a log tracks, which ascend and do not overlap, in
-    /// pages of `page_size` bytes, of which each range is a multiple. Nothing ends behind the last
-    /// byte but one of the address space.
+    /// Divides `report` at the bounds of the tracked `ranges` and of pages of `page_size` bytes.
+    ///
+    /// The ranges must ascend, must not overlap, and must consist of whole pages. Neither the
+    /// ranges nor the report may include the last byte of the address space.
     pub fn new(ranges: &'a [Range], page_size: u64, report: Range) -> Self {
         let passed = ranges.partition_point(|range| range.end() <= report.start);
 
@@ -136,7 +139,7 @@ impl<'a> Pieces<'a> {
         }
     }
 
-    /// Takes the bytes up to `end`, or to the end of the report.
+    /// Takes the bytes up to `end`, or up to the end of the report.
     fn take(&mut self, end: u64) -> Range {
         let start = self.at;
 
@@ -155,8 +158,8 @@ impl Iterator for Pieces<'_> {
         if self.at >= self.end {
             return None;
         }
-        let (range, behind) = match self.ranges.split_first() {
-            Some((range, behind)) if range.start <= self.at => (range, behind),
+        let (range, rest) = match self.ranges.split_first() {
+            Some((range, rest)) if range.start <= self.at => (range, rest),
             Some((range, _)) => return Some(Piece::Untracked(self.take(range.start))),
             None => return Some(Piece::Untracked(self.take(self.end))),
         };
@@ -176,56 +179,56 @@ impl Iterator for Pieces<'_> {
             }
         };
         if self.at >= range.end() {
-            self.ranges = behind;
+            self.ranges = rest;
         }
         Some(piece)
     }
 }
 
-/// How much a log tells at once.
+/// The amount of data that a log reports per command.
 #[derive(Clone, Copy, Debug)]
 pub struct Capacity {
-    /// Bytes of a page.
+    /// Page size in bytes.
     pub page_size: u64,
-    /// Pages that a bit of the summary stands for.
+    /// Number of pages per bit of the summary.
     pub summary_pages: u64,
-    /// Bits of a summary, at the most.
+    /// Maximum number of bits in a summary.
     pub summary_bits: u64,
-    /// Bits of the summary whose pages are read at a time, at the most.
+    /// Maximum number of summary bits whose pages are read at a time.
     pub window_bits: u64,
-    /// Clear bits of the summary that cost less to read with what is around them than another
-    /// command does.
+    /// Maximum number of clear summary bits whose pages are read together with their neighbours,
+    /// because that costs less than another command.
     pub gap_bits: u64,
 }
 
 impl Capacity {
-    /// Bytes that a bit of the summary stands for.
+    /// Returns the number of bytes per bit of the summary.
     fn summary_unit(&self) -> u64 {
         self.summary_pages.saturating_mul(self.page_size)
     }
 
-    /// Returns how many bits a bitmap of the pages of `range` has.
+    /// Returns the number of bits in a bitmap of the pages of `range`.
     pub fn pages(&self, range: Range) -> u64 {
         range.length / self.page_size.max(1)
     }
 
-    /// Returns how many bits the summary of `range` has.
+    /// Returns the number of bits in the summary of `range`.
     pub fn bits(&self, range: Range) -> u64 {
         range.length.div_ceil(self.summary_unit().max(1))
     }
 
-    /// Returns whether it costs less to read `range` than to ask for its summary first.
+    /// Returns whether reading `range` costs less than reading its summary first.
     pub fn is_small(&self, range: Range) -> bool {
         range.length <= self.summary_unit()
     }
 
-    /// Divides `range` into ranges that one summary can have.
+    /// Divides `range` into ranges that fit in one summary each.
     pub fn summaries(&self, range: Range) -> impl Iterator<Item = Range> {
         split(range, self.summary_unit().saturating_mul(self.summary_bits))
     }
 }
 
-/// Divides `range` into ranges of `step` bytes, but for the last one.
+/// Divides `range` into ranges of `step` bytes. The last one may be shorter.
 fn split(range: Range, step: u64) -> impl Iterator<Item = Range> {
     let mut rest = range;
 
@@ -242,17 +245,18 @@ fn split(range: Range, step: u64) -> impl Iterator<Item = Range> {
     })
 }
 
-/// The parts of a range that its summary names, each small enough to be read at a time.
+/// Iterator over the parts of a range with set bits in its summary, each small enough for one read.
 pub struct Windows<'a> {
     summary: &'a [u8],
     range: Range,
     capacity: Capacity,
-    /// The next bit to look at.
+    /// The next bit to examine.
     bit: u64,
 }
 
 impl<'a> Windows<'a> {
-    /// `summary` is the one of `range`; bits behind its last one do not matter.
+    /// Returns the windows of `range`, whose summary is `summary`. Bits after the last one of the
+    /// range are ignored.
     pub fn new(summary: &'a [u8], range: Range, capacity: Capacity) -> Self {
         Self {
             summary,
@@ -262,13 +266,13 @@ impl<'a> Windows<'a> {
         }
     }
 
-    /// Returns whether this bit of the summary is set; `None` behind the last one.
+    /// Returns whether this bit of the summary is set, or `None` after the last one.
     fn is_set(&self, bit: u64) -> Option<bool> {
         if bit >= self.capacity.bits(self.range) {
             return None;
         }
         let byte = usize::try_from(bit / 8).ok()?;
-        // What the summary lacks is not known to be clean.
+        // Missing bytes of the summary count as dirty.
         Some(
             self.summary
                 .get(byte)
@@ -307,13 +311,13 @@ impl Iterator for Windows<'_> {
     }
 }
 
-/// Words that are looked at together.
+/// Number of words that are examined together.
 const GROUP: usize = 8;
 
 const GROUP_BYTES: usize = 8 * GROUP;
 const GROUP_BITS: u64 = 64 * GROUP as u64;
 
-/// Makes words of bytes.
+/// Converts bytes to words.
 #[inline(always)]
 fn load(bytes: &[u8; GROUP_BYTES]) -> [u64; GROUP] {
     core::array::from_fn(|index| {
@@ -324,8 +328,9 @@ fn load(bytes: &[u8; GROUP_BYTES]) -> [u64; GROUP] {
     })
 }
 
-/// Returns whether all bits are as `set` says. Most of a bitmap that is mostly the same passes
-/// here.
+/// Returns whether all bits are set, or clear if `set` is false.
+///
+/// This is the fast path for a bitmap with long runs of equal bits.
 #[inline(always)]
 fn is_all(bytes: &[u8; GROUP_BYTES], set: bool) -> bool {
     let words = load(bytes).into_iter();
@@ -339,13 +344,13 @@ fn is_all(bytes: &[u8; GROUP_BYTES], set: bool) -> bool {
 
 /// Joins set bits.
 struct Runs<F> {
-    /// Where the present run begins; `None`: the last bit was clear.
+    /// The first bit of the current run. `None` if the last bit was clear.
     first: Option<u64>,
     found: F,
 }
 
 impl<F: FnMut(u64, u64)> Runs<F> {
-    /// Takes the next words, of which bit 0 is the bitmap's bit `base`.
+    /// Processes the next words. Their bit 0 is bit `base` of the bitmap.
     #[inline(never)]
     fn take(&mut self, base: u64, words: [u64; GROUP]) {
         for (base, word) in (base..).step_by(64).zip(words) {
@@ -354,7 +359,7 @@ impl<F: FnMut(u64, u64)> Runs<F> {
     }
 
     fn take_word(&mut self, base: u64, word: u64) {
-        // The bits that differ from the one before.
+        // The bits that differ from the previous bit.
         let mut edges = word ^ ((word << 1) | u64::from(self.first.is_some()));
 
         while edges != 0 {
@@ -363,7 +368,7 @@ impl<F: FnMut(u64, u64)> Runs<F> {
         }
     }
 
-    /// The present run ends before this bit, or one begins with it.
+    /// Ends the current run before bit `at`, or begins a run with it.
     fn toggle(&mut self, at: u64) {
         match self.first.take() {
             Some(first) => (self.found)(first, at.saturating_sub(first)),
@@ -372,11 +377,13 @@ impl<F: FnMut(u64, u64)> Runs<F> {
     }
 }
 
-/// Calls `found` with each run of set bits among the first `bits` of `bitmap`: the first bit of the
-/// run, and how many it has. Bit 0 of byte 0 is the first. Runs ascend, and none touches another.
-/// Then all bits are set, so that of what is not written of the next bitmap nothing seems clear.
+/// Calls `found` with the first bit and the length of each run of set bits among the first `bits`
+/// of `bitmap`. Bit 0 of byte 0 is the first. Runs ascend and do not touch.
 ///
-/// Of a bitmap that is too short, all bits are taken for set.
+/// Afterwards sets all bits of `bitmap`: if the device writes the next bitmap only in part, the
+/// unwritten bits then count as dirty.
+///
+/// If the bitmap is too short, all `bits` count as set.
 pub fn take_runs(bitmap: &mut [u8], bits: u64, mut found: impl FnMut(u64, u64)) {
     let length = usize::try_from(bits.div_ceil(8)).unwrap_or(usize::MAX);
     let Some(bitmap) = bitmap.get_mut(..length) else {
@@ -403,8 +410,7 @@ pub fn take_runs(bitmap: &mut [u8], bits: u64, mut found: impl FnMut(u64, u64)) 
     for (to, from) in last.iter_mut().zip(rest) {
         *to = core::mem::replace(from, u8::MAX);
     }
-    // Behind the last of the bits there may be others in its byte. With all of them clear, a run
-    // ends there.
+    // Clear the rest of the last byte, so that a run ends with the last bit.
     if let Some(byte) = last.get_mut((bits % GROUP_BITS / 8) as usize) {
         *byte &= !(u8::MAX << (bits % 8));
     }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How far a transfer has come, and what it has carried.
+//! Progress and totals of a transfer.
 //!
-//! Both ends of a transfer keep the same account. The migration region shows it, and the end section
-//! carries part of it, so that the receiver can tell whether it has everything.
+//! Both ends of a transfer keep the same totals. The migration region shows them. The end section
+//! carries part of them, so that the receiver can check that the stream is complete.
 
 use super::{
     address, records,
@@ -14,26 +14,26 @@ use super::{
     },
 };
 
-/// What was sent or received so far.
+/// Totals of the sent or received part of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// The transfer relationships, once the output party has offered or the receiver has verified
     /// them.
     pub relations: Option<Relations>,
-    /// Bytes of the stream.
+    /// Number of bytes of the stream.
     pub stream_bytes: u64,
-    /// Whole sections.
+    /// Number of complete sections.
     pub sections: u64,
-    /// The resource abstraction structure.
+    /// Totals of the resource abstraction structure.
     pub records: records::Summary,
-    /// The address record file.
+    /// Totals of the address record file.
     pub addresses: address::Summary,
-    /// Bytes of local memory.
+    /// Number of bytes of local memory.
     pub data_bytes: u64,
 }
 
 impl Progress {
-    /// Nothing yet.
+    /// The totals before the first byte.
     pub const NONE: Self = Self {
         relations: None,
         stream_bytes: 0,
@@ -58,7 +58,7 @@ impl Progress {
         self.data_bytes = self.data_bytes.saturating_add(bytes);
     }
 
-    /// Returns the totals of a stream that has come so far; `headers` covers its headers.
+    /// Returns the totals for the end section. `headers` is the checksum of all headers so far.
     pub(super) fn totals(&self, headers: Checksum) -> End {
         End {
             sections: self.sections,

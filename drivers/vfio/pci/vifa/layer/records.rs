@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The resource abstraction structure: the control plane, whatever the device.
+//! The resource abstraction structure: the device-independent form of the control plane.
 //!
-//! A control plane is a table of typed, versioned records, the same shape for every device. What a
-//! record holds is the device's matter; that the table is well formed, that the device knows each
-//! record's type and version, and that it has what a record belongs to, is checked here, before a
-//! table is sent and before one is loaded.
+//! A control plane is a table of typed, versioned records, in the same form for every device. The
+//! content of a record is device-specific. Before a table is sent or loaded, this module checks
+//! that the table is well formed, that the device supports each record's type and version, and that
+//! the device has the queue or vector of each record.
 
 use super::{
     check::{
@@ -27,25 +27,25 @@ use core::fmt;
 /// Version of the resource abstraction structure.
 pub const VERSION: u16 = 1;
 
-/// The run state in which records are taken: the device stands still.
+/// The run state in which records are read: the device is stopped.
 pub const RUN_STATE_STOPPED: u16 = 2;
 
-/// Record type: what the guest configured.
+/// Record type: the guest's configuration.
 pub const CONFIGURATION: u16 = 1;
 /// Record type: context of a queue pair.
 pub const QUEUE: u16 = 2;
 /// Record type: causes and masks of an interrupt vector.
 pub const INTERRUPT: u16 = 3;
 
-/// Records begin at multiples of this many bytes.
+/// Alignment of records in bytes.
 pub const ALIGN: usize = 8;
 
-/// A record that is not as it has to be.
+/// The error of an invalid record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidRecord {
-    /// Where in the table the record begins, in bytes.
+    /// Offset of the record in the table, in bytes.
     pub offset: usize,
-    /// The field that is wrong.
+    /// The invalid field.
     pub violation: Violation,
 }
 
@@ -55,17 +55,17 @@ impl fmt::Display for InvalidRecord {
     }
 }
 
-/// What a resource abstraction structure holds.
+/// Totals of a resource abstraction structure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// Records of each type.
+    /// Number of records of each type.
     pub count: [u32; RECORD_TYPES],
-    /// Bytes that all records take.
+    /// Number of bytes of all records.
     pub bytes: u64,
 }
 
 impl Summary {
-    /// Nothing.
+    /// The totals of an empty structure.
     pub(super) const NONE: Self = Self {
         count: [0; RECORD_TYPES],
         bytes: 0,
@@ -77,7 +77,7 @@ impl Summary {
     }
 }
 
-/// A control plane that a device can load: a table of sound records.
+/// A control plane that a device can load: a table of valid records.
 #[derive(Clone, Copy)]
 pub struct Table<'a> {
     bytes: &'a [u8],
@@ -85,11 +85,11 @@ pub struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// Takes `bytes` for the control plane of a device with this identity.
+    /// Parses `bytes` as the control plane of a device with this identity.
     ///
     /// # Errors
     ///
-    /// The first record that is wrong. A table without a record is wrong, too.
+    /// Returns the first invalid record. A table without records is invalid.
     pub fn new(bytes: &'a [u8], identity: &Identity) -> Result<Self, InvalidRecord> {
         let mut association = Association {
             identity,
@@ -103,36 +103,35 @@ impl<'a> Table<'a> {
 
         loop {
             let offset = bytes.len().saturating_sub(rest.len());
-            let behind = Entry::split(rest).and_then(|(entry, behind)| {
+            let first = Entry::split(rest).and_then(|(entry, next)| {
                 association
                     .validate(&entry.header)
-                    .map(|()| (entry, behind))
+                    .map(|()| (entry, next))
             });
-            let (entry, behind) =
-                behind.map_err(|violation| InvalidRecord { offset, violation })?;
+            let (entry, next) = first.map_err(|violation| InvalidRecord { offset, violation })?;
 
             if let Some(count) = summary.count.get_mut(usize::from(entry.header.kind)) {
                 *count = count.saturating_add(1);
             }
-            if behind.is_empty() {
+            if next.is_empty() {
                 return Ok(Self { bytes, summary });
             }
-            rest = behind;
+            rest = next;
         }
     }
 
-    /// Returns what the table holds.
+    /// Returns the totals of the table.
     pub fn summary(&self) -> Summary {
         self.summary
     }
 
-    /// Returns what stands before the records in a stream.
+    /// Returns the header that precedes the records in a stream.
     pub(super) fn header(&self) -> ResourcesHeader {
         ResourcesHeader {
             version: VERSION,
             run_state: RUN_STATE_STOPPED,
             records: self.summary.records(),
-            // A table is no longer than a device's control plane, which is less than 4 GiB.
+            // A table is at most as long as a device's control plane, which is less than 4 GiB.
             length: self.bytes.len() as u32,
             reserved: 0,
         }
@@ -148,7 +147,7 @@ impl<'a> IntoIterator for Table<'a> {
     }
 }
 
-/// The records of a table in their order.
+/// Iterator over the records of a table.
 pub struct Entries<'a>(&'a [u8]);
 
 impl<'a> Iterator for Entries<'a> {
@@ -165,14 +164,14 @@ impl<'a> Iterator for Entries<'a> {
 /// A record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
-    /// What it is.
+    /// The header.
     pub header: Record,
-    /// What it holds.
+    /// The content, without padding.
     pub content: &'a [u8],
 }
 
 impl<'a> Entry<'a> {
-    /// Takes the first record of `table` and returns what follows it, too.
+    /// Returns the first record of `table` and the bytes after it.
     fn split(table: &'a [u8]) -> Result<(Self, &'a [u8]), Violation> {
         let header = Record::decode(table).map_err(|violation| Violation {
             field: "record header",
@@ -196,7 +195,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Associates records with what a device has.
+/// Associates records with the queues and vectors of a device.
 struct Association<'a> {
     identity: &'a Identity,
     /// The lowest index that the next record of each type may have.
@@ -204,7 +203,7 @@ struct Association<'a> {
 }
 
 impl Association<'_> {
-    /// Checks that the device loads such a record, and that it may come next.
+    /// Checks that the device loads this record, and that it is valid at this place in the table.
     fn validate(&mut self, record: &Record) -> Result<(), Violation> {
         use Expectation::*;
 
@@ -216,8 +215,8 @@ impl Association<'_> {
         };
         let version = *self.identity.record_version.get(kind).ok_or(unknown)?;
         let next_index = self.next_index.get_mut(kind).ok_or(unknown)?;
-        // How many of the things of this type the device has.
-        let things = match record.kind {
+        // The number of objects of this type in the device.
+        let objects = match record.kind {
             CONFIGURATION => 1,
             QUEUE => self.identity.queues.into(),
             INTERRUPT => self.identity.interrupt_vectors.into(),
@@ -230,7 +229,7 @@ impl Association<'_> {
         check("version", record.version, AtLeast(1))?;
         check("version", record.version, AtMost(version.into()))?;
         check("index", record.index, AtLeast(*next_index))?;
-        check("index", record.index, Below(things))?;
+        check("index", record.index, Below(objects))?;
         check("reserved", record.reserved, Equal(0))?;
         *next_index = u64::from(record.index) + 1;
         Ok(())
@@ -238,11 +237,11 @@ impl Association<'_> {
 }
 
 impl ResourcesHeader {
-    /// Checks that this stands before `records`.
+    /// Checks that this is a valid header of `records`, except for the number of records.
     ///
     /// # Errors
     ///
-    /// The first field that is wrong, but for the number of records.
+    /// Returns the first invalid field.
     pub(super) fn validate(&self, records: &[u8]) -> Result<(), Violation> {
         use Expectation::Equal;
 
@@ -252,11 +251,11 @@ impl ResourcesHeader {
         check("reserved", self.reserved, Equal(0))
     }
 
-    /// Checks that this stands before `table`.
+    /// Checks that the number of records is that of `table`.
     ///
     /// # Errors
     ///
-    /// The number of records is wrong.
+    /// Returns an error if the number of records is wrong.
     pub(super) fn validate_count(&self, table: &Table<'_>) -> Result<(), Violation> {
         check(
             "records",

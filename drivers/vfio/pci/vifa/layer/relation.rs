@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Transfer relationships: who sends which plane to whom.
+//! Transfer relationships: the output party and the receiver of each plane.
 //!
-//! A migration has two, from the source's control interface to the destination's and from data
-//! interface to data interface. The output party offers them at the head of the stream; the receiver
-//! verifies both before it accepts any state, and from then on accepts a section only from the
-//! output party of the relationship that the section's type belongs to.
+//! A migration has two: from the source's control interface to the destination's control interface,
+//! and from data interface to data interface. The output party offers them at the head of the
+//! stream. The receiver verifies both before it accepts any state. Afterwards it accepts a section
+//! only from the output party of the relationship that the section's type belongs to.
 
 use super::{
     check::{
@@ -24,11 +24,11 @@ use super::{
 /// A transfer relationship.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Relation {
-    /// The plane that is transferred.
+    /// The transferred plane.
     pub plane: Plane,
     /// The output party: an interface of the source.
     pub output: InterfaceId,
-    /// The receiver: an interface of the destination; `None`: whichever takes the stream.
+    /// The receiver: an interface of the destination. `None` permits any receiver.
     pub receiver: Option<InterfaceId>,
 }
 
@@ -39,7 +39,7 @@ pub struct Relations {
     data: Relation,
 }
 
-/// Names of the fields of a relation, for whoever reads why it was refused.
+/// Names of the fields of a relation, for error messages.
 struct Fields {
     plane: &'static str,
     reserved: &'static str,
@@ -70,7 +70,7 @@ impl Relation {
         }
     }
 
-    /// Takes the relation of `plane` from the start of `payload`.
+    /// Reads and checks the relation of `plane` at the start of `payload`.
     fn accept(
         payload: &[u8],
         fields: &Fields,
@@ -124,7 +124,7 @@ impl Relations {
     /// Length of the relations section's payload in bytes.
     pub const LENGTH: usize = 2 * RelationPayload::LENGTH;
 
-    /// Returns what the function with these interfaces offers: to send to whoever takes the stream.
+    /// Returns the relationships that the function with these interfaces offers to any receiver.
     pub fn offered(source: Interfaces) -> Self {
         Self {
             control: Relation::offered(source, Plane::Control),
@@ -133,13 +133,13 @@ impl Relations {
     }
 
     /// Returns the relationships that `payload` establishes between the functions with the
-    /// interfaces `source` and `own`; each has a receiver.
+    /// interfaces `source` and `own`. Each has a receiver.
     ///
     /// # Errors
     ///
-    /// The first field that is wrong: a plane that is out of order, an output party that is not the
-    /// source's interface of the plane, a receiver that is the output party or that is neither left
-    /// open nor the destination's interface of the plane.
+    /// Returns the first invalid field: a plane that is out of order, an output party that is not
+    /// the source's interface of the plane, or a receiver that is the output party or is neither 0
+    /// nor the destination's interface of the plane.
     pub(super) fn accept(
         payload: &[u8],
         source: Interfaces,

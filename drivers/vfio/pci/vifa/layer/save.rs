@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The output party: makes a stream of a device.
+//! The output party: writes the stream of a device.
 //!
-//! A stream is made as it is read, one piece at a time. A piece is a section's header, which
-//! [`Saver`] holds, and the payload that the device has put into the [`Source`]'s buffer, or that
-//! stands in a part of the address record file. Bulk data is never copied on its way from there to
-//! the reader.
+//! The stream is composed while it is read, one piece at a time. A piece consists of a section's
+//! header, which [`Saver`] holds, and of its payload. The payload is in the [`Source`]'s buffer,
+//! filled by the device, or in a part of the address record file. Bulk data is not copied between
+//! this buffer and the reader.
 //!
-//! Identity and relationships can be sent while the device runs, and so can claims, which list what
-//! the destination has to obtain ([`claims`]). Local memory can be sent then, too, if the device
-//! knows what it changes of it afterwards ([`rounds`]). The rest follows when it has stopped.
+//! While the device runs, the saver can send identity, relationships and claims, which list the
+//! resources that the destination has to obtain ([`claims`]). It can also send local memory, if the
+//! device tracks later changes ([`rounds`]). The rest follows after the device has stopped.
 
 mod claims;
 mod error;
@@ -22,57 +22,57 @@ pub use error::SaveError;
 pub use saver::Saver;
 pub use source::Source;
 
-/// When a stream is begun.
+/// The run state of the device at the start of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begin {
-    /// While the device runs: the stream pauses wherever there is nothing to send.
+    /// The device runs. The stream pauses whenever there is nothing to send.
     PreCopy,
-    /// When the device has stopped.
+    /// The device has stopped.
     Stopped,
 }
 
-/// What can be read of a stream.
+/// The next bytes of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
-    /// These bytes; at least one.
+    /// At least one byte.
     Bytes(&'a [u8]),
-    /// Nothing more before the device changes something, or has stopped.
+    /// No bytes before the device changes its state or stops.
     Pause,
-    /// Nothing more.
+    /// The end of the stream.
     End,
 }
 
-/// What the reader of a stream knows of `VFIO_MIG_GET_PRECOPY_INFO`.
+/// The version of `VFIO_MIG_GET_PRECOPY_INFO` that the reader of a stream uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InfoVersion {
-    /// Initial data comes once.
+    /// Initial data occurs once.
     V1,
-    /// Initial data may come again: `VFIO_PRECOPY_INFO_REINIT`.
+    /// Initial data may occur again: `VFIO_PRECOPY_INFO_REINIT`.
     V2,
 }
 
-/// What is left to read of a device that runs.
+/// The data of a running device that is not yet read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outstanding {
-    /// Bytes that have to be read before the device should be stopped.
+    /// Number of bytes to read before the device should be stopped.
     pub initial: u64,
-    /// Bytes that the device has changed since.
+    /// Number of bytes that the device has changed since.
     pub changed: u64,
-    /// Since this was last asked, the guest has configured the device anew: what is left has become
-    /// initial data.
+    /// Whether the guest has reconfigured the device since the last query. The unread data has then
+    /// become initial data.
     pub reinitialised: bool,
 }
 
-/// What the device does, and what is known of its changes.
+/// The run state of the device, and the state of its change tracking.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// It runs. What has to be sent before it should be stopped is not yet sent.
+    /// The device runs. Initial data is not yet sent.
     Initial,
-    /// It runs. What it has changed meanwhile is sent.
+    /// The device runs. Initial data is sent, and later changes are being sent.
     Changes,
-    /// It has stopped. What it changed before that is not yet known.
+    /// The device has stopped. Its last changes are not yet read.
     Stopped,
-    /// It has stopped, and all changes are known.
+    /// The device has stopped, and all changes are read.
     Complete,
 }
 

@@ -2,32 +2,32 @@
 
 //! The VFIO migration states and the arcs between them.
 //!
-//! A driver carries out single arcs; `vfio_mig_get_next_state()` divides every other transition
-//! into these. [`Step`] names the arcs of a device with `VFIO_MIGRATION_STOP_COPY` and
-//! `VFIO_MIGRATION_PRE_COPY`, with and without `VFIO_MIGRATION_P2P`, so that whoever carries them
-//! out has to name them all.
+//! A driver carries out single arcs. `vfio_mig_get_next_state()` divides every other transition
+//! into single arcs. [`Step`] names the arcs of a device with `VFIO_MIGRATION_STOP_COPY` and
+//! `VFIO_MIGRATION_PRE_COPY`, with and without `VFIO_MIGRATION_P2P`, so that the compiler requires
+//! an implementation of each.
 
 use core::fmt;
 
-/// A migration state; the values are those of `enum vfio_device_mig_state`.
+/// A migration state, with the value of `enum vfio_device_mig_state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum DeviceState {
     /// The device has failed and must be reset.
     Error = 0,
-    /// The device changes neither its own state nor anything else.
+    /// The device is stopped. Neither its state nor memory changes.
     Stop = 1,
     /// The device runs normally.
     Running = 2,
-    /// Stopped, and its state can be read out.
+    /// The device is stopped. User space can read its state.
     StopCopy = 3,
-    /// Stopped, and takes a new state.
+    /// The device is stopped. User space can write a new state.
     Resuming = 4,
-    /// Running, except that it starts no peer-to-peer DMA.
+    /// The device runs, but starts no peer-to-peer DMA.
     RunningP2p = 5,
-    /// Running, and its state can be read out.
+    /// The device runs. User space can read its state.
     PreCopy = 6,
-    /// As [`Self::PreCopy`], except that it starts no peer-to-peer DMA.
+    /// As [`Self::PreCopy`], but the device starts no peer-to-peer DMA.
     PreCopyP2p = 7,
 }
 
@@ -52,7 +52,7 @@ impl From<DeviceState> for u32 {
     }
 }
 
-/// A number that is no migration state.
+/// The error of a number that is not a migration state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownState(pub u32);
 
@@ -77,37 +77,38 @@ impl TryFrom<u32> for DeviceState {
 /// A single arc of the state machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// RUNNING_P2P or STOP -> RUNNING, PRE_COPY_P2P -> PRE_COPY: the device does what the guest
-    /// tells it.
+    /// RUNNING_P2P or STOP -> RUNNING, PRE_COPY_P2P -> PRE_COPY: the device executes the guest's
+    /// commands.
     Run,
-    /// RUNNING or STOP -> RUNNING_P2P, PRE_COPY -> PRE_COPY_P2P: the device starts no DMA, and takes
-    /// accesses.
+    /// RUNNING or STOP -> RUNNING_P2P, PRE_COPY -> PRE_COPY_P2P: the device starts no DMA, but
+    /// accepts accesses.
     Quiesce,
-    /// RUNNING_P2P or RUNNING -> STOP: the device's state stands still.
+    /// RUNNING_P2P or RUNNING -> STOP: the device's state no longer changes.
     Stop,
-    /// RUNNING -> PRE_COPY, RUNNING_P2P -> PRE_COPY_P2P: opens a session that saves, while the
-    /// device goes on as it does.
+    /// RUNNING -> PRE_COPY, RUNNING_P2P -> PRE_COPY_P2P: opens a save session. The run state of the
+    /// device does not change.
     BeginPreCopy,
-    /// PRE_COPY -> RUNNING, PRE_COPY_P2P -> RUNNING_P2P: ends the session that saves; the device
-    /// goes on as it does.
+    /// PRE_COPY -> RUNNING, PRE_COPY_P2P -> RUNNING_P2P: ends the save session. The run state of
+    /// the device does not change.
     CancelPreCopy,
-    /// PRE_COPY or PRE_COPY_P2P -> STOP_COPY: the device's state stands still; the session goes on.
+    /// PRE_COPY or PRE_COPY_P2P -> STOP_COPY: the device's state no longer changes. The save
+    /// session continues.
     StopSave,
-    /// STOP -> STOP_COPY: opens a session that saves.
+    /// STOP -> STOP_COPY: opens a save session.
     BeginSave,
-    /// STOP_COPY -> STOP: ends the session that saves.
+    /// STOP_COPY -> STOP: ends the save session.
     EndSave,
-    /// STOP -> RESUMING: opens a session that restores.
+    /// STOP -> RESUMING: opens a restore session.
     BeginRestore,
-    /// RESUMING -> STOP: ends the session that restores; the device takes the new state.
+    /// RESUMING -> STOP: ends the restore session. The device takes the new state.
     EndRestore,
 }
 
 impl Step {
-    /// Returns the arc from `current` to `next`, if there is one.
+    /// Returns the arc from `current` to `next`, if it exists.
     ///
-    /// The arcs from RUNNING and PRE_COPY to STOP and STOP_COPY, and those back, are those of a
-    /// device without RUNNING_P2P.
+    /// A device without RUNNING_P2P uses the arcs from RUNNING and PRE_COPY to STOP and STOP_COPY,
+    /// and the arcs back.
     pub fn between(current: DeviceState, next: DeviceState) -> Option<Self> {
         use DeviceState::*;
 

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The migration stream: its parts as they stand in bytes.
+//! The encoding of the migration stream.
 //!
-//! `include/uapi/linux/vifa.h` holds the layout and `Documentation/vifa/stream.rst` explains it;
-//! the names here are theirs. [`layout`] turns parts into bytes and back, [`checksum`] covers them.
-//! Which part may follow which is the matter of [`save`](super::save) and
-//! [`restore`](super::restore).
+//! `include/uapi/linux/vifa.h` defines the layout and `Documentation/vifa/stream.rst` describes it.
+//! This module uses their names. [`layout`] encodes and decodes structures, and [`checksum`] covers
+//! them. [`save`](super::save) and [`restore`](super::restore) define the order of sections.
 
 mod checksum;
 pub mod layout;
@@ -30,18 +29,18 @@ pub use checksum::Checksum;
 
 /// First bytes of every stream.
 pub const MAGIC: [u8; 8] = *b"VIFASTRM";
-/// Version of the format: streams of another major version are refused.
+/// Major version of the format. Streams of another major version are refused.
 pub const MAJOR: u16 = 1;
-/// Version of the format: a minor version adds section types only.
+/// Minor version of the format. A minor version only adds section types.
 pub const MINOR: u16 = 1;
 
-/// Section flag: a receiver that does not know the type refuses the stream.
+/// Section flag: a receiver that does not support the type refuses the stream.
 pub const MANDATORY: u16 = 0x1;
 
-/// Most bytes of local memory in one data section. A multiple of every granule.
+/// Maximum number of bytes of local memory in one data section. A multiple of every granule.
 pub const DATA_RUN_MAX: usize = 0x10_0000;
 
-/// Most bytes of payload in one section.
+/// Maximum number of payload bytes in one section.
 pub const SECTION_LENGTH_MAX: u32 = 0x10_0010;
 
 layout! {
@@ -59,15 +58,15 @@ layout! {
 layout! {
     /// `struct vifa_section_header` without its CRC, which covers these bytes.
     pub struct Section {
-        /// Number of the type; see [`Kind`].
+        /// Number of the type, see [`Kind`].
         pub kind: u16,
         /// [`MANDATORY`] or 0.
         pub flags: u16,
-        /// Bytes of payload.
+        /// Length of the payload in bytes.
         pub length: u32,
         /// The source's interface that the payload belongs to.
         pub interface: u64,
-        /// Sections before this one.
+        /// Number of sections before this one.
         pub sequence: u64,
         /// CRC of the payload.
         pub payload_crc: u32,
@@ -105,7 +104,7 @@ layout! {
         pub reserved: [u8; 7],
         /// The source's interface.
         pub output: u64,
-        /// The destination's interface; 0: whichever takes the stream.
+        /// The destination's interface, or 0 for any.
         pub receiver: u64,
     }
 }
@@ -113,13 +112,13 @@ layout! {
 layout! {
     /// `struct vifa_address_record`.
     pub struct AddressHeader {
-        /// Number of the memory that the ranges lie in.
+        /// Number of the memory space of the ranges.
         pub space: u32,
-        /// 0: what is mapped; from 1: what has changed since.
+        /// 0 for the mapped ranges, from 1 for the ranges that have changed since.
         pub round: u32,
         /// Unit of the ranges in bytes.
         pub granule: u32,
-        /// Ranges that follow.
+        /// Number of ranges that follow.
         pub count: u32,
     }
 }
@@ -129,9 +128,9 @@ layout! {
     pub struct AddressEntry {
         /// Offset or IOVA of the first byte.
         pub start: u64,
-        /// Bytes.
+        /// Length in bytes.
         pub length: u64,
-        /// Sequence number of the first data section with these bytes; 0: none has them.
+        /// Sequence number of the first data section with these bytes, or 0 without data sections.
         pub sequence: u64,
     }
 }
@@ -139,7 +138,7 @@ layout! {
 layout! {
     /// `struct vifa_data_run`.
     pub struct DataRun {
-        /// Where in local memory the bytes that follow belong.
+        /// Offset in local memory of the bytes that follow.
         pub offset: u64,
     }
 }
@@ -149,11 +148,11 @@ layout! {
     pub struct ResourcesHeader {
         /// Version of the structure.
         pub version: u16,
-        /// The run state in which the records were taken.
+        /// The run state in which the records were read.
         pub run_state: u16,
         /// Number of records.
         pub records: u32,
-        /// Bytes of records.
+        /// Number of bytes of records.
         pub length: u32,
         /// Zero.
         pub reserved: u32,
@@ -167,9 +166,9 @@ layout! {
         pub kind: u16,
         /// Version of the record's content, from 1.
         pub version: u16,
-        /// Which queue, which vector; else 0.
+        /// Index of the queue or vector, or 0 for other types.
         pub index: u32,
-        /// Bytes that follow, without the padding.
+        /// Number of bytes that follow, without the padding.
         pub length: u32,
         /// Zero.
         pub reserved: u32,
@@ -179,11 +178,11 @@ layout! {
 layout! {
     /// `struct vifa_stream_end`.
     pub struct End {
-        /// Sections before this one.
+        /// Number of sections before this one.
         pub sections: u64,
-        /// Bytes of local memory in all data sections.
+        /// Number of bytes of local memory in all data sections.
         pub data_bytes: u64,
-        /// Bytes of records in the control section.
+        /// Number of bytes of records in the control section.
         pub control_bytes: u64,
         /// CRC of the stream header and of all section headers before this one, each without its
         /// own CRC.
@@ -193,7 +192,7 @@ layout! {
     }
 }
 
-/// Length of the CRC behind a [`Preamble`] and behind a [`Section`].
+/// Length of the CRC after a [`Preamble`] and after a [`Section`].
 const SEAL_LENGTH: usize = 4;
 
 /// Length of the stream header.
@@ -202,11 +201,11 @@ pub const HEADER_LENGTH: usize = Preamble::LENGTH + SEAL_LENGTH;
 /// Length of a section header.
 pub const SECTION_HEADER_LENGTH: usize = Section::LENGTH + SEAL_LENGTH;
 
-/// Returns what stands in `header` before its CRC.
+/// Returns the bytes of `header` before its CRC, which they must match.
 ///
 /// # Errors
 ///
-/// The CRC, which is called `field`, is not that of what it covers.
+/// Returns an error, with the name `field`, if the CRC is missing or wrong.
 pub fn unseal<'a>(field: &'static str, header: &'a [u8]) -> Result<&'a [u8], Violation> {
     let (covered, crc) = header.split_last_chunk().ok_or(Violation {
         field,
@@ -226,9 +225,9 @@ pub fn unseal<'a>(field: &'static str, header: &'a [u8]) -> Result<&'a [u8], Vio
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Kind {
-    /// What the source is.
+    /// The source's identity.
     Identity = 1,
-    /// Who sends to whom.
+    /// The transfer relationships.
     Relations = 2,
     /// A part of the address record file.
     Address = 3,
@@ -238,12 +237,12 @@ pub enum Kind {
     Control = 5,
     /// The totals.
     End = 6,
-    /// What the destination has to obtain from its own host.
+    /// The resources that the destination has to obtain from its host.
     Claim = 7,
 }
 
 impl Kind {
-    /// Returns the type with this number; `None` if this version knows none.
+    /// Returns the type with this number, or `None` if this version does not define it.
     pub fn from_raw(raw: u16) -> Option<Self> {
         Some(match raw {
             1 => Self::Identity,
@@ -267,7 +266,7 @@ impl Kind {
         }
     }
 
-    /// Returns the flags that sections of this type carry.
+    /// Returns the flags of sections of this type.
     pub fn flags(self) -> u16 {
         match self {
             Self::Claim => 0,
@@ -291,18 +290,18 @@ impl fmt::Display for Kind {
 }
 
 impl Preamble {
-    /// What a stream of this version begins with.
+    /// The header of streams of this version.
     pub const CURRENT: Self = Self {
         magic: MAGIC,
         major: MAJOR,
         minor: MINOR,
     };
 
-    /// Returns this header if a stream with it can be read.
+    /// Returns this header if this version can read the stream.
     ///
     /// # Errors
     ///
-    /// The first field that is wrong.
+    /// Returns the first invalid field.
     pub fn validated(self) -> Result<Self, Violation> {
         check(
             "magic",
@@ -368,7 +367,7 @@ impl End {
     ///
     /// # Errors
     ///
-    /// The first field that differs.
+    /// Returns the first field that differs.
     pub(super) fn validate(&self, expected: &Self) -> Result<(), Violation> {
         use Expectation::Equal;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a device has to do to be restored.
+//! The interface to a device that is restored.
 
 use super::super::{
     identity::Identity,
@@ -8,64 +8,64 @@ use super::super::{
 };
 use core::fmt;
 
-/// A stopped device that takes another's state.
+/// A stopped device that takes the state of another device.
 pub trait Destination {
-    /// Why the device did not do what it was asked.
+    /// The error of a failed operation.
     type Error: Copy + fmt::Display;
 
-    /// Returns what the device is.
+    /// Returns the device's identity.
     fn identity(&self) -> &Identity;
 
     /// Returns the device's interfaces.
     fn interfaces(&self) -> Interfaces;
 
-    /// Returns the buffer that [`Self::write_local`] writes from: at least
-    /// [`DATA_RUN_MAX`](super::super::stream::DATA_RUN_MAX) bytes, or as many as local memory has; one if
-    /// there is no local memory. What is skipped goes there, too.
+    /// Returns the buffer that [`Self::write_local`] writes from. Skipped bytes are put there, too.
     ///
-    /// It holds what was put into it until the next call of another method.
+    /// It has at least [`DATA_RUN_MAX`](super::super::stream::DATA_RUN_MAX) bytes, or the size of
+    /// local memory. Without local memory it has at least one byte.
+    ///
+    /// Its content is valid until the next call of another method.
     fn buffer(&mut self) -> &mut [u8];
 
     /// Unmaps all of the local memory.
     fn clear_local(&mut self) -> Result<(), Self::Error>;
 
-    /// Writes the first `length` bytes of the buffer to local memory from `offset` on.
+    /// Writes the first `length` bytes of the buffer to local memory at `offset`.
     ///
-    /// Both are multiples of the granule; `length` is at most
-    /// [`DATA_RUN_MAX`](super::super::stream::DATA_RUN_MAX). May return before the device has the bytes; an
-    /// error is then returned by a later call, at the latest by [`Self::write_control`].
+    /// Both are multiples of the granule, and `length` is at most
+    /// [`DATA_RUN_MAX`](super::super::stream::DATA_RUN_MAX). May return before the device has the
+    /// bytes. A later call then returns the error, at the latest [`Self::write_control`].
     fn write_local(&mut self, offset: u64, length: usize) -> Result<(), Self::Error>;
 
-    /// Tries whether what these records ask for can be obtained from the host, and keeps nothing of
-    /// it.
+    /// Checks whether the host grants the resources that these records require, and keeps none of
+    /// them.
     ///
-    /// They are valid, and part of a control plane that is to come; the source still runs. May be
-    /// called any number of times, each of which replaces the one before.
+    /// The records are valid, and part of a control plane that will follow. The source still runs.
+    /// May be called any number of times. Each call replaces the previous one.
     ///
     /// # Errors
     ///
-    /// What is not to be had, and why.
+    /// Returns the resource that is not available, and the reason.
     fn claim(&mut self, _records: &[u8]) -> Result<(), Self::Error> {
         Ok(())
     }
 
-    /// Obtains from the host all that these records, the whole control plane, ask for and that can
-    /// be refused.
+    /// Obtains from the host all resources that these records require and that can be refused.
     ///
-    /// The whole stream was found to be valid; the source has stopped, and would go on if this
-    /// failed. [`Self::write_control`] follows with the same records, unless the transfer is given
-    /// up.
+    /// The records are the whole control plane, and the whole stream is valid. The source has
+    /// stopped, and continues if this fails. [`Self::write_control`] follows with the same records,
+    /// unless the transfer is cancelled.
     ///
     /// # Errors
     ///
-    /// What is not to be had, and why.
+    /// Returns the resource that is not available, and the reason.
     fn prepare(&mut self, _records: &[u8]) -> Result<(), Self::Error> {
         Ok(())
     }
 
     /// Replaces the control plane by these records, for which [`Self::prepare`] has succeeded.
     ///
-    /// The source may be gone: this asks nobody for anything that can be refused. It fails only if
-    /// the device does.
+    /// The source may no longer exist. Implementations must not request anything that can be
+    /// refused, and must fail only if the device fails.
     fn write_control(&mut self, records: &[u8]) -> Result<(), Self::Error>;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Why a stream is refused, and where in it.
+//! Errors of a received stream, and their places.
 
 use super::super::{
     check::Violation,
@@ -10,22 +10,21 @@ use super::super::{
 use crate::seam::OutOfMemory;
 use core::fmt;
 
-/// The part of a stream in which something was found.
+/// The place of an error in a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// The stream header.
     StreamHeader,
     /// The header of the section with this sequence number.
     SectionHeader(u64),
-    /// The payload of the section with this sequence number; the type if it is known.
+    /// The payload of the section with this sequence number, and the type if it is known.
     Payload(u64, Option<Kind>),
-    /// In the address section with this sequence number, this range, counted from 0.
+    /// The range with this number, from 0, in the address section with this sequence number.
     Range(u64, u32),
-    /// In the section with this sequence number and of this type, the record that begins at this
-    /// byte of the records.
+    /// The record at this offset of the records, in the section with this sequence number and type.
     Record(u64, Kind, usize),
-    /// Behind the end section.
-    Behind,
+    /// After the end section.
+    AfterEnd,
 }
 
 impl fmt::Display for Place {
@@ -41,15 +40,15 @@ impl fmt::Display for Place {
             Self::Record(sequence, kind, offset) => {
                 write!(f, "section {sequence} ({kind}), record at byte {offset:#x}")
             }
-            Self::Behind => write!(f, "behind the end section"),
+            Self::AfterEnd => write!(f, "after the end section"),
         }
     }
 }
 
-/// Why a stream was not taken.
+/// The reason for refusing a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestoreError<E> {
-    /// A field of the stream is not what it has to be.
+    /// A field of the stream is invalid.
     Malformed(Place, Violation),
     /// This device cannot take the source's state.
     Incompatible(Mismatch),
@@ -59,29 +58,29 @@ pub enum RestoreError<E> {
     Incomplete(Place),
     /// The buffer of the destination is too short.
     Buffer,
-    /// There was no memory for the control plane, a claim, or a part of the address record file.
+    /// The allocation for the control plane, a claim, or a part of the address record file failed.
     OutOfMemory,
-    /// What the source had from its host is not to be had here.
+    /// A resource that the source obtained from its host is not available on this host.
     Unobtainable(E),
-    /// The device did not do what it was asked.
+    /// The device failed to execute a command.
     Device(E),
 }
 
-/// What kind of failure a [`RestoreError`] is.
+/// The class of a [`RestoreError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class<E> {
-    /// The stream is no sound stream.
+    /// The stream is invalid.
     Invalid,
-    /// The stream is of a device that this one cannot replace.
+    /// The source is a device that this one cannot replace.
     Incompatible,
-    /// There was not enough memory.
+    /// An allocation failed.
     OutOfMemory,
-    /// The device, or its host, did not do what it was asked.
+    /// The device, or its host, failed.
     Device(E),
 }
 
 impl<E: Copy> RestoreError<E> {
-    /// Returns what kind of failure this is.
+    /// Returns the class of the error.
     pub fn class(&self) -> Class<E> {
         match *self {
             Self::Malformed(..) | Self::Excess | Self::Incomplete(_) => Class::Invalid,
@@ -100,7 +99,7 @@ impl<E: fmt::Display> fmt::Display for RestoreError<E> {
             Self::Excess => write!(f, "bytes follow the end section"),
             Self::Incomplete(place) => write!(f, "the stream is incomplete: it ends in {place}"),
             Self::Buffer => write!(f, "the destination's buffer is too short"),
-            Self::OutOfMemory => write!(f, "no memory for what the stream holds"),
+            Self::OutOfMemory => write!(f, "no memory for the content of the stream"),
             Self::Unobtainable(error) => write!(f, "unobtainable: {error}"),
             Self::Device(error) => write!(f, "the device failed: {error}"),
         }

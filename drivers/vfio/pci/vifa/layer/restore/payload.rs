@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Takes the payloads of sections, each when it is complete.
+//! Processing of complete section payloads.
 
 use super::{
     super::{
@@ -39,7 +39,7 @@ use super::{
 };
 use crate::seam::Bytes;
 
-/// Returns how a violation in the payload of `section` is reported.
+/// Returns a function that reports a violation in the payload of `section`.
 fn malformed<E>(section: &Section) -> impl Fn(Violation) -> RestoreError<E> {
     let place: Place = section.place();
 
@@ -47,7 +47,7 @@ fn malformed<E>(section: &Section) -> impl Fn(Violation) -> RestoreError<E> {
 }
 
 impl<E: Copy> Restorer<E> {
-    /// Takes the payload of `section`, and returns what is awaited next.
+    /// Processes the payload of `section`, and returns the next awaited part of the stream.
     pub(super) fn take_payload<D: Destination<Error = E>>(
         &mut self,
         destination: &mut D,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How far a stream has come, and which section may come next.
+//! Progress of a received stream, and the sections that are valid next.
 
 use super::{
     super::{
@@ -39,7 +39,7 @@ use super::{
 };
 use crate::seam::Bytes;
 
-/// What a section carries.
+/// The content of a section.
 pub(super) enum Content {
     Identity,
     Relations,
@@ -49,21 +49,21 @@ pub(super) enum Content {
     Control,
     Claim,
     End,
-    /// Something that this version does not know, and may skip.
+    /// An unknown optional section, which is skipped.
     Unknown,
 }
 
-/// How far the stream has come.
+/// The state of the received stream.
 pub(super) enum Phase {
-    /// Nothing was accepted yet.
+    /// No section is accepted yet.
     Begun,
-    /// The source fits.
+    /// The source is compatible.
     Identified(Identity, Interfaces),
     /// The transfer relationships are established.
     Established(Established),
 }
 
-/// What was received on established relationships.
+/// The state received on established relationships.
 pub(super) struct Established {
     pub(super) source: Identity,
     pub(super) relations: Relations,
@@ -76,7 +76,9 @@ pub(super) struct Established {
 }
 
 impl Phase {
-    /// Checks that a section with this header may come now, and returns what it carries.
+    /// Checks that a section with this header is valid next, and returns its content.
+    ///
+    /// `own` is the identity of the destination.
     pub(super) fn expect(&self, section: &Section, own: &Identity) -> Result<Content, Violation> {
         check(
             "flags",
@@ -106,7 +108,7 @@ impl Phase {
         }
     }
 
-    /// Returns what was received on established relationships, of which `section` is a part.
+    /// Returns the state received on established relationships, which `section` belongs to.
     pub(super) fn established<E>(
         &mut self,
         section: &Section,
@@ -119,7 +121,7 @@ impl Phase {
 }
 
 impl Established {
-    /// Nothing was received yet from `source`.
+    /// Returns the state before the first section from `source`.
     pub(super) fn new(source: Identity, relations: Relations) -> Self {
         Self {
             source,
@@ -131,7 +133,7 @@ impl Established {
         }
     }
 
-    /// Checks that a section with this header may come now, and returns what it carries.
+    /// Checks that a section with this header is valid next, and returns its content.
     fn expect(&self, section: &Section, own: &Identity) -> Result<Content, Violation> {
         use Expectation::*;
 
@@ -188,7 +190,7 @@ impl Established {
         Ok(content)
     }
 
-    /// Takes note that a run was received; gives the part back to `buffer` when that was its last.
+    /// Advances after a received run. Returns the part's memory to `buffer` after its last run.
     pub(super) fn advance(&mut self, buffer: &mut Buffer) {
         if let Some(mut part) = self.part.take() {
             part.advance();
@@ -199,7 +201,7 @@ impl Established {
         }
     }
 
-    /// Unmaps the destination's local memory, unless that was done before.
+    /// Unmaps the destination's local memory on the first call.
     pub(super) fn clear<D: Destination>(&mut self, destination: &mut D) -> Result<(), D::Error> {
         if !self.cleared && destination.identity().local_memory != 0 {
             destination.clear_local()?;

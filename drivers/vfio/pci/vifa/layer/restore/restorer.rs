@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Takes a stream, piece by piece.
+//! The reader of a stream that arrives in pieces.
 
 use super::{
     super::{
@@ -41,16 +41,16 @@ use crate::seam::{
 };
 use core::mem;
 
-/// What the next bytes of a stream belong to.
+/// The part of a stream that the next bytes belong to.
 pub(super) enum Awaited {
     StreamHeader,
     SectionHeader,
     Payload(Section, Payload),
-    /// Nothing: the stream has ended.
+    /// The stream has ended.
     Nothing,
 }
 
-/// Payload that is being received.
+/// The payload that is being received.
 pub(super) enum Payload {
     Identity,
     Relations,
@@ -60,19 +60,19 @@ pub(super) enum Payload {
     RunHeader(Range),
     /// This run of local memory, and its header.
     Run(Range, [u8; DataRun::LENGTH]),
-    /// What stands before the records.
+    /// The header before the records.
     ResourcesHeader,
-    /// Room for the records, and what stands before them.
+    /// Room for the records, and the header before them.
     Records(Bytes, [u8; ResourcesHeader::LENGTH]),
     /// Room for the records of a claim.
     Claim(Bytes),
-    /// An optional section that is skipped, and the checksum so far.
+    /// A skipped optional section, and the checksum so far.
     Unknown(Checksum),
     End,
 }
 
 impl Awaited {
-    /// Bytes that are awaited.
+    /// Returns the number of awaited bytes.
     fn length(&self) -> usize {
         match self {
             Self::StreamHeader => HEADER_LENGTH,
@@ -87,23 +87,23 @@ impl Awaited {
     }
 }
 
-/// Bytes of the longest piece that neither the device nor a buffer of its own holds.
+/// Length of the longest piece that has neither a buffer in the device nor a separate buffer here.
 const SCRATCH: usize = IdentityPayload::LENGTH;
 
-/// Takes a stream.
+/// Reads a stream and restores it to a device.
 ///
-/// After an error the stream stays broken: every later call returns the same error.
+/// An error is permanent: every later call returns the same error.
 pub struct Restorer<E> {
     awaited: Awaited,
-    /// Bytes of what is awaited that are there.
+    /// Number of awaited bytes that are already received.
     filled: usize,
     pub(super) scratch: [u8; SCRATCH],
     /// For parts of the address record file.
     pub(super) buffer: Buffer,
-    /// Where a claim was received, for the records to come.
+    /// The memory of a received claim, for reuse by later records.
     pub(super) records: Option<Bytes>,
     pub(super) phase: Phase,
-    /// CRC of all headers that were received.
+    /// CRC of all received headers.
     pub(super) headers: Checksum,
     pub(super) progress: Progress,
     failed: Option<RestoreError<E>>,
@@ -116,7 +116,7 @@ impl<E: Copy> Default for Restorer<E> {
 }
 
 impl<E: Copy> Restorer<E> {
-    /// Awaits a stream.
+    /// Creates a restorer that awaits a stream header.
     pub fn new() -> Self {
         Self {
             awaited: Awaited::StreamHeader,
@@ -131,25 +131,26 @@ impl<E: Copy> Restorer<E> {
         }
     }
 
-    /// Returns what was received so far. When a stream was refused, its bytes are those up to the
-    /// end of what was wrong.
+    /// Returns the totals of the received part of the stream. For a refused stream,
+    /// [`Progress::stream_bytes`] includes the invalid header or payload.
     pub fn progress(&self) -> &Progress {
         &self.progress
     }
 
-    /// Returns where the next bytes of the stream belong; at least one byte long.
+    /// Returns the space for the next bytes of the stream, at least one byte.
     ///
-    /// To be called only when there are bytes to put there: behind the end of the stream, that
-    /// alone is an error.
+    /// Must be called only if there are bytes to put there: a call after the end of the stream is
+    /// an error.
     ///
     /// # Errors
     ///
-    /// [`RestoreError::Excess`] behind the end; otherwise what an earlier call returned.
+    /// Returns [`RestoreError::Excess`] after the end of the stream, [`RestoreError::Buffer`] if
+    /// the destination's buffer is too short, or the error of an earlier call.
     pub fn space<'a, D: Destination<Error = E>>(
         &'a mut self,
         destination: &'a mut D,
     ) -> Result<&'a mut [u8], RestoreError<E>> {
-        self.sound()?;
+        self.ensure_valid()?;
 
         let length = self.awaited.length();
         let space = match &mut self.awaited {
@@ -178,33 +179,33 @@ impl<E: Copy> Restorer<E> {
             .ok_or(RestoreError::Buffer)
     }
 
-    /// Takes the first `length` bytes of what [`Self::space`] returned.
+    /// Processes the first `length` bytes of the space that [`Self::space`] returned.
     ///
     /// # Errors
     ///
-    /// These bytes complete something that is wrong, that does not fit this device, or that the
-    /// device did not take.
+    /// Returns an error if these bytes complete a header or a payload that is invalid or
+    /// incompatible with this device, or that the device did not accept.
     pub fn filled<D: Destination<Error = E>>(
         &mut self,
         destination: &mut D,
         length: usize,
     ) -> Result<(), RestoreError<E>> {
-        self.sound()?;
+        self.ensure_valid()?;
         self.take(destination, length)
             .inspect_err(|&error| self.failed = Some(error))
     }
 
-    /// Ends the stream: hands the control plane to the device.
+    /// Ends the stream: writes the control plane to the device.
     ///
     /// # Errors
     ///
-    /// The stream is not complete, it was broken before, or the device did not take the control
-    /// plane.
+    /// Returns an error if the stream is incomplete, if an earlier call failed, or if the device
+    /// did not accept the control plane.
     pub fn finish<D: Destination<Error = E>>(
         self,
         destination: &mut D,
     ) -> Result<(), RestoreError<E>> {
-        self.sound()?;
+        self.ensure_valid()?;
 
         let place = self.place();
         match (self.awaited, self.phase) {
@@ -221,8 +222,8 @@ impl<E: Copy> Restorer<E> {
         }
     }
 
-    /// Returns the error that broke the stream.
-    fn sound(&self) -> Result<(), RestoreError<E>> {
+    /// Returns the error of an earlier call, if any.
+    fn ensure_valid(&self) -> Result<(), RestoreError<E>> {
         self.failed.map_or(Ok(()), Err)
     }
 
@@ -232,7 +233,7 @@ impl<E: Copy> Restorer<E> {
             Awaited::StreamHeader => Place::StreamHeader,
             Awaited::SectionHeader => Place::SectionHeader(self.progress.sections),
             Awaited::Payload(section, _) => section.place(),
-            Awaited::Nothing => Place::Behind,
+            Awaited::Nothing => Place::AfterEnd,
         }
     }
 
@@ -312,7 +313,7 @@ impl<E: Copy> Restorer<E> {
             Content::Unknown => Payload::Unknown(Checksum::EMPTY),
         };
 
-        // The totals do not cover the section that they stand in.
+        // The totals do not cover the end section, which contains them.
         if !matches!(payload, Payload::End) {
             self.headers = self.headers.and(&section.encode());
         }
@@ -324,8 +325,8 @@ impl<E: Copy> Restorer<E> {
         Ok(Awaited::Payload(section, payload))
     }
 
-    /// Returns room for `length` bytes of records. Where there is none yet, it can grow up to
-    /// `capacity` without more memory.
+    /// Returns memory for `length` bytes of records. New memory can grow up to `capacity` bytes
+    /// without another allocation.
     pub(super) fn room(&mut self, length: usize, capacity: usize) -> Result<Bytes, OutOfMemory> {
         let mut room = match self.records.take() {
             Some(room) => room,

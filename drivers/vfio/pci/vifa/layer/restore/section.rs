@@ -25,12 +25,12 @@ use super::{
 };
 
 impl Section {
-    /// Returns where the payload stands.
+    /// Returns the place of the payload.
     pub(super) fn place(&self) -> Place {
         Place::Payload(self.sequence, Kind::from_raw(self.kind))
     }
 
-    /// Checks that this is a section of type `kind`.
+    /// Checks that the section has the type `kind` and its flags.
     pub(super) fn expect(&self, kind: Kind) -> Result<(), Violation> {
         use Expectation::Equal;
 
@@ -38,8 +38,8 @@ impl Section {
         check("flags", self.flags, Equal(kind.flags().into()))
     }
 
-    /// Checks that there can be records after `header` bytes of the payload, no more than a device
-    /// of identity `own` has room for.
+    /// Checks that the payload has room for a record after `header` bytes, and that its records are
+    /// no longer than the control plane of a device with the identity `own`.
     pub(super) fn expect_records(&self, header: usize, own: &Identity) -> Result<(), Violation> {
         let shortest = header.saturating_add(Record::LENGTH);
         let longest = header.saturating_add(own.control_plane_max as usize);

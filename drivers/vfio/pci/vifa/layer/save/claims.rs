@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the destination has to obtain from its own host, while the source still runs.
+//! Claims: the resources that the destination has to obtain from its host.
 //!
-//! Some of what a guest configured stands outside of its device, and another host may refuse it: an
-//! address, say, or a filter. A destination that hears of it in advance can find out whether it is to
-//! be had, and refuse at a time when that costs the guest nothing. Therefore a source states a claim
-//! as soon as it has said what it is, and another one whenever the guest has configured it anew. When
-//! it has stopped it states none: the control plane, which has it all, is about to follow.
+//! Part of a guest's configuration is outside its device, for example an address or a filter, and
+//! another host may refuse it. With a claim in advance, a destination can check whether the
+//! resources are available, and refuse the stream while the guest still runs on the source. A source
+//! therefore sends a claim after its identity, and another one each time the guest reconfigures the
+//! device. A stopped source sends no claim, because the control plane follows.
 
 use super::{
     super::{
@@ -27,23 +27,23 @@ use crate::seam::Bytes;
 
 /// The claims of one stream.
 pub(super) struct Claims {
-    /// How often the guest had configured the device when it was last asked.
+    /// The device's number of configurations at the last query. `None` before the first query.
     configurations: Option<u32>,
-    /// The claim that is yet to be sent.
+    /// The unsent claim.
     next: Option<Bytes>,
 }
 
 impl Claims {
-    /// The device was not asked yet.
+    /// The state before the first query.
     pub(super) const NONE: Self = Self {
         configurations: None,
         next: None,
     };
 
-    /// Asks the device what it claims, unless it was asked before and the guest has configured it
-    /// just as often as then. What it claims takes the place of what is yet to be sent.
+    /// Reads the claim from the device, unless the number of configurations is that of the last
+    /// query. The new claim replaces the unsent one.
     pub(super) fn refresh<S: Source>(&mut self, source: &mut S) -> Result<(), SaveError<S::Error>> {
-        // What is configured after this question is heard of with the next one.
+        // The next query detects configuration changes after this one.
         let configurations = source.configurations().map_err(SaveError::Device)?;
 
         if self.configurations != Some(configurations) {
@@ -73,18 +73,17 @@ impl Claims {
         Ok(())
     }
 
-    /// Returns how often the guest had configured the device when it was last asked; `None`: it was
-    /// not asked yet.
+    /// Returns the device's number of configurations at the last query, or `None` before the first.
     pub(super) fn configurations(&self) -> Option<u32> {
         self.configurations
     }
 
-    /// Takes the claim that is to be sent now, if there is one.
+    /// Takes the unsent claim, if any.
     pub(super) fn take(&mut self) -> Option<Bytes> {
         self.next.take()
     }
 
-    /// Returns how many bytes of the stream the claim is that is yet to be sent.
+    /// Returns the number of stream bytes of the unsent claim.
     pub(super) fn pending(&self) -> u64 {
         self.next.as_ref().map_or(0, |records| {
             records.len().saturating_add(SECTION_HEADER_LENGTH) as u64

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Why a device could not be saved.
+//! Errors of saving a device.
 
 use super::super::{
     check::Violation,
@@ -10,7 +10,7 @@ use super::super::{
 use crate::seam::OutOfMemory;
 use core::fmt;
 
-/// A malformed record, and the type of the section that it was to stand in.
+/// A malformed record and the type of its section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidTable {
     /// The type of the section.
@@ -19,20 +19,20 @@ pub struct InvalidTable {
     pub record: InvalidRecord,
 }
 
-/// Why a device could not be saved.
+/// The reason for a failed save.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SaveError<E> {
-    /// The device's identity cannot be true.
+    /// The device's identity is invalid.
     Identity(Violation),
-    /// A bitmap of local memory is not one.
+    /// A bitmap of local memory is invalid.
     Bitmap(Violation),
-    /// The device did not give as many bytes as it had to.
+    /// The device returned the wrong number of bytes.
     Piece(Violation),
-    /// The device gave a control plane, or a claim, that is malformed.
+    /// The device returned a malformed control plane or claim.
     Record(InvalidTable),
-    /// There was no memory for the address record file, or for a claim.
+    /// The allocation for the address record file or for a claim failed.
     OutOfMemory,
-    /// The device did not do what it was asked.
+    /// The device failed to execute a command.
     Device(E),
 }
 
@@ -48,9 +48,9 @@ impl<E: fmt::Display> fmt::Display for SaveError<E> {
         match self {
             Self::Identity(violation) => write!(f, "identity: {violation}"),
             Self::Bitmap(violation) => write!(f, "bitmap of local memory: {violation}"),
-            Self::Piece(violation) => write!(f, "what the device gave: {violation}"),
+            Self::Piece(violation) => write!(f, "data from the device: {violation}"),
             Self::Record(InvalidTable { kind, record }) => {
-                write!(f, "what the device gave: {kind} section, {record}")
+                write!(f, "data from the device: {kind} section, {record}")
             }
             Self::OutOfMemory => write!(f, "no memory for the address record file or a claim"),
             Self::Device(error) => write!(f, "the device failed: {error}"),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The piece of a stream that is being read.
+//! The piece of a stream that is currently read.
 
 use super::super::stream::{
     Checksum,
@@ -9,21 +9,21 @@ use super::super::stream::{
     SECTION_HEADER_LENGTH, //
 };
 
-/// Most bytes of a piece that [`Loaded`] holds.
+/// Maximum length of the head in [`Loaded`].
 const HEAD_MAX: usize = HEADER_LENGTH + SECTION_HEADER_LENGTH + IdentityPayload::LENGTH;
 
-/// A piece: headers and short payloads, which stand here, and a body, which stands elsewhere.
+/// A piece: a head of headers and short payloads, stored here, and a body, stored elsewhere.
 pub(super) struct Loaded {
     head: [u8; HEAD_MAX],
     head_length: usize,
-    /// Bytes of head and body.
+    /// Number of bytes of head and body.
     length: usize,
-    /// Bytes that were read.
+    /// Number of bytes already read.
     position: usize,
 }
 
 impl Loaded {
-    /// A piece of no bytes.
+    /// An empty piece.
     pub(super) const EMPTY: Self = Self {
         head: [0; HEAD_MAX],
         head_length: 0,
@@ -48,7 +48,7 @@ impl Loaded {
         self.push(&Checksum::of(header).to_le_bytes());
     }
 
-    /// Gives the piece a body of `length` bytes.
+    /// Sets the length of the body.
     pub(super) fn set_body(&mut self, length: usize) {
         self.length = self.head_length.saturating_add(length);
     }
@@ -58,12 +58,12 @@ impl Loaded {
         self.length.saturating_sub(self.head_length)
     }
 
-    /// Returns how many bytes are not yet read.
+    /// Returns the number of unread bytes.
     pub(super) fn unread(&self) -> usize {
         self.length.saturating_sub(self.position)
     }
 
-    /// Returns how many bytes of the body are not yet read.
+    /// Returns the number of unread bytes of the body.
     pub(super) fn unread_body(&self) -> usize {
         self.unread().min(self.body())
     }
@@ -73,7 +73,7 @@ impl Loaded {
         self.position = self.position.saturating_add(length);
     }
 
-    /// Returns the bytes that are read next, where the body is `body`.
+    /// Returns the next contiguous unread bytes of the head or of `body`, the body of the piece.
     pub(super) fn remaining<'a>(&'a self, body: &'a [u8]) -> &'a [u8] {
         let head = self.head.get(..self.head_length).unwrap_or_default();
 

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What of the local memory is yet to be sent, while the device may go on to change it.
+//! Tracking of unsent local memory while the device may continue to change it.
 //!
-//! Round 0 sends what is mapped when it begins; each round behind it sends what has changed since.
-//! A round goes through the memory once, in ascending order. The device is asked what has changed at
-//! the end of a round, and whenever somebody wants to know how much there is to send; what comes up
-//! behind the place that the round has reached is for the next one.
+//! Round 0 sends the memory that is mapped when it begins. Each later round sends the memory that
+//! has changed since. A round passes through the memory once, in ascending order. The saver reads
+//! the changes from the device at the end of a round, and for each query of the amount of unsent
+//! data. Changes below the current position of the round wait for the next round.
 //!
-//! No change is lost: a granule leaves the set of those that are yet to be sent before the device is
-//! told to read it. Whatever changes it afterwards brings it back.
+//! No change is lost: a granule is removed from the set of unsent granules before the device is
+//! requested to read it. A later change adds it again.
 
 use super::{
     super::{
@@ -26,30 +26,30 @@ use super::{
 };
 use crate::seam::OutOfMemory;
 
-/// Bytes of local memory that are yet to be sent, but for those in a part.
+/// Numbers of unsent bytes of local memory, without those in a part.
 #[derive(Clone, Copy)]
 pub(super) struct Pending {
-    /// Of the initial data.
+    /// Unsent bytes of initial data.
     pub(super) initial: u64,
-    /// That the device has changed since.
+    /// Unsent bytes that the device has changed since.
     pub(super) changed: u64,
 }
 
 /// The rounds of one stream.
 pub(super) struct Rounds {
     pending: Granules,
-    /// Everything that the present round still sends is at or behind this offset.
+    /// The offset from which the current round still sends.
     position: u64,
-    /// The number of the present round.
+    /// The number of the current round.
     number: u32,
-    /// The present round has a part.
+    /// Whether the current round has a part.
     begun: bool,
 }
 
 impl Rounds {
-    /// Begins round 0: finds what is mapped.
+    /// Begins round 0: reads the mapped granules from the device.
     ///
-    /// `changes` tells whether what changes from now on will be asked for.
+    /// `changes` states whether later changes will be read. The earlier ones are then cleared.
     pub(super) fn begin<S: Source>(
         source: &mut S,
         changes: bool,
@@ -76,12 +76,12 @@ impl Rounds {
         })
     }
 
-    /// Asks the device what has changed.
+    /// Reads the changes from the device.
     pub(super) fn refresh<S: Source>(&mut self, source: &mut S) -> Result<(), SaveError<S::Error>> {
         let identity = *source.identity();
 
         if self.pending.next(self.position).is_none() {
-            // Changes do not prolong a round that has nothing more to send.
+            // Changes must not prolong a round that has no more to send.
             self.position = identity.local_memory;
         }
         for window in Granules::windows(&identity) {
@@ -95,7 +95,7 @@ impl Rounds {
         Ok(())
     }
 
-    /// Goes back to the start of the memory, for another round of what is yet to be sent.
+    /// Returns to the start of the memory and begins another round.
     pub(super) fn restart(&mut self) {
         if self.begun {
             self.number = self.number.saturating_add(1);
@@ -104,8 +104,9 @@ impl Rounds {
         self.position = 0;
     }
 
-    /// Composes the next part of the present round, which stands in the section with this sequence
-    /// number; `None` at the end of the round.
+    /// Composes the next part of the current round, for section number `sequence`.
+    ///
+    /// Returns `None` at the end of the round.
     pub(super) fn compose(
         &mut self,
         buffer: &mut Buffer,
@@ -120,7 +121,8 @@ impl Rounds {
             };
             composer.push(range)?;
             self.pending.remove(range);
-            // Ranges of a round do not touch: what comes up just behind waits for the next one.
+            // Ranges of a round must not touch: a change of the next granule waits for the next
+            // round.
             self.position = range.end().saturating_add(granule.into());
         }
         let part = composer.finish(buffer);
@@ -128,12 +130,12 @@ impl Rounds {
         Ok(part)
     }
 
-    /// Takes note that the device is about to be told to read a run.
+    /// Records that the device is about to read `run`: later changes of it must be sent again.
     pub(super) fn reading(&mut self, run: Range) {
         self.pending.remove(run);
     }
 
-    /// Returns how much is yet to be sent of local memory of `size` bytes, in this `phase`.
+    /// Returns the numbers of unsent bytes of local memory of `size` bytes, in this `phase`.
     pub(super) fn pending(&self, size: u64, phase: Phase) -> Pending {
         let split = match phase {
             Phase::Initial => self.position.min(size),

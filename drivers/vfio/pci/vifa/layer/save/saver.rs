@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Makes a stream, piece by piece.
+//! The writer of a stream, which is read in pieces.
 
 use super::{
     super::{
@@ -59,22 +59,22 @@ use crate::seam::{
 };
 use core::mem;
 
-/// What the present piece is.
+/// The current piece of the stream.
 enum At {
-    /// Nothing was sent.
+    /// No piece yet.
     Start,
     /// The identity.
     Identity,
     /// The relations.
     Relations,
-    /// There is none: the next section is a claim, a part of the address record file, or the control
+    /// No piece. The next section is a claim, a part of the address record file, or the control
     /// plane.
     Pause,
     /// A claim.
     Claim(Bytes),
-    /// A part of the address record file, whose data is next.
+    /// A part of the address record file. Its data follows.
     Address(Part),
-    /// Local memory, which is in the source's buffer. The rest of the part's data is next.
+    /// Local memory, which is in the source's buffer. The rest of the part's data follows.
     Data(Part),
     /// The control plane, which is in the source's buffer.
     Control,
@@ -82,45 +82,45 @@ enum At {
     End,
 }
 
-/// Whether there is a piece.
+/// The result of advancing to the next piece.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Advance {
     Piece,
-    /// Not before the device changes something, or has stopped.
+    /// No piece before the device changes its state or stops.
     Pause,
     End,
 }
 
-/// Makes a stream.
+/// Writes the stream of a device.
 ///
-/// After an error the stream stays broken: every later call returns the same error.
+/// An error is permanent: every later call returns the same error.
 pub struct Saver<E> {
     at: At,
     phase: Phase,
-    /// How often the guest had configured the device when this was last reported to the reader, or
-    /// when the device was first asked; `None`: it was not asked yet.
+    /// The device's number of configurations at the last report to the reader, or at the first
+    /// query. `None` before the first query.
     configurations: Option<u32>,
     claims: Claims,
-    /// `None`: local memory was not yet looked at.
+    /// `None` before local memory is first read.
     rounds: Option<Rounds>,
-    /// Guest memory that is yet to be listed.
+    /// Guest memory that is not yet listed.
     tracked: Option<Tracked>,
-    /// The run that the source was announced.
+    /// The run that was announced to the source.
     announced: Option<Range>,
     /// For parts of the address record file.
     buffer: Buffer,
     piece: Loaded,
-    /// CRC of all headers up to the piece's.
+    /// CRC of all headers up to those of the current piece.
     headers: Checksum,
-    /// What was read.
+    /// Totals of the bytes that were read.
     progress: Progress,
-    /// What will have been read at the end of the piece, but for the bytes of the stream.
+    /// Totals at the end of the current piece, without the bytes of the stream.
     loaded: Progress,
     failed: Option<SaveError<E>>,
 }
 
 impl<E: Copy> Saver<E> {
-    /// Bytes of the stream that say who sends what to whom.
+    /// Length of the stream header and of the identity and relations sections, in bytes.
     const INITIAL: usize = HEADER_LENGTH
         + SECTION_HEADER_LENGTH
         + IdentityPayload::LENGTH
@@ -149,13 +149,13 @@ impl<E: Copy> Saver<E> {
         }
     }
 
-    /// Returns the most bytes that a stream can have for a device with this identity of whose local
-    /// memory `mapped` bytes are mapped.
+    /// Returns the maximum length in bytes of the stream of a device with this identity and with
+    /// `mapped` bytes of mapped local memory.
     pub fn estimate(identity: &Identity, mapped: u64) -> u64 {
         let section = |payload: usize| payload.saturating_add(SECTION_HEADER_LENGTH) as u64;
         let granules = |bytes: u64| bytes.checked_div(identity.granule.into()).unwrap_or(0);
 
-        // No range is shorter than a granule, nor is what lies between two ranges.
+        // A range, and a gap between two ranges, has at least one granule.
         let unmapped = identity.local_memory.saturating_sub(mapped);
         let ranges = granules(mapped).min(granules(unmapped).saturating_add(1));
         let parts = ranges.div_ceil(RANGES_MAX.into());
@@ -175,26 +175,26 @@ impl<E: Copy> Saver<E> {
         .fold(0, u64::saturating_add)
     }
 
-    /// Takes note that the device has stopped: the rest of the stream may follow.
+    /// Records that the device has stopped, so that the rest of the stream may follow.
     pub fn stopped(&mut self) {
         if self.phase.is_running() {
             self.phase = Phase::Stopped;
-            // The control plane, which follows, has them.
+            // The control plane, which follows, contains the claims.
             self.claims.take();
         }
     }
 
-    /// Returns whether the device has stopped, as far as is known here.
+    /// Returns whether [`Self::stopped`] was called, or the stream began with a stopped device.
     pub fn has_stopped(&self) -> bool {
         !self.phase.is_running()
     }
 
-    /// Has the address record file list guest memory that is tracked.
+    /// Sets the tracked guest memory that the address record file lists.
     pub fn track(&mut self, tracked: Tracked) {
         self.tracked = Some(tracked);
     }
 
-    /// Returns what is left to read of a device that runs.
+    /// Returns the unread data of a running device.
     ///
     /// # Errors
     ///
@@ -226,8 +226,8 @@ impl<E: Copy> Saver<E> {
         })
     }
 
-    /// Returns the most bytes that are left to read if the device stops now, or has stopped; `None`
-    /// if that is not yet known.
+    /// Returns the maximum number of unread bytes if the device stops now or has stopped, or `None`
+    /// if it is not yet known.
     ///
     /// # Errors
     ///
@@ -252,7 +252,7 @@ impl<E: Copy> Saver<E> {
         })
     }
 
-    /// Returns what is left of local memory, but for the present part.
+    /// Returns the unsent local memory without the current part.
     fn pending(&self, identity: &Identity) -> Pending {
         match &self.rounds {
             Some(rounds) => rounds.pending(identity.local_memory, self.phase),
@@ -263,14 +263,14 @@ impl<E: Copy> Saver<E> {
         }
     }
 
-    /// Returns how many bytes are left of the sections that say who sends what to whom, of claims, and
-    /// of the local memory in the present part.
+    /// Returns the number of unread bytes of the introduction, of claims, and of local memory in the
+    /// current part. The introduction is [`Self::INITIAL`] bytes long.
     fn unread(&self) -> u64 {
         let introduction = (Self::INITIAL as u64).saturating_sub(self.progress.stream_bytes);
         let (piece, part) = match &self.at {
             At::Claim(_) => (self.piece.unread(), 0),
-            At::Address(part) => (0, part.left_bytes()),
-            At::Data(part) => (self.piece.unread_body(), part.left_bytes()),
+            At::Address(part) => (0, part.pending_bytes()),
+            At::Data(part) => (self.piece.unread_body(), part.pending_bytes()),
             _ => (0, 0),
         };
 
@@ -280,14 +280,15 @@ impl<E: Copy> Saver<E> {
             .saturating_add(self.claims.pending())
     }
 
-    /// Asks the device what has changed, and what it claims if it runs. What the present part has of
-    /// that, and is yet to be read, will be sent with it.
+    /// Reads the changes from the device, and its claim if it runs.
+    ///
+    /// Changes of unread granules of the current part are dropped, because the part sends them.
     fn refresh<S: Source<Error = E>>(&mut self, source: &mut S) -> Result<(), SaveError<E>> {
         if self.phase == Phase::Initial
             && self.unread() == 0
             && self.pending(source.identity()).initial == 0
         {
-            // What comes up after all initial data was read is none.
+            // Changes after all initial data was read are not initial data.
             self.phase = Phase::Changes;
         }
         if !self.has_stopped() {
@@ -300,7 +301,7 @@ impl<E: Copy> Saver<E> {
 
         if let At::Address(part) | At::Data(part) = &self.at {
             let mut announced = self.announced.map_or(0, |run| run.length);
-            for range in part.left() {
+            for range in part.pending() {
                 rounds.reading(Range {
                     start: range.start.saturating_add(announced),
                     length: range.length.saturating_sub(announced),
@@ -311,8 +312,8 @@ impl<E: Copy> Saver<E> {
         Ok(())
     }
 
-    /// If the guest has configured the device anew since the reader was last told, all that is yet to
-    /// be sent becomes initial data. Returns whether there is such a thing.
+    /// Makes all unsent data initial data if the guest has reconfigured the device since the last
+    /// report to the reader. Returns whether it did so and unsent data may exist.
     fn reinitialise(&mut self) -> bool {
         let configurations = self.claims.configurations();
 
@@ -324,7 +325,7 @@ impl<E: Copy> Saver<E> {
         self.rounds.is_some() || self.claims.pending() != 0
     }
 
-    /// Begins another round; in `phase`, if the device runs.
+    /// Begins another round, and enters `phase` if the device runs.
     fn begin_round(&mut self, phase: Phase) {
         if self.phase.is_running() {
             self.phase = phase;
@@ -334,16 +335,17 @@ impl<E: Copy> Saver<E> {
         }
     }
 
-    /// Returns what was read so far.
+    /// Returns the totals of the bytes that were read.
     pub fn progress(&self) -> &Progress {
         &self.progress
     }
 
-    /// Returns the rest of the present piece, or the next piece if that was used up.
+    /// Returns the unread bytes of the current piece, or the next piece after its last byte.
     ///
     /// # Errors
     ///
-    /// The device failed, or what it says cannot be true.
+    /// Returns an error if the device failed, if its data is invalid, if an allocation failed, or if
+    /// an earlier call failed.
     pub fn remaining<'a, S: Source<Error = E>>(
         &'a mut self,
         source: &'a mut S,
@@ -362,7 +364,7 @@ impl<E: Copy> Saver<E> {
         })))
     }
 
-    /// Does `work`, unless something failed before; keeps the error if it fails.
+    /// Calls `work` unless an earlier call failed, and stores its error.
     fn guarded<T>(
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<T, SaveError<E>>,
@@ -373,7 +375,7 @@ impl<E: Copy> Saver<E> {
         }
     }
 
-    /// Loads the next piece if the present one was used up.
+    /// Loads the next piece after the last byte of the current one.
     fn advance<S: Source<Error = E>>(&mut self, source: &mut S) -> Result<Advance, SaveError<E>> {
         if self.piece.unread() == 0 {
             match self.load(source)? {
@@ -385,7 +387,7 @@ impl<E: Copy> Saver<E> {
         Ok(Advance::Piece)
     }
 
-    /// Checks that the source still has what the piece was loaded with: as many bytes as that.
+    /// Checks that the source's buffer still has the length of the current body.
     fn check_body<S: Source<Error = E>>(&self, source: &S) -> Result<(), SaveError<E>> {
         match self.at {
             At::Data(_) | At::Control => check(
@@ -398,7 +400,7 @@ impl<E: Copy> Saver<E> {
         }
     }
 
-    /// Marks the first `length` bytes of what [`Self::remaining`] returned as read.
+    /// Marks the first `length` bytes that [`Self::remaining`] returned as read.
     pub fn consume(&mut self, length: usize) {
         let length = length.min(self.piece.unread());
 
@@ -412,7 +414,7 @@ impl<E: Copy> Saver<E> {
         }
     }
 
-    /// Loads the next piece, if there is one.
+    /// Loads the next piece, if any.
     fn load<S: Source<Error = E>>(&mut self, source: &mut S) -> Result<Advance, SaveError<E>> {
         self.piece = Loaded::EMPTY;
         if self.phase == Phase::Stopped && self.rounds.is_some() {
@@ -465,8 +467,7 @@ impl<E: Copy> Saver<E> {
         self.load_section(interfaces, Kind::Relations, &relations.encode(), &[]);
     }
 
-    /// Loads a claim, or a part of the address record file; the control plane, if there is no more to
-    /// record.
+    /// Loads a claim, or else the next part of the address record file, or else the control plane.
     fn load_address<S: Source<Error = E>>(
         &mut self,
         source: &mut S,
@@ -507,8 +508,7 @@ impl<E: Copy> Saver<E> {
         Ok(Advance::Piece)
     }
 
-    /// Looks at what the device claims and at its local memory for the first time, once it can be
-    /// looked at.
+    /// Reads the device's first claim and begins round 0 of local memory, as soon as possible.
     fn begin<S: Source<Error = E>>(&mut self, source: &mut S) -> Result<(), SaveError<E>> {
         let &Identity {
             features,
@@ -533,7 +533,7 @@ impl<E: Copy> Saver<E> {
         Ok(())
     }
 
-    /// Composes the next part that lists local memory in the present round, if there is one.
+    /// Composes the next part of the current round of local memory, if any.
     fn compose(&mut self, identity: &Identity) -> Result<Option<Part>, OutOfMemory> {
         let sequence = self.loaded.sections;
 
@@ -543,7 +543,7 @@ impl<E: Copy> Saver<E> {
         }
     }
 
-    /// Loads the claim that is yet to be sent; returns whether there is one.
+    /// Loads the unsent claim, if any, and returns whether there was one.
     fn load_claim(&mut self, interfaces: Interfaces) -> bool {
         let Some(records) = self.claims.take() else {
             return false;
@@ -554,7 +554,7 @@ impl<E: Copy> Saver<E> {
         true
     }
 
-    /// The device may begin to read this run from now on.
+    /// Records that the device may now begin to read `run`.
     fn reading(&mut self, run: Range) {
         if let Some(rounds) = &mut self.rounds {
             rounds.reading(run);
@@ -568,7 +568,7 @@ impl<E: Copy> Saver<E> {
         mut part: Part,
         run: Range,
     ) -> Result<(), SaveError<E>> {
-        // A run that was announced may have changed since.
+        // An announced run is already recorded. Changes since then must stay in the set.
         if self.announced.take() != Some(run) {
             self.reading(run);
         }
@@ -632,10 +632,9 @@ impl<E: Copy> Saver<E> {
         self.load_section(interfaces, Kind::End, &end.encode(), &[]);
     }
 
-    /// Loads a section whose payload is `head`, followed by `body`, which stands where [`Self::at`]
-    /// has it.
+    /// Loads a section with the payload `head` and `body`. [`Self::at`] states where `body` is stored.
     ///
-    /// The caller has bounded both: together they are no longer than `SECTION_LENGTH_MAX`.
+    /// The caller ensures that together they are at most `SECTION_LENGTH_MAX` bytes long.
     fn load_section(&mut self, interfaces: Interfaces, kind: Kind, head: &[u8], body: &[u8]) {
         let length = head.len().saturating_add(body.len());
         let header = Section {

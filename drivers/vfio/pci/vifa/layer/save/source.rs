@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a device has to do to be saved.
+//! The interface to a device that is saved.
 
 use super::super::{
     identity::Identity,
@@ -10,13 +10,13 @@ use core::fmt;
 
 /// A device whose state is saved.
 ///
-/// The control plane is asked for when it has stopped; local memory before only if it has
-/// [`FEATURE_LOCAL_DIRTY`](super::super::identity::FEATURE_LOCAL_DIRTY).
+/// The saver reads the control plane only from a stopped device. It reads local memory of a running
+/// device only with [`FEATURE_LOCAL_DIRTY`](super::super::identity::FEATURE_LOCAL_DIRTY).
 pub trait Source {
-    /// Why the device did not do what it was asked, and how that is told.
+    /// The error of a failed operation.
     type Error: Copy + fmt::Display;
 
-    /// Returns what the device is.
+    /// Returns the device's identity.
     fn identity(&self) -> &Identity;
 
     /// Returns the device's interfaces.
@@ -25,44 +25,47 @@ pub trait Source {
     /// Fills the buffer with the records of the control plane.
     fn read_control(&mut self) -> Result<(), Self::Error>;
 
-    /// Returns the records of what the destination has to obtain from its own host before it can
-    /// take the control plane; nothing if there is no such thing.
+    /// Returns the records of the resources that the destination has to obtain from its host before
+    /// it can take the control plane. Returns an empty slice if there are none.
     ///
-    /// They are as those of [`Self::read_control`] and may be some of them. Asked only of a device
-    /// that runs, and again only when [`Self::configurations`] has moved.
+    /// The records have the form of those of [`Self::read_control`] and may be some of them. Called
+    /// only while the device runs, and again only after [`Self::configurations`] has changed.
     fn claim(&mut self) -> Result<&[u8], Self::Error> {
         Ok(&[])
     }
 
-    /// Returns how often the guest has configured the device anew, modulo 2^32. Asked only of a
-    /// device that runs.
+    /// Returns the number of times that the guest has reconfigured the device, modulo 2^32. Called
+    /// only while the device runs.
     fn configurations(&mut self) -> Result<u32, Self::Error>;
 
-    /// Returns the bitmap of the granules that are mapped, of those in `length` bytes of local memory
-    /// from `offset` on: bit 0 of byte 0 is the first. There is a bit for each granule, and padding
-    /// up to a whole byte, which may be anything.
+    /// Returns the bitmap of mapped granules in `length` bytes of local memory at `offset`.
     ///
-    /// Both are multiples of the granule; these are at most [`super::super::granules::WINDOW`] granules.
+    /// Bit 0 of byte 0 is the first granule. The bitmap has one bit per granule, and arbitrary
+    /// padding bits up to a whole byte.
+    ///
+    /// Both arguments are multiples of the granule. `length` is at most
+    /// [`WINDOW`](super::super::granules::WINDOW) granules.
     fn mapped(&mut self, offset: u64, length: u64) -> Result<&[u8], Self::Error>;
 
-    /// As [`Self::mapped`], of the granules that have changed since this was last asked.
+    /// As [`Self::mapped`], for the granules that have changed since the last call.
     ///
-    /// A change that the device makes of what it reads for [`Self::read_local`], and from the moment
-    /// when it may begin with that, is still to come.
+    /// If the device changes a granule once it may have begun to read it for [`Self::read_local`], a
+    /// later call must report the change.
     fn changed(&mut self, offset: u64, length: u64) -> Result<&[u8], Self::Error>;
 
-    /// Fills the buffer with `length` bytes of local memory from `offset` on.
+    /// Fills the buffer with `length` bytes of local memory at `offset`.
     ///
-    /// Both are multiples of the granule; `length` is at most [`DATA_RUN_MAX`](super::super::stream::DATA_RUN_MAX).
+    /// Both are multiples of the granule, and `length` is at most
+    /// [`DATA_RUN_MAX`](super::super::stream::DATA_RUN_MAX).
     fn read_local(&mut self, offset: u64, length: usize) -> Result<(), Self::Error>;
 
-    /// Takes a hint: unless something fails, the next call of [`Self::read_local`] will have these
-    /// arguments. The device may begin with it now.
+    /// Announces that the next call of [`Self::read_local`] will have these arguments, unless an
+    /// operation fails. The device may begin to read now.
     ///
-    /// What [`Self::piece`] returns stays as it is.
+    /// The content of [`Self::piece`] does not change.
     fn prefetch_local(&mut self, _offset: u64, _length: usize) {}
 
-    /// Returns what the last of [`Self::read_control`] and [`Self::read_local`] put into the
-    /// buffer, to its full length.
+    /// Returns the content of the buffer after the last call of [`Self::read_control`] or
+    /// [`Self::read_local`], in full length.
     fn piece(&self) -> &[u8];
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! CRC-32C as RFC 3720 defines it.
+//! CRC-32C as defined by RFC 3720.
 
 use crate::seam::crc32c;
 
-/// A checksum over bytes that come piece by piece.
+/// A checksum that is computed incrementally.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checksum {
     register: u32,
@@ -19,14 +19,14 @@ impl Checksum {
         Self::EMPTY.and(bytes).value()
     }
 
-    /// Returns the checksum of what this one covers and `bytes` behind it.
+    /// Returns the checksum of the bytes so far, followed by `bytes`.
     pub fn and(self, bytes: &[u8]) -> Self {
         Self {
             register: crc32c(self.register, bytes),
         }
     }
 
-    /// Returns the value as it stands in a stream.
+    /// Returns the value as encoded in a stream.
     pub fn value(self) -> u32 {
         !self.register
     }

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Structures as little-endian bytes.
+//! Encoding of structures as little-endian bytes.
 //!
-//! [`layout!`] takes the fields of a structure of the uAPI header in their order and makes of this
-//! one list the Rust structure, its length, and the way to bytes and back. Nothing else in the
-//! layer knows an offset.
+//! [`layout!`] takes the fields of a structure of the uAPI header in their order. From this list it
+//! generates the Rust structure, its length, its encoder and its decoder. The rest of the layer
+//! uses no offsets.
 
-/// A value with a fixed place in a structure.
+/// A value with a fixed length in a structure.
 pub trait Field: Sized {
-    /// Bytes that the value takes.
+    /// Length of the value in bytes.
     const LENGTH: usize;
 
     /// Writes the value to the start of `bytes` and returns the rest of them.
     fn put(self, bytes: &mut [u8]) -> &mut [u8];
 
-    /// Takes the value from the start of `bytes`; `None` if they are too few.
+    /// Takes the value from the start of `bytes`. Returns `None` if they are too few.
     fn take(bytes: &mut &[u8]) -> Option<Self>;
 }
 
@@ -64,8 +64,8 @@ impl<T: Field + Copy + Default, const N: usize> Field for [T; N] {
     }
 }
 
-/// Defines a structure of a stream with its encoding: little-endian integers and arrays of them in the
-/// order of the fields, without padding.
+/// Defines a structure of a stream and its encoding: little-endian integers and arrays of them in
+/// the order of the fields, without padding.
 #[macro_export]
 macro_rules! layout {
     (
@@ -90,7 +90,7 @@ macro_rules! layout {
             /// Length in bytes.
             $visibility const LENGTH: usize = 0 $(+ <$type as layout::Field>::LENGTH)*;
 
-            /// Returns the structure as it stands in a stream.
+            /// Returns the structure as encoded in a stream.
             #[allow(dead_code, reason = "some structures are only read")]
             $visibility fn encode(self) -> [u8; Self::LENGTH] {
                 let mut bytes = [0; Self::LENGTH];
@@ -107,7 +107,7 @@ macro_rules! layout {
             ///
             /// # Errors
             ///
-            /// `bytes` are too few.
+            /// Returns an error if `bytes` is too short.
             $visibility fn decode(bytes: &[u8]) -> Result<Self, Violation> {
                 let mut rest = bytes;
                 let mut take = || {
