@@ -2,16 +2,16 @@
 
 //! Virtual functions of Intel's 82576 and I350.
 //!
-//! These cards have nothing for migration. Their virtual functions are stopped, read and written
-//! through the registers that their guests have; what a guest obtained from its physical function
-//! through the mailbox is learned on its way, and asked for again on the destination. The physical
-//! function is driven by `igb`, which knows nothing of this.
+//! These cards have no support for migration. The backend stops, reads and writes their virtual
+//! functions through the registers of the guest. It observes the guest's requests to the physical
+//! function in the mailbox, and repeats them on the destination. The physical function is driven by
+//! `igb`, which is unaware of this.
 //!
-//! The guest reaches page 0 of BAR 0, where the mailbox is, through this driver only. The pages with
-//! interrupts and queues are its own.
+//! The guest accesses page 0 of BAR 0, which contains the mailbox, only through this driver. It
+//! accesses the pages with interrupts and queues directly.
 //!
-//! Lock order: `inner` of a [`Function`] is innermost. Nothing that a reset may hold is waited for
-//! under it.
+//! Lock order: `opened` of a [`Function`] is innermost. While it is held, the backend waits for
+//! nothing that a reset may hold.
 
 mod clock;
 mod device;

@@ -2,8 +2,8 @@
 
 //! Checks of single values.
 //!
-//! All values from a stream or a device are compared with an [`Expectation`]. A failed check reports
-//! the field, the expectation and the value, so that every refusal states its reason.
+//! All values from a stream or a device are compared with an [`Expectation`]. A failed check
+//! reports the field, the expectation and the value, so that every refusal states its reason.
 
 use core::fmt;
 

@@ -2,8 +2,8 @@
 
 //! Tests of the layer that run in the kernel as well as on the host.
 //!
-//! A test is a function that fails with a [`Failure`]. [`suite!`] makes a test module of all of
-//! them: for KUnit in the kernel, for `cargo test` on the host.
+//! A test is a function that fails with a [`Failure`]. [`suite!`] generates a module with all
+//! tests: for KUnit in the kernel, and for `cargo test` on the host.
 
 pub mod device;
 
@@ -73,17 +73,17 @@ use device::{
     IDENTITY, //
 };
 
-/// A test failed.
+/// The error of a failed test.
 #[derive(Debug)]
 #[allow(dead_code, reason = "only printed, and public for user space")]
 pub enum Failure {
-    /// Something that must be true was false.
+    /// A condition was false.
     False(&'static str, u32),
-    /// There was no memory.
+    /// An allocation failed.
     OutOfMemory,
-    /// A device was not saved.
+    /// Saving a device failed.
     Save(SaveError<OutOfMemory>),
-    /// A device was not restored.
+    /// Restoring a device failed.
     Restore(RestoreError<OutOfMemory>),
 }
 
@@ -113,8 +113,8 @@ macro_rules! ensure {
     };
 }
 
-/// Lists the tests, and makes of them a module of the tests' own kind: `$attribute` is what the
-/// module carries, such as `kunit_tests(vifa_layer)` or `cfg(test)`.
+/// Lists the tests, and generates a module of them with the attribute `$attribute`, such as
+/// `kunit_tests(vifa_layer)` or `cfg(test)`.
 macro_rules! suite {
     ($attribute:meta) => {
         #[$attribute]
@@ -234,17 +234,17 @@ macro_rules! suite {
 
 pub(crate) use suite;
 
-/// Reads and writes as much at once as there is.
+/// Segments for reads and writes of maximum length.
 const WHOLE: &[usize] = &[usize::MAX];
 
-/// Where a destination stands.
+/// The address of a destination.
 const ELSEWHERE: Function = Function {
     domain: 1,
     bus: 3,
     devfn: 2,
 };
 
-/// Returns a device with a run of two granules, a hole, and another granule at the end.
+/// Returns a device with a run of two mapped granules, a gap, and another granule at the end.
 fn filled() -> Result<Device, OutOfMemory> {
     let mut device = Device::new(IDENTITY)?;
 
@@ -254,7 +254,7 @@ fn filled() -> Result<Device, OutOfMemory> {
     Ok(device)
 }
 
-/// The CRCs of RFC 3720, B.4, and the usual check value.
+/// Checks the CRCs of RFC 3720, B.4, and the usual check value.
 pub fn checksum() -> Result<(), Failure> {
     let ascending: [u8; 32] = core::array::from_fn(|index| index as u8);
 
@@ -267,7 +267,7 @@ pub fn checksum() -> Result<(), Failure> {
     Ok(())
 }
 
-/// The lengths that the documentation gives.
+/// The lengths match the documentation.
 pub fn lengths() -> Result<(), Failure> {
     ensure!(HEADER_LENGTH == 16);
     ensure!(SECTION_HEADER_LENGTH == 32);
@@ -282,7 +282,7 @@ pub fn lengths() -> Result<(), Failure> {
     Ok(())
 }
 
-/// The single arcs are those that `vfio_mig_get_next_state()` has a driver implement.
+/// The single arcs are those that `vfio_mig_get_next_state()` requires a driver to implement.
 pub fn steps() -> Result<(), Failure> {
     use DeviceState::*;
 
@@ -326,7 +326,8 @@ pub fn steps() -> Result<(), Failure> {
     Ok(())
 }
 
-/// What was saved is restored, however the stream is divided; and it is no longer than estimated.
+/// A saved device is restored, however the stream is divided, and the stream is no longer than
+/// estimated.
 pub fn round_trip() -> Result<(), Failure> {
     let mut source = filled()?;
     let stream = source.save(WHOLE)?;
@@ -344,8 +345,8 @@ pub fn round_trip() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Without word of what changes, a stream of a device that runs says what the device is and whom it
-/// sends to, and no more; the rest follows, and all of it is what a stopped device gives at once.
+/// Without change tracking, the stream of a running device has identity and relations only. The
+/// rest follows after the stop, and the whole stream is that of a stopped device.
 pub fn pause() -> Result<(), Failure> {
     let mut source = filled()?;
     source.identity.features = FEATURE_LOCAL_MEMORY;
@@ -375,7 +376,7 @@ pub fn pause() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Returns the bytes left of a device that runs: initial ones, and changed ones.
+/// Returns the outstanding initial bytes and changed bytes of a running device.
 fn left(
     saver: &mut Saver<OutOfMemory>,
     source: &mut Device,
@@ -387,8 +388,8 @@ fn left(
     Ok((initial, changed))
 }
 
-/// What is mapped goes out while the device runs, then what has changed; what is left for the time
-/// when it has stopped is what changed last.
+/// While the device runs, mapped memory is sent, then changes. Only the last changes remain for the
+/// stopped device.
 pub fn rounds() -> Result<(), Failure> {
     let mut source = filled()?;
     let mut saver = Saver::new(Begin::PreCopy);
@@ -422,7 +423,7 @@ pub fn rounds() -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a device changes while it is read, even of the very run that it reads, is not lost.
+/// A change while the device is read, even of the run that it reads, is not lost.
 pub fn changes_while_read() -> Result<(), Failure> {
     for moment in 0..64 {
         let mut source = filled()?;
@@ -460,8 +461,7 @@ pub fn changes_while_read() -> Result<(), Failure> {
     Ok(())
 }
 
-/// A device that is configured anew has new initial data, for whoever knows that there is such a
-/// thing.
+/// A reconfigured device has new initial data, for readers of [`InfoVersion::V2`].
 pub fn reinitialisation() -> Result<(), Failure> {
     let mut source = filled()?;
     let mut saver = Saver::new(Begin::PreCopy);
@@ -484,7 +484,7 @@ pub fn reinitialisation() -> Result<(), Failure> {
     Ok(())
 }
 
-/// A device without local memory that can do nothing but stop.
+/// Returns a device without features and local memory.
 fn plain() -> Result<Device, OutOfMemory> {
     Device::new(Identity {
         features: 0,
@@ -507,11 +507,11 @@ const CLAIMS: [[u8; 24]; 3] = [
     ],
 ];
 
-/// Bytes of the section with one of [`CLAIMS`].
+/// Length of the section with one of [`CLAIMS`], in bytes.
 const CLAIM: u64 = 32 + 24;
 
-/// A device that has no local memory goes through all of a transfer, begun while it runs or when it
-/// has stopped, with the same stream.
+/// A device without local memory completes a transfer. The stream is the same if it begins while
+/// the device runs and if it begins after the stop.
 pub fn without_local_memory() -> Result<(), Failure> {
     let mut source = plain()?;
     let mut destination = plain()?;
@@ -549,8 +549,8 @@ pub fn without_local_memory() -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a device claims goes out first, and again whenever it was configured anew, but not any more
-/// when it has stopped. It is initial data until it was read, and the destination tries each.
+/// A device's claim is sent first, and again after each reconfiguration, but not after the stop. It
+/// is initial data until it is read, and the destination tries each claim.
 pub fn claims() -> Result<(), Failure> {
     let mut source = plain()?;
     let mut destination = plain()?;
@@ -569,13 +569,13 @@ pub fn claims() -> Result<(), Failure> {
 
     source.configure(&CLAIMS[0])?;
     ensure!(told(&mut saver, &mut source, InfoVersion::V1)? == (248 + CLAIM, 0, false));
-    // What is configured before anything was read takes the place of what was claimed then.
+    // A configuration before the first read replaces the claim.
     source.configure(&CLAIMS[1])?;
     ensure!(told(&mut saver, &mut source, InfoVersion::V2)? == (248 + CLAIM, 0, true));
     source.read_bytes(&mut saver, 248, &mut stream)?;
     source.read_bytes(&mut saver, 40, &mut stream)?;
     ensure!(told(&mut saver, &mut source, InfoVersion::V2)? == (CLAIM - 40, 0, false));
-    // A claim that is being read stays as it is.
+    // A claim does not change while it is read.
     source.configure(&CLAIMS[2])?;
     ensure!(told(&mut saver, &mut source, InfoVersion::V1)? == (2 * CLAIM - 40, 0, false));
     source.read(&mut saver, &[5], &mut stream)?;
@@ -583,7 +583,7 @@ pub fn claims() -> Result<(), Failure> {
     ensure!(told(&mut saver, &mut source, InfoVersion::V1)? == (0, 0, false));
     ensure!(stream.len() as u64 == 248 + 2 * CLAIM);
 
-    // To those who do not know that there can be initial data again, it is none.
+    // For readers of version 1, later claims are not initial data.
     source.configure(&CLAIMS[0])?;
     ensure!(told(&mut saver, &mut source, InfoVersion::V1)? == (0, CLAIM, false));
     ensure!(told(&mut saver, &mut source, InfoVersion::V2)? == (CLAIM, 0, true));
@@ -605,12 +605,12 @@ pub fn claims() -> Result<(), Failure> {
     ensure!(destination.obtained[..] == source.control[..]);
     ensure!(destination.has_state_of(&source));
 
-    // A stream that is begun when the device has stopped has none.
+    // A stream that begins with a stopped device has no claims.
     ensure!(source.save(WHOLE)?.len() as u64 + 3 * CLAIM == stream.len() as u64);
     Ok(())
 }
 
-/// Claims go out between parts of local memory, wherever the device is asked what has changed.
+/// Claims are sent between parts of local memory, at each query of the device's changes.
 pub fn claims_between_rounds() -> Result<(), Failure> {
     let mut source = filled()?;
     let mut destination = Device::new(IDENTITY)?;
@@ -640,8 +640,8 @@ pub fn claims_between_rounds() -> Result<(), Failure> {
     Ok(())
 }
 
-/// A destination whose host does not give what the source claims refuses the very bytes that
-/// complete the claim, and is as it was; the source goes on.
+/// A destination whose host refuses a claim rejects the byte that completes the claim, and does not
+/// change. The source can begin another stream.
 pub fn denied_claim() -> Result<(), Failure> {
     let mut source = filled()?;
     let mut destination = Device::new(IDENTITY)?;
@@ -654,10 +654,10 @@ pub fn denied_claim() -> Result<(), Failure> {
     source.read(&mut saver, WHOLE, &mut stream)?;
     destination.fill(7);
     destination.denied = true;
-    let (before, behind) = stream.split_at(248 + CLAIM as usize - 1);
+    let (before, rest) = stream.split_at(248 + CLAIM as usize - 1);
     destination.write(&mut restorer, &[64], before)?;
     ensure!(destination.claims == 0);
-    let last = behind.get(..1).unwrap_or_default();
+    let last = rest.get(..1).unwrap_or_default();
     ensure!(destination.write(&mut restorer, WHOLE, last) == Err(denied));
     ensure!(denied.class() == Class::Device(OutOfMemory));
     ensure!(restorer.progress().sections == 2);
@@ -666,7 +666,7 @@ pub fn denied_claim() -> Result<(), Failure> {
     ensure!(destination.obtained.is_empty());
     ensure!(!destination.is_clear());
 
-    // The transfer is given up; another one begins with the claim again.
+    // The transfer is cancelled. The next one begins with the claim again.
     let mut saver = Saver::new(Begin::PreCopy);
     let mut again = Bytes::with_capacity(0)?;
     source.read(&mut saver, WHOLE, &mut again)?;
@@ -679,8 +679,8 @@ pub fn denied_claim() -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a host does not give is refused with the last byte of the stream, when the source can still
-/// go on, and not before it; the control plane stays as it was.
+/// The refusal of a host is reported with the last byte of the stream, while the source can still
+/// continue, and not earlier. The control plane does not change.
 pub fn denied_control_plane() -> Result<(), Failure> {
     let stream = filled()?.save(WHOLE)?;
     let mut destination = Device::new(IDENTITY)?;
@@ -696,7 +696,7 @@ pub fn denied_control_plane() -> Result<(), Failure> {
     ensure!(restorer.finish(&mut destination) == Err(denied));
     ensure!(destination.control.iter().all(|&byte| byte == 0));
 
-    // A stream that is not sound obtains nothing.
+    // An invalid stream obtains nothing.
     destination.denied = false;
     let mut damaged = Bytes::with_capacity(stream.len())?;
     damaged.resize_zeroed(stream.len())?;
@@ -711,7 +711,7 @@ pub fn denied_control_plane() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Guest memory that is tracked is listed once the device has stopped; ranges that touch are one.
+/// Tracked guest memory is listed after the device has stopped. Ranges that touch are joined.
 pub fn tracked() -> Result<(), Failure> {
     let range = |start, length| Range { start, length };
     let mut source = filled()?;
@@ -733,8 +733,8 @@ pub fn tracked() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Both parties have the same relationships, from the source's interfaces to the destination's; the
-/// source does not know the receivers.
+/// Both parties have the same relationships, from the source's interfaces to the destination's. The
+/// receivers are unknown to the source.
 pub fn established() -> Result<(), Failure> {
     let mut source = Device::new(IDENTITY)?;
     let mut saver = Saver::new(Begin::PreCopy);
@@ -774,7 +774,7 @@ pub fn established() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Both parties count what was transferred, and nothing before it was.
+/// Both parties count the transferred bytes, and nothing before its transfer.
 pub fn accounts() -> Result<(), Failure> {
     let mut source = filled()?;
     let mut saver = Saver::new(Begin::Stopped);
@@ -814,7 +814,7 @@ pub fn accounts() -> Result<(), Failure> {
     Ok(())
 }
 
-/// A destination that does not fit refuses the very bytes that complete the identity.
+/// An incompatible destination rejects the byte that completes the identity.
 pub fn mismatch() -> Result<(), Failure> {
     let stream = filled()?.save(WHOLE)?;
     let identity = HEADER_LENGTH + SECTION_HEADER_LENGTH + IdentityPayload::LENGTH;
@@ -841,7 +841,7 @@ pub fn mismatch() -> Result<(), Failure> {
     Ok(())
 }
 
-/// A stream of which one bit was flipped is refused, and does not touch the control plane.
+/// A stream with a flipped bit is refused, and does not change the control plane.
 pub fn flipped_bits() -> Result<(), Failure> {
     let mut stream = filled()?.save(WHOLE)?;
     let mut destination = Device::new(IDENTITY)?;
@@ -874,7 +874,7 @@ pub fn wrong_length() -> Result<(), Failure> {
     Ok(())
 }
 
-/// A device whose word cannot be true is not saved.
+/// A device that returns invalid data is not saved.
 pub fn lying_source() -> Result<(), Failure> {
     let mut source = filled()?;
 
@@ -912,7 +912,7 @@ pub fn lying_source() -> Result<(), Failure> {
     Ok(())
 }
 
-/// After an error, every call returns that error.
+/// After an error, every call returns the same error.
 pub fn broken_stays_broken() -> Result<(), Failure> {
     let mut source = filled()?;
     let mut saver = Saver::new(Begin::Stopped);

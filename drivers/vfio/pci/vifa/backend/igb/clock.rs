@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Time, for whoever waits for a register.
+//! Time and polling.
 
 use super::fault::Fault;
 
 /// A clock, and sleep.
 pub(crate) trait Clock {
-    /// Returns the microseconds since some moment.
+    /// Returns the number of microseconds since an arbitrary start.
     fn now(&self) -> u64;
 
-    /// Sleeps for so many microseconds, or longer.
+    /// Sleeps for at least `microseconds`.
     fn sleep(&mut self, microseconds: u32);
 }
 
-/// Asks every `interval` microseconds whether `is_done`, and returns whether it was within
-/// `timeout` microseconds.
+/// Calls `is_done` every `interval` microseconds until it returns true. Returns whether it did so
+/// within `timeout` microseconds.
 ///
-/// It is asked at least once after that time.
+/// Calls it at least once after the timeout.
 pub(crate) fn until<D: Clock>(
     device: &mut D,
     interval: u32,

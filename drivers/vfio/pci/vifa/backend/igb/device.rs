@@ -66,8 +66,8 @@ use kernel::{
     }, //
 };
 
-/// A function that somebody uses.
-struct Used {
+/// An open function.
+struct Opened {
     registers: Registers,
     state: State,
     run_state: RunState,
@@ -79,86 +79,86 @@ pub(crate) struct Function {
     device: ARef<pci::Device>,
     identity: Identity,
     interfaces: Interfaces,
-    /// Why it cannot be migrated.
+    /// The reason for which the function cannot be migrated.
     unsupported: Option<Fault>,
     watch: Watch,
     #[pin]
     warnings: RateLimit,
-    /// It is being reset: nothing may reach it but what its guest does.
+    /// Whether a reset is in progress. Only the guest's accesses may reach the function then.
     is_resetting: AtomicFlag,
-    /// It was reset, or a reset began, since `used` was last locked.
+    /// Whether a reset has begun or completed since `opened` was last locked.
     was_reset: AtomicFlag,
     #[pin]
-    used: Mutex<Option<Used>>,
+    opened: Mutex<Option<Opened>>,
 }
 
-/// Returns how many queue pairs a function has.
+/// Returns the number of queue pairs of a function.
 fn queue_pairs(identity: &Identity) -> u8 {
-    // The cards have one or two.
+    // The value is 1 or 2.
     identity.queues as u8
 }
 
 impl Function {
-    /// Logs a warning at a limited rate: its cause can be repeated.
+    /// Logs a warning at a limited rate, because its cause can recur.
     pub(super) fn warn(&self, text: fmt::Arguments<'_>) {
         if self.warnings.allows(c"vifa-vfio-pci") {
             dev_warn!(self.device, "{}\n", Shown(text));
         }
     }
 
-    fn lock(&self) -> Guard<'_, Option<Used>, MutexBackend> {
-        let mut used = self.used.lock();
+    fn lock(&self) -> Guard<'_, Option<Opened>, MutexBackend> {
+        let mut opened = self.opened.lock();
 
         if self.was_reset.xchg(false, Full) {
-            if let Some(used) = &mut *used {
-                used.state.reset();
-                used.run_state = RunState::Running;
+            if let Some(opened) = &mut *opened {
+                opened.state.reset();
+                opened.run_state = RunState::Running;
             }
         }
-        used
+        opened
     }
 
-    /// The function, whatever its guest does; `used` is locked.
+    /// Returns the accessor for the driver's accesses. `opened` must be locked.
     ///
     /// # Errors
     ///
-    /// It is being reset.
+    /// Returns an error if the function is being reset.
     fn hardware<'a>(&'a self, registers: &'a Registers) -> Result<Hardware<'a>, Fault> {
         if self.is_resetting.load(Acquire) {
             return Err(Fault::Reset);
         }
-        Hardware::for_us(registers, &self.was_reset, &self.watch)
+        Hardware::for_driver(registers, &self.was_reset, &self.watch)
     }
 
-    /// Has `act` look at what is known of the function, which somebody uses.
-    pub(super) fn known<R>(&self, act: impl FnOnce(&State) -> R) -> Result<R, Fault> {
-        let used = self.lock();
+    /// Calls `act` with the state of the open function.
+    pub(super) fn inspect<R>(&self, act: impl FnOnce(&State) -> R) -> Result<R, Fault> {
+        let opened = self.lock();
 
-        Ok(act(&Option::as_ref(&*used).ok_or(EIO)?.state))
+        Ok(act(&Option::as_ref(&*opened).ok_or(EIO)?.state))
     }
 
-    /// Has `act` do something with the function, which somebody uses, whatever its guest does.
+    /// Calls `act` with the state and registers of the open function, for the driver's accesses.
     pub(super) fn with<R>(
         &self,
         act: impl FnOnce(&mut State, &mut Hardware<'_>) -> Result<R, Fault>,
     ) -> Result<R, Fault> {
-        let mut used = self.lock();
-        let used = Option::as_mut(&mut *used).ok_or(EIO)?;
-        let mut hardware = self.hardware(&used.registers)?;
+        let mut opened = self.lock();
+        let opened = Option::as_mut(&mut *opened).ok_or(EIO)?;
+        let mut hardware = self.hardware(&opened.registers)?;
 
-        act(&mut used.state, &mut hardware)
+        act(&mut opened.state, &mut hardware)
     }
 
-    /// Has `act` do for the guest what that does to page 0.
+    /// Calls `act` with the state and registers of the open function, for the guest's accesses.
     fn mediate<R>(
         &self,
         act: impl FnOnce(&mut State, &mut Hardware<'_>) -> Result<R, Fault>,
     ) -> Result<R, Fault> {
-        let mut used = self.lock();
-        let used = Option::as_mut(&mut *used).ok_or(EIO)?;
-        let mut hardware = Hardware::for_guest(&used.registers, &self.was_reset, &self.watch);
+        let mut opened = self.lock();
+        let opened = Option::as_mut(&mut *opened).ok_or(EIO)?;
+        let mut hardware = Hardware::for_guest(&opened.registers, &self.was_reset, &self.watch);
 
-        act(&mut used.state, &mut hardware)
+        act(&mut opened.state, &mut hardware)
     }
 }
 
@@ -189,7 +189,7 @@ impl Backend for Function {
                 interfaces: Interfaces::of(interface::Function { domain, bus, devfn }),
                 is_resetting: AtomicFlag::new(false),
                 was_reset: AtomicFlag::new(false),
-                used <- new_mutex!(None, "vifa_igb"),
+                opened <- new_mutex!(None, "vifa_igb"),
             }),
             GFP_KERNEL,
         )
@@ -200,7 +200,7 @@ impl Backend for Function {
     }
 
     fn open(&self, registers: Registers) -> Result {
-        *self.lock() = Some(Used {
+        *self.lock() = Some(Opened {
             registers,
             state: State::new(queue_pairs(&self.identity)),
             run_state: RunState::Running,
@@ -218,8 +218,8 @@ impl Backend for Function {
     }
 
     fn reset_prepare(&self) {
-        // In this order: who finds the first one clear, after it has cleared the second one, finds
-        // the second one set.
+        // ORDERING: A reader clears `was_reset`, then reads `is_resetting`. If it finds the latter
+        // clear, it finds the former set afterwards.
         self.is_resetting.store(true, Release);
         self.was_reset.store(true, Release);
     }
@@ -253,27 +253,27 @@ impl Backend for Function {
     }
 
     fn run_state(&self) -> Result<RunState, Fault> {
-        let used = self.lock();
+        let opened = self.lock();
 
-        Ok(Option::as_ref(&*used).ok_or(EIO)?.run_state)
+        Ok(Option::as_ref(&*opened).ok_or(EIO)?.run_state)
     }
 
     fn set_run_state(&self, target: RunState) -> Result<(), Fault> {
-        let mut used = self.lock();
-        let used = Option::as_mut(&mut *used).ok_or(EIO)?;
-        let mut hardware = self.hardware(&used.registers)?;
+        let mut opened = self.lock();
+        let opened = Option::as_mut(&mut *opened).ok_or(EIO)?;
+        let mut hardware = self.hardware(&opened.registers)?;
 
-        match (used.run_state, target) {
+        match (opened.run_state, target) {
             (_, RunState::Running) => {
-                if let Some(fault) = used.state.resume(&mut hardware)? {
+                if let Some(fault) = opened.state.resume(&mut hardware)? {
                     self.warn(format_args!("failed to restore unicast addresses: {fault}"));
                 }
             }
-            // It is stopped already.
+            // The function is already stopped.
             (RunState::Stopped, RunState::P2pQuiesced) => {}
-            (_, RunState::P2pQuiesced | RunState::Stopped) => used.state.quiesce(&mut hardware)?,
+            (_, RunState::P2pQuiesced | RunState::Stopped) => opened.state.quiesce(&mut hardware)?,
         }
-        used.run_state = target;
+        opened.run_state = target;
         Ok(())
     }
 

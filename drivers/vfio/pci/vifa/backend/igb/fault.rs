@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What can go wrong with such a function, by name.
+//! Errors of a function.
 //!
-//! Whoever migrates a machine has to learn from the name what to change on which host: so a refusal
-//! of the physical function says what was asked, and of which setting it was the price.
+//! An error message has to show the administrator what to change, and on which host. A refusal by
+//! the physical function therefore states the request and the setting of the host that causes it.
 
 use super::mailbox::message::{
     Mac,
@@ -15,7 +15,7 @@ use crate::{
 };
 use core::fmt;
 
-/// A way in which a queue does not do what it was told.
+/// A failure of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stuck {
     /// The receive queue stays enabled.
@@ -24,52 +24,52 @@ pub(crate) enum Stuck {
     TransmitDoesNotStop,
     /// The queue stays disabled.
     NotEnabled,
-    /// The head is not where it was put.
+    /// The head differs from the written value.
     Head {
-        /// Where it was put.
+        /// The written value.
         written: u32,
-        /// Where it is.
+        /// The read value.
         read: u32,
     },
-    /// The tail is not where it was put, before the queue was enabled.
+    /// The tail of a disabled queue differs from the written value.
     Tail {
-        /// Where it was put.
+        /// The written value.
         written: u32,
-        /// Where it is.
+        /// The read value.
         read: u32,
     },
 }
 
-/// Why something was not done.
+/// The reason for a failed operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// The function is being reset.
     Reset,
     /// All registers read as all ones: the function is gone from the bus.
     Gone,
-    /// The function was not stopped.
+    /// The function is not stopped.
     Runs,
     /// The physical function does not answer.
     PhysicalFunctionSilent,
     /// The physical function is being reset.
     PhysicalFunctionResets,
-    /// The physical function does not let go of the mailbox.
+    /// The physical function does not release the mailbox.
     MailboxTaken,
-    /// The physical function refuses the guest's address; it gives another, if any.
+    /// The physical function refuses the guest's address.
     MacRefused {
-        /// What the guest has.
+        /// The guest's address.
         wanted: Mac,
-        /// What the physical function gives.
+        /// The address that the physical function assigns, if any.
         fixed: Option<Mac>,
     },
-    /// The physical function refuses a further unicast address.
+    /// The physical function refuses an additional unicast address.
     UnicastRefused {
         /// The address.
         address: Mac,
     },
     /// The physical function refuses a VLAN.
     VlanRefused {
-        /// Its id.
+        /// The id.
         vid: Vid,
     },
     /// The physical function refuses to strip VLAN tags.
@@ -80,25 +80,25 @@ pub(crate) enum Fault {
     PromiscuousRefused,
     /// The physical function refuses frames of this size.
     FrameSizeRefused {
-        /// Bytes.
+        /// The size in bytes.
         bytes: u16,
     },
-    /// A queue does not do what it was told.
+    /// A queue failed.
     Queue {
-        /// Its number.
+        /// The number of the queue pair.
         queue: u8,
-        /// What it does instead.
+        /// The failure.
         stuck: Stuck,
     },
-    /// The control plane has a record that the function cannot have.
+    /// The control plane has an invalid record.
     Record(InvalidRecord),
-    /// There was no memory.
+    /// An allocation failed.
     OutOfMemory,
-    /// The host has another reason: a number as in `errno.h`, from 1.
+    /// Another error of the host: a positive number of `errno.h`.
     Host(i32),
 }
 
-/// Numbers of `errno.h` that all architectures share.
+/// Numbers of `errno.h`.
 mod errno {
     pub(super) const EIO: i32 = 5;
     pub(super) const ENOMEM: i32 = 12;

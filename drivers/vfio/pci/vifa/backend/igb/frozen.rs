@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a function has in the pages that its guest reaches directly, while it does not run.
+//! The registers of a stopped function in the pages that its guest accesses directly.
 //!
-//! Receive is stopped before transmit: there is no new work for a guest that is not there, but what
-//! it gave the function is still sent. It goes on in the opposite order of what depends on what:
-//! queues are enabled, then given work, then may interrupt.
+//! Receive queues are stopped before transmit queues: the stopped guest needs no new frames, but
+//! its queued frames are still sent. Resuming follows the dependencies: queues are enabled, then
+//! their tails are written, then their interrupts are unmasked.
 
 use super::{
     clock::Clock,
@@ -15,7 +15,7 @@ use super::{
     },
     queues::{
         self,
-        Half,
+        HardwareRing,
         RECEIVE,
         TRANSMIT, //
     },
@@ -33,16 +33,16 @@ use super::{
     },
 };
 
-/// Registers of a function that does not run.
+/// Registers of a stopped function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Frozen {
     /// The queue pairs. The I350 has one.
     pub(crate) queues: [Option<Queue>; QUEUES_MAX],
     /// The vectors.
     pub(crate) interrupts: Interrupts,
-    /// Which vector each cause has.
+    /// The vector of each cause.
     pub(crate) routes: Routes,
-    /// The link was up.
+    /// Whether the link was up.
     pub(crate) link: bool,
 }
 
@@ -58,7 +58,7 @@ impl From<&ControlPlane> for Frozen {
 }
 
 impl Frozen {
-    /// Nothing yet, of a function with so many queue pairs, which runs.
+    /// Returns empty registers for a running function with `queues` queue pairs.
     pub(crate) fn new(device: &mut impl Access, queues: u8) -> Result<Self, Fault> {
         let mut frozen = Self {
             queues: [None; QUEUES_MAX],
@@ -77,25 +77,25 @@ impl Frozen {
         self.queues.iter().flatten().count() as u8
     }
 
-    /// Each queue pair with its number.
+    /// Returns each queue pair with its number, mutably.
     fn pairs(&mut self) -> impl Iterator<Item = (u8, &mut Queue)> {
         (0..).zip(self.queues.iter_mut().flatten())
     }
 
-    /// Each queue pair with its number, to look at.
+    /// Returns each queue pair with its number.
     fn rings(&self) -> impl Iterator<Item = (u8, &Queue)> {
         (0..).zip(self.queues.iter().flatten())
     }
 
-    /// Stops the function, and takes all that it has. What was stopped before stays noted as what
-    /// has to be started.
+    /// Stops the function, and reads its registers. Rings that were stopped by an earlier call stay
+    /// marked for restart.
     ///
     /// # Errors
     ///
-    /// A queue does not stop. Those before it have, and are noted.
+    /// Returns an error if a ring does not stop. The earlier ones are stopped, and marked.
     pub(crate) fn quiesce(&mut self, device: &mut (impl Access + Clock)) -> Result<(), Fault> {
         for (number, queue) in self.pairs() {
-            let receive = Half::new(&RECEIVE, number);
+            let receive = HardwareRing::new(&RECEIVE, number);
 
             if receive.is_enabled(device)? {
                 queue.receive.is_enabled = true;
@@ -103,7 +103,7 @@ impl Frozen {
             }
         }
         for (number, queue) in self.pairs() {
-            let transmit = Half::new(&TRANSMIT, number);
+            let transmit = HardwareRing::new(&TRANSMIT, number);
 
             if transmit.is_enabled(device)? {
                 queue.transmit.is_enabled = true;
@@ -116,8 +116,8 @@ impl Frozen {
         self.refresh(device)
     }
 
-    /// Takes the rings as they are now: while the function is only P2P-quiesced, what it is told
-    /// still changes them.
+    /// Reads the rings' current registers. While the function is P2P-quiesced, the guest can still
+    /// change them.
     pub(crate) fn refresh(&mut self, device: &mut impl Access) -> Result<(), Fault> {
         for (number, queue) in self.pairs() {
             *queue = queues::take(device, number, queue)?;
@@ -125,19 +125,19 @@ impl Frozen {
         Ok(())
     }
 
-    /// Starts the queues again that [`Self::quiesce`] has stopped before it failed.
+    /// Restarts the rings that [`Self::quiesce`] stopped before it failed.
     pub(crate) fn undo(&self, device: &mut (impl Access + Clock)) {
-        for (half, _) in self.enabled() {
-            // One of them does not do what it is told, which is known; the others may.
-            let _ = half.restart(device);
+        for (ring, _) in self.enabled() {
+            // Ignore errors: one of the rings has already failed, but the others may work.
+            let _ = ring.restart(device);
         }
     }
 
-    /// Gives the registers to a function that does not run.
+    /// Writes the registers to a stopped function.
     ///
     /// # Errors
     ///
-    /// A queue does not do what it was told.
+    /// Returns an error if a queue stays enabled, or if its head cannot be written.
     pub(crate) fn put(&self, device: &mut (impl Access + Clock)) -> Result<(), Fault> {
         interrupts::clear(device)?;
         interrupts::put(device, &self.interrupts, &self.routes)?;
@@ -145,11 +145,11 @@ impl Frozen {
             .try_for_each(|(number, queue)| queues::put(device, number, queue))
     }
 
-    /// Has the function go on. `has_mail`: there is something in the mailbox for the guest.
+    /// Resumes the function. `has_mail` states whether the mailbox has a message for the guest.
     ///
     /// # Errors
     ///
-    /// A queue does not start. The function does not run then.
+    /// Returns an error if a queue does not start. The function then stays stopped.
     pub(crate) fn thaw(
         &self,
         device: &mut (impl Access + Clock),
@@ -158,7 +158,7 @@ impl Frozen {
         let started = self.start(device, has_mail);
 
         if started.is_err() {
-            // The error that is returned says more than those of the way back.
+            // Ignore errors of the rollback, and return the first one.
             let mut stopped = *self;
             let _ = stopped.quiesce(device);
             let _ = self.kick(device);
@@ -166,35 +166,35 @@ impl Frozen {
         started
     }
 
-    /// Has the function go on without its queues, which a reset of the physical function has taken:
-    /// the interrupt of the mailbox tells the guest.
+    /// Resumes the function without its queues, which a reset of the physical function has
+    /// disabled. The mailbox interrupt notifies the guest.
     pub(crate) fn wake(&self, device: &mut impl Access) -> Result<(), Fault> {
-        // The reset has taken these, too.
+        // The reset has cleared these registers, too.
         interrupts::put(device, &self.interrupts, &self.routes)?;
         interrupts::resume(device, &self.interrupts, &self.routes, [].iter(), true)
     }
 
-    /// The halves that are to be enabled, with their rings: receive, then transmit.
-    fn enabled(&self) -> impl Iterator<Item = (Half, &Ring)> {
+    /// Returns the hardware rings to enable, with their saved state: receive, then transmit.
+    fn enabled(&self) -> impl Iterator<Item = (HardwareRing, &Ring)> {
         let receive = self
             .rings()
-            .map(|(number, queue)| (Half::new(&RECEIVE, number), &queue.receive));
+            .map(|(number, queue)| (HardwareRing::new(&RECEIVE, number), &queue.receive));
         let transmit = self
             .rings()
-            .map(|(number, queue)| (Half::new(&TRANSMIT, number), &queue.transmit));
+            .map(|(number, queue)| (HardwareRing::new(&TRANSMIT, number), &queue.transmit));
 
         receive.chain(transmit).filter(|(_, ring)| ring.is_enabled)
     }
 
-    /// Gives the queues that are to be enabled what the guest had given them.
+    /// Writes the saved tails of the enabled rings.
     fn kick(&self, device: &mut impl Access) -> Result<(), Fault> {
         self.enabled()
-            .try_for_each(|(half, ring)| half.kick(device, ring))
+            .try_for_each(|(hardware, ring)| hardware.kick(device, ring))
     }
 
     fn start(&self, device: &mut (impl Access + Clock), has_mail: bool) -> Result<(), Fault> {
-        for (half, ring) in self.enabled() {
-            half.enable(device, ring)?;
+        for (hardware, ring) in self.enabled() {
+            hardware.enable(device, ring)?;
         }
         self.kick(device)?;
         let is_news = has_mail || self.link != link(device)?;

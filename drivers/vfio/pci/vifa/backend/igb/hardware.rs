@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The registers of a function, as long as it is not reset.
+//! Register access of a function that is not reset.
 
 use super::{
     clock::Clock,
@@ -25,7 +25,7 @@ use kernel::{
     }, //
 };
 
-/// The BAR that has the registers.
+/// The BAR with the registers.
 pub(super) const BAR: u8 = 0;
 
 impl From<Error> for Fault {
@@ -44,7 +44,7 @@ impl From<Fault> for Error {
     }
 }
 
-/// A clock that begins when it is made.
+/// A clock that starts at 0.
 pub(super) struct Watch(Instant<Monotonic>);
 
 impl Watch {
@@ -52,20 +52,19 @@ impl Watch {
         Self(Instant::now())
     }
 
-    /// Returns the microseconds since it was made.
+    /// Returns the number of microseconds since its creation.
     pub(super) fn now(&self) -> u64 {
-        // CAST: This clock does not go back.
+        // CAST: The clock is monotonic, so the time is not negative.
         self.0.elapsed().as_micros_ceil() as u64
     }
 
-    /// Sleeps for so many microseconds, or longer.
+    /// Sleeps for at least `microseconds`.
     pub(super) fn sleep(microseconds: u32) {
         fsleep(Delta::from_micros(microseconds.into()));
     }
 }
 
-/// A function, for one thing that is done with it. Once it was reset, all that is left of that
-/// fails.
+/// A function during one operation. After a reset of the function, all further accesses fail.
 pub(super) struct Hardware<'a> {
     registers: &'a Registers,
     was_reset: &'a AtomicFlag,
@@ -74,7 +73,7 @@ pub(super) struct Hardware<'a> {
 }
 
 impl<'a> Hardware<'a> {
-    /// A function as its guest has it.
+    /// Creates the accessor for the guest's accesses. They depend on the guest's decode settings.
     pub(super) fn for_guest(
         registers: &'a Registers,
         was_reset: &'a AtomicFlag,
@@ -88,12 +87,13 @@ impl<'a> Hardware<'a> {
         }
     }
 
-    /// A function whose registers are reached whatever its guest has said.
+    /// Creates the accessor for the driver's accesses. They do not depend on the guest's decode
+    /// settings.
     ///
     /// # Errors
     ///
-    /// It is being reset.
-    pub(super) fn for_us(
+    /// Returns an error if the function is being reset.
+    pub(super) fn for_driver(
         registers: &'a Registers,
         was_reset: &'a AtomicFlag,
         watch: &'a Watch,
@@ -118,7 +118,7 @@ impl Access for Hardware<'_> {
     fn load(&mut self, offset: u32) -> Result<u32, Fault> {
         let value = self.registers.read32(BAR, offset.into())?;
 
-        // What was read after a reset says nothing of what was before.
+        // A value that was read after a reset is not the value from before the reset.
         self.check()?;
         Ok(value)
     }

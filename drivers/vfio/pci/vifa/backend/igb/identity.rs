@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What such a function is: what its device id implies, and what the PCI core has found.
+//! The identity of a function, from its device id and from the PCI core.
 
 use super::{
     hardware::BAR,
@@ -44,14 +44,14 @@ const fn id(device: u16) -> DeviceId {
     vfio::pci::override_only_id(INTEL as u32, device as u32)
 }
 
-/// Revision of what is done with such a function: how it is stopped, what is saved of it.
+/// Revision of this backend's method: how a function is stopped and which state is saved.
 const REVISION: u16 = 1;
 
-/// Returns what `device` is.
+/// Returns the identity of `device`.
 ///
 /// # Errors
 ///
-/// `ENODEV` where it is not what such a function is. The reason is in the log.
+/// Returns `ENODEV`, and logs the reason, if `device` is not a supported function.
 pub(super) fn identify(device: &pci::Device<Core<'_>>) -> Result<Identity> {
     let queues = match device.device_id() {
         DEVICE_82576 => 2,

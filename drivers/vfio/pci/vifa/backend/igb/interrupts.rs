@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The interrupts: which causes have which vectors, and which of them wait.
+//! The interrupts: vectors of causes, and pending causes.
 //!
-//! An interrupt too many does no harm; one too few can leave a queue waiting for ever. So whatever
-//! may have had a cause has it again when the function goes on.
+//! A spurious interrupt is harmless, but a missing one can stall a queue forever. Therefore every
+//! possible cause is raised again when the function resumes.
 
 use super::{
     fault::Fault,
@@ -26,14 +26,15 @@ fn throttle(vector: usize) -> u32 {
     EITR.saturating_add((vector as u32).saturating_mul(4))
 }
 
-/// Each vector with its bit in the registers that have one for each cause.
+/// Returns each vector with its bit in the registers of causes.
 fn bits() -> impl Iterator<Item = (usize, u32)> {
     (0..VECTORS).map(|vector| (vector, 1 << vector))
 }
 
-/// Masks all vectors, and returns them as they were, and the routes.
+/// Masks all vectors. Returns their previous state, and the routes.
 ///
-/// What was unmasked or pending in `before` still is: masking and reading has taken that away.
+/// Vectors that are unmasked or pending in `before` stay so, because an earlier call has masked and
+/// cleared them.
 pub(super) fn take(
     device: &mut impl Access,
     before: &Interrupts,
@@ -52,7 +53,7 @@ pub(super) fn take(
     }
     device.write(EIMC, CAUSES)?;
     let pending = device.read(EICR)?;
-    forget_causes(device)?;
+    clear_causes(device)?;
 
     for (interrupt, (_, bit)) in interrupts.iter_mut().zip(bits()) {
         interrupt.is_unmasked |= unmasked & bit != 0;
@@ -63,23 +64,23 @@ pub(super) fn take(
     Ok((interrupts, routes))
 }
 
-/// Masks all vectors, and forgets what is pending.
+/// Masks all vectors, and clears pending causes.
 pub(super) fn clear(device: &mut impl Access) -> Result<(), Fault> {
     device.write(EIMC, CAUSES)?;
-    forget_causes(device)
+    clear_causes(device)
 }
 
-/// Forgets what is pending.
+/// Clears pending causes.
 ///
-/// On a card, a read does that. QEMU's wants ones written, and returns these by the next read as if
-/// they were causes. One that comes in between is a queue's, and raised anew, or known from the
-/// mailbox or the link.
-fn forget_causes(device: &mut impl Access) -> Result<(), Fault> {
+/// On a card, a read clears them. QEMU's model requires a write of ones, and its next read returns
+/// these bits as causes. A cause that occurs between write and read is not lost: it is either that
+/// of a queue, which is raised again, or also visible in the mailbox or the link state.
+fn clear_causes(device: &mut impl Access) -> Result<(), Fault> {
     device.write(EICR, CAUSES)?;
     device.read(EICR).map(drop)
 }
 
-/// Returns a register that has a bit for each vector: set for those that are `is_set`.
+/// Returns a register value with the bits of the vectors for which `is_set` returns true.
 fn gather(interrupts: &Interrupts, is_set: impl Fn(&Interrupt) -> bool) -> u32 {
     interrupts
         .iter()
@@ -88,7 +89,7 @@ fn gather(interrupts: &Interrupts, is_set: impl Fn(&Interrupt) -> bool) -> u32 {
         .fold(0, |gathered, (_, (_, bit))| gathered | bit)
 }
 
-/// Gives the vectors all but their masks.
+/// Writes the registers of the vectors, except their masks.
 pub(super) fn put(
     device: &mut impl Access,
     interrupts: &Interrupts,
@@ -103,7 +104,7 @@ pub(super) fn put(
     device.write(EIAM, gather(interrupts, |interrupt| interrupt.auto_mask))
 }
 
-/// Returns the bit of the vector that a byte of IVAR names.
+/// Returns the bit of the vector in a byte of IVAR.
 fn routed(route: u8) -> u32 {
     let route = u32::from(route);
 
@@ -114,7 +115,7 @@ fn routed(route: u8) -> u32 {
     }
 }
 
-/// Returns the vectors of all queues that are to be enabled.
+/// Returns the vectors of all enabled queues.
 fn of_queues<'a>(queues: impl Iterator<Item = &'a Queue>, routes: &Routes) -> u32 {
     let [receive0, transmit0, receive1, transmit1] = routes.queues.to_le_bytes();
     let pairs = [[receive0, transmit0], [receive1, transmit1]];
@@ -131,10 +132,10 @@ fn of_queues<'a>(queues: impl Iterator<Item = &'a Queue>, routes: &Routes) -> u3
         .fold(0, |vectors, (_, route)| vectors | routed(route))
 }
 
-/// Unmasks the vectors that were not masked, and raises those that may have a cause: of all queues
-/// that are enabled, and of the mailbox if there `is_news` for the guest.
+/// Unmasks the previously unmasked vectors, and raises the vectors with possible causes: those of
+/// all enabled queues, and that of the mailbox if there `is_news` for the guest.
 ///
-/// Where EIMS cannot be read back, EIAC tells which vectors a driver uses.
+/// If EIMS cannot be read back, EIAC contains the vectors that a driver uses.
 pub(super) fn resume<'a>(
     device: &mut impl Access,
     interrupts: &Interrupts,

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The mailbox, through which a guest obtains from its physical function what it cannot take: an
-//! address, VLANs, filters.
+//! The mailbox, through which a guest requests resources from its physical function: an address,
+//! VLANs, filters.
 //!
-//! What it obtained lives there, and cannot be read. It is learned from what passes through the
-//! mailbox on the source, and asked for again on the destination.
+//! The physical function stores the granted resources, and a virtual function cannot read them. The
+//! backend observes the messages in the mailbox on the source, and repeats the requests on the
+//! destination.
 
 pub(crate) mod configuration;
 pub(crate) mod exchange;

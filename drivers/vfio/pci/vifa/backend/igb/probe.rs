@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whether a function that nobody uses yet can be migrated.
+//! The check whether an unused function can be migrated.
 
 use super::{
     clock::Clock,
@@ -23,7 +23,7 @@ use kernel::{
     prelude::*, //
 };
 
-/// A function that is being bound: nobody else reaches its registers.
+/// A function during binding. Its registers are used exclusively.
 struct Unused<'a> {
     bar: pci::Bar<'a>,
     watch: Watch,
@@ -49,11 +49,11 @@ impl Clock for Unused<'_> {
     }
 }
 
-/// Returns why the queues of `device` cannot be restored; `None` where they can.
+/// Returns the reason for which the queues of `device` cannot be restored, or `None` if they can.
 ///
 /// # Errors
 ///
-/// The function does not answer. The reason is in the log.
+/// Returns an error, and logs it, if the function does not respond.
 pub(super) fn probe(device: &pci::Device<Core<'_>>, queues: u8) -> Result<Option<Fault>> {
     let _enabled = MemoryEnabled::new(device)?;
     let mut function = Unused {

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The queues: how they are stopped, taken down, put up and started.
+//! Stopping, saving, restoring and starting of queues.
 //!
-//! The hardware alone moves heads. A queue that was stopped has written back every descriptor
-//! before its head, and will fetch those from its head on anew; so a head that is put where it was
-//! repeats nothing and leaves nothing out.
+//! Only the hardware advances heads. A stopped queue has written back every descriptor before its
+//! head, and fetches the descriptors from its head on when it starts again. Restoring the head
+//! therefore neither repeats nor skips a descriptor.
 //!
-//! A queue starts empty, with its tail at its head: frames that arrive while it is enabled find no
-//! descriptor, and leave the head where it was put. It gets the guest's descriptors once the head
-//! has been checked.
+//! A queue starts empty, with its tail equal to its head: a frame that arrives while it is enabled
+//! finds no descriptor and does not advance the head. The queue receives the guest's tail after its
+//! head was checked.
 
 use super::{
     clock::{
@@ -31,30 +31,30 @@ use super::{
     },
 };
 
-/// Microseconds between two looks at a queue.
+/// Polling interval of a queue in microseconds.
 const INTERVAL: u32 = 50;
 
-/// Microseconds after which a reset by the function itself is over.
+/// Duration of a function-level reset through VTCTRL, in microseconds.
 const RESET: u32 = 1_000;
 
-/// Microseconds in which a queue has to be enabled, or disabled.
+/// Timeout for enabling or disabling a queue, in microseconds.
 const SWITCH_TIMEOUT: u32 = 10_000;
 
-/// Microseconds in which a queue sends what it was given.
+/// Timeout for sending the queued descriptors, in microseconds.
 const DRAIN_TIMEOUT: u64 = 1_000_000;
 
-/// Microseconds without a move of the head, after which a queue is taken not to send at all: there
-/// is no link, or the physical function does not let the function send.
+/// Time without an advance of the head after which a queue is assumed not to send at all, in
+/// microseconds. Either there is no link, or the physical function does not let the function send.
 const DRAIN_STILL: u64 = 20_000;
 
-/// Microseconds after which descriptors that are done have been written back.
+/// Time after which completed descriptors are written back, in microseconds.
 const FLUSH: u32 = 1_000;
 
-/// Looks at the heads until two find the same.
-const FLUSH_LOOKS: u32 = 10;
+/// Maximum number of reads of the heads, until two reads return the same values.
+const FLUSH_READS: u32 = 10;
 
-/// The registers of one direction of the first queue, and the bits that are kept of them.
-pub(super) struct Direction {
+/// The registers of one direction of the first queue pair, and masks of their saved bits.
+pub(super) struct RingRegisters {
     base_low: u32,
     base_high: u32,
     length: u32,
@@ -67,8 +67,8 @@ pub(super) struct Direction {
     does_not_stop: Stuck,
 }
 
-/// What the guest sends.
-pub(super) const TRANSMIT: Direction = Direction {
+/// The registers of the transmit ring.
+pub(super) const TRANSMIT: RingRegisters = RingRegisters {
     base_low: TDBAL,
     base_high: TDBAH,
     length: TDLEN,
@@ -81,8 +81,8 @@ pub(super) const TRANSMIT: Direction = Direction {
     does_not_stop: Stuck::TransmitDoesNotStop,
 };
 
-/// What the guest receives.
-pub(super) const RECEIVE: Direction = Direction {
+/// The registers of the receive ring.
+pub(super) const RECEIVE: RingRegisters = RingRegisters {
     base_low: RDBAL,
     base_high: RDBAH,
     length: RDLEN,
@@ -95,20 +95,20 @@ pub(super) const RECEIVE: Direction = Direction {
     does_not_stop: Stuck::ReceiveDoesNotStop,
 };
 
-/// One direction of one queue.
+/// One direction of one queue pair in the hardware. [`Ring`] is its saved state.
 #[derive(Clone, Copy)]
-pub(super) struct Half {
-    direction: &'static Direction,
+pub(super) struct HardwareRing {
+    registers: &'static RingRegisters,
     queue: u8,
 }
 
-impl Half {
-    /// This direction of the queue with this number.
-    pub(super) const fn new(direction: &'static Direction, queue: u8) -> Self {
-        Self { direction, queue }
+impl HardwareRing {
+    /// Returns the ring of queue pair number `queue` with these registers.
+    pub(super) const fn new(registers: &'static RingRegisters, queue: u8) -> Self {
+        Self { registers, queue }
     }
 
-    /// Returns the offset of a register that the first queue has at `offset`.
+    /// Returns the offset of the register that the first queue pair has at `offset`.
     fn at(self, offset: u32) -> u32 {
         offset.saturating_add(STRIDE.saturating_mul(self.queue.into()))
     }
@@ -128,37 +128,37 @@ impl Half {
         }
     }
 
-    /// Returns whether it is enabled.
+    /// Returns whether the ring is enabled.
     pub(super) fn is_enabled(self, device: &mut impl Access) -> Result<bool, Fault> {
-        Ok(self.read(device, self.direction.control)? & ENABLE != 0)
+        Ok(self.read(device, self.registers.control)? & ENABLE != 0)
     }
 
-    /// Returns the bits of its control that are kept.
+    /// Returns the saved bits of the control register.
     fn control(self, device: &mut impl Access) -> Result<u32, Fault> {
-        Ok(self.read(device, self.direction.control)? & self.direction.control_bits)
+        Ok(self.read(device, self.registers.control)? & self.registers.control_bits)
     }
 
-    /// Has it write back what is done, and disables it.
+    /// Writes back completed descriptors and disables the ring.
     ///
-    /// A virtual function of the 82576 may keep descriptors that are done to itself while its
-    /// threshold for writing them back is any other than 1; DPDK therefore sets that always. Here
-    /// it is set for the stop alone.
+    /// A virtual function of the 82576 may fail to write back completed descriptors while its
+    /// write-back threshold differs from 1. DPDK therefore always sets it to 1. Here it is 1 only
+    /// during the stop.
     ///
     /// # Errors
     ///
-    /// It stays enabled.
+    /// Returns an error if the ring stays enabled.
     pub(super) fn stop(self, device: &mut (impl Access + Clock)) -> Result<(), Fault> {
         let control = self.control(device)?;
         let eager = (control & !WTHRESH) | WTHRESH_ONE;
 
-        self.write(device, self.direction.control, eager | ENABLE | SWFLUSH)?;
+        self.write(device, self.registers.control, eager | ENABLE | SWFLUSH)?;
         device.sleep(INTERVAL);
         self.disable(device, control)
     }
 
-    /// Disables it, and leaves `control` in its control.
+    /// Disables the ring by writing `control` to its control register.
     fn disable(self, device: &mut (impl Access + Clock), control: u32) -> Result<(), Fault> {
-        self.write(device, self.direction.control, control)?;
+        self.write(device, self.registers.control, control)?;
         let is_disabled = until(device, INTERVAL, SWITCH_TIMEOUT, |device| {
             Ok(!self.is_enabled(device)?)
         })?;
@@ -166,20 +166,20 @@ impl Half {
         if is_disabled {
             Ok(())
         } else {
-            Err(self.stuck(self.direction.does_not_stop))
+            Err(self.stuck(self.registers.does_not_stop))
         }
     }
 
-    /// Waits until all that the guest gave it is sent, or does not get sent.
+    /// Waits until all queued descriptors are sent, or until none is sent any more.
     pub(super) fn drain(self, device: &mut (impl Access + Clock)) -> Result<(), Fault> {
         let start = device.now();
         let mut moved = (start, None);
 
         loop {
             let now = device.now();
-            let head = self.read(device, self.direction.head)?;
+            let head = self.read(device, self.registers.head)?;
 
-            if head == self.read(device, self.direction.tail)? {
+            if head == self.read(device, self.registers.tail)? {
                 return Ok(());
             }
             if moved.1 != Some(head) {
@@ -193,42 +193,42 @@ impl Half {
         }
     }
 
-    /// Returns its registers, of a queue that is to be enabled if it `is_enabled`.
+    /// Reads the ring's registers. `is_enabled` states whether to enable it when it is restored.
     fn take(self, device: &mut impl Access, is_enabled: bool) -> Result<Ring, Fault> {
-        let direction = self.direction;
+        let registers = self.registers;
 
         Ok(Ring {
             is_enabled,
-            base_low: self.read(device, direction.base_low)? & BASE_BITS,
-            base_high: self.read(device, direction.base_high)?,
-            length: self.read(device, direction.length)? & LENGTH_BITS,
-            head: self.read(device, direction.head)? & INDEX_BITS,
-            tail: self.read(device, direction.tail)? & INDEX_BITS,
-            control: self.read(device, direction.control)? & direction.control_bits,
-            cache: self.read(device, direction.cache)? & direction.cache_bits,
+            base_low: self.read(device, registers.base_low)? & BASE_BITS,
+            base_high: self.read(device, registers.base_high)?,
+            length: self.read(device, registers.length)? & LENGTH_BITS,
+            head: self.read(device, registers.head)? & INDEX_BITS,
+            tail: self.read(device, registers.tail)? & INDEX_BITS,
+            control: self.read(device, registers.control)? & registers.control_bits,
+            cache: self.read(device, registers.cache)? & registers.cache_bits,
         })
     }
 
-    /// Gives it the registers of `ring`, without starting it.
+    /// Writes the registers of `ring` without enabling the ring.
     ///
     /// # Errors
     ///
-    /// It stays enabled, or does not take the head.
+    /// Returns an error if the ring stays enabled, or if the head cannot be written.
     fn put(self, device: &mut (impl Access + Clock), ring: &Ring) -> Result<(), Fault> {
-        let direction = self.direction;
+        let registers = self.registers;
 
         self.disable(device, ring.control)?;
-        self.write(device, direction.base_low, ring.base_low)?;
-        self.write(device, direction.base_high, ring.base_high)?;
-        self.write(device, direction.length, ring.length)?;
-        self.write(device, direction.cache, ring.cache)?;
-        self.write(device, direction.head, ring.head)?;
+        self.write(device, registers.base_low, ring.base_low)?;
+        self.write(device, registers.base_high, ring.base_high)?;
+        self.write(device, registers.length, ring.length)?;
+        self.write(device, registers.cache, ring.cache)?;
+        self.write(device, registers.head, ring.head)?;
         self.check_head(device, ring.head)
     }
 
-    /// Checks that the head is at `head`.
+    /// Checks that the head register is `head`.
     fn check_head(self, device: &mut impl Access, head: u32) -> Result<(), Fault> {
-        let found = self.read(device, self.direction.head)? & INDEX_BITS;
+        let found = self.read(device, self.registers.head)? & INDEX_BITS;
 
         if found == head {
             Ok(())
@@ -240,14 +240,15 @@ impl Half {
         }
     }
 
-    /// Takes all work from a queue that is not enabled: puts its tail at `head`.
+    /// Empties a disabled ring: sets its tail to `head`.
     ///
     /// # Errors
     ///
-    /// It does not take the tail, and would begin with whatever lies up to where that is.
+    /// Returns an error if the tail cannot be written. The ring would then process the descriptors
+    /// up to the old tail.
     fn empty(self, device: &mut impl Access, head: u32) -> Result<(), Fault> {
-        self.write(device, self.direction.tail, head)?;
-        let found = self.read(device, self.direction.tail)? & INDEX_BITS;
+        self.write(device, self.registers.tail, head)?;
+        let found = self.read(device, self.registers.tail)? & INDEX_BITS;
 
         if found == head {
             Ok(())
@@ -259,18 +260,19 @@ impl Half {
         }
     }
 
-    /// Enables it as `ring` was, with nothing to do yet.
+    /// Enables the ring with the control bits of `ring`, but without descriptors.
     ///
     /// # Errors
     ///
-    /// It does not take the tail, stays disabled, or its head is elsewhere.
+    /// Returns an error if the tail cannot be written, if the ring stays disabled, or if its head
+    /// has another value.
     pub(super) fn enable(
         self,
         device: &mut (impl Access + Clock),
         ring: &Ring,
     ) -> Result<(), Fault> {
         self.empty(device, ring.head)?;
-        self.write(device, self.direction.control, ring.control | ENABLE)?;
+        self.write(device, self.registers.control, ring.control | ENABLE)?;
         let is_enabled = until(device, INTERVAL, SWITCH_TIMEOUT, |device| {
             self.is_enabled(device)
         })?;
@@ -281,11 +283,11 @@ impl Half {
         self.check_head(device, ring.head)
     }
 
-    /// Enables it again where it stands.
+    /// Enables the ring again at its current head.
     ///
     /// # Errors
     ///
-    /// It stays disabled, or its head is elsewhere.
+    /// As for [`Self::enable`].
     pub(super) fn restart(self, device: &mut (impl Access + Clock)) -> Result<(), Fault> {
         let ring = self.take(device, true)?;
 
@@ -293,17 +295,18 @@ impl Half {
         self.kick(device, &ring)
     }
 
-    /// Gives it what the guest had given it.
+    /// Writes the tail of `ring`, so that the hardware processes the guest's descriptors.
     pub(super) fn kick(self, device: &mut impl Access, ring: &Ring) -> Result<(), Fault> {
-        self.write(device, self.direction.tail, ring.tail)
+        self.write(device, self.registers.tail, ring.tail)
     }
 
-    /// Does to an idle function's queue what [`put`] and [`Self::enable`] will do, with a head that
-    /// no reset leaves.
+    /// Checks that [`put`] and [`Self::enable`] work on an idle function's ring, with a head that
+    /// differs from the value after a reset.
     ///
     /// # Errors
     ///
-    /// It does not take the head or the tail, or loses them when it is enabled.
+    /// Returns an error if the head or the tail cannot be written, or changes when the ring is
+    /// enabled.
     fn probe_head(self, device: &mut (impl Access + Clock)) -> Result<(), Fault> {
         const RING: Ring = Ring {
             is_enabled: true,
@@ -320,7 +323,7 @@ impl Half {
         let probed = self
             .put(device, &RING)
             .and_then(|()| self.enable(device, &RING));
-        // A card that does not take heads cannot take this one back, either.
+        // If a card ignores writes of heads, this fails, too.
         let restored = self.put(device, &before);
 
         self.kick(device, &before)?;
@@ -328,23 +331,26 @@ impl Half {
     }
 }
 
-/// Both directions of the queue with this number: transmit and receive.
-pub(super) const fn halves(queue: u8) -> [Half; 2] {
-    [Half::new(&TRANSMIT, queue), Half::new(&RECEIVE, queue)]
+/// Returns the transmit and receive rings of queue pair number `queue`.
+pub(super) const fn rings(queue: u8) -> [HardwareRing; 2] {
+    [
+        HardwareRing::new(&TRANSMIT, queue),
+        HardwareRing::new(&RECEIVE, queue),
+    ]
 }
 
-/// Waits until the queues have written back all descriptors that are done: reading a head pushes
-/// these ahead of itself.
+/// Waits until the queues have written back all completed descriptors: PCI ordering puts these
+/// writes before the completion of a read of a head.
 pub(super) fn flush(device: &mut (impl Access + Clock), queues: u8) -> Result<(), Fault> {
     let mut before = None;
 
     device.sleep(FLUSH);
-    for _ in 0..FLUSH_LOOKS {
+    for _ in 0..FLUSH_READS {
         let mut heads = [0; 2 * QUEUES_MAX];
-        let halves = (0..queues).flat_map(halves);
+        let rings = (0..queues).flat_map(rings);
 
-        for (head, half) in heads.iter_mut().zip(halves) {
-            *head = half.read(device, half.direction.head)?;
+        for (head, ring) in heads.iter_mut().zip(rings) {
+            *head = ring.read(device, ring.registers.head)?;
         }
         if before == Some(heads) {
             break;
@@ -354,10 +360,9 @@ pub(super) fn flush(device: &mut (impl Access + Clock), queues: u8) -> Result<()
     Ok(())
 }
 
-/// Returns the registers of a queue pair. Its directions are to be enabled if they were in
-/// `before`.
+/// Reads the registers of a queue pair. Its rings are to be enabled if they were in `before`.
 pub(super) fn take(device: &mut impl Access, queue: u8, before: &Queue) -> Result<Queue, Fault> {
-    let [transmit, receive] = halves(queue);
+    let [transmit, receive] = rings(queue);
 
     Ok(Queue {
         transmit: transmit.take(device, before.transmit.is_enabled)?,
@@ -368,17 +373,17 @@ pub(super) fn take(device: &mut impl Access, queue: u8, before: &Queue) -> Resul
     })
 }
 
-/// Gives a queue pair the registers that another had, without starting it.
+/// Writes the registers of `state` to a queue pair without enabling it.
 ///
 /// # Errors
 ///
-/// A queue stays enabled, or does not take its head.
+/// Returns an error if a ring stays enabled, or if its head cannot be written.
 pub(super) fn put(
     device: &mut (impl Access + Clock),
     queue: u8,
     state: &Queue,
 ) -> Result<(), Fault> {
-    let [transmit, receive] = halves(queue);
+    let [transmit, receive] = rings(queue);
 
     transmit.put(device, &state.transmit)?;
     transmit.write(device, TDWBAL, state.write_back_low)?;
@@ -387,15 +392,15 @@ pub(super) fn put(
     receive.write(device, SRRCTL, state.split)
 }
 
-/// Resets a function that nobody uses, and checks that its queues can be restored.
+/// Resets an unused function, and checks that its queues can be restored.
 ///
 /// # Errors
 ///
-/// A queue does not take its head or tail, or a register is not reached.
+/// Returns an error if a head or a tail cannot be written, or if a register cannot be accessed.
 pub(crate) fn probe(device: &mut (impl Access + Clock), queues: u8) -> Result<(), Fault> {
     device.write(page0::VTCTRL, vtctrl::RST)?;
     device.sleep(RESET);
     (0..queues)
-        .flat_map(halves)
-        .try_for_each(|half| half.probe_head(device))
+        .flat_map(rings)
+        .try_for_each(|ring| ring.probe_head(device))
 }

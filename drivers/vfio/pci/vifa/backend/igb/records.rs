@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The control plane of such a function as records.
+//! The records of a function's control plane.
 //!
-//! A record holds registers as they stand in the function, but for bits that it does not keep.
-//! What a guest could write itself needs no check, and gets none, so that a function can always be
-//! saved; where that depends on the guest, [`ControlPlane::encode`] says so at the source. All else
-//! has one form only.
+//! A record contains the function's registers, without the bits that it does not retain. Values
+//! that a guest can write are not checked, so that a function can always be saved. Where this
+//! depends on the guest, [`ControlPlane::encode`] fails at the source. All other values have a
+//! unique encoding.
 
 use super::{
     fault::Fault,
@@ -89,7 +89,7 @@ use crate::{
     },
 };
 
-/// Record type: what belongs to no queue and no vector.
+/// Record type: state that belongs to no queue and no vector.
 pub(crate) const PRIVATE: u16 = 4;
 
 /// Version of each record type.
@@ -106,7 +106,7 @@ pub(crate) const RECORD_VERSION: [u16; RECORD_TYPES] = {
     versions
 };
 
-/// Most bytes that the records take.
+/// Maximum length of the records in bytes.
 pub(crate) const CONTROL_PLANE_MAX: u32 = 1024;
 
 /// Flags of a [`ConfigurationPayload`].
@@ -118,7 +118,7 @@ mod configuration_flags {
     pub(super) const MULTICAST_PROMISCUOUS: u32 = 1 << 4;
     pub(super) const VLAN_STRIP: u32 = 1 << 5;
     pub(super) const ALL: u32 = 0x3f;
-    /// Those that say anything only of a function that is clear to send.
+    /// Flags that require [`CLEAR_TO_SEND`].
     pub(super) const GRANTED: u32 = MAC | MULTICAST | MULTICAST_PROMISCUOUS | VLAN_STRIP;
 }
 
@@ -142,7 +142,7 @@ mod interrupt_flags {
 const STATUS_LINK: u32 = super::registers::status::LU;
 
 layout! {
-    /// Record [`CONFIGURATION`]: what the guest obtained from its physical function.
+    /// Record [`CONFIGURATION`]: the resources that the guest obtained from its physical function.
     struct ConfigurationPayload {
         flags: u32,
         frame_size: u32,
@@ -206,29 +206,29 @@ layout! {
     }
 }
 
-/// One direction of a queue pair.
+/// The saved state of one direction of a queue pair.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ring {
-    /// The queue was enabled.
+    /// Whether the queue was enabled.
     pub(crate) is_enabled: bool,
-    /// Address of the descriptors.
+    /// Address of the descriptors, low.
     pub(crate) base_low: u32,
     /// Address of the descriptors, high.
     pub(crate) base_high: u32,
-    /// Bytes of descriptors.
+    /// Length of the descriptors in bytes.
     pub(crate) length: u32,
-    /// The descriptor that the function does next.
+    /// Index of the next descriptor that the function processes.
     pub(crate) head: u32,
-    /// The descriptor that the guest fills next.
+    /// Index of the next descriptor that the guest writes.
     pub(crate) tail: u32,
-    /// RXDCTL or TXDCTL, without the bit that enables.
+    /// RXDCTL or TXDCTL, without the enable bit.
     pub(crate) control: u32,
     /// RXCTL or TXCTL.
     pub(crate) cache: u32,
 }
 
-/// Names of a ring's registers, and the bits of those in which the directions differ.
-struct Direction {
+/// Field names of a ring's registers, and the valid bits of those that differ by direction.
+struct RingFields {
     base_low: &'static str,
     length: &'static str,
     head: &'static str,
@@ -237,7 +237,7 @@ struct Direction {
     cache: (&'static str, u32),
 }
 
-const TRANSMIT: Direction = Direction {
+const TRANSMIT: RingFields = RingFields {
     base_low: "tdbal",
     length: "tdlen",
     head: "tdh",
@@ -246,7 +246,7 @@ const TRANSMIT: Direction = Direction {
     cache: ("txctl", TXCTL_BITS),
 };
 
-const RECEIVE: Direction = Direction {
+const RECEIVE: RingFields = RingFields {
     base_low: "rdbal",
     length: "rdlen",
     head: "rdh",
@@ -256,38 +256,38 @@ const RECEIVE: Direction = Direction {
 };
 
 impl Ring {
-    /// Checks that a ring of this direction can be so.
-    fn validate(&self, direction: &Direction) -> Result<(), Violation> {
+    /// Checks that the state is valid for a ring with these fields.
+    fn validate(&self, fields: &RingFields) -> Result<(), Violation> {
         use Expectation::*;
 
         let bits = |(field, bits): (_, u32), value: u32| check(field, value, SubsetOf(bits.into()));
 
-        bits((direction.base_low, BASE_BITS), self.base_low)?;
-        bits((direction.length, LENGTH_BITS), self.length)?;
-        bits((direction.head, INDEX_BITS), self.head)?;
-        bits((direction.tail, INDEX_BITS), self.tail)?;
-        // A queue that was never used has what it had when its driver was another.
+        bits((fields.base_low, BASE_BITS), self.base_low)?;
+        bits((fields.length, LENGTH_BITS), self.length)?;
+        bits((fields.head, INDEX_BITS), self.head)?;
+        bits((fields.tail, INDEX_BITS), self.tail)?;
+        // A disabled queue may have the registers of an earlier driver.
         if self.is_enabled {
             let descriptors = u64::from(self.length / DESCRIPTOR).max(1);
 
-            check(direction.head, self.head, Below(descriptors))?;
-            check(direction.tail, self.tail, Below(descriptors))?;
+            check(fields.head, self.head, Below(descriptors))?;
+            check(fields.tail, self.tail, Below(descriptors))?;
         }
-        bits(direction.control, self.control)?;
-        bits(direction.cache, self.cache)
+        bits(fields.control, self.control)?;
+        bits(fields.cache, self.cache)
     }
 }
 
 /// A queue pair.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Queue {
-    /// What the guest sends.
+    /// The transmit ring.
     pub(crate) transmit: Ring,
-    /// Where the transmit head is written back, and whether.
+    /// Address of the transmit head write-back, low, with its enable bit.
     pub(crate) write_back_low: u32,
-    /// Where the transmit head is written back, high.
+    /// Address of the transmit head write-back, high.
     pub(crate) write_back_high: u32,
-    /// What the guest receives.
+    /// The receive ring.
     pub(crate) receive: Ring,
     /// SRRCTL.
     pub(crate) split: u32,
@@ -296,39 +296,39 @@ pub(crate) struct Queue {
 /// A vector.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Interrupt {
-    /// It is not masked.
+    /// Whether the vector is unmasked.
     pub(crate) is_unmasked: bool,
-    /// Its cause clears itself when it is sent.
+    /// Whether its cause is cleared automatically when the interrupt is sent.
     pub(crate) auto_clear: bool,
-    /// It masks itself when it is sent.
+    /// Whether it is masked automatically when the interrupt is sent.
     pub(crate) auto_mask: bool,
-    /// It has a cause that was not sent.
+    /// Whether it has a cause whose interrupt was not sent.
     pub(crate) is_pending: bool,
-    /// Interval of its throttle.
+    /// Throttle interval.
     pub(crate) throttle: u32,
 }
 
-/// Which vector each cause has.
+/// The vector of each cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Routes {
-    /// IVAR0: of the queues.
+    /// IVAR0: vectors of the queues.
     pub(crate) queues: u32,
-    /// IVAR_MISC: of the mailbox.
+    /// IVAR_MISC: vector of the mailbox.
     pub(crate) mailbox: u32,
 }
 
-/// All that a function has, beyond what its guest's memory holds.
+/// The whole state of a function outside the guest's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ControlPlane {
-    /// What the guest obtained from its physical function.
+    /// The resources that the guest obtained from its physical function.
     pub(crate) configuration: Configuration,
     /// The queue pairs. The I350 has one.
     pub(crate) queues: [Option<Queue>; QUEUES_MAX],
     /// The vectors.
     pub(crate) interrupts: [Interrupt; VECTORS],
-    /// Which vector each cause has.
+    /// The vector of each cause.
     pub(crate) routes: Routes,
-    /// Page 0.
+    /// The guest's view of page 0.
     pub(crate) page0: Page0,
 }
 
@@ -337,7 +337,8 @@ impl ControlPlane {
     ///
     /// # Errors
     ///
-    /// The guest has a register in a state that no function takes over, or there is no memory.
+    /// Returns an error if a register has a value that cannot be restored, or if an allocation
+    /// failed.
     pub(crate) fn encode(&self) -> Result<Bytes, Fault> {
         let mut records = Records::new()?;
 
@@ -366,11 +367,11 @@ impl ControlPlane {
         Ok(records.0)
     }
 
-    /// Takes `records` for those of a device that is as `identity` says.
+    /// Decodes the `records` of a device with this identity.
     ///
     /// # Errors
     ///
-    /// The first record that is wrong or missing.
+    /// Returns the first record that is invalid or missing.
     pub(crate) fn decode(records: &[u8], identity: &Identity) -> Result<Self, InvalidRecord> {
         let mut configuration = None;
         let mut queues = [None; QUEUES_MAX];
@@ -434,7 +435,7 @@ impl ControlPlane {
     }
 }
 
-/// Returns what a destination has to obtain: the record of `configuration` alone.
+/// Returns the claim for a destination: only the record of `configuration`.
 pub(crate) fn encode_claim(configuration: &Configuration) -> Result<Bytes, OutOfMemory> {
     let mut records = Records::new()?;
 
@@ -442,11 +443,11 @@ pub(crate) fn encode_claim(configuration: &Configuration) -> Result<Bytes, OutOf
     Ok(records.0)
 }
 
-/// Takes `records` for what a destination has to obtain that is as `identity` says.
+/// Decodes the claim `records` for a destination with this identity.
 ///
 /// # Errors
 ///
-/// The first record that is wrong.
+/// Returns the first invalid record.
 pub(crate) fn decode_claim(
     records: &[u8],
     identity: &Identity,
@@ -467,7 +468,7 @@ pub(crate) fn decode_claim(
     Ok(configuration)
 }
 
-/// A record, and where it begins.
+/// A record and its offset.
 struct Located<'a> {
     offset: usize,
     entry: Entry<'a>,
@@ -493,7 +494,7 @@ impl<'a> Located<'a> {
             }))
     }
 
-    /// Says that the record is wrong.
+    /// Returns the error for this invalid record.
     fn invalid(&self, violation: Violation) -> InvalidRecord {
         InvalidRecord {
             offset: self.offset,
@@ -502,7 +503,7 @@ impl<'a> Located<'a> {
     }
 }
 
-/// Says that there is no place for a record with this index.
+/// Returns the error for a record with an invalid index.
 fn out_of_place(header: &Record) -> Violation {
     Violation {
         field: "index",
@@ -511,12 +512,12 @@ fn out_of_place(header: &Record) -> Violation {
     }
 }
 
-/// Returns how many bytes a record's content takes.
+/// Returns the padded length of a record's content.
 fn padded(length: usize) -> usize {
     length.checked_next_multiple_of(ALIGN).unwrap_or(length)
 }
 
-/// Records that are being written.
+/// A table of records that is being written.
 struct Records(Bytes);
 
 impl Records {
@@ -544,7 +545,7 @@ impl Records {
         Ok(())
     }
 
-    /// Says that the next record would be wrong.
+    /// Returns the error for an invalid next record.
     fn invalid(&self, violation: Violation) -> InvalidRecord {
         InvalidRecord {
             offset: self.0.len(),
@@ -553,7 +554,7 @@ impl Records {
     }
 }
 
-/// Has payloads decoded from all of a record's content.
+/// Implements decoding of payloads from a record's whole content.
 macro_rules! exactly {
     ($($name:ident),*) => {
         $(
@@ -585,7 +586,7 @@ fn flag(flag: u32, is_set: bool) -> u32 {
     }
 }
 
-/// Puts `values` in an array, and zeroes behind them.
+/// Returns an array of `values`, followed by zeroes.
 fn array<T: Copy + Default, const N: usize>(values: impl Iterator<Item = T>) -> [T; N] {
     let mut array = [T::default(); N];
 
@@ -595,7 +596,7 @@ fn array<T: Copy + Default, const N: usize>(values: impl Iterator<Item = T>) -> 
     array
 }
 
-/// Returns `configuration` as it stands in its record.
+/// Encodes `configuration` as the content of its record.
 fn encode_configuration(configuration: &Configuration) -> [u8; ConfigurationPayload::LENGTH] {
     use configuration_flags::*;
 
@@ -615,7 +616,7 @@ fn encode_configuration(configuration: &Configuration) -> [u8; ConfigurationPayl
             | flag(VLAN_STRIP, granted.strip),
         frame_size: configuration.frame_size.unwrap_or(0).into(),
         mac: granted.mac.map_or([0; 6], Mac::bytes),
-        // Sets have no more than their arrays have room for.
+        // A set has at most as many values as its array.
         unicast_count: unicast.len() as u8,
         multicast_count: multicast.count(),
         unicast: array(unicast.iter().map(|mac| mac.bytes())),
@@ -627,7 +628,7 @@ fn encode_configuration(configuration: &Configuration) -> [u8; ConfigurationPayl
     .encode()
 }
 
-/// Takes `content` for a record of a configuration.
+/// Decodes the content of a configuration record.
 fn decode_configuration(content: &[u8]) -> Result<Configuration, Violation> {
     use configuration_flags::*;
     use Expectation::*;
@@ -704,13 +705,13 @@ fn decode_vid(raw: u16) -> Result<Vid, Violation> {
 
 fn decode_multicast(
     payload: &ConfigurationPayload,
-    is_named: bool,
+    is_present: bool,
 ) -> Result<Option<Multicast>, Violation> {
     use Expectation::*;
 
     let count = payload.multicast_count;
 
-    if !is_named {
+    if !is_present {
         check("multicast_count", count, Equal(0))?;
     }
     for (index, &hash) in payload.multicast.iter().enumerate() {
@@ -722,10 +723,10 @@ fn decode_multicast(
 
         check("multicast", hash, SubsetOf(bits.into()))?;
     }
-    Ok(is_named.then_some(Multicast::new(count, payload.multicast)))
+    Ok(is_present.then_some(Multicast::new(count, payload.multicast)))
 }
 
-/// Takes the first `count` of `raw`, which ascend, for a set; those behind are zeroes.
+/// Decodes a set from the first `count` elements of `raw`, which must ascend. The others must be 0.
 fn decode_set<R: Copy + Default + PartialEq, T: Copy + Ord, const N: usize>(
     count_field: &'static str,
     field: &'static str,
@@ -740,7 +741,7 @@ fn decode_set<R: Copy + Default + PartialEq, T: Copy + Ord, const N: usize>(
 
     check(count_field, count as u64, AtMost(N as u64))?;
     for (index, value) in raw.into_iter().enumerate() {
-        let disorder = Violation {
+        let out_of_order = Violation {
             field,
             expected: Known,
             found: index as u64,
@@ -751,10 +752,10 @@ fn decode_set<R: Copy + Default + PartialEq, T: Copy + Ord, const N: usize>(
             let ascends = set.as_slice().last().is_none_or(|&last| last < value);
 
             if !ascends || !set.insert(value) {
-                return Err(disorder);
+                return Err(out_of_order);
             }
         } else if value != R::default() {
-            return Err(disorder);
+            return Err(out_of_order);
         }
     }
     Ok(set)
@@ -787,7 +788,7 @@ impl QueuePayload {
         }
     }
 
-    /// Checks that a queue pair can be so.
+    /// Checks that the state of the queue pair is valid.
     fn validate(&self) -> Result<(), Violation> {
         use Expectation::*;
 
@@ -851,7 +852,7 @@ impl TryFrom<QueuePayload> for Queue {
 }
 
 impl InterruptPayload {
-    /// Checks that a vector can be so.
+    /// Checks that the state of the vector is valid.
     fn validate(&self) -> Result<(), Violation> {
         use Expectation::SubsetOf;
 
@@ -893,7 +894,7 @@ impl TryFrom<InterruptPayload> for Interrupt {
     }
 }
 
-/// Numbers of the phases in a record.
+/// The phases by their numbers in a record.
 const PHASES: [Phase; 3] = [Phase::Idle, Phase::Owned, Phase::Asked];
 
 impl PrivatePayload {
@@ -916,7 +917,7 @@ impl PrivatePayload {
         }
     }
 
-    /// Checks that a function can be so.
+    /// Checks that the state of the function is valid.
     fn validate(&self) -> Result<(), Violation> {
         use Expectation::*;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A function: what is known of it, and what is done with it on the way from one host to another.
+//! The state of a function, and its migration from one host to another.
 
 use super::{
     clock::{
@@ -40,29 +40,29 @@ use super::{
     },
 };
 
-/// Microseconds between two looks for an answer that the guest waits for.
+/// Polling interval for an answer that the guest waits for, in microseconds.
 const INTERVAL: u32 = 100;
 
-/// Microseconds in which the guest has to have an answer: as long as `igbvf` waits for it.
+/// Timeout for an answer to the guest, in microseconds: that of `igbvf`.
 const ANSWER_TIMEOUT: u32 = 1_000_000;
 
-/// A function that somebody uses.
+/// The state of an open function.
 pub(crate) struct State {
-    /// Its queue pairs.
+    /// Number of queue pairs.
     queues: u8,
     shadow: Shadow,
-    /// What it had when it was stopped, if it is.
+    /// The registers of a stopped function.
     frozen: Option<Frozen>,
-    /// What it had is what it was given: it never had it while it ran.
+    /// Whether `frozen` was loaded from another function, rather than read from this one.
     is_loaded: bool,
-    /// Another function may have what the guest obtained.
+    /// Whether the function was saved, so that another one may own the guest's resources.
     is_saved: bool,
-    /// The physical function was asked for something.
+    /// Whether a request was made to the physical function.
     is_used: bool,
 }
 
 impl State {
-    /// Takes a function with so many queue pairs that was just reset.
+    /// Returns the state of a function with `queues` queue pairs after a reset.
     pub(crate) fn new(queues: u8) -> Self {
         Self {
             queues,
@@ -74,12 +74,12 @@ impl State {
         }
     }
 
-    /// Returns what is known of page 0.
+    /// Returns the shadow of page 0.
     pub(crate) fn shadow(&self) -> &Shadow {
         &self.shadow
     }
 
-    /// Takes note that the function was reset: it runs.
+    /// Records that the function was reset, and therefore runs.
     pub(crate) fn reset(&mut self) {
         self.shadow.reset();
         self.frozen = None;
@@ -87,8 +87,8 @@ impl State {
         self.is_saved = false;
     }
 
-    /// Has the guest read a register of page 0: all ones where the function is gone, as any other
-    /// page reads.
+    /// Reads a register of page 0 for the guest. Returns all ones if the function is gone, as reads
+    /// of the other pages do.
     pub(crate) fn read(&mut self, device: &mut impl Access, offset: u32) -> Result<u32, Fault> {
         match self.shadow.read(device, offset) {
             Err(Fault::Gone) => Ok(u32::MAX),
@@ -96,7 +96,7 @@ impl State {
         }
     }
 
-    /// Has the guest write a register of page 0; nothing is written where the function is gone.
+    /// Writes a register of page 0 for the guest. Does nothing if the function is gone.
     pub(crate) fn write(
         &mut self,
         device: &mut (impl Access + Clock),
@@ -110,12 +110,11 @@ impl State {
         }
     }
 
-    /// Has the function do nothing more by itself. Done again, it takes note of what was changed
-    /// meanwhile.
+    /// Stops all activity of the function. A repeated call reads the guest's changes since then.
     ///
     /// # Errors
     ///
-    /// It cannot be stopped. It runs as before, if it did.
+    /// Returns an error if the function cannot be stopped. It then continues to run, if it did.
     pub(crate) fn quiesce(&mut self, device: &mut (impl Access + Clock)) -> Result<(), Fault> {
         if self.is_loaded {
             return Ok(());
@@ -137,14 +136,15 @@ impl State {
         Ok(())
     }
 
-    /// Has the function go on. Returns why the guest lacks a unicast address that it had, if so.
+    /// Resumes the function. If a unicast address of the guest could not be reclaimed, returns the
+    /// reason.
     ///
-    /// Where the physical function was reset meanwhile, the queues stay off, as that reset leaves
-    /// those of a function that runs, and the guest sees the reset in the mailbox.
+    /// If the physical function was reset meanwhile, the queues stay disabled, as for a running
+    /// function after this reset. The guest sees the reset in the mailbox.
     ///
     /// # Errors
     ///
-    /// It cannot go on, and does nothing.
+    /// Returns an error if the function cannot be resumed. It then stays stopped.
     pub(crate) fn resume(
         &mut self,
         device: &mut (impl Access + Clock),
@@ -152,7 +152,7 @@ impl State {
         let Some(mut frozen) = self.frozen else {
             return Ok(None);
         };
-        let lacks = self.take_back(device)?;
+        let missing = self.reclaim_unicast(device)?;
 
         if !self.is_loaded {
             frozen.refresh(device)?;
@@ -160,7 +160,7 @@ impl State {
         if self.shadow.was_reset(device)? {
             frozen.wake(device)?;
         } else if let Err(fault) = frozen.thaw(device, self.shadow.pending() != 0) {
-            // A reset of the physical function may have taken the queues in between.
+            // A reset of the physical function may have disabled the queues in between.
             if !self.shadow.was_reset(device)? {
                 return Err(fault);
             }
@@ -169,12 +169,15 @@ impl State {
         self.frozen = None;
         self.is_loaded = false;
         self.is_saved = false;
-        Ok(lacks)
+        Ok(missing)
     }
 
-    /// Takes the unicast addresses back that a destination on the same card may have taken. Returns
-    /// why not, if so.
-    fn take_back(&mut self, device: &mut (impl Access + Clock)) -> Result<Option<Fault>, Fault> {
+    /// Reclaims the unicast addresses that a destination on the same card may have taken. Returns
+    /// the reason if that failed.
+    fn reclaim_unicast(
+        &mut self,
+        device: &mut (impl Access + Clock),
+    ) -> Result<Option<Fault>, Fault> {
         let configuration = *self.shadow.configuration();
         let is_idle = self.shadow.phase() == Phase::Idle;
 
@@ -190,18 +193,18 @@ impl State {
         Ok(reasserted.and(put).err())
     }
 
-    /// Takes all that a function has which was stopped.
+    /// Reads the control plane of a stopped function.
     ///
     /// # Errors
     ///
-    /// It was not stopped, or its guest has left it in a state that none takes over.
+    /// Returns an error if the function is not stopped, or if a register cannot be accessed.
     pub(crate) fn save(
         &mut self,
         device: &mut (impl Access + Clock),
     ) -> Result<ControlPlane, Fault> {
         let frozen = self.frozen.ok_or(Fault::Runs)?;
 
-        // A destination asks anew for what is not answered.
+        // A destination repeats an unanswered request.
         until(device, INTERVAL, ANSWER_TIMEOUT, |device| {
             self.shadow.poll(device)
         })?;
@@ -219,11 +222,12 @@ impl State {
         })
     }
 
-    /// Learns whether a stopped function would be granted `configuration`; keeps nothing.
+    /// Checks whether the physical function grants `configuration` to a stopped function, and
+    /// keeps none of it.
     ///
     /// # Errors
     ///
-    /// What would be refused, or why it is not known.
+    /// Returns the refused request, or the reason for which the check failed.
     pub(crate) fn rehearse(
         &mut self,
         device: &mut (impl Access + Clock),
@@ -233,11 +237,13 @@ impl State {
         rehearse(&mut Exchange::new(device, &PATIENT), configuration)
     }
 
-    /// Gives a stopped function all that another had; it then has to [`Self::adopt`] it.
+    /// Loads the control plane of another function to a stopped function. [`Self::adopt`] must
+    /// follow.
     ///
     /// # Errors
     ///
-    /// What was refused, or what the function does not do. It has a part of what it needs.
+    /// Returns the refused request, or the failure of the function. The control plane is then
+    /// partially loaded.
     pub(crate) fn prepare(
         &mut self,
         device: &mut (impl Access + Clock),
@@ -247,11 +253,12 @@ impl State {
         let frozen = Frozen::from(plane);
 
         self.is_used = true;
-        // It begins with a reset, which takes the registers.
+        // `replay` begins with a reset, which clears the registers.
         replay(&mut Exchange::new(device, &PATIENT), &plane.configuration)?;
         device.write(page0::PSRTYPE, page.packet_split)?;
         frozen.put(device)?;
-        // A request is answered at any time; the interrupt of its answer must not be cleared.
+        // Post a pending request last: its answer may arrive at any time, and nothing may clear the
+        // interrupt of the answer.
         let mut exchange = Exchange::new(device, &PATIENT);
         match page.phase {
             Phase::Idle | Phase::Owned => exchange.put(&page.buffer, false),
@@ -259,11 +266,11 @@ impl State {
         }
     }
 
-    /// Goes on where another function stopped, whose all this one was given.
+    /// Adopts the state of another function, after [`Self::prepare`].
     ///
     /// # Errors
     ///
-    /// A register is not reached.
+    /// Returns an error if a register cannot be accessed.
     pub(crate) fn adopt(
         &mut self,
         device: &mut impl Access,
@@ -281,12 +288,12 @@ impl State {
         Ok(())
     }
 
-    /// Leaves nothing behind at the physical function that would draw frames here, as far as it
-    /// takes part in that; a reset has to follow.
+    /// Releases the resources of the physical function that direct frames to this function, as far
+    /// as the physical function responds. A reset must follow.
     ///
     /// # Errors
     ///
-    /// Why something may be left.
+    /// Returns the reason for which resources may remain.
     pub(crate) fn close(&mut self, device: &mut (impl Access + Clock)) -> Result<(), Fault> {
         if self.is_used {
             tidy(&mut Exchange::new(device, &BRIEF))

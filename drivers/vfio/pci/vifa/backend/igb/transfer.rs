@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The two ends of a transfer. Such a function has no local memory, so all is in its records.
+//! The two ends of a transfer. A function has no local memory, so its records are its whole state.
 
 use super::{
     device::Function,
@@ -26,7 +26,7 @@ use kernel::{
     sync::Arc, //
 };
 
-/// Says that the function has no local memory.
+/// The error for an access to local memory, which a function does not have.
 const NO_LOCAL_MEMORY: Error = EOPNOTSUPP;
 
 /// A function that is saved: the output party.
@@ -60,7 +60,7 @@ impl Source for Sender {
     fn claim(&mut self) -> Result<&[u8], Fault> {
         let configuration = self
             .function
-            .known(|state| *state.shadow().configuration())?;
+            .inspect(|state| *state.shadow().configuration())?;
 
         self.claim = encode_claim(&configuration)?;
         Ok(&self.claim)
@@ -82,7 +82,7 @@ impl Source for Sender {
     }
 
     fn configurations(&mut self) -> Result<u32, Fault> {
-        self.function.known(|state| state.shadow().generation())
+        self.function.inspect(|state| state.shadow().generation())
     }
 
     fn mapped(&mut self, _offset: u64, _length: u64) -> Result<&[u8], Fault> {
@@ -102,15 +102,15 @@ impl Source for Sender {
     }
 }
 
-/// Bytes of a stream that are skipped at once.
+/// Length of the buffer for skipped bytes.
 const SKIPPED: usize = 4096;
 
 /// A function that is restored: the receiver.
 pub(crate) struct Receiver {
     function: Arc<Function>,
-    /// What is skipped goes here.
+    /// The buffer for skipped bytes.
     buffer: Bytes,
-    /// What the function was given.
+    /// The control plane that was loaded to the function.
     prepared: Option<ControlPlane>,
 }
 
@@ -168,7 +168,7 @@ impl Destination for Receiver {
     }
 
     fn write_control(&mut self, _records: &[u8]) -> Result<(), Fault> {
-        // The records are those that it was prepared for.
+        // The records are those of `prepare`.
         let plane = self.prepared.take().ok_or(EINVAL)?;
 
         self.function

@@ -4,9 +4,9 @@
 //!
 //! Part of a guest's configuration is outside its device, for example an address or a filter, and
 //! another host may refuse it. With a claim in advance, a destination can check whether the
-//! resources are available, and refuse the stream while the guest still runs on the source. A source
-//! therefore sends a claim after its identity, and another one each time the guest reconfigures the
-//! device. A stopped source sends no claim, because the control plane follows.
+//! resources are available, and refuse the stream while the guest runs on the source. A source
+//! therefore sends a claim after its introduction, and another one each time the guest reconfigures
+//! the device. A stopped source sends no claim, because the control plane follows.
 
 use super::{
     super::{

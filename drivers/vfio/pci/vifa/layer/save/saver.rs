@@ -263,8 +263,8 @@ impl<E: Copy> Saver<E> {
         }
     }
 
-    /// Returns the number of unread bytes of the introduction, of claims, and of local memory in the
-    /// current part. The introduction is [`Self::INITIAL`] bytes long.
+    /// Returns the number of unread bytes of the introduction, of claims, and of local memory in
+    /// the current part. The introduction is [`Self::INITIAL`] bytes long.
     fn unread(&self) -> u64 {
         let introduction = (Self::INITIAL as u64).saturating_sub(self.progress.stream_bytes);
         let (piece, part) = match &self.at {
@@ -344,8 +344,8 @@ impl<E: Copy> Saver<E> {
     ///
     /// # Errors
     ///
-    /// Returns an error if the device failed, if its data is invalid, if an allocation failed, or if
-    /// an earlier call failed.
+    /// Returns an error if the device failed, if its data is invalid, if an allocation failed, or
+    /// if an earlier call failed.
     pub fn remaining<'a, S: Source<Error = E>>(
         &'a mut self,
         source: &'a mut S,
@@ -632,7 +632,7 @@ impl<E: Copy> Saver<E> {
         self.load_section(interfaces, Kind::End, &end.encode(), &[]);
     }
 
-    /// Loads a section with the payload `head` and `body`. [`Self::at`] states where `body` is stored.
+    /// Loads a section with the payload `head` and `body`. [`Self::at`] states the place of `body`.
     ///
     /// The caller ensures that together they are at most `SECTION_LENGTH_MAX` bytes long.
     fn load_section(&mut self, interfaces: Interfaces, kind: Kind, head: &[u8], body: &[u8]) {

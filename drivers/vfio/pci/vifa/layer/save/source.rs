@@ -49,8 +49,8 @@ pub trait Source {
 
     /// As [`Self::mapped`], for the granules that have changed since the last call.
     ///
-    /// If the device changes a granule once it may have begun to read it for [`Self::read_local`], a
-    /// later call must report the change.
+    /// If the device changes a granule once it may have begun to read it for [`Self::read_local`],
+    /// a later call must report the change.
     fn changed(&mut self, offset: u64, length: u64) -> Result<&[u8], Self::Error>;
 
     /// Fills the buffer with `length` bytes of local memory at `offset`.

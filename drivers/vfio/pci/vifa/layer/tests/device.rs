@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A device in memory, to save from and to restore to.
+//! A device in memory, which can be saved and restored.
 
 use super::super::{
     identity::{
@@ -33,7 +33,7 @@ use crate::seam::{
     OutOfMemory, //
 };
 
-/// What the devices of these tests are: 16 granules of local memory, and records of types 1 to 4.
+/// The identity of the test devices: 16 granules of local memory, and records of types 1 to 4.
 pub const IDENTITY: Identity = Identity {
     vendor: 0x1234,
     device: 0x5656,
@@ -51,7 +51,7 @@ pub const IDENTITY: Identity = Identity {
     record_version: [0, 1, 1, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
 };
 
-/// Where the devices of these tests stand, unless they are told otherwise.
+/// The default address of the test devices.
 pub const FUNCTION: Function = Function {
     domain: 0,
     bus: 2,
@@ -79,7 +79,7 @@ fn put(to: &mut [u8], from: &[u8]) {
     }
 }
 
-/// Makes `to` what `from` is.
+/// Sets `to` to the content of `from`.
 fn copy(to: &mut Bytes, from: &[u8]) -> Result<(), OutOfMemory> {
     to.resize_zeroed(from.len())?;
     put(to, from);
@@ -95,8 +95,7 @@ fn append(bytes: &mut Bytes, more: &[u8]) -> Result<(), OutOfMemory> {
     Ok(())
 }
 
-/// Makes a bitmap of `states`, each of which is 0 or 1; its last bits, behind them, are those of
-/// `padding`.
+/// Writes a bitmap of `states`, each 0 or 1. Bits after the last one are those of `padding`.
 fn pack(bitmap: &mut [u8], states: &[u8], padding: u8) {
     for (byte, states) in bitmap.iter_mut().zip(states.chunks(8)) {
         *byte = padding.checked_shl(states.len() as u32).unwrap_or_default();
@@ -108,47 +107,47 @@ fn pack(bitmap: &mut [u8], states: &[u8], padding: u8) {
 
 /// A device without hardware.
 pub struct Device {
-    /// What it says that it is.
+    /// The identity that the device reports.
     pub identity: Identity,
-    /// Where it stands.
+    /// The address.
     pub function: Function,
-    /// Its control plane.
+    /// The control plane.
     pub control: Bytes,
-    /// What another has to obtain for it.
+    /// The records that the device claims as a source.
     pub claim: Bytes,
-    /// How often it was configured anew.
+    /// Number of reconfigurations.
     pub configurations: u32,
-    /// The claim that it tried last.
+    /// The last received claim.
     pub tried: Bytes,
-    /// How many claims it tried.
+    /// Number of received claims.
     pub claims: u32,
-    /// What it obtained.
+    /// The records that the device obtained as a destination.
     pub obtained: Bytes,
-    /// Its host gives it nothing.
+    /// Whether the host refuses all requests.
     pub denied: bool,
-    /// Bytes that it leaves out of a bitmap.
+    /// Number of bytes missing from a bitmap.
     pub missing_bitmap: usize,
-    /// What it has in the padding of a bitmap.
+    /// The padding bits of a bitmap.
     pub padding: u8,
-    /// Bytes that it leaves out of what it is asked for.
+    /// Number of bytes missing from a piece.
     pub missing: usize,
-    /// Runs that were read without having been announced, and runs that had been.
+    /// Numbers of runs that were read without and with an announcement.
     pub reads: [usize; 2],
     announced: Option<(u64, usize)>,
     local: Bytes,
-    /// A byte for each granule: 1 where it is mapped.
+    /// One byte per granule: 1 if it is mapped.
     mapped: Bytes,
-    /// The same, where it has changed since it was last asked.
+    /// One byte per granule: 1 if it has changed since the last query.
     changed: Bytes,
     bitmap: Bytes,
     buffer: Bytes,
-    /// The run that was announced, as it was then.
+    /// The content of the announced run at the announcement.
     ahead: Bytes,
     piece: usize,
 }
 
 impl Device {
-    /// Makes a device of which nothing is mapped, with [`CONTROL`] for a control plane.
+    /// Creates a device without mapped memory, with [`CONTROL`] as its control plane.
     pub fn new(identity: Identity) -> Result<Self, OutOfMemory> {
         let local = identity.local_memory as usize;
         let granules = local.checked_div(identity.granule as usize);
@@ -182,7 +181,7 @@ impl Device {
         })
     }
 
-    /// Maps the granule with this number and fills it with a pattern.
+    /// Maps granule number `granule` and fills it with a pattern.
     pub fn fill(&mut self, granule: usize) {
         let size = self.identity.granule as usize;
         let bytes = self.local.iter_mut().enumerate();
@@ -197,7 +196,7 @@ impl Device {
         }
     }
 
-    /// Fills the granule with this number with other bytes, and maps it.
+    /// Maps granule number `granule` and fills it with `byte`.
     pub fn change(&mut self, granule: usize, byte: u8) {
         let size = self.identity.granule as usize;
 
@@ -208,13 +207,13 @@ impl Device {
             .fill(byte);
     }
 
-    /// Says what it claims from now on, which is another configuration.
+    /// Reconfigures the device: sets its claim.
     pub fn configure(&mut self, claim: &[u8]) -> Result<(), OutOfMemory> {
         self.configurations = self.configurations.wrapping_add(1);
         copy(&mut self.claim, claim)
     }
 
-    /// Asks its host for something.
+    /// Requests a resource from the host.
     fn host(&self) -> Result<(), OutOfMemory> {
         if self.denied {
             Err(OutOfMemory)
@@ -223,14 +222,14 @@ impl Device {
         }
     }
 
-    /// Returns how many whole granules `bytes` are.
+    /// Returns the number of whole granules in `bytes`.
     fn granules(&self, bytes: usize) -> usize {
         bytes
             .checked_div(self.identity.granule as usize)
             .unwrap_or_default()
     }
 
-    /// Returns whether nothing of the local memory is mapped.
+    /// Returns whether no local memory is mapped.
     pub fn is_clear(&self) -> bool {
         self.mapped.iter().all(|&mapped| mapped == 0)
     }
@@ -242,7 +241,7 @@ impl Device {
             && self.control[..] == other.control[..]
     }
 
-    /// Saves the device; reads the stream in pieces of as many bytes as `segments` say in turn.
+    /// Saves the device. Reads the stream in pieces of the lengths in `segments`, repeatedly.
     pub fn save(&mut self, segments: &[usize]) -> Result<Bytes, SaveError<OutOfMemory>> {
         let mut saver = Saver::new(Begin::Stopped);
         let mut stream = Bytes::with_capacity(0).map_err(SaveError::Device)?;
@@ -251,8 +250,8 @@ impl Device {
         Ok(stream)
     }
 
-    /// Appends to `stream` what `saver` has to give until it pauses or ends, in pieces of as many
-    /// bytes as `segments` say in turn.
+    /// Appends the bytes from `saver` to `stream` until it pauses or ends, in pieces of the lengths
+    /// in `segments`, repeatedly.
     pub fn read(
         &mut self,
         saver: &mut Saver<OutOfMemory>,
@@ -271,8 +270,7 @@ impl Device {
         Ok(())
     }
 
-    /// Appends to `stream` the next `length` bytes of what `saver` has to give, or fewer if that is
-    /// less.
+    /// Appends the next `length` bytes from `saver` to `stream`, or fewer if it pauses or ends.
     pub fn read_bytes(
         &mut self,
         saver: &mut Saver<OutOfMemory>,
@@ -293,8 +291,8 @@ impl Device {
         Ok(())
     }
 
-    /// Restores the device; writes the stream in pieces of as many bytes as `segments` say in turn.
-    /// Returns what the receiver has at the end.
+    /// Restores the device. Writes the stream in pieces of the lengths in `segments`, repeatedly.
+    /// Returns the receiver's totals at the end.
     pub fn restore(
         &mut self,
         stream: &[u8],
@@ -308,7 +306,7 @@ impl Device {
         Ok(progress)
     }
 
-    /// Gives `stream` to `restorer`, in pieces of as many bytes as `segments` say in turn.
+    /// Writes `stream` to `restorer`, in pieces of the lengths in `segments`, repeatedly.
     pub fn write(
         &mut self,
         restorer: &mut Restorer<OutOfMemory>,

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a guest has obtained from its physical function.
+//! The resources that a guest has obtained from its physical function.
 //!
-//! It lives in the physical function, where a virtual function cannot read it. What is known of it
-//! is the sum of the requests and of their answers; these are the rules by which `igb` adds them
-//! up.
+//! The physical function stores them, and a virtual function cannot read them. This module derives
+//! them from the requests and their answers, with the rules of `igb`.
 
 use super::{
     message::{
@@ -16,30 +15,31 @@ use super::{
     set::Set,
 };
 
-/// Most further unicast addresses: the I350 has so many filters for all functions together.
+/// Maximum number of additional unicast addresses: the number of filters of the I350 for all
+/// functions together.
 pub(crate) const UNICAST_MAX: usize = 32;
 
-/// Most VLANs: a port has so many filters for all functions together.
+/// Maximum number of VLANs: the number of filters of a port for all functions together.
 pub(crate) const VLANS_MAX: usize = 32;
 
-/// What a reset of the virtual function takes away.
+/// Resources that a reset of the virtual function releases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Granted {
     /// The address.
     pub(crate) mac: Option<Mac>,
-    /// The VLANs. The one without an id is here if the guest asked for it.
+    /// The VLANs. [`Vid::NONE`] is included if the guest requested it.
     pub(crate) vlans: Set<Vid, VLANS_MAX>,
-    /// VLAN tags are stripped from what is received: so if the last VLAN asked for, or asked to be
-    /// left, was one with an id.
+    /// Whether VLAN tags are stripped from received frames. True if the last request to add or
+    /// remove a VLAN named one with an id.
     pub(crate) strip: bool,
-    /// The multicast addresses, once the guest has named any.
+    /// The multicast addresses, once the guest has set them.
     pub(crate) multicast: Option<Multicast>,
-    /// All multicast is received.
+    /// Whether all multicast is received.
     pub(crate) multicast_promiscuous: bool,
 }
 
 impl Granted {
-    /// What a function has that was let in with the address `mac`.
+    /// Returns the resources of a function after a reset request that returned the address `mac`.
     pub(crate) const fn new(mac: Option<Mac>) -> Self {
         Self {
             mac,
@@ -51,30 +51,30 @@ impl Granted {
     }
 }
 
-/// What a guest has obtained from its physical function.
+/// The resources that a guest has obtained from its physical function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Configuration {
-    /// `None`: the function is not let in.
+    /// The resources until the next reset. `None` if the physical function has not enabled the
+    /// function.
     pub(crate) granted: Option<Granted>,
-    /// Further unicast addresses.
+    /// Additional unicast addresses.
     pub(crate) unicast: Set<Mac, UNICAST_MAX>,
-    /// Greatest frame in bytes, once the guest has named any.
+    /// Maximum frame size in bytes, once the guest has set it.
     pub(crate) frame_size: Option<u16>,
 }
 
 impl Configuration {
-    /// Nothing.
+    /// No resources.
     pub(crate) const NONE: Self = Self {
         granted: None,
         unicast: Set::new(Mac::PLACEHOLDER),
         frame_size: None,
     };
 
-    /// Takes note that `request` was done. `mac` is the address that a [`Request::Reset`] was
-    /// answered with.
+    /// Records that `request` was done. `mac` is the address in the answer to a [`Request::Reset`].
     ///
-    /// Where there is no room in a set, nothing can have been done: the physical function has not
-    /// more filters, and an answer that was not read must have been a refusal.
+    /// If a set is full, the request is ignored: the physical function has no more filters, so an
+    /// answer that was not read must have been a refusal.
     pub(super) fn done(&mut self, request: Request, mac: Option<Mac>) {
         match request {
             Request::Reset => {
@@ -99,7 +99,7 @@ impl Configuration {
                 granted.vlans.insert(vid);
                 granted.strip = vid != Vid::NONE;
             }
-            // It is not left, and nothing else is done.
+            // The physical function ignores this request.
             Request::RemoveVlan(Vid::NONE) => {}
             Request::RemoveVlan(vid) => {
                 granted.vlans.remove(vid);
@@ -110,7 +110,7 @@ impl Configuration {
         }
     }
 
-    /// Takes note that `request` was refused.
+    /// Records that `request` was refused.
     pub(super) fn refused(&mut self, request: Request) {
         if let Request::SetPromiscuous { .. } = request {
             self.done(request, None);

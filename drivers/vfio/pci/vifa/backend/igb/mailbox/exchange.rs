@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Exchanges of our own with the physical function, for a guest that does not run or not yet.
+//! The driver's own exchanges with the physical function, on behalf of a stopped guest.
 //!
-//! The bits that they read of V2PMAILBOX concern them alone, but for those that tell of a reset of
-//! the physical function.
+//! The bits of V2PMAILBOX that they read and clear concern only these exchanges, except for the
+//! bits that indicate a reset of the physical function.
 
 use super::{
     message::{
@@ -35,22 +35,22 @@ use crate::backend::igb::{
     },
 };
 
-/// Microseconds between two looks at the mailbox.
+/// Polling interval of the mailbox in microseconds.
 const INTERVAL: u32 = 100;
 
-/// How long is waited for what, in microseconds.
+/// Timeouts in microseconds.
 pub(crate) struct Patience {
-    /// For the buffer.
+    /// Timeout for the buffer.
     buffer: u32,
-    /// For an answer.
+    /// Timeout for an answer.
     answer: u32,
-    /// For the end of a reset of the physical function.
+    /// Timeout for the end of a reset of the physical function.
     reset: u32,
-    /// For all that is exchanged together.
+    /// Timeout for the whole exchange.
     total: u32,
 }
 
-/// For what a guest needs: an answer may take as long as `igbvf` waits for one.
+/// Timeouts for requests that a guest depends on. An answer may take as long as `igbvf` waits.
 pub(crate) const PATIENT: Patience = Patience {
     buffer: 100_000,
     answer: 1_000_000,
@@ -58,7 +58,7 @@ pub(crate) const PATIENT: Patience = Patience {
     total: 10_000_000,
 };
 
-/// For what would be good to have.
+/// Timeouts for optional requests.
 pub(crate) const BRIEF: Patience = Patience {
     buffer: 100_000,
     answer: 100_000,
@@ -66,17 +66,17 @@ pub(crate) const BRIEF: Patience = Patience {
     total: 500_000,
 };
 
-/// A function's mailbox, while nobody else uses it.
+/// Exclusive use of a function's mailbox.
 pub(crate) struct Exchange<'a, D> {
     device: &'a mut D,
     patience: &'static Patience,
-    /// When patience ends, whatever is waited for.
+    /// The time at which the whole exchange times out.
     end: u64,
     resets: u32,
 }
 
 impl<'a, D: Access + Clock> Exchange<'a, D> {
-    /// Uses the mailbox of `device`.
+    /// Begins an exchange in the mailbox of `device`.
     pub(crate) fn new(device: &'a mut D, patience: &'static Patience) -> Self {
         let end = device.now().saturating_add(patience.total.into());
 
@@ -88,21 +88,21 @@ impl<'a, D: Access + Clock> Exchange<'a, D> {
         }
     }
 
-    /// Returns how much of `timeout` is left before [`Self::end`].
+    /// Returns `timeout`, limited to the time until [`Self::end`].
     fn within(&self, timeout: u32) -> u32 {
         let left = self.end.saturating_sub(self.device.now());
 
         timeout.min(u32::try_from(left).unwrap_or(u32::MAX))
     }
 
-    /// Returns which bits of V2PMAILBOX told of a reset of the physical function since the last
-    /// reset of this one.
+    /// Returns the bits of V2PMAILBOX that indicated a reset of the physical function since the
+    /// last reset of this function.
     pub(crate) fn resets(&self) -> u32 {
         self.resets
     }
 
-    /// Reads V2PMAILBOX.
-    fn look(&mut self) -> Result<u32, Fault> {
+    /// Reads V2PMAILBOX. Fails if the physical function was reset.
+    fn read_mailbox(&mut self) -> Result<u32, Fault> {
         let value = self.device.read(page0::V2PMAILBOX)?;
 
         self.resets |= value & (RSTI | RSTD);
@@ -113,25 +113,27 @@ impl<'a, D: Access + Clock> Exchange<'a, D> {
         }
     }
 
-    /// Looks at V2PMAILBOX until it `is_done`.
+    /// Polls V2PMAILBOX until `is_done` returns true. Returns `fault` on timeout.
     fn wait(
         &mut self,
         timeout: u32,
         fault: Fault,
         mut is_done: impl FnMut(u32) -> bool,
     ) -> Result<(), Fault> {
-        match until(self, INTERVAL, timeout, |this| Ok(is_done(this.look()?)))? {
+        match until(self, INTERVAL, timeout, |this| {
+            Ok(is_done(this.read_mailbox()?))
+        })? {
             true => Ok(()),
             false => Err(fault),
         }
     }
 
-    /// Takes the buffer.
+    /// Acquires the buffer.
     fn take(&mut self) -> Result<(), Fault> {
         let timeout = self.within(self.patience.buffer);
         let is_taken = until(self, INTERVAL, timeout, |this| {
             this.device.write(page0::V2PMAILBOX, VFU)?;
-            Ok(this.look()? & VFU != 0)
+            Ok(this.read_mailbox()? & VFU != 0)
         })?;
 
         if is_taken {
@@ -141,7 +143,8 @@ impl<'a, D: Access + Clock> Exchange<'a, D> {
         }
     }
 
-    /// Puts `words` into the buffer. It is the guest's then if it `is_kept`, else nobody's.
+    /// Writes `words` to the buffer. The guest owns the buffer afterwards if it `is_kept`.
+    /// Otherwise it has no owner.
     pub(crate) fn put(&mut self, words: &Words, is_kept: bool) -> Result<(), Fault> {
         self.take()?;
         for (index, &word) in words.iter().enumerate() {
@@ -167,7 +170,7 @@ impl<D: Clock> Clock for Exchange<'_, D> {
 impl<D: Access + Clock> Post for Exchange<'_, D> {
     fn reset(&mut self) -> Result<(), Fault> {
         self.device.write(page0::VTCTRL, vtctrl::RST)?;
-        // A reset that was over before says nothing of what comes.
+        // This reset clears the indication of an earlier, completed reset of the physical function.
         let timeout = self.within(self.patience.reset);
         let is_over = until(self, INTERVAL, timeout, |this| {
             Ok(this.device.read(page0::V2PMAILBOX)? & (RSTI | RSTD) == 0)
@@ -196,14 +199,14 @@ impl<D: Access + Clock> Post for Exchange<'_, D> {
         for (index, word) in answer.iter_mut().enumerate() {
             *word = self.device.read(buffer_word(index))?;
         }
-        // This gives the buffer back as well.
+        // This write also releases the buffer.
         self.device.write(page0::V2PMAILBOX, ACK)?;
         Ok(answer)
     }
 
     fn leave(&mut self, message: &Words) -> Result<(), Fault> {
         self.put(message, true)?;
-        // As does this.
+        // This write also releases the buffer.
         self.device.write(page0::V2PMAILBOX, REQ)
     }
 }

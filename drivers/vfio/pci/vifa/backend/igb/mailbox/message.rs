@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a virtual function asks of its physical function, and what that answers.
+//! Requests of a virtual function to its physical function, and the answers.
 //!
-//! The words are those of the in-tree drivers `igbvf`, which asks, and `igb`, which answers. A
-//! guest may ask in any words: what `igb` would not act upon is [`Request::Other`].
+//! The encoding is that of the in-tree drivers `igbvf`, which sends requests, and `igb`, which
+//! answers. A guest may send any words: a message that `igb` would ignore is [`Request::Other`].
 
 use crate::backend::igb::registers::BUFFER_WORDS;
 use core::fmt;
@@ -11,7 +11,7 @@ use core::fmt;
 /// The mailbox's buffer.
 pub(crate) type Words = [u32; BUFFER_WORDS];
 
-/// Words that an answer has at most.
+/// Maximum number of words in an answer.
 pub(crate) const ANSWER_WORDS: usize = 3;
 
 const ACK: u32 = 1 << 31;
@@ -28,7 +28,7 @@ const SET_VLAN: u32 = 0x04;
 const SET_FRAME_SIZE: u32 = 0x05;
 const SET_PROMISCUOUS: u32 = 0x06;
 
-/// Information of [`SET_MAC`]: which list the address is for.
+/// Information of [`SET_MAC`]: the list of the address.
 const MAC: u32 = 0;
 const CLEAR_UNICAST: u32 = 1;
 const ADD_UNICAST: u32 = 2;
@@ -36,27 +36,27 @@ const ADD_UNICAST: u32 = 2;
 /// Information of [`SET_PROMISCUOUS`].
 const PROMISCUOUS_MULTICAST: u32 = 2;
 
-/// A MAC address that a function can have: no multicast address, and not zero.
+/// A valid MAC address of a function: neither a multicast address nor zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Mac([u8; 6]);
 
 impl Mac {
-    /// An address for requests that need a sound one and do nothing with it.
+    /// An address for requests that require a valid one and do not use it.
     pub(crate) const PLACEHOLDER: Self = Self([0x02, 0, 0, 0, 0, 0]);
 
-    /// Takes `bytes` for an address, if a function can have it.
+    /// Returns the address `bytes`, or `None` if it is not valid for a function.
     pub(crate) fn new(bytes: [u8; 6]) -> Option<Self> {
         let is_multicast = bytes[0] & 1 != 0;
 
         (!is_multicast && bytes != [0; 6]).then_some(Self(bytes))
     }
 
-    /// Returns the address as it stands on the wire.
+    /// Returns the address in transmission order.
     pub(crate) fn bytes(self) -> [u8; 6] {
         self.0
     }
 
-    /// Takes the address that stands in a message's second and third word.
+    /// Decodes the address in a message's second and third word.
     fn of(low: u32, high: u32) -> Option<Self> {
         let [a, b, c, d] = low.to_le_bytes();
         let [e, f, ..] = high.to_le_bytes();
@@ -64,7 +64,7 @@ impl Mac {
         Self::new([a, b, c, d, e, f])
     }
 
-    /// Returns a message's second and third word.
+    /// Encodes the address as a message's second and third word.
     fn words(self) -> [u32; 2] {
         let [a, b, c, d, e, f] = self.0;
 
@@ -94,7 +94,7 @@ impl Vid {
     /// The id that IEEE 802.1Q reserves.
     pub(crate) const RESERVED: Self = Self(0xfff);
 
-    /// Takes `raw` for an id, if it is one.
+    /// Returns the id `raw`, or `None` if it exceeds 12 bits.
     pub(crate) fn new(raw: u16) -> Option<Self> {
         (raw <= Self::RESERVED.0).then_some(Self(raw))
     }
@@ -111,7 +111,7 @@ impl fmt::Display for Vid {
     }
 }
 
-/// Most multicast hashes that the physical function takes.
+/// Maximum number of multicast hashes that the physical function accepts.
 pub(crate) const HASHES_MAX: usize = 30;
 
 /// Bits of a multicast hash.
@@ -120,14 +120,14 @@ pub(crate) const HASH_BITS: u16 = 0xfff;
 /// Multicast addresses, by their hashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Multicast {
-    /// How many there are. More than [`HASHES_MAX`]: all multicast is delivered.
+    /// Number of addresses. If it exceeds [`HASHES_MAX`], all multicast is delivered.
     count: u8,
-    /// Those behind the last are 0.
+    /// The hashes. Those after the last one are 0.
     hashes: [u16; HASHES_MAX],
 }
 
 impl Multicast {
-    /// Takes the first `count` of `hashes`, and of each the bits that it has.
+    /// Creates a list of the first `count` of `hashes`. Clears invalid bits.
     pub(crate) fn new(count: u8, mut hashes: [u16; HASHES_MAX]) -> Self {
         for (index, hash) in hashes.iter_mut().enumerate() {
             *hash = if index < usize::from(count) {
@@ -139,12 +139,12 @@ impl Multicast {
         Self { count, hashes }
     }
 
-    /// Returns how many addresses there are.
+    /// Returns the number of addresses.
     pub(crate) fn count(&self) -> u8 {
         self.count
     }
 
-    /// Returns the hashes; those behind the last are 0.
+    /// Returns the hashes. Those after the last one are 0.
     pub(crate) fn hashes(&self) -> [u16; HASHES_MAX] {
         self.hashes
     }
@@ -153,43 +153,43 @@ impl Multicast {
 /// A request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
-    /// The function was reset, and asks to be let in again.
+    /// The function was reset, and requests to be enabled again.
     Reset,
-    /// This is the function's address.
+    /// Sets the function's address.
     SetMac(Mac),
-    /// The function has no further unicast address.
+    /// Removes all additional unicast addresses.
     ClearUnicast,
-    /// The function has this further unicast address.
+    /// Adds a unicast address.
     AddUnicast(Mac),
-    /// These are the function's multicast addresses.
+    /// Sets the multicast addresses.
     SetMulticast(Multicast),
-    /// The function is in this VLAN.
+    /// Adds a VLAN.
     AddVlan(Vid),
-    /// The function is not in this VLAN.
+    /// Removes a VLAN.
     RemoveVlan(Vid),
-    /// The function receives frames of up to so many bytes.
+    /// Sets the maximum size of received frames in bytes.
     SetFrameSize(u16),
-    /// Whether the function receives all multicast. It is done even if it is refused, which the
-    /// physical function does for the sake of other bits.
+    /// Sets whether the function receives all multicast. This takes effect even if the physical
+    /// function refuses the request because of other bits.
     SetPromiscuous {
-        /// All multicast.
+        /// Whether it receives all multicast.
         multicast: bool,
     },
-    /// Whatever the answer, it changes nothing.
+    /// A message without effect, whatever the answer.
     Other,
 }
 
-/// Returns whether the physical function takes a message that begins with `head` for one that it
-/// has answered already: it reads it, and does nothing more.
+/// Returns whether the physical function treats a message that begins with `head` as already
+/// answered: it reads the message and does nothing else.
 pub(crate) fn is_answer(head: u32) -> bool {
     head & (ACK | NACK) != 0
 }
 
-/// Greatest frame that the physical function lets in, in bytes.
+/// Maximum frame size that the physical function permits, in bytes.
 pub(crate) const FRAME_SIZE_MAX: u16 = 0x3f00;
 
 impl Request {
-    /// Takes `words` for a request, as the physical function does.
+    /// Decodes `words` in the same way as the physical function.
     pub(crate) fn decode(words: &Words) -> Self {
         let [head, one, two, ..] = *words;
         let information = (head & INFORMATION) >> INFORMATION_SHIFT;
@@ -205,7 +205,7 @@ impl Request {
         match head & KIND {
             SET_MAC => match information {
                 MAC => or_other(Mac::of(one, two), Self::SetMac),
-                // It is refused without a sound address, though nothing is done with that.
+                // It is refused without a valid address, although the address is not used.
                 CLEAR_UNICAST => or_other(Mac::of(one, two), |_| Self::ClearUnicast),
                 ADD_UNICAST => or_other(Mac::of(one, two), Self::AddUnicast),
                 _ => Self::Other,
@@ -230,7 +230,7 @@ impl Request {
         }
     }
 
-    /// Returns the request as it stands in the buffer.
+    /// Returns the request as encoded in the buffer.
     pub(crate) fn encode(&self) -> Words {
         let address = |information, mac: Mac| message(SET_MAC, information, mac.words());
 
@@ -272,7 +272,7 @@ fn message(kind: u32, information: u32, [one, two]: [u32; 2]) -> Words {
     words
 }
 
-/// Takes the hashes that stand behind a message's first word, two in each.
+/// Decodes the hashes after a message's first word, two per word.
 fn hashes(words: &Words) -> [u16; HASHES_MAX] {
     let mut hashes = [0; HASHES_MAX];
     let halves = words
@@ -286,10 +286,10 @@ fn hashes(words: &Words) -> [u16; HASHES_MAX] {
     hashes
 }
 
-/// Returns what the physical function makes of a frame size.
+/// Returns the frame size that the physical function sets for `word`.
 ///
-/// It compares signed. What it takes of a negative number beyond a size is no request of the
-/// function's to have, and is not repeated.
+/// It uses a signed comparison. Of a negative number it also stores bits beyond the size. The
+/// function did not request these, so they are not repeated.
 fn frame_size(word: u32) -> u16 {
     let size = if word as i32 > i32::from(FRAME_SIZE_MAX) {
         FRAME_SIZE_MAX
@@ -302,26 +302,26 @@ fn frame_size(word: u32) -> u16 {
 
 const FRAME_SIZE_BITS: u32 = 0x3fff;
 
-/// What the first word of the buffer says of a request, once the physical function has put
-/// something there.
+/// The answer to a request, from the first word of the buffer after the physical function has
+/// written it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// It was done. A [`Request::Reset`] is done, too, when it is refused: there is no address.
+    /// The request was done. This includes a refused [`Request::Reset`], which returns no address.
     Done,
-    /// It was refused.
+    /// The request was refused.
     Refused,
-    /// It was not looked at, because the function has to ask for [`Request::Reset`] first; or it
-    /// was overwritten by a message that says so.
+    /// The request was ignored, because the function has to send [`Request::Reset`] first, or it
+    /// was overwritten by a message with this meaning.
     NotClearToSend,
-    /// Another message of the physical function stands where the answer may have stood.
+    /// Another message of the physical function may have overwritten the answer.
     Overwritten,
-    /// The request itself stands there.
+    /// The buffer still contains the request.
     None,
 }
 
 impl Answer {
-    /// Takes `answer`, the first word of the buffer, for the answer to `request`, which was the
-    /// first word before.
+    /// Decodes `answer`, the first word of the buffer, as the answer to `request`, its first word
+    /// before.
     pub(crate) fn decode(request: u32, answer: u32) -> Self {
         let is_same = answer & KIND == request & KIND;
         let is_done = answer & ACK != 0;
@@ -341,7 +341,7 @@ impl Answer {
     }
 }
 
-/// Takes the address out of the answer to a [`Request::Reset`]; `None`: there is none.
+/// Returns the address in the answer to a [`Request::Reset`], if any.
 pub(crate) fn address_given(answer: [u32; ANSWER_WORDS]) -> Option<Mac> {
     let [_, low, high] = answer;
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Obtaining for one function what another one's guest had.
+//! Obtaining the resources of another function's guest for a function.
 //!
-//! [`replay`] asks a physical function for all that is in a [`Configuration`]. [`rehearse`] does so
-//! to learn whether it would be granted, and gives it back. Both begin with a reset, so they can be
-//! tried again after a failure. [`reassert`] takes back to a source what a destination on the same
-//! card has taken from it, and [`tidy`] leaves nothing behind that would draw frames to a function
-//! that has gone.
+//! [`replay`] requests all resources of a [`Configuration`] from a physical function. [`rehearse`]
+//! does so to check whether they would be granted, and releases them. Both begin with a reset, so
+//! they can be repeated after a failure. [`reassert`] reclaims the resources that a destination on
+//! the same card has taken from its source. [`tidy`] releases the resources that direct frames to a
+//! function after its last use.
 
 use super::{
     configuration::{
@@ -25,27 +25,27 @@ use super::{
 };
 use crate::backend::igb::fault::Fault;
 
-/// A function's mailbox and its reset, for whoever has the function to himself.
+/// A function's mailbox and its reset, for exclusive use.
 pub(crate) trait Post {
-    /// Resets the function, and waits until no reset of the physical function is going on.
+    /// Resets the function, and waits for the end of a reset of the physical function.
     fn reset(&mut self) -> Result<(), Fault>;
 
-    /// Posts a request, waits until the physical function has put something into the buffer, and
-    /// returns how that begins.
+    /// Posts a request, waits until the physical function has written the buffer, and returns the
+    /// first words of the buffer.
     ///
     /// # Errors
     ///
-    /// [`Fault::PhysicalFunctionSilent`]: there came nothing.
+    /// Returns [`Fault::PhysicalFunctionSilent`] if the wait times out.
     fn post(&mut self, message: &Words) -> Result<[u32; ANSWER_WORDS], Fault>;
 
     /// Posts a request and leaves its answer to the guest.
     fn leave(&mut self, message: &Words) -> Result<(), Fault>;
 }
 
-/// How often a request is posted whose answer another message has overwritten.
+/// Maximum number of attempts for a request whose answer is overwritten by another message.
 const ATTEMPTS: usize = 3;
 
-/// Whether a request was done, and what came with it.
+/// The result of a request. `Done` contains the address in the answer.
 enum Verdict {
     Done(Option<Mac>),
     Refused,
@@ -61,7 +61,7 @@ impl Verdict {
     }
 }
 
-/// Asks for `request`, which has to be one that may be asked for twice.
+/// Sends `request`, which must be idempotent, and returns the result.
 fn ask(post: &mut impl Post, request: Request) -> Result<Verdict, Fault> {
     let message = request.encode();
 
@@ -80,23 +80,24 @@ fn ask(post: &mut impl Post, request: Request) -> Result<Verdict, Fault> {
     Err(Fault::PhysicalFunctionSilent)
 }
 
-/// Has the function let in, without what an earlier user left. Returns the address that it is
-/// given.
+/// Enables the function at the physical function, and clears the unicast addresses of an earlier
+/// user. Returns the address that the physical function assigned.
 fn enter(post: &mut impl Post) -> Result<Option<Mac>, Fault> {
     let given = match ask(post, Request::Reset)? {
         Verdict::Done(given) => given,
         Verdict::Refused => None,
     };
 
-    // It is refused where no earlier user can have had any.
+    // A physical function that refuses this has no unicast addresses of an earlier user.
     ask(post, Request::ClearUnicast)?;
     Ok(given)
 }
 
-/// Obtains the address of a function that was let in with the address `given`.
+/// Obtains the address `wanted` for a function that has the address `given`.
 fn obtain_mac(post: &mut impl Post, wanted: Option<Mac>, given: Option<Mac>) -> Result<(), Fault> {
     match wanted {
-        // One that the administrator fixed is refused even to whom it was given.
+        // The physical function refuses a request for an address that the administrator has fixed,
+        // even from the function that has it.
         Some(wanted) if given != Some(wanted) => {
             ask(post, Request::SetMac(wanted))?.or(Fault::MacRefused {
                 wanted,
@@ -107,7 +108,7 @@ fn obtain_mac(post: &mut impl Post, wanted: Option<Mac>, given: Option<Mac>) -> 
     }
 }
 
-/// Obtains the unicast addresses; each is taken from the function that has it.
+/// Obtains the unicast addresses. Each is taken from its current function.
 fn obtain_unicast(post: &mut impl Post, configuration: &Configuration) -> Result<(), Fault> {
     for &address in configuration.unicast.as_slice() {
         ask(post, Request::AddUnicast(address))?.or(Fault::UnicastRefused { address })?;
@@ -136,7 +137,7 @@ fn obtain_vlans(post: &mut impl Post, granted: &Granted) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Obtains the filters for multicast.
+/// Obtains the multicast filters.
 fn obtain_multicast(post: &mut impl Post, granted: &Granted) -> Result<(), Fault> {
     if let Some(multicast) = granted.multicast {
         ask(post, Request::SetMulticast(multicast))?.or(Fault::MulticastRefused)?;
@@ -159,14 +160,14 @@ fn obtain_frame_size(post: &mut impl Post, configuration: &Configuration) -> Res
     }
 }
 
-/// Whether the unicast addresses are obtained as well.
+/// Whether to obtain the unicast addresses, too.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Unicast {
-    Taken,
-    Left,
+    Obtain,
+    Skip,
 }
 
-/// Obtains `configuration` for a function that was let in with the address `given`.
+/// Obtains `configuration` for a function that has the address `given`.
 fn obtain(
     post: &mut impl Post,
     configuration: &Configuration,
@@ -176,7 +177,7 @@ fn obtain(
     if let Some(granted) = &configuration.granted {
         obtain_mac(post, granted.mac, given)?;
     }
-    if unicast == Unicast::Taken {
+    if unicast == Unicast::Obtain {
         obtain_unicast(post, configuration)?;
     }
     if let Some(granted) = &configuration.granted {
@@ -190,14 +191,15 @@ fn obtain(
 ///
 /// # Errors
 ///
-/// What was refused, or why there was no answer. The function has a part of what it needs.
+/// Returns the refused request, or the reason for a missing answer. The configuration is then
+/// partially obtained.
 pub(crate) fn replay(post: &mut impl Post, configuration: &Configuration) -> Result<(), Fault> {
     post.reset()?;
     if *configuration != Configuration::NONE {
         let given = enter(post)?;
 
-        obtain(post, configuration, given, Unicast::Taken)?;
-        // The others outlive a reset, and are obtained only by a function that was let in.
+        obtain(post, configuration, given, Unicast::Obtain)?;
+        // Only an enabled function can obtain the other resources, which persist across a reset.
         if configuration.granted.is_none() {
             post.reset()?;
         }
@@ -205,27 +207,29 @@ pub(crate) fn replay(post: &mut impl Post, configuration: &Configuration) -> Res
     Ok(())
 }
 
-/// Learns whether `configuration` would be granted, without the unicast addresses, which would be
-/// taken from whoever has them; keeps nothing.
+/// Checks whether `configuration` would be granted, and keeps none of it. Skips the unicast
+/// addresses, because they would be taken from their current functions.
 ///
 /// # Errors
 ///
-/// What was refused, or why there was no answer.
+/// Returns the refused request, or the reason for a missing answer.
 pub(crate) fn rehearse(post: &mut impl Post, configuration: &Configuration) -> Result<(), Fault> {
     post.reset()?;
     if *configuration == Configuration::NONE {
         return Ok(());
     }
     let given = enter(post)?;
-    let obtained = obtain(post, configuration, given, Unicast::Left);
+    let obtained = obtain(post, configuration, given, Unicast::Skip);
     let given_back = give_back(post, given);
 
     obtained.and(given_back)
 }
 
-/// Gives back all but the frame size. Where frames go is forgotten when the function is let in
-/// again; but an address that the administrator fixed, and trusts the function to change, is so
-/// `given` back alone.
+/// Releases all resources except the frame size.
+///
+/// The physical function clears the filters when it enables the function again. An address that the
+/// administrator has fixed, and that the function may change as a trusted one, must be restored to
+/// `given` explicitly.
 fn give_back(post: &mut impl Post, given: Option<Mac>) -> Result<(), Fault> {
     post.reset()?;
     if let Verdict::Done(left) = ask(post, Request::Reset)? {
@@ -236,20 +240,20 @@ fn give_back(post: &mut impl Post, given: Option<Mac>) -> Result<(), Fault> {
     post.reset()
 }
 
-/// Takes the unicast addresses back that a destination on the same card has taken. The mailbox's
-/// buffer is other than before.
+/// Reclaims the unicast addresses that a destination on the same card has taken. Overwrites the
+/// mailbox's buffer.
 ///
 /// # Errors
 ///
-/// What was refused, or why there was no answer.
+/// Returns the refused request, or the reason for a missing answer.
 pub(crate) fn reassert(post: &mut impl Post, configuration: &Configuration) -> Result<(), Fault> {
     ask(post, Request::ClearUnicast)?;
     obtain_unicast(post, configuration)
 }
 
-/// Leaves nothing behind that would draw frames to the function, as far as that can be.
+/// Releases the resources that direct frames to the function, as far as possible.
 ///
-/// The function is still let in; a reset has to follow.
+/// The function is still enabled afterwards. A reset must follow.
 pub(crate) fn tidy(post: &mut impl Post) -> Result<(), Fault> {
     post.reset()?;
     enter(post).map(drop)

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Small sets, which need no memory but their own.
+//! Small sets without allocation.
 
 /// A set of at most `N` values.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Set<T, const N: usize> {
-    /// The values ascend; what stands behind the last does not count.
+    /// The values in ascending order. Elements from `length` on are unused.
     values: [T; N],
     length: usize,
 }
 
 impl<T: Copy + Ord, const N: usize> Set<T, N> {
-    /// Makes an empty set. `filler` stands where there is no value.
+    /// Creates an empty set. `filler` is the value of unused elements.
     pub(crate) const fn new(filler: T) -> Self {
         Self {
             values: [filler; N],
@@ -19,17 +19,17 @@ impl<T: Copy + Ord, const N: usize> Set<T, N> {
         }
     }
 
-    /// Returns the values, which ascend.
+    /// Returns the values in ascending order.
     pub(crate) fn as_slice(&self) -> &[T] {
         self.values.get(..self.length).unwrap_or_default()
     }
 
-    /// Returns whether the set has `value`.
+    /// Returns whether the set contains `value`.
     pub(crate) fn contains(&self, value: T) -> bool {
         self.as_slice().binary_search(&value).is_ok()
     }
 
-    /// Puts `value` in; `false` if there is no room for it.
+    /// Inserts `value`. Returns `false` if the set is full.
     pub(crate) fn insert(&mut self, value: T) -> bool {
         let Err(place) = self.as_slice().binary_search(&value) else {
             return true;
@@ -46,7 +46,7 @@ impl<T: Copy + Ord, const N: usize> Set<T, N> {
         true
     }
 
-    /// Takes `value` out.
+    /// Removes `value`.
     pub(crate) fn remove(&mut self, value: T) {
         if let Ok(place) = self.as_slice().binary_search(&value) {
             if let Some(moved) = self.values.get_mut(place..self.length) {
@@ -56,7 +56,7 @@ impl<T: Copy + Ord, const N: usize> Set<T, N> {
         }
     }
 
-    /// Takes all values out.
+    /// Removes all values.
     pub(crate) fn clear(&mut self) {
         self.length = 0;
     }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The guest's accesses to page 0, and what is learned from them.
+//! The guest's accesses to page 0, and the configuration derived from them.
 //!
-//! Each access is passed on. On its way, requests are taken from the mailbox, and their answers are
-//! read before anything overwrites them; so it is known at any time what the guest has obtained, in
-//! [`Configuration`]. Bits that a read clears are kept for the guest when they were read on its
-//! behalf.
+//! Each access is forwarded. The shadow records requests in the mailbox, and reads their answers
+//! before anything overwrites them. The [`Configuration`] therefore always contains the resources
+//! that the guest has obtained. If the driver reads bits that are cleared by a read, the shadow
+//! keeps them for the guest.
 //!
-//! An access that fails has changed nothing that the next would miss.
+//! A failed access can be repeated: it loses no information.
 
 mod buffer;
 
@@ -59,19 +59,19 @@ use crate::backend::igb::{
 };
 use core::mem::take;
 
-/// A request whose answer was not seen.
+/// A request whose answer is not yet read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Asked {
-    /// What stands in the buffer.
+    /// The content of the buffer.
     words: Words,
-    /// The physical function has read it.
+    /// Whether the physical function has read the request.
     is_read: bool,
-    /// The physical function has put something into the buffer.
+    /// Whether the physical function has written the buffer.
     is_answered: bool,
 }
 
 impl Asked {
-    /// A request that stands in the buffer as `words` and was posted now.
+    /// Returns a newly posted request with the buffer content `words`.
     fn new(words: Words) -> Self {
         Self {
             words,
@@ -81,38 +81,38 @@ impl Asked {
     }
 }
 
-/// What the mailbox is used for.
+/// The state of the mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Nothing.
+    /// The mailbox is not used.
     Idle,
     /// The guest owns the buffer.
     Owned,
-    /// The guest waits for an answer to what is in the buffer.
+    /// The guest waits for the answer to the request in the buffer.
     Asked,
 }
 
-/// Page 0, as the guest has it.
+/// The guest's view of page 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Page0 {
-    /// What the mailbox is used for.
+    /// The state of the mailbox.
     pub(crate) phase: Phase,
-    /// The mailbox's buffer; the request, if one waits for its answer.
+    /// The mailbox's buffer, or the unanswered request.
     pub(crate) buffer: Words,
-    /// Bits of V2PMAILBOX that the guest has yet to read.
+    /// Bits of V2PMAILBOX that the guest has not yet read.
     pub(crate) pending: u32,
     /// PSRTYPE.
     pub(crate) packet_split: u32,
-    /// STATUS has said that the link is up.
+    /// Whether STATUS has reported that the link is up.
     pub(crate) link: bool,
     /// The counters.
     pub(crate) counters: Counters,
 }
 
-/// What is known of page 0 besides what stands in it.
+/// The state of page 0 that is not in its registers.
 pub(crate) struct Shadow {
     configuration: Configuration,
-    /// What was asked last, until it is answered.
+    /// The last request, until it is answered.
     asked: Option<Asked>,
     /// The buffer, while the guest owns it.
     owned: Option<Owned>,
@@ -125,7 +125,7 @@ pub(crate) struct Shadow {
 }
 
 impl Shadow {
-    /// Makes the shadow of a function that nobody has used.
+    /// Returns the shadow of an unused function.
     pub(crate) const fn new() -> Self {
         Self {
             configuration: Configuration::NONE,
@@ -140,27 +140,28 @@ impl Shadow {
         }
     }
 
-    /// Returns what the guest has obtained.
+    /// Returns the resources that the guest has obtained.
     pub(crate) fn configuration(&self) -> &Configuration {
         &self.configuration
     }
 
-    /// Returns how often that has changed, modulo 2^32.
+    /// Returns the number of changes of the configuration, modulo 2^32.
     pub(crate) fn generation(&self) -> u32 {
         self.generation
     }
 
-    /// Returns how many answers were presumed, because another message stood in their place.
+    /// Returns the number of answers that were presumed because another message had overwritten
+    /// them.
     pub(crate) fn presumed(&self) -> u32 {
         self.presumed
     }
 
-    /// Returns the bits of V2PMAILBOX that the guest has yet to read.
+    /// Returns the bits of V2PMAILBOX that the guest has not yet read.
     pub(crate) fn pending(&self) -> u32 {
         self.pending
     }
 
-    /// Returns what the mailbox is used for.
+    /// Returns the state of the mailbox.
     pub(crate) fn phase(&self) -> Phase {
         match (self.asked, self.owned) {
             (Some(_), _) => Phase::Asked,
@@ -169,7 +170,7 @@ impl Shadow {
         }
     }
 
-    /// Has the guest read the register at `offset`.
+    /// Reads the register at `offset` for the guest.
     pub(crate) fn read(&mut self, device: &mut impl Access, offset: u32) -> Result<u32, Fault> {
         if offset == page0::V2PMAILBOX {
             let value = self.settle(device)? & !(READ_TO_CLEAR | VFU);
@@ -198,7 +199,7 @@ impl Shadow {
         })
     }
 
-    /// Has the guest write the register at `offset`.
+    /// Writes the register at `offset` for the guest.
     pub(crate) fn write(
         &mut self,
         device: &mut (impl Access + Clock),
@@ -211,7 +212,7 @@ impl Shadow {
                 self.throttle.pass(device);
                 self.settle(device)?;
                 device.write(offset, value)?;
-                // The mailbox stays as it is, and a request that was posted is still there.
+                // The reset does not change the mailbox, and a posted request is still there.
                 self.change(|configuration| configuration.granted = None);
                 return Ok(());
             }
@@ -229,7 +230,7 @@ impl Shadow {
         }
     }
 
-    /// Has the guest write a word of the mailbox's buffer.
+    /// Writes a word of the mailbox's buffer for the guest.
     fn write_buffer(
         &mut self,
         device: &mut impl Access,
@@ -247,7 +248,7 @@ impl Shadow {
             self.settle(device)?;
         }
         device.write(buffer_word(word), value)?;
-        // What is not read yet will be read as it stands then.
+        // The physical function will read the new words of an unread request.
         if let Some(asked) = self.asked.as_mut().filter(|asked| !asked.is_read) {
             if let Some(word) = asked.words.get_mut(word) {
                 *word = value;
@@ -256,21 +257,22 @@ impl Shadow {
         Ok(())
     }
 
-    /// Looks whether there is an answer. Returns whether there is nothing left to wait for.
+    /// Processes an answer, if any. Returns whether no request is unanswered.
     pub(crate) fn poll(&mut self, device: &mut impl Access) -> Result<bool, Fault> {
         self.settle(device)?;
         Ok(self.asked.is_none())
     }
 
-    /// Returns whether the physical function is being reset, or was since the guest last looked.
+    /// Returns whether the physical function is being reset, or was reset since the guest last read
+    /// V2PMAILBOX.
     pub(crate) fn was_reset(&mut self, device: &mut impl Access) -> Result<bool, Fault> {
         let value = self.settle(device)?;
 
         Ok((value & RSTI) | (self.pending & RSTD) != 0)
     }
 
-    /// Reads V2PMAILBOX and keeps what the read cleared.
-    fn look(&mut self, device: &mut impl Access) -> Result<u32, Fault> {
+    /// Reads V2PMAILBOX, and keeps the bits that the read clears.
+    fn read_mailbox(&mut self, device: &mut impl Access) -> Result<u32, Fault> {
         let value = device.read(page0::V2PMAILBOX)?;
 
         match &mut self.owned {
@@ -288,8 +290,8 @@ impl Shadow {
         Ok(value)
     }
 
-    /// Takes note of a reset of the physical function, where `value` of V2PMAILBOX says so: all
-    /// that functions obtained is gone.
+    /// Clears the configuration if `value` of V2PMAILBOX indicates a reset of the physical
+    /// function, which releases the resources of all functions.
     pub(crate) fn note_reset(&mut self, value: u32) {
         self.pending |= value & RSTD;
         if value & (RSTI | RSTD) != 0 {
@@ -297,11 +299,12 @@ impl Shadow {
         }
     }
 
-    /// Looks whether there is an answer, and takes note of it. Returns V2PMAILBOX.
+    /// Processes an answer, if any. Returns V2PMAILBOX.
     fn settle(&mut self, device: &mut impl Access) -> Result<u32, Fault> {
-        let value = self.look(device)?;
+        let value = self.read_mailbox(device)?;
         let Some(asked) = self.asked.filter(|asked| asked.is_answered) else {
-            // The physical function has read it, and takes it for an answer of its own.
+            // If the physical function has read a message with answer bits, it treats it as
+            // answered, and sends no answer.
             self.asked = self
                 .asked
                 .filter(|asked| !(asked.is_read && is_answer(asked.words[0])));
@@ -316,7 +319,7 @@ impl Shadow {
         Ok(value)
     }
 
-    /// Takes note of `answer`, which stands where `asked` stood.
+    /// Processes `answer`, the buffer's content after the request `asked`.
     fn conclude(&mut self, asked: &Asked, answer: [u32; ANSWER_WORDS]) {
         let request = Request::decode(&asked.words);
 
@@ -327,12 +330,12 @@ impl Shadow {
             }
             Answer::Refused => self.change(|configuration| configuration.refused(request)),
             Answer::NotClearToSend => self.change(|configuration| configuration.granted = None),
-            // The guest will not see the answer, either, and takes it for a good one.
+            // The guest does not see the answer, either, and assumes success.
             Answer::Overwritten if asked.is_read => {
                 self.presumed = self.presumed.wrapping_add(1);
                 self.change(|configuration| configuration.done(request, address_given(answer)));
             }
-            // A message that comes before a request was read takes its place.
+            // The message replaced the request before the physical function read it.
             Answer::Overwritten => {}
             Answer::None => {
                 self.asked = Some(Asked {
@@ -343,7 +346,7 @@ impl Shadow {
         }
     }
 
-    /// Changes the configuration by `f`.
+    /// Calls `f` on the configuration, and counts a change.
     fn change(&mut self, f: impl FnOnce(&mut Configuration)) {
         let before = self.configuration;
 
@@ -353,7 +356,7 @@ impl Shadow {
         }
     }
 
-    /// Takes note that the function was reset, by whomever, and that the mailbox is empty.
+    /// Records a reset of the function, after which the mailbox is empty.
     pub(crate) fn reset(&mut self) {
         self.change(|configuration| configuration.granted = None);
         self.asked = None;
@@ -362,7 +365,7 @@ impl Shadow {
         self.packet_split = 0;
     }
 
-    /// Takes page 0 of a function that runs no more.
+    /// Reads page 0 of a stopped function.
     pub(crate) fn save(&mut self, device: &mut impl Access) -> Result<Page0, Fault> {
         self.settle(device)?;
         let mut counters = [0; COUNTERS];
@@ -384,9 +387,8 @@ impl Shadow {
         })
     }
 
-    /// Goes on where a function stopped that had this `configuration` and this `page`; the
-    /// registers themselves are the matter of others. `counters` are what the function's own hold
-    /// now.
+    /// Continues from the `configuration` and the `page` of another function. Does not write
+    /// registers. `counters` are the current values of this function's counters.
     pub(crate) fn restore(
         &mut self,
         configuration: &Configuration,

@@ -1,31 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A limit on how often a guest interrupts its physical function.
+//! A rate limit on the interrupts that a guest causes in its physical function.
 //!
 //! `igb` serves all its functions in one interrupt, under one lock. A guest that interrupts it
-//! without end delays its neighbours; here it delays itself.
+//! continuously would delay its neighbours. The limit delays the guest instead.
 
 use crate::backend::igb::clock::Clock;
 
-/// Interrupts that a guest may cause at once. A driver that sets up causes some dozens.
+/// Maximum number of interrupts in a burst. The initialization of a driver causes some dozens.
 pub(crate) const BURST: u64 = 256;
 
-/// Microseconds in which a guest may cause one more.
+/// Interval after which a guest may cause another interrupt, in microseconds.
 pub(crate) const INTERVAL: u64 = 5_000;
 
-/// A bucket of [`BURST`] tokens, which gains one in each [`INTERVAL`].
+/// A bucket of [`BURST`] tokens, which gains one token per [`INTERVAL`].
 pub(crate) struct Throttle {
-    /// When the bucket is full again.
+    /// The time at which the bucket is full again.
     full_at: u64,
 }
 
 impl Throttle {
-    /// A full bucket.
+    /// Returns a full bucket.
     pub(crate) const fn new() -> Self {
         Self { full_at: 0 }
     }
 
-    /// Takes a token; sleeps until there is one, for an [`INTERVAL`] at most.
+    /// Takes a token. If there is none, sleeps until the next one, for at most one [`INTERVAL`].
     pub(crate) fn pass(&mut self, device: &mut impl Clock) {
         const EMPTY: u64 = BURST.saturating_mul(INTERVAL);
 

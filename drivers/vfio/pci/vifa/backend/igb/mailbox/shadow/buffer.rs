@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The mailbox's buffer, as the guest has it.
+//! The guest's view of the mailbox's buffer.
 //!
-//! While a virtual function owns the buffer, `igb` waits for it: for 11 ms, with interrupts off and
-//! the lock of all functions held. So a guest owns a copy. The function owns the buffer itself only
-//! while a request is put there; a message that the physical function puts there meanwhile reaches
-//! the guest when it gives its copy back, unless a request of its own takes its place.
+//! While a virtual function owns the buffer, `igb` waits for it: for up to 11 ms, with interrupts
+//! disabled and the lock of all functions held. Therefore a guest owns a copy. The function owns
+//! the buffer itself only while a request is written to it. A message that the physical function
+//! writes while the guest owns its copy reaches the guest when it releases the copy, unless the
+//! guest's own request replaces it.
 
 use super::{
     Asked,
@@ -33,27 +34,27 @@ use crate::backend::igb::{
     },
 };
 
-/// Tries to copy the buffer while the physical function does not change it.
+/// Maximum number of attempts to copy the buffer without a change by the physical function.
 const COPIES: u32 = 3;
 
-/// Microseconds between two tries to own the buffer.
+/// Interval between attempts to own the buffer, in microseconds.
 const INTERVAL: u32 = 100;
 
-/// Microseconds in which the physical function gives the buffer back.
+/// Timeout for the physical function to release the buffer, in microseconds.
 const TIMEOUT: u32 = 10_000;
 
 /// A copy of the buffer that the guest owns.
 #[derive(Clone, Copy)]
 pub(super) struct Owned {
     pub(super) words: Words,
-    /// It differs from the buffer.
+    /// Whether the copy differs from the buffer.
     pub(super) is_changed: bool,
-    /// Bits of V2PMAILBOX of a message that came meanwhile.
+    /// Bits of V2PMAILBOX for a message that has arrived since the copy.
     pub(super) late: u32,
 }
 
 impl Owned {
-    /// A copy of a buffer that holds `words`.
+    /// Returns a copy of a buffer with the content `words`.
     pub(super) fn new(words: Words) -> Self {
         Self {
             words,
@@ -64,7 +65,7 @@ impl Owned {
 }
 
 impl Shadow {
-    /// Has the guest write V2PMAILBOX.
+    /// Writes V2PMAILBOX for the guest.
     pub(super) fn write_mailbox(
         &mut self,
         device: &mut (impl Access + Clock),
@@ -74,11 +75,11 @@ impl Shadow {
             self.throttle.pass(device);
         }
         if value & REQ != 0 {
-            // Whoever has made a request owns the buffer no more.
+            // A request releases the buffer.
             return self.request(device, value & (REQ | ACK));
         }
         match self.owned {
-            Some(owned) if value & VFU == 0 => self.give_back(device, owned, value),
+            Some(owned) if value & VFU == 0 => self.release(device, owned, value),
             Some(_) => device.write(page0::V2PMAILBOX, value & ACK),
             None => {
                 device.write(page0::V2PMAILBOX, value & ACK)?;
@@ -90,7 +91,7 @@ impl Shadow {
         }
     }
 
-    /// Gives the guest a copy of the buffer, unless the physical function owns or changes that.
+    /// Gives the guest a copy of the buffer, unless the physical function owns or changes it.
     fn lend(&mut self, device: &mut impl Access) -> Result<(), Fault> {
         for _ in 0..COPIES {
             if self.settle(device)? & PFU != 0 {
@@ -98,7 +99,7 @@ impl Shadow {
             }
             let words = buffer(device)?;
 
-            if self.look(device)? & (PFU | PFSTS) == 0 {
+            if self.read_mailbox(device)? & (PFU | PFSTS) == 0 {
                 self.owned = Some(Owned::new(words));
                 break;
             }
@@ -106,8 +107,8 @@ impl Shadow {
         Ok(())
     }
 
-    /// Posts the request of which the guest has the copy, or which stands in the buffer. Where the
-    /// physical function does not give the buffer back, the guest keeps its copy.
+    /// Posts the request in the guest's copy, or else the request in the buffer. If the physical
+    /// function does not release the buffer, the guest keeps its copy.
     fn request(&mut self, device: &mut (impl Access + Clock), value: u32) -> Result<(), Fault> {
         let words = match self.owned {
             Some(owned) => {
@@ -122,16 +123,16 @@ impl Shadow {
             }
         };
 
-        // This gives the buffer back as well.
+        // This write also releases the buffer.
         device.write(page0::V2PMAILBOX, value)?;
         self.asked = Some(Asked::new(words));
         self.owned = None;
         Ok(())
     }
 
-    /// Takes back the copy `owned`. What the guest has put there is in the buffer then, unless
-    /// there is a message since.
-    fn give_back(
+    /// Releases the guest's copy `owned`. Writes its content to the buffer if the guest has changed
+    /// it, unless a message has arrived since.
+    fn release(
         &mut self,
         device: &mut (impl Access + Clock),
         owned: Owned,
@@ -144,7 +145,7 @@ impl Shadow {
             self.settle(device)?;
             let is_newer = self.owned.is_some_and(|owned| owned.late != 0);
             if !is_newer && self.put(device, &owned.words)? {
-                // What is not read yet will be read as it stands then.
+                // The physical function will read the new words of an unread request.
                 if let Some(asked) = self.asked.as_mut().filter(|asked| !asked.is_read) {
                     asked.words = owned.words;
                 }
@@ -155,8 +156,8 @@ impl Shadow {
         Ok(())
     }
 
-    /// Puts `words` into the buffer, which is the function's then; `false` if the physical function
-    /// does not give that back.
+    /// Acquires the buffer and writes `words` to it. Returns `false` if the physical function does
+    /// not release it.
     fn put(&mut self, device: &mut (impl Access + Clock), words: &Words) -> Result<bool, Fault> {
         let is_owned = until(device, INTERVAL, TIMEOUT, |device| {
             device.write(page0::V2PMAILBOX, VFU)?;
