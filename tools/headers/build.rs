@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Translates the headers with the program `bindgen`, as the kernel's build does. `$BINDGEN` names
-//! another.
+//! Translates the headers with the program `bindgen`, as the kernel's build does. `$BINDGEN`
+//! overrides the program.
 
 use std::{env, fs, path::Path, process::Command};
 
@@ -34,7 +34,7 @@ fn main() {
 
     let bindgen = env::var("BINDGEN").unwrap_or_else(|_| "bindgen".into());
     println!("cargo::rerun-if-env-changed=BINDGEN");
-    // Not --allowlist-item, which bindgen 0.60 of Debian 12 does not have.
+    // bindgen 0.60 of Debian 12 does not support --allowlist-item.
     let status = Command::new(&bindgen)
         .arg(&all)
         .args(["--allowlist-var", NAMES, "--allowlist-type", NAMES])

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Compiles the layer's test device, as the kernel does for KUnit, if the feature `testing` is on.
+//! Enables the layer's test device, as KUnit does in the kernel, with the feature `testing`.
 
 use std::env;
 

@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Structures as bytes, and bytes as structures.
+//! Conversion between structures and bytes.
 
 use crate as headers;
 use std::{ptr, slice};
 
-/// A type that is plain memory: every bit pattern is a value, and there is no padding.
+/// A type for which every bit pattern is a valid value, and that has no padding.
 ///
 /// # Safety
 ///
-/// The implementor has exactly these properties.
+/// The type must have both properties.
 pub unsafe trait Plain: Copy + Default {}
 
 macro_rules! plain {
     ($($name:ty),* $(,)?) => {
         $(
-            // SAFETY: An integer, or a `repr(C)` structure of integers whose reserved fields leave
-            // no padding; the assertions of the generated bindings hold the sizes.
+            // SAFETY: The type is an integer, or a `repr(C)` structure of integers whose reserved
+            // fields leave no padding. The assertions of the generated bindings check the sizes.
             unsafe impl Plain for $name {}
         )*
     };
@@ -50,15 +50,16 @@ plain!(
 
 /// Returns the bytes of `value`.
 pub fn bytes_of<T: Plain>(value: &T) -> &[u8] {
-    // SAFETY: `T: Plain` has no padding, so that all its bytes are initialised.
+    // SAFETY: `T: Plain` has no padding, so all its bytes are initialised.
     unsafe { slice::from_raw_parts(ptr::from_ref(value).cast(), size_of::<T>()) }
 }
 
-/// Returns the `T` at the start of `bytes`; `None` if they are too few.
+/// Returns the `T` at the start of `bytes`, or `None` if they are too few.
 pub fn value_of<T: Plain>(bytes: &[u8]) -> Option<T> {
     if bytes.len() < size_of::<T>() {
         return None;
     }
-    // SAFETY: There are enough bytes, the read needs no alignment, and any bytes are a `T: Plain`.
+    // SAFETY: There are enough bytes, the read requires no alignment, and every bit pattern is a
+    // valid `T: Plain`.
     Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
 }

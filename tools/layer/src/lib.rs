@@ -2,9 +2,9 @@
 
 //! The VIFA layer of the kernel driver, for user space.
 //!
-//! The files are the driver's own: `vifactl`, the fuzz targets and the tests of the backends use the
-//! rules that the driver uses. [`seam`] gives them what the kernel gives them there. The tests of
-//! this crate go further than the kernel's own can.
+//! The files are those of the driver, so that `vifactl`, the fuzz targets and the tests of the
+//! backends use the driver's rules. [`seam`] replaces the kernel. The tests of this crate cover
+//! more than the kernel's own tests.
 
 #![forbid(unsafe_code)]
 

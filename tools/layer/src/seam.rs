@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the layer needs of the program around it. The layer's documentation states the contract.
+//! The functions that the layer requires from its crate. The layer's documentation states the
+//! contract.
 
 #[cfg(any(test, CONFIG_KUNIT = "y"))]
 use std::cell::Cell;
@@ -10,15 +11,15 @@ use std::{
     ops::{Deref, DerefMut},
 };
 
-/// What new bytes are copied from: an interpreter copies many bytes as fast as it sets one.
+/// The source of new bytes. Miri copies many bytes as fast as it sets one.
 static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
 
-/// A buffer of bytes that grows fallibly.
+/// A byte buffer with fallible growth.
 #[derive(Debug)]
 pub struct Bytes(Vec<u8>);
 
 impl Bytes {
-    /// Makes an empty buffer with room for `capacity` bytes.
+    /// Creates an empty buffer with room for `capacity` bytes.
     pub fn with_capacity(capacity: usize) -> Result<Self, OutOfMemory> {
         let mut bytes = Self(Vec::new());
 
@@ -26,7 +27,7 @@ impl Bytes {
         Ok(bytes)
     }
 
-    /// Sets the length to `length`; bytes that are new are zero.
+    /// Sets the length to `length`. New bytes are zero.
     pub fn resize_zeroed(&mut self, length: usize) -> Result<(), OutOfMemory> {
         self.reserve(length)?;
         self.0.truncate(length);
@@ -38,7 +39,7 @@ impl Bytes {
         Ok(())
     }
 
-    /// Makes room for `length` bytes in all.
+    /// Increases the capacity to at least `length` bytes.
     fn reserve(&mut self, length: usize) -> Result<(), OutOfMemory> {
         if length > self.0.capacity() {
             #[cfg(any(test, CONFIG_KUNIT = "y"))]
@@ -51,11 +52,11 @@ impl Bytes {
 
 #[cfg(any(test, CONFIG_KUNIT = "y"))]
 thread_local! {
-    /// Bytes that this thread may still allocate.
+    /// Number of bytes that this thread may still allocate.
     static ALLOWANCE: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
-/// Runs `f` and lets it allocate `bytes` altogether.
+/// Calls `f` and permits it to allocate at most `bytes` in total.
 #[cfg(any(test, CONFIG_KUNIT = "y"))]
 pub fn with_allowance<T>(bytes: usize, f: impl FnOnce() -> T) -> T {
     ALLOWANCE.set(bytes);
@@ -78,7 +79,7 @@ impl DerefMut for Bytes {
     }
 }
 
-/// There was no memory.
+/// The error of a failed allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the host tests of the layer beyond what the kernel does, too.
+//! Tests of the layer that run only on the host.
 //!
 //! Many compare the layer with [`vifa_decoder`], a second implementation of the stream.
 

@@ -10,10 +10,10 @@ use std::{
 };
 use vifa_headers as headers;
 
-/// Bytes of a PCI Express function's configuration space.
+/// Size of a PCI Express function's configuration space in bytes.
 const SPACE: u64 = 0x1000;
 
-/// Where extended capabilities begin (PCI Express 6.0, 7.6.1).
+/// Offset of the first extended capability (PCI Express 6.0, 7.6.1).
 const EXTENDED: usize = 0x100;
 
 /// Extended capability: Designated Vendor-Specific (PCI Express 6.0, 7.9.6).
@@ -26,23 +26,25 @@ pub struct Capability {
     pub revision: u32,
     /// `VIFA_HW_FEATURE_*`.
     pub features: u32,
-    /// The BAR that the register file is in.
+    /// Number of the BAR with the register file.
     pub bar: u32,
-    /// Where the register file begins in the BAR, in bytes.
+    /// Offset of the register file in the BAR, in bytes.
     pub offset: u32,
-    /// Frames of the register file.
+    /// Number of frames in the register file.
     pub frames: u32,
-    /// The longest time that a command may take, in milliseconds.
+    /// Timeout of commands in milliseconds.
     pub timeout: u32,
 }
 
 impl Capability {
-    /// Reads the capability of the function whose directory in sysfs is `function`; `None`: it has
-    /// none, or the user may not read so far.
+    /// Reads the capability of the function with the sysfs directory `function`.
+    ///
+    /// Returns `None` if the function has no VIFA capability, or if the user is not permitted to
+    /// read extended capabilities.
     ///
     /// # Errors
     ///
-    /// The configuration space cannot be read.
+    /// Returns an error if the configuration space cannot be read.
     pub fn of(function: &Path) -> io::Result<Option<Self>> {
         let mut space = Vec::new();
 
@@ -73,7 +75,7 @@ impl Capability {
         };
         let mut capability = EXTENDED;
 
-        // A chain longer than this goes in a circle.
+        // A longer chain is circular.
         for _ in 0..SPACE as usize / size_of::<u64>() {
             let header = word(capability)?;
 
@@ -81,7 +83,7 @@ impl Capability {
                 && word(capability + 4)? & 0xffff == headers::VIFA_DVSEC_VENDOR
                 && word(capability + 8)? & 0xffff == headers::VIFA_DVSEC_ID
             {
-                // The revision is the upper half of the word before it.
+                // The revision is the upper half of an aligned word.
                 let revision = word(capability + headers::VIFA_DVSEC_REVISION as usize - 2)?;
                 let location = word(capability + headers::VIFA_DVSEC_LOCATION as usize)?;
 
@@ -153,18 +155,18 @@ mod tests {
     }
 
     #[test]
-    fn what_an_ordinary_user_reads_has_none() {
+    fn the_space_that_an_unprivileged_user_reads_has_none() {
         assert_eq!(Capability::find(&space(&[])[..64]), None);
     }
 
     #[test]
-    fn a_chain_that_goes_in_a_circle_ends() {
+    fn the_search_of_a_circular_chain_ends() {
         assert_eq!(Capability::find(&space(&[(0x100, 0x1000_0001)])), None);
     }
 
     proptest! {
         #[test]
-        fn no_space_makes_the_search_panic(space in prop::collection::vec(any::<u8>(), 0..0x1100)) {
+        fn the_search_never_panics(space in prop::collection::vec(any::<u8>(), 0..0x1100)) {
             let _ = Capability::find(&space);
         }
     }

@@ -5,13 +5,13 @@
 use crate::Argument;
 use vfio_bindings::bindings::vfio;
 
-/// What to do with a feature.
+/// An operation on a feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Operation {
     Get = vfio::VFIO_DEVICE_FEATURE_GET,
     Set = vfio::VFIO_DEVICE_FEATURE_SET,
-    /// Is it there, with these operations?
+    /// Checks that the feature is supported with this operation.
     ProbeGet = vfio::VFIO_DEVICE_FEATURE_PROBE | vfio::VFIO_DEVICE_FEATURE_GET,
     ProbeSet = vfio::VFIO_DEVICE_FEATURE_PROBE | vfio::VFIO_DEVICE_FEATURE_SET,
 }
@@ -20,7 +20,7 @@ pub enum Operation {
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Feature<T> {
-    /// Bytes of this structure that the kernel may use.
+    /// Number of bytes of this structure that the kernel may access.
     pub argsz: u32,
     /// The operation and the feature's number.
     pub flags: u32,
@@ -35,7 +35,7 @@ impl<T> Argument for Feature<T> {
 }
 
 impl<T> Feature<T> {
-    /// The operation `operation` on the feature `number` with `data`.
+    /// Creates the argument for `operation` on the feature `number` with `data`.
     pub fn new(operation: Operation, number: u32, data: T) -> Self {
         Self {
             argsz: size_of::<Self>() as u32,

@@ -14,7 +14,7 @@ pub enum Interrupt {
     Msi = vfio::VFIO_PCI_MSI_IRQ_INDEX,
     Msix = vfio::VFIO_PCI_MSIX_IRQ_INDEX,
     Error = vfio::VFIO_PCI_ERR_IRQ_INDEX,
-    /// The kernel wants the device back.
+    /// The kernel requests the release of the device.
     Request = vfio::VFIO_PCI_REQ_IRQ_INDEX,
 }
 
@@ -36,7 +36,7 @@ impl Argument for InterruptSet {
 }
 
 impl InterruptSet {
-    /// Lets the first vector of `interrupt` signal `event`.
+    /// Returns the argument that makes the first vector of `interrupt` signal `event`.
     pub fn signal(interrupt: Interrupt, event: BorrowedFd<'_>) -> Self {
         Self {
             argsz: size_of::<Self>() as u32,

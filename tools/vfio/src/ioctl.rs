@@ -13,23 +13,23 @@ use std::{
 
 /// An ioctl's argument.
 pub trait Argument {
-    /// Returns how many bytes the kernel may access, as the argument itself states.
+    /// Returns the number of bytes that the kernel may access, as stated in the argument.
     fn stated_size(&self) -> usize;
 }
 
-/// An ioctl request whose argument is a `T`.
+/// An ioctl request with an argument of the type `T`.
 pub struct Request<T> {
     number: c_ulong,
     argument: PhantomData<fn(&mut T)>,
 }
 
 impl<T> Request<T> {
-    /// Makes the request with this number.
+    /// Creates the request with this number.
     ///
     /// # Safety
     ///
-    /// The kernel's handler of `number` accesses the argument as a `T`, or no further than the
-    /// argument's own size field says, and any bytes that it writes there are a `T`.
+    /// The kernel's handler of `number` must access the argument as a `T`, or at most as far as the
+    /// argument's own size field states, and must write only bytes of a valid `T`.
     pub const unsafe fn new(number: c_ulong) -> Self {
         Self {
             number,
@@ -43,11 +43,12 @@ impl<T> Request<T> {
     }
 }
 
-/// Does `request` on `file` with `argument`.
+/// Executes `request` on `file` with `argument`.
 ///
 /// # Errors
 ///
-/// Those of the request; `EINVAL` where the argument states that it is larger than it is.
+/// Returns the error of the request, or `EINVAL` if the argument states a size that exceeds its
+/// own.
 pub fn ioctl<T: Argument>(
     file: impl AsFd,
     request: &Request<T>,
@@ -56,8 +57,8 @@ pub fn ioctl<T: Argument>(
     if argument.stated_size() > size_of::<T>() {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
-    // SAFETY: The argument is a `T`, as whoever made the request promised that it has to be; it
-    // lives during the call, and its stated size was just checked.
+    // SAFETY: The argument is a `T`, as required by the contract of `Request::new`. It is valid
+    // during the call, and its stated size was checked above.
     checked(unsafe {
         libc::ioctl(
             file.as_fd().as_raw_fd(),
@@ -67,60 +68,60 @@ pub fn ioctl<T: Argument>(
     })
 }
 
-/// An ioctl request whose argument is a number, or that has none.
+/// An ioctl request with a number as its argument, or without an argument.
 pub struct NumberRequest(c_ulong);
 
 impl NumberRequest {
-    /// Makes the request with this number.
+    /// Creates the request with this number.
     ///
     /// # Safety
     ///
-    /// The kernel's handler of `number` does not take the argument for an address.
+    /// The kernel's handler of `number` must not use the argument as an address.
     pub const unsafe fn new(number: c_ulong) -> Self {
         Self(number)
     }
 }
 
-/// Does `request` on `file` with `argument`.
+/// Executes `request` on `file` with `argument`.
 ///
 /// # Errors
 ///
-/// Those of the request.
+/// Returns the error of the request.
 pub fn ioctl_number(
     file: impl AsFd,
     request: &NumberRequest,
     argument: c_ulong,
 ) -> io::Result<c_int> {
-    // SAFETY: As whoever made the request promised, no memory is passed.
+    // SAFETY: By the contract of `NumberRequest::new`, the call accesses no memory.
     checked(unsafe { libc::ioctl(file.as_fd().as_raw_fd(), request.0 as _, argument) })
 }
 
-/// An ioctl request whose argument is a string, and that returns a descriptor.
+/// An ioctl request with a string as its argument, which returns a descriptor.
 pub struct OpenRequest(c_ulong);
 
 impl OpenRequest {
-    /// Makes the request with this number.
+    /// Creates the request with this number.
     ///
     /// # Safety
     ///
-    /// The kernel's handler of `number` reads a string, writes nothing, and returns a new
+    /// The kernel's handler of `number` must read a string, write nothing, and return a new
     /// descriptor.
     pub const unsafe fn new(number: c_ulong) -> Self {
         Self(number)
     }
 }
 
-/// Opens what is called `name` with `request` on `file`.
+/// Opens the object `name` with `request` on `file`.
 ///
 /// # Errors
 ///
-/// Those of the request.
+/// Returns the error of the request.
 pub fn ioctl_open(file: impl AsFd, request: &OpenRequest, name: &CStr) -> io::Result<OwnedFd> {
-    // SAFETY: The string is terminated and lives during the call, which writes nothing, as whoever
-    // made the request promised.
+    // SAFETY: The string is terminated and valid during the call. By the contract of
+    // `OpenRequest::new`, the call writes nothing.
     let result = unsafe { libc::ioctl(file.as_fd().as_raw_fd(), request.0 as _, name.as_ptr()) };
 
-    // SAFETY: As promised likewise, the descriptor is a new one, which nothing else owns.
+    // SAFETY: By the same contract, the descriptor is new and has no other owner.
     checked(result).map(|fd| unsafe { adopt(fd) })
 }
 
@@ -134,17 +135,17 @@ impl Argument for Descriptor {
     }
 }
 
-/// Takes over a descriptor that the kernel returned.
+/// Takes ownership of a descriptor that the kernel returned.
 ///
 /// # Safety
 ///
-/// The descriptor is a new one, which nothing else owns.
+/// The descriptor must be new and must not have another owner.
 pub unsafe fn adopt(fd: RawFd) -> OwnedFd {
-    // SAFETY: As the caller promises.
+    // SAFETY: Guaranteed by the caller.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// Returns what a system call returned, or its error.
+/// Converts the result of a system call to a value or an error.
 pub(crate) fn checked(result: c_int) -> io::Result<c_int> {
     if result < 0 {
         Err(io::Error::last_os_error())
@@ -153,12 +154,12 @@ pub(crate) fn checked(result: c_int) -> io::Result<c_int> {
     }
 }
 
-/// Repeats `call` while it fails with `EAGAIN`, as VFIO does while a device is reset; at most for two
-/// seconds.
+/// Repeats `call` while it fails with `EAGAIN`, which VFIO returns during a reset of the device,
+/// for at most two seconds.
 ///
 /// # Errors
 ///
-/// Those of `call`.
+/// Returns the error of `call`.
 pub fn while_resetting<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     const RESET: Duration = Duration::from_secs(2);
     const PAUSE: Duration = Duration::from_millis(10);

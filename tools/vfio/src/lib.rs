@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! VFIO from user space, for programs that administer devices and for those that test them.
+//! VFIO from user space, for administration and test programs.
 //!
-//! [`request`] has the ioctl requests of `include/uapi/linux/vfio.h` and `iommufd.h`, each with the
-//! type of its argument; with [`ioctl`] a call is safe. [`Feature`] and [`RegionInfo`] are the
-//! arguments that carry other structures. [`Mapping`] is memory that a device may change at any time.
-//! [`Capability`] is found in the configuration space of a physical function.
+//! [`request`] defines the ioctl requests of `include/uapi/linux/vfio.h` and `iommufd.h`, each with
+//! the type of its argument. [`ioctl`] executes them safely. [`Feature`] and [`RegionInfo`] are
+//! arguments that contain other structures. [`Mapping`] is memory that a device may change at any
+//! time. [`Capability`] is the VIFA capability of a physical function.
 
 mod capability;
 mod feature;

@@ -14,42 +14,44 @@ use std::{
 };
 use vifa_headers::Plain;
 
-/// Memory that somebody else may change at any time: a device's registers, or memory for its DMA.
+/// Memory that a device or another process may change at any time: a device's registers, or memory
+/// for its DMA.
 ///
-/// All access is volatile and checked against the mapping's length; no reference into it exists.
+/// All accesses are volatile and checked against the mapping's length. There are no references to
+/// it.
 #[derive(Debug)]
 pub struct Mapping {
     start: NonNull<u8>,
     length: usize,
 }
 
-// SAFETY: The mapping belongs to the process, not to a thread, and is only accessed as volatile
-// memory through methods that keep no reference to it.
+// SAFETY: The mapping belongs to the process, not to a thread, and is accessed only as volatile
+// memory, by methods that keep no reference to it.
 unsafe impl Send for Mapping {}
-// SAFETY: As above; concurrent access is what the type is for.
+// SAFETY: As above. All accesses are volatile, so concurrent access is permitted.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Maps `length` bytes of fresh, zeroed memory.
+    /// Maps `length` bytes of new, zeroed memory.
     ///
     /// # Errors
     ///
-    /// Those of mmap().
+    /// Returns the error of mmap().
     pub fn anonymous(length: usize) -> io::Result<Self> {
-        // SAFETY: The kernel picks addresses that nothing uses.
+        // SAFETY: The kernel selects unused addresses.
         let start =
             unsafe { mm::mmap_anonymous(ptr::null_mut(), length, Self::ACCESS, MapFlags::SHARED) }?;
 
         Self::at(start, length)
     }
 
-    /// Maps `length` bytes of `file` from `offset` on, for reading and writing.
+    /// Maps `length` bytes of `file` at `offset`, for reading and writing.
     ///
     /// # Errors
     ///
-    /// Those of mmap().
+    /// Returns the error of mmap().
     pub fn of_file(file: impl AsFd, offset: u64, length: usize) -> io::Result<Self> {
-        // SAFETY: The kernel picks addresses that nothing uses.
+        // SAFETY: The kernel selects unused addresses.
         let start = unsafe {
             mm::mmap(
                 ptr::null_mut(),
@@ -83,25 +85,25 @@ impl Mapping {
         Ok(Self { start, length })
     }
 
-    /// The address of the first byte.
+    /// Returns the address of the first byte.
     pub fn address(&self) -> u64 {
         self.start.as_ptr() as u64
     }
 
-    /// Bytes that are mapped.
+    /// Returns the length in bytes.
     pub fn length(&self) -> usize {
         self.length
     }
 
-    /// Takes all access to the memory from `offset`, a multiple of the page size, on: for calls that
-    /// are to fail. The process itself dies by touching it.
+    /// Forbids all accesses to the memory from `offset` on, a multiple of the page size. System
+    /// calls that access it then fail, and an access by the process itself kills it.
     pub fn forbid_from(&self, offset: usize) -> io::Result<()> {
         let length = self
             .length
             .checked_sub(offset)
             .ok_or(io::ErrorKind::InvalidInput)?;
-        // SAFETY: The range is inside the mapping, into which nothing refers; less access breaks no
-        // invariant of a type that is only read and written as volatile memory.
+        // SAFETY: The range is inside the mapping, and there are no references to it. Removing
+        // access breaks no invariant, because the memory is accessed only as volatile memory.
         unsafe {
             mm::mprotect(
                 self.start.as_ptr().add(offset).cast(),
@@ -112,9 +114,9 @@ impl Mapping {
         Ok(())
     }
 
-    /// One `read(2)` of `file` into the whole mapping; returns the bytes read.
+    /// Calls `read(2)` of `file` into the whole mapping once. Returns the number of bytes read.
     pub fn fill_from(&self, file: impl AsFd) -> io::Result<usize> {
-        // SAFETY: The mapping has so many bytes, and nothing refers into it.
+        // SAFETY: The mapping has this length, and there are no references to it.
         let got = unsafe {
             libc::read(
                 file.as_fd().as_raw_fd(),
@@ -125,31 +127,32 @@ impl Mapping {
         usize::try_from(got).map_err(|_| io::Error::last_os_error())
     }
 
-    /// One `write(2)` of the whole mapping to `file`; returns the bytes taken.
+    /// Calls `write(2)` of the whole mapping to `file` once. Returns the number of bytes written.
     pub fn drain_to(&self, file: impl AsFd) -> io::Result<usize> {
-        // SAFETY: The mapping has so many bytes.
-        let taken = unsafe {
+        // SAFETY: The mapping has this length.
+        let written = unsafe {
             libc::write(
                 file.as_fd().as_raw_fd(),
                 self.start.as_ptr().cast(),
                 self.length,
             )
         };
-        usize::try_from(taken).map_err(|_| io::Error::last_os_error())
+        usize::try_from(written).map_err(|_| io::Error::last_os_error())
     }
 
-    /// Does `request` on `file` with the argument at `offset`.
+    /// Executes `request` on `file` with the argument at `offset`.
     ///
     /// # Panics
     ///
-    /// If the argument would reach outside the mapping or not be aligned.
+    /// Panics if the argument exceeds the mapping or is not aligned.
     pub fn ioctl<T>(
         &self,
         file: impl AsFd,
         request: &Request<T>,
         offset: usize,
     ) -> io::Result<c_int> {
-        // SAFETY: The kernel accesses a `T` in the mapping, or meets the end of what is accessible.
+        // SAFETY: The kernel accesses a `T` in the mapping, or fails at the end of accessible
+        // memory.
         checked(unsafe {
             libc::ioctl(
                 file.as_fd().as_raw_fd(),
@@ -159,19 +162,19 @@ impl Mapping {
         })
     }
 
-    /// Does the request `number` on `file` with whatever stands at `offset` as its argument.
+    /// Executes the request `number` on `file` with the bytes at `offset` as its argument.
     ///
     /// # Safety
     ///
-    /// The kernel's handler writes nothing but the argument, which it does not take for longer than
-    /// the mapping, and what that names, which nothing else refers to.
+    /// The kernel's handler must write only the argument, which it must not assume to exceed the
+    /// mapping, and memory that the argument names, to which there must be no other references.
     pub unsafe fn any_ioctl(
         &self,
         file: impl AsFd,
         number: c_ulong,
         offset: usize,
     ) -> io::Result<c_int> {
-        // SAFETY: As the caller promises.
+        // SAFETY: Guaranteed by the caller.
         checked(unsafe {
             libc::ioctl(
                 file.as_fd().as_raw_fd(),
@@ -181,11 +184,11 @@ impl Mapping {
         })
     }
 
-    /// A pointer to a `T` at `offset`.
+    /// Returns a pointer to the `T` at `offset`.
     ///
     /// # Panics
     ///
-    /// If it would reach outside the mapping or not be aligned.
+    /// Panics if the `T` exceeds the mapping or is not aligned.
     fn pointer<T>(&self, offset: usize) -> *mut T {
         let end = offset.checked_add(size_of::<T>());
         assert!(
@@ -194,7 +197,7 @@ impl Mapping {
             std::any::type_name::<T>(),
             self.length
         );
-        // SAFETY: The offset was just checked against the mapping's length.
+        // SAFETY: The offset was checked against the mapping's length above.
         unsafe { self.start.as_ptr().add(offset).cast() }
     }
 
@@ -202,10 +205,10 @@ impl Mapping {
     ///
     /// # Panics
     ///
-    /// If it reaches outside the mapping or is not aligned.
+    /// Panics if the `T` exceeds the mapping or is not aligned.
     pub fn read<T: Plain>(&self, offset: usize) -> T {
-        // SAFETY: `pointer` checked the bounds and the alignment (mappings start at a page), and
-        // `T: Plain` makes whatever stands there a value.
+        // SAFETY: `pointer` checks the bounds and the alignment (mappings start at a page), and
+        // every bit pattern is a valid `T: Plain`.
         unsafe { self.pointer::<T>(offset).read_volatile() }
     }
 
@@ -213,18 +216,18 @@ impl Mapping {
     ///
     /// # Panics
     ///
-    /// If it reaches outside the mapping or is not aligned.
+    /// Panics if the `T` exceeds the mapping or is not aligned.
     pub fn write<T: Plain>(&self, offset: usize, value: T) {
         // SAFETY: As for `read`.
         unsafe { self.pointer::<T>(offset).write_volatile(value) }
     }
 
-    /// Copies `length` bytes from `offset` on; of memory, not of registers.
+    /// Returns a copy of `length` bytes at `offset`. For memory, not for registers.
     pub fn copy_out(&self, offset: usize, length: usize) -> Vec<u8> {
         (offset..offset + length).map(|at| self.read(at)).collect()
     }
 
-    /// Copies `bytes` to `offset`; to memory, not to registers.
+    /// Copies `bytes` to `offset`. For memory, not for registers.
     pub fn copy_in(&self, offset: usize, bytes: &[u8]) {
         for (at, byte) in bytes.iter().enumerate() {
             self.write(offset + at, *byte);
@@ -234,7 +237,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: The mapping is ours, and nothing refers into it.
+        // SAFETY: The mapping is owned by `self`, and there are no references to it.
         let _ = unsafe { mm::munmap(self.start.as_ptr().cast(), self.length) };
     }
 }

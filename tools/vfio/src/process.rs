@@ -12,8 +12,8 @@ use std::{
 ///
 /// # Errors
 ///
-/// `ESRCH`: there is no such process; `EBADF`: it has no such descriptor; `EPERM`: the caller may
-/// not trace it.
+/// Returns `ESRCH` if there is no such process, `EBADF` if it has no such descriptor, and `EPERM`
+/// if the caller is not permitted to trace it.
 pub fn duplicate_descriptor(pid: u32, fd: RawFd) -> io::Result<OwnedFd> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let process = pidfd_open(pid.ok_or(rustix::io::Errno::SRCH)?, PidfdFlags::empty())?;
@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_that_is_not_there_is_an_error() {
+    fn a_missing_descriptor_is_an_error() {
         let error = duplicate_descriptor(std::process::id(), RawFd::MAX).unwrap_err();
 
         assert_eq!(error.raw_os_error(), Some(libc::EBADF));

@@ -5,7 +5,7 @@
 use crate::Argument;
 use vfio_bindings::bindings::vfio::{self, vfio_region_info};
 
-/// Bytes of capabilities that [`RegionInfo`] has room for.
+/// Maximum length of the capabilities in [`RegionInfo`], in bytes.
 const CAPABILITIES: usize = 512;
 
 /// `struct vfio_region_info` with its capabilities.
@@ -22,7 +22,7 @@ impl Argument for RegionInfo {
 }
 
 impl RegionInfo {
-    /// Makes a request for the region `index`.
+    /// Returns the argument of a request for the region `index`.
     pub fn of(index: u32) -> Self {
         Self {
             info: vfio_region_info {
@@ -34,7 +34,7 @@ impl RegionInfo {
         }
     }
 
-    /// Returns where the region starts in the device's file, and how many bytes it has.
+    /// Returns the offset of the region in the device's file, and its size in bytes.
     pub fn place(&self) -> (u64, u64) {
         (self.info.offset, self.info.size)
     }
@@ -44,7 +44,7 @@ impl RegionInfo {
         self.chain().map(|(id, _)| id).collect()
     }
 
-    /// Returns type and subtype of a device-specific region.
+    /// Returns the type and subtype of a device-specific region.
     pub fn kind(&self) -> Option<(u32, u32)> {
         // struct vfio_region_info_cap_type: header, type, subtype.
         let offset = self.find(vfio::VFIO_REGION_INFO_CAP_TYPE)?;
@@ -52,7 +52,7 @@ impl RegionInfo {
         Some((self.word(offset + 8)?, self.word(offset + 12)?))
     }
 
-    /// Returns offset and size of each area that can be mapped, if the kernel lists areas
+    /// Returns the offset and size of each mappable area, if the kernel lists areas
     /// (`VFIO_REGION_INFO_CAP_SPARSE_MMAP`).
     pub fn areas(&self) -> Option<Vec<(u64, u64)>> {
         // struct vfio_region_info_cap_sparse_mmap: header, number of areas, reserved; the areas.
@@ -70,11 +70,11 @@ impl RegionInfo {
             .find_map(|(id, offset)| (id == wanted).then_some(offset))
     }
 
-    /// The capabilities: the id of each, and its offset from the start of the structure.
+    /// Returns the id of each capability, and its offset from the start of the structure.
     fn chain(&self) -> impl Iterator<Item = (u32, usize)> + '_ {
         let mut offset = self.info.cap_offset as usize;
 
-        // A chain longer than this goes in a circle.
+        // A longer chain is circular.
         (0..CAPABILITIES / size_of::<vfio::vfio_info_cap_header>()).map_while(move |_| {
             // struct vfio_info_cap_header: id and version, 16 bits each; offset of the next.
             let capability = (self.word(offset)? & 0xffff, offset);
@@ -84,7 +84,7 @@ impl RegionInfo {
         })
     }
 
-    /// The word at `offset` from the start of the structure.
+    /// Returns the word at `offset` from the start of the structure.
     fn word(&self, offset: usize) -> Option<u32> {
         let at = offset.checked_sub(size_of::<vfio_region_info>())?;
         let bytes = self.capabilities.get(at..)?;
@@ -99,7 +99,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_type_capability_is_found_behind_another() {
+    fn the_type_capability_is_found_after_another() {
         let mut info = RegionInfo::of(9);
         let start = size_of::<vfio_region_info>() as u32;
         let words = [
@@ -120,7 +120,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_capabilities_make_the_search_panic_or_endless(
+        fn the_search_of_arbitrary_capabilities_ends_without_panic(
             cap_offset: u32,
             near in 0..1024_u32,
             bytes: [u8; 32],

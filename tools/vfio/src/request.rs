@@ -14,7 +14,7 @@ use vfio_bindings::bindings::vfio::{
     vfio_precopy_info, vfio_region_info,
 };
 
-/// `_IO(';', number)`: both interfaces number their requests so, with no size in them.
+/// Returns `_IO(';', number)`, the encoding of both interfaces, which contains no size.
 const fn io(number: c_ulong) -> c_ulong {
     ((b';' as c_ulong) << 8) | number
 }
@@ -40,8 +40,8 @@ macro_rules! requests {
     ($($(#[$doc:meta])* $name:ident: $type:ty = $number:expr;)*) => {
         $(
             $(#[$doc])*
-            // SAFETY: The header gives this number to a request with this argument, whose size its
-            // own field states.
+            // SAFETY: The header assigns this number to a request with this argument. A field of
+            // the argument states its size.
             pub const $name: Request<$type> = unsafe { Request::new(io($number)) };
         )*
     };
@@ -78,24 +78,25 @@ requests! {
     IOAS_UNMAP: iommu_ioas_unmap = 0x86;
 }
 
-/// `VFIO_DEVICE_FEATURE`, whatever the feature's data is.
+/// Returns `VFIO_DEVICE_FEATURE` for a feature with data of the type `T`.
 pub const fn device_feature<T>() -> Request<Feature<T>> {
-    // SAFETY: The handler accesses no more than the argument's `argsz` bytes.
+    // SAFETY: The handler accesses at most the argument's `argsz` bytes.
     unsafe { Request::new(io(117)) }
 }
 
-/// `VFIO_SET_IOMMU`: the number of an IOMMU type
-// SAFETY: The header gives this number to a request whose argument is a number.
+/// `VFIO_SET_IOMMU`: the argument is the number of an IOMMU type
+// SAFETY: The header assigns this number to a request with a number as its argument.
 pub const SET_IOMMU: NumberRequest = unsafe { NumberRequest::new(io(102)) };
 
-/// `VFIO_DEVICE_RESET`: ignores its argument
-// SAFETY: The header gives this number to a request without an argument.
+/// `VFIO_DEVICE_RESET`: the argument is ignored
+// SAFETY: The header assigns this number to a request without an argument.
 pub const DEVICE_RESET: NumberRequest = unsafe { NumberRequest::new(io(111)) };
 
-/// `VFIO_GROUP_SET_CONTAINER`: the address of a descriptor
-// SAFETY: The header gives this number to a request that reads one int.
+/// `VFIO_GROUP_SET_CONTAINER`: the argument is the address of a descriptor
+// SAFETY: The header assigns this number to a request that reads one int.
 pub const GROUP_SET_CONTAINER: Request<Descriptor> = unsafe { Request::new(io(104)) };
 
-/// `VFIO_GROUP_GET_DEVICE_FD`: the name of a device
-// SAFETY: The header gives this number to a request that reads a string and returns a new descriptor.
+/// `VFIO_GROUP_GET_DEVICE_FD`: the argument is the name of a device
+// SAFETY: The header assigns this number to a request that reads a string and returns a new
+// descriptor.
 pub const GROUP_GET_DEVICE_FD: OpenRequest = unsafe { OpenRequest::new(io(106)) };

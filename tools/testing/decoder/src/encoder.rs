@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Composes streams, sound ones and others, from what the documentation says.
+//! Composition of valid and invalid streams, as documented.
 
-/// The CRC-32C of `bytes`.
+/// Returns the CRC-32C of `bytes`.
 pub fn crc(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
 }
@@ -21,15 +21,15 @@ pub struct Section {
     pub kind: u16,
     pub flags: u16,
     pub interface: u64,
-    /// The sequence number; by default that of its place.
+    /// The sequence number. By default it is the section's position.
     pub sequence: Option<u64>,
-    /// The payload's CRC; by default the true one.
+    /// The payload's CRC. By default it is the correct one.
     pub payload_crc: Option<u32>,
     pub payload: Vec<u8>,
 }
 
 impl Section {
-    /// A mandatory section.
+    /// Creates a mandatory section.
     pub fn new(kind: u16, payload: Vec<u8>) -> Self {
         Self {
             kind,
@@ -45,12 +45,12 @@ impl Section {
         }
     }
 
-    /// The identity of the tests' devices.
+    /// Creates the identity section of the test devices.
     pub fn identity() -> Self {
         Self::new(1, identity())
     }
 
-    /// The relations of the tests' source, with these receivers.
+    /// Creates the relations section of the test source, with these receivers.
     pub fn relations(control: u64, data: u64) -> Self {
         let relations = [
             relation(1, CONTROL_INTERFACE, control),
@@ -60,12 +60,12 @@ impl Section {
         Self::new(2, relations.concat())
     }
 
-    /// A run of local memory.
+    /// Creates a data section: a run of local memory.
     pub fn data(offset: u64, bytes: &[u8]) -> Self {
         Self::new(4, [&offset.to_le_bytes(), bytes].concat())
     }
 
-    /// The resource abstraction structure with these records.
+    /// Creates a control section with these records.
     pub fn control(records: &[Vec<u8>]) -> Self {
         let bytes = records.concat();
         let header = resources(records.len() as u32, bytes.len() as u32);
@@ -73,7 +73,7 @@ impl Section {
         Self::new(5, [header, bytes].concat())
     }
 
-    /// A claim with these records.
+    /// Creates a claim section with these records.
     pub fn claim(records: &[Vec<u8>]) -> Self {
         Self {
             flags: 0,
@@ -81,7 +81,7 @@ impl Section {
         }
     }
 
-    /// An optional section of an unknown type.
+    /// Creates an optional section of an unknown type.
     pub fn optional(payload: Vec<u8>) -> Self {
         Self {
             flags: 0,
@@ -109,7 +109,7 @@ pub struct Totals {
 }
 
 impl Stream {
-    /// A stream of version 1.0 with these sections.
+    /// Creates a stream of version 1.0 with these sections.
     pub fn new(sections: Vec<Section>) -> Self {
         Self {
             magic: *b"VIFASTRM",
@@ -119,8 +119,8 @@ impl Stream {
         }
     }
 
-    /// Appends a part of local memory: its address section, and the data of its ranges, which are
-    /// given as offset and bytes.
+    /// Appends a part of local memory: its address section, and the data of its ranges. Each range
+    /// is an offset and its bytes.
     pub fn push_part(&mut self, round: u32, ranges: &[(u64, Vec<u8>)]) {
         let mut sequence = self.sections.len() as u64 + 1;
         let mut entries = Vec::new();
@@ -137,12 +137,12 @@ impl Stream {
         self.sections.extend(data);
     }
 
-    /// Returns the stream with an end section whose totals are true.
+    /// Returns the stream with an end section with correct totals.
     pub fn sealed(&self) -> Vec<u8> {
         self.sealed_with(|_| {})
     }
 
-    /// Returns the stream with an end section whose totals are what `change` makes of the true ones.
+    /// Returns the stream with an end section. `change` can modify the correct totals.
     pub fn sealed_with(&self, change: impl FnOnce(&mut Totals)) -> Vec<u8> {
         let (mut stream, headers) = self.without_end();
         let sum = |kind, header| {
@@ -174,7 +174,7 @@ impl Stream {
         stream
     }
 
-    /// Returns the stream as far as the sections go, and all its headers without their CRCs.
+    /// Returns the stream without an end section, and all its headers without their CRCs.
     pub fn without_end(&self) -> (Vec<u8>, Vec<u8>) {
         let mut stream = Vec::new();
 
@@ -207,7 +207,7 @@ fn push(stream: &mut Vec<u8>, section: &Section, sequence: u64) -> Vec<u8> {
     header
 }
 
-/// The identity of the tests' devices.
+/// Returns the identity of the test devices.
 pub fn identity() -> Vec<u8> {
     let mut payload = Vec::new();
 
@@ -233,7 +233,7 @@ pub fn identity() -> Vec<u8> {
     payload
 }
 
-/// A record, padded.
+/// Returns a padded record.
 pub fn record(kind: u16, version: u16, index: u32, content: &[u8]) -> Vec<u8> {
     let mut record = Vec::new();
 
@@ -247,7 +247,7 @@ pub fn record(kind: u16, version: u16, index: u32, content: &[u8]) -> Vec<u8> {
     record
 }
 
-/// A transfer relationship.
+/// Returns a transfer relationship.
 pub fn relation(plane: u8, output: u64, receiver: u64) -> Vec<u8> {
     let mut relation = vec![plane, 0, 0, 0, 0, 0, 0, 0];
 
@@ -256,7 +256,7 @@ pub fn relation(plane: u8, output: u64, receiver: u64) -> Vec<u8> {
     relation
 }
 
-/// A part of the address record file, with a true count.
+/// Returns a part of the address record file with the correct count.
 pub fn address(space: u32, round: u32, granule: u32, ranges: &[Vec<u8>]) -> Vec<u8> {
     let mut part = Vec::new();
 
@@ -267,7 +267,7 @@ pub fn address(space: u32, round: u32, granule: u32, ranges: &[Vec<u8>]) -> Vec<
     part
 }
 
-/// A range of the address record file.
+/// Returns a range of the address record file.
 pub fn range(start: u64, length: u64, sequence: u64) -> Vec<u8> {
     [start, length, sequence]
         .into_iter()
@@ -275,7 +275,7 @@ pub fn range(start: u64, length: u64, sequence: u64) -> Vec<u8> {
         .collect()
 }
 
-/// What stands before the records.
+/// Returns the header before the records.
 pub fn resources(records: u32, length: u32) -> Vec<u8> {
     let mut header = Vec::new();
 
@@ -287,7 +287,7 @@ pub fn resources(records: u32, length: u32) -> Vec<u8> {
     header
 }
 
-/// The records of the tests' devices.
+/// Returns the records of the test devices.
 pub fn records() -> Vec<Vec<u8>> {
     vec![
         record(1, 1, 0, &[0xc0, 0xff, 0xee, 0x11]),
@@ -295,14 +295,14 @@ pub fn records() -> Vec<Vec<u8>> {
     ]
 }
 
-/// The head of a stream of the tests' source.
+/// Returns the head of a stream of the test source.
 pub fn head() -> Stream {
     Stream::new(vec![Section::identity(), Section::relations(0, 0)])
 }
 
-/// A sound stream: a part with two ranges of local memory, and two records.
+/// Returns a valid stream: a part with two ranges of local memory, and two records.
 ///
-/// Its sections: 0 identity, 1 relations, 2 address, 3 and 4 data, 5 control, 6 end.
+/// Its sections are 0 identity, 1 relations, 2 address, 3 and 4 data, 5 control, 6 end.
 pub fn sound() -> Stream {
     let mut stream = head();
 

@@ -2,9 +2,9 @@
 
 //! A second implementation of the stream, written from `Documentation/vifa/stream.rst` alone.
 //!
-//! The layer's tests, the fuzz targets and `vifactl decode` are compared with it. It shares no code
-//! with the driver and knows none of its headers. [`decode`] reads a whole stream from top to bottom;
-//! [`encoder`] composes streams, valid and invalid ones.
+//! The layer's tests, the fuzz targets and the tests of `vifactl decode` compare their results with
+//! it. It shares neither code nor headers with the driver. [`decode`] reads a whole stream from
+//! start to end. [`encoder`] composes valid and invalid streams.
 
 #![forbid(unsafe_code)]
 
@@ -12,20 +12,20 @@ pub mod encoder;
 
 use encoder::crc;
 
-/// What a destination has after a stream.
+/// The state of a destination after a stream.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct State {
-    /// Sections, all of them.
+    /// Number of all sections.
     pub sections: u64,
     /// The output parties, control plane first.
     pub outputs: Vec<u64>,
-    /// Ranges of local memory: how many, and how many bytes.
+    /// Number of ranges of local memory, and number of their bytes.
     pub local: (u64, u64),
-    /// Ranges of guest memory: how many, and how many bytes.
+    /// Number of ranges of guest memory, and number of their bytes.
     pub guest: (u64, u64),
     /// Runs of local memory with their offsets.
     pub runs: Vec<(u64, Vec<u8>)>,
-    /// How many records of each type.
+    /// Number of records of each type.
     pub count: [u32; 16],
     /// The records.
     pub control: Vec<u8>,
@@ -33,7 +33,7 @@ pub struct State {
     pub claims: Vec<Vec<u8>>,
 }
 
-/// The destination, as far as the stream depends on it.
+/// The properties of the destination on which the validity of a stream depends.
 #[derive(Clone, Copy, Debug)]
 pub struct Own {
     identity: Identity,
@@ -41,12 +41,12 @@ pub struct Own {
 }
 
 impl Own {
-    /// Describes the destination whose identity section has the payload `identity`, and whose control
-    /// plane's interface is `control_interface`.
+    /// Describes a destination with the identity section payload `identity` and the control
+    /// interface `control_interface`.
     ///
     /// # Panics
     ///
-    /// `identity` is too short.
+    /// Panics if `identity` has the wrong length.
     pub fn new(identity: &[u8], control_interface: u64) -> Self {
         let parsed = Identity::parse(identity);
 
@@ -110,13 +110,13 @@ impl Identity {
     }
 }
 
-/// Reads integers from the front of bytes.
+/// Reads integers from the start of bytes.
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
     fn bytes(&mut self, count: usize) -> Result<&'a [u8], String> {
         if self.0.len() < count {
-            return Err(format!("{count} bytes wanted, {} there", self.0.len()));
+            return Err(format!("expected {count} bytes, got {}", self.0.len()));
         }
         let (bytes, rest) = self.0.split_at(count);
         self.0 = rest;
@@ -136,7 +136,7 @@ fn require(condition: bool, what: &str) -> Result<(), String> {
     condition.then_some(()).ok_or(what.to_string())
 }
 
-/// A section whose header and checksums are right.
+/// A section with a valid header and valid checksums.
 struct Section<'a> {
     kind: u64,
     mandatory: bool,
@@ -149,7 +149,7 @@ struct Reader<'a> {
     input: Input<'a>,
     /// All headers without their CRCs.
     headers: Vec<u8>,
-    /// How many of these bytes are from before the last header.
+    /// Number of these bytes before the last header.
     before: usize,
     sections: u64,
 }
@@ -201,7 +201,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Reads a mandatory section of this type from this interface.
+    /// Reads a mandatory section of this type and interface, and returns its payload.
     fn expect(&mut self, kind: u64, interface: u64) -> Result<&'a [u8], String> {
         let section = self.section()?;
 
@@ -212,15 +212,15 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The order of the ranges in one kind of memory.
+/// The last round and range in one kind of memory.
 #[derive(Default)]
 struct Order {
     round: Option<u64>,
-    /// Where the last range ends.
+    /// The end of the last range.
     end: Option<u64>,
 }
 
-/// Returns what `stream` makes of a destination.
+/// Returns the state of the destination `own` after `stream`.
 pub fn decode(stream: &[u8], own: &Own) -> Result<State, String> {
     let mut reader = Reader::new(stream)?;
     let mut state = State::default();
@@ -288,7 +288,7 @@ pub fn decode(stream: &[u8], own: &Own) -> Result<State, String> {
         let section = reader.section()?;
 
         match section.kind {
-            1..=5 | 7 => return Err("order behind control".into()),
+            1..=5 | 7 => return Err("order after control".into()),
             6 => {
                 require(section.mandatory, "flags")?;
                 require(section.interface == control, "interface")?;
@@ -310,7 +310,7 @@ fn unknown(section: &Section<'_>, control: u64) -> Result<(), String> {
     )
 }
 
-/// Reads the source's identity, and requires that the destination can replace it.
+/// Reads the source's identity, and checks that the destination can replace the source.
 fn identity(payload: &[u8], own: &Identity) -> Result<Identity, String> {
     let source = Identity::parse(payload)?;
 
@@ -368,7 +368,7 @@ fn relations(payload: &[u8], outputs: [u64; 2], own: &Own) -> Result<(), String>
 }
 
 /// Checks a part of the address record file from its second field on, and returns its ranges.
-/// `sequence` is that of the section behind it, if its ranges have data.
+/// `sequence` is the number of the next section, if the ranges have data.
 fn part(
     mut payload: Input<'_>,
     order: &mut Order,
@@ -444,8 +444,8 @@ fn runs(
     Ok(())
 }
 
-/// Checks a resource abstraction structure and returns what is in it: how many records of each
-/// type, and the records.
+/// Checks a resource abstraction structure. Returns the number of records of each type, and the
+/// records.
 fn resources<'a>(payload: &'a [u8], own: &Identity) -> Result<([u32; 16], &'a [u8]), String> {
     let mut fields = Input(payload);
 
@@ -461,7 +461,7 @@ fn resources<'a>(payload: &'a [u8], own: &Identity) -> Result<([u32; 16], &'a [u
     Ok((count, fields.0))
 }
 
-/// Checks a table of records and returns how many there are of each type.
+/// Checks a table of records and returns the number of records of each type.
 fn records(table: &[u8], own: &Identity) -> Result<[u32; 16], String> {
     let mut table = Input(table);
     let mut next_index = [0; 16];

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Counts what a thread has allocated, so that a bound on it can be asserted.
+//! Counting of a thread's allocations, for assertions on their bound.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
 };
 
-/// The system's allocator, which counts for each thread.
+/// The system's allocator, with counters per thread.
 pub struct Counting;
 
 thread_local! {
@@ -15,7 +15,7 @@ thread_local! {
     static PEAK: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Counts `bytes` that the present thread allocated.
+/// Counts `bytes` that the current thread allocated.
 fn count(bytes: usize) {
     let present = PRESENT.get().saturating_add(bytes);
 
@@ -23,14 +23,14 @@ fn count(bytes: usize) {
     PEAK.set(PEAK.get().max(present));
 }
 
-/// Counts `bytes` that the present thread freed; another may have allocated them.
+/// Counts `bytes` that the current thread freed. Another thread may have allocated them.
 fn discount(bytes: usize) {
     PRESENT.set(PRESENT.get().saturating_sub(bytes));
 }
 
-// SAFETY: Every call is handed to the system's allocator as it came, whose contract is that of
-// `GlobalAlloc`. Counting neither allocates nor panics: the cells are constants that need no
-// destructor.
+// SAFETY: Every call is forwarded unchanged to the system's allocator, which implements the
+// contract of `GlobalAlloc`. Counting neither allocates nor panics: the cells are constants without
+// a destructor.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size());
@@ -61,8 +61,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Runs `f` and returns what it returned, and the most bytes that it held at one time on this
-/// thread beyond what was held before.
+/// Calls `f`. Returns its result, and the maximum number of bytes that this thread had allocated in
+/// addition to those before the call.
 pub fn peak<T>(f: impl FnOnce() -> T) -> (T, usize) {
     let before = PRESENT.get();
 
@@ -77,7 +77,7 @@ mod tests {
     use std::hint::black_box;
 
     #[test]
-    fn the_most_at_one_time() {
+    fn the_peak_is_counted() {
         let (kept, bytes) = peak(|| {
             drop(black_box(vec![0u8; 1000]));
             black_box(vec![0u8; 300])
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_there_before_does_not_count() {
+    fn earlier_allocations_do_not_count() {
         let before = black_box(vec![0u8; 5000]);
         let ((), bytes) = peak(|| drop(before));
         assert_eq!(bytes, 0);

@@ -1,34 +1,35 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What has to hold for any bytes that `vifactl decode` is given.
+//! The properties of `vifactl decode` for any input.
 //!
-//! It prints JSON, says what is wrong and where, or that nothing is, holds no more memory than
-//! [`ALLOWANCE`], and panics nowhere.
+//! It prints JSON, reports the first error and its offset, if any, allocates at most [`ALLOWANCE`]
+//! bytes at a time, and never panics.
 
 use crate::allocation::peak;
 use serde_json::Value;
 use vifactl::decode::to_json;
 
-/// The most bytes that decoding holds at one time besides what it prints: the buffers of its input
-/// and of the layer, 1 MiB each, the records, 1 MiB at most, and a part of the address record file.
+/// Maximum number of bytes that decoding allocates at a time, without its output: the buffers of
+/// its input and of the layer, 1 MiB each, the records, at most 1 MiB, and a part of the address
+/// record file.
 pub const ALLOWANCE: usize = 4 * 0x10_0000;
 
-/// Has `vifactl` decode `file`, and asserts all that has to hold; returns whether it is sound.
+/// Decodes `file` with `vifactl`, asserts the properties, and returns whether `file` is valid.
 ///
 /// # Panics
 ///
-/// Something does not hold.
+/// Panics if a property does not hold.
 pub fn judge(file: &[u8]) -> bool {
     let mut printed = Vec::with_capacity(0x40_0000);
     let (result, bytes) = peak(|| to_json(file, "input", true, &mut printed));
 
     assert!(
         bytes <= ALLOWANCE,
-        "decoding took {bytes} bytes of memory, more than {ALLOWANCE}"
+        "decoding allocated {bytes} bytes, more than {ALLOWANCE}"
     );
     let value: Value = match serde_json::from_slice(&printed) {
         Ok(value) => value,
-        Err(error) => panic!("what is printed is no JSON: {error}"),
+        Err(error) => panic!("the output is not JSON: {error}"),
     };
     assert!(value.is_object());
 
@@ -38,7 +39,7 @@ pub fn judge(file: &[u8]) -> bool {
             assert!(!damage.to_string().is_empty());
             assert!(
                 damage.offset <= file.len() as u64,
-                "{damage}: behind the end of the input"
+                "{damage}: after the end of the input"
             );
             false
         }
@@ -53,7 +54,7 @@ mod tests {
     use fastrand::Rng;
 
     #[test]
-    fn seeds_are_sound() {
+    fn seeds_are_valid() {
         let seeds = seeds::streams().unwrap().into_iter();
 
         for seed in seeds.chain(seeds::save_sets().unwrap()) {
@@ -62,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn changed() {
+    fn changed_seeds_keep_the_properties() {
         let mut seeds = seeds::short_streams().unwrap();
         seeds.extend(seeds::save_sets().unwrap());
 

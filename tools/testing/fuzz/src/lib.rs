@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Hammers on what parses bytes of others: the layer, which takes streams, and `vifactl`, which
-//! takes save sets and decodes both.
+//! Fuzzing of the parsers of untrusted input: the layer, which reads streams, and `vifactl`, which
+//! reads save sets and decodes both.
 //!
-//! [`stream`] says what has to hold for any bytes that are taken for a stream, [`save_set`] and
-//! [`decode`] the same for the command. [`mutation`] makes streams that are nearly sound out of sound
-//! ones, the [`seeds`]. Two programs bring these together: `vifa-mutate` judges millions of mutated
-//! streams, and the fuzz targets let libFuzzer look for inputs that reach new code.
+//! [`stream`] asserts the properties of the layer for any bytes, and [`save_set`] and [`decode`]
+//! those of the command. [`mutation`] changes valid streams, the [`seeds`], to almost valid ones.
+//! The program `vifa-mutate` judges millions of mutated streams. The fuzz targets let libFuzzer
+//! search for inputs that reach new code.
 
 pub mod allocation;
 pub mod decode;

@@ -2,9 +2,9 @@
 
 //! Changes of streams.
 //!
-//! [`damage`] changes bytes, whatever they are: what comes of it has to be refused, or to say what it
-//! said before. [`edit`] changes the meaning and makes checksums true again: what comes of it may be
-//! a sound stream that says something else.
+//! [`damage`] changes arbitrary bytes: the result must be refused, or have the same meaning as
+//! before. [`edit`] changes the meaning and corrects checksums: the result may be a valid stream
+//! with another meaning.
 
 use fastrand::Rng;
 use std::{ops::Range, sync::LazyLock};
@@ -15,16 +15,16 @@ use vifa_headers::{
 };
 use vifa_streams::{Repair, Section, Stream, Totals};
 
-/// The flag of a section that a receiver has to know.
+/// The flag of a section that a receiver has to support.
 const MANDATORY: u16 = headers::VIFA_SECTION_MANDATORY as u16;
 
-/// What the length of a record is padded to, in bytes.
+/// Alignment of records in bytes.
 const ALIGN: usize = headers::VIFA_RECORD_ALIGN as usize;
 
-/// The longest stream that a change makes, in bytes. Longer ones only take longer.
+/// Maximum length of a changed stream in bytes. Longer ones only take more time.
 pub const LENGTH_MAX: usize = 0x2_0000;
 
-/// Changes bytes of `stream`; `other` is another stream to take bytes from.
+/// Changes bytes of `stream`. Some changes copy bytes from the stream `other`.
 pub fn damage(stream: &[u8], other: &[u8], rng: &mut Rng) -> Vec<u8> {
     let mut bytes = stream.to_vec();
 
@@ -48,7 +48,7 @@ pub fn damage(stream: &[u8], other: &[u8], rng: &mut Rng) -> Vec<u8> {
                 bytes.splice(at..at, repeated);
             }
             9 => {
-                // The front of one stream and the back of another, often from the same place on.
+                // The start of one stream and the end of another, often split at the same offset.
                 let at = rng.usize(..=bytes.len());
                 let from = if rng.bool() {
                     at.min(other.len())
@@ -75,8 +75,8 @@ pub fn damage(stream: &[u8], other: &[u8], rng: &mut Rng) -> Vec<u8> {
     bytes
 }
 
-/// Changes what `stream` says and seals it anew, often in full; `other` is another stream to take
-/// sections from. `None` if `stream` cannot be taken apart.
+/// Changes the meaning of `stream` and seals it again, often with all corrections. Some changes
+/// copy sections from the stream `other`. Returns `None` if `stream` cannot be parsed.
 pub fn edit(stream: &[u8], other: &[u8], rng: &mut Rng) -> Option<Vec<u8>> {
     let mut draft = Stream::parse_prefix(stream)?;
     let other = Stream::parse_prefix(other);
@@ -96,8 +96,10 @@ pub fn edit(stream: &[u8], other: &[u8], rng: &mut Rng) -> Option<Vec<u8>> {
     Some(draft.seal_with(repair(rng))).filter(|stream| stream.len() <= LENGTH_MAX)
 }
 
-/// Changes one payload of `stream` with `change`, which gets room for `room` more bytes and returns
-/// how many it left, and seals the stream anew. `None` if `stream` cannot be taken apart.
+/// Changes one payload of `stream` with `change`, and seals the stream again.
+///
+/// `change` receives the payload, extended by `room` bytes, and its length, and returns the new
+/// length. Returns `None` if `stream` cannot be parsed.
 pub fn edit_with(
     stream: &[u8],
     room: usize,
@@ -110,12 +112,12 @@ pub fn edit_with(
     let length = section.payload.len();
 
     section.payload.resize(length + room, 0);
-    let left = change(&mut section.payload, length);
-    section.payload.truncate(left);
+    let changed = change(&mut section.payload, length);
+    section.payload.truncate(changed);
     Some(draft.seal_with(repair))
 }
 
-/// Returns a stream of the first sections of `stream` and the last ones of `other`, sealed anew.
+/// Returns a sealed stream of the first sections of `stream` and the last ones of `other`.
 pub fn splice(stream: &[u8], other: &[u8], rng: &mut Rng) -> Option<Vec<u8>> {
     let mut draft = Stream::parse_prefix(stream)?;
 
@@ -127,12 +129,12 @@ pub fn splice(stream: &[u8], other: &[u8], rng: &mut Rng) -> Option<Vec<u8>> {
     Some(draft.seal_with(repair(rng)))
 }
 
-/// How many changes are made at once.
+/// Returns a random number of changes.
 fn few(rng: &mut Rng) -> u8 {
     1 + rng.u8(..4).min(rng.u8(..4))
 }
 
-/// How much is repaired: mostly everything.
+/// Returns random corrections, mostly all.
 fn repair(rng: &mut Rng) -> Repair {
     if rng.u8(..4) > 0 {
         return Repair::EVERYTHING;
@@ -148,13 +150,13 @@ fn repair(rng: &mut Rng) -> Repair {
     }
 }
 
-fn pick<'a, T>(things: &'a mut [T], rng: &mut Rng) -> Option<&'a mut T> {
-    let count = things.len().max(1);
+fn pick<'a, T>(items: &'a mut [T], rng: &mut Rng) -> Option<&'a mut T> {
+    let count = items.len().max(1);
 
-    things.get_mut(rng.usize(..count))
+    items.get_mut(rng.usize(..count))
 }
 
-/// A range, mostly a short one, within `length` bytes.
+/// Returns a range, mostly a short one, within `length` bytes.
 fn range_of(length: usize, rng: &mut Rng) -> Range<usize> {
     let start = rng.usize(..=length);
     let most = [8, 64, 0x1000][rng.usize(..3)].min(length - start);
@@ -175,7 +177,7 @@ fn flip(bytes: &mut [u8], rng: &mut Rng) {
     }
 }
 
-/// Changes a little-endian integer of up to eight bytes into one that is worth trying.
+/// Changes a little-endian integer of up to eight bytes to an interesting value.
 fn change_integer(field: &mut [u8], rng: &mut Rng) {
     let mut bytes = [0; 8];
     let width = field.len().min(bytes.len());
@@ -199,9 +201,9 @@ fn change_integer(field: &mut [u8], rng: &mut Rng) {
     field[..width].copy_from_slice(&new.to_le_bytes()[..width]);
 }
 
-/// The integers that a field consists of.
+/// A field that consists of integers.
 trait Integers {
-    /// Appends the width of each in bytes.
+    /// Appends the width of each integer in bytes.
     fn push_widths(&self, widths: &mut Vec<usize>);
 }
 
@@ -242,9 +244,9 @@ macro_rules! widths_of {
 /// The widths of the integers in the payload of a section type.
 struct Widths {
     kind: u32,
-    /// Of those that it begins with.
+    /// The widths of the first integers.
     first: Vec<usize>,
-    /// Of those that repeat after them.
+    /// The widths of the following integers, which repeat.
     repeated: Vec<usize>,
 }
 
@@ -348,7 +350,7 @@ fn edit_header(draft: &mut Stream, rng: &mut Rng) {
         1 => header.type_ = rng.u16(..),
         2 => header.flags ^= 1 << rng.u16(..16),
         3 => header.flags ^= MANDATORY,
-        // The other plane.
+        // The interface of the other plane.
         4 => header.interface ^= 3,
         _ => header.interface ^= 1 << rng.u64(..64),
     }
@@ -374,7 +376,7 @@ fn edit_payload(draft: &mut Stream, rng: &mut Rng) {
     }
 }
 
-/// Drops, repeats, moves, exchanges or adds sections.
+/// Drops, repeats, moves, swaps or adds sections.
 fn edit_order(draft: &mut Stream, other: Option<&Stream>, rng: &mut Rng) {
     let sections = &mut draft.sections;
     let count = sections.len();
@@ -405,7 +407,7 @@ fn edit_order(draft: &mut Stream, other: Option<&Stream>, rng: &mut Rng) {
     }
 }
 
-/// Replaces the last of `sections` by the last of another stream.
+/// Replaces the last sections by the last ones of another stream.
 fn append(sections: &mut Vec<Section>, other: &[Section], rng: &mut Rng) {
     sections.truncate(rng.usize(..=sections.len()));
     let from = if rng.bool() {
@@ -416,7 +418,7 @@ fn append(sections: &mut Vec<Section>, other: &[Section], rng: &mut Rng) {
     sections.extend_from_slice(&other[from..]);
 }
 
-/// A section of an unknown type, next to a section with this header.
+/// Returns a section of an unknown type, as a neighbour of a section with this header.
 fn unknown(neighbour: &vifa_section_header, rng: &mut Rng) -> Section {
     Section {
         header: vifa_section_header {
@@ -490,7 +492,7 @@ fn edit_ranges(draft: &mut Stream, rng: &mut Rng) {
                 sequence: 0,
             }));
         }
-        // As many ranges as a part has room for, and one more.
+        // The maximum number of ranges in a part, or one more.
         _ => {
             let most = u64::from(headers::VIFA_ADDRESS_RANGES_MAX) + u64::from(rng.bool());
             entries = (0..most)
@@ -502,7 +504,7 @@ fn edit_ranges(draft: &mut Stream, rng: &mut Rng) {
                 .collect();
         }
     }
-    // Seldom a count that is not true.
+    // Rarely a wrong count.
     if rng.u8(..16) > 0 {
         header.count = entries.len() as u32;
     }
@@ -512,7 +514,7 @@ fn edit_ranges(draft: &mut Stream, rng: &mut Rng) {
     }
 }
 
-/// Splits an address section in two, each with its data sections: the stream means the same.
+/// Splits an address section in two, each with its data sections. The meaning does not change.
 fn split_part(draft: &mut Stream, rng: &mut Rng) {
     let is_address = |section: &Section| section.kind() == headers::VIFA_SECTION_ADDRESS;
     let Some(at) = draft.sections.iter().position(is_address) else {
@@ -526,8 +528,8 @@ fn split_part(draft: &mut Stream, rng: &mut Rng) {
     let count = entries.len() / size_of::<vifa_address_range>();
     let first = rng.usize(..=count);
     let (front, back) = entries.split_at(first * size_of::<vifa_address_range>());
-    // Each range takes one data section unless it is a long one.
-    let behind = (at + 1 + first).min(draft.sections.len());
+    // Each range has one data section, unless it is long.
+    let place = (at + 1 + first).min(draft.sections.len());
 
     header.count = (count - first) as u32;
     let second = Section {
@@ -536,7 +538,7 @@ fn split_part(draft: &mut Stream, rng: &mut Rng) {
     };
     header.count = first as u32;
     draft.sections[at].payload = [bytes_of(&header), front].concat();
-    draft.sections.insert(behind, second);
+    draft.sections.insert(place, second);
 }
 
 /// Changes the records of a control section, or of a claim.
@@ -558,9 +560,9 @@ fn edit_records(draft: &mut Stream, rng: &mut Rng) {
     let before = header.as_ref().map_or(0, size_of_val);
     let mut rest = section.payload.get(before..).unwrap_or_default();
     let mut records = Vec::new();
-    while let Some((record, behind)) = split_record(rest) {
+    while let Some((record, next)) = split_record(rest) {
         records.push(record);
-        rest = behind;
+        rest = next;
     }
     if records.is_empty() {
         return;
@@ -584,7 +586,7 @@ fn edit_records(draft: &mut Stream, rng: &mut Rng) {
                 .content
                 .resize((length as usize).next_multiple_of(ALIGN), 0);
         }
-        // Padding that is not zero, or content that is something else.
+        // Nonzero padding, or other content.
         _ => flip(&mut records[one].content, rng),
     }
 
@@ -608,11 +610,11 @@ fn edit_records(draft: &mut Stream, rng: &mut Rng) {
 #[derive(Clone)]
 struct TableEntry {
     header: vifa_record,
-    /// With the padding.
+    /// The content, with the padding.
     content: Vec<u8>,
 }
 
-/// Takes the first record of a table and returns what follows it, too.
+/// Returns the first record of a table and the bytes after it.
 fn split_record(table: &[u8]) -> Option<(TableEntry, &[u8])> {
     let header = value_of::<vifa_record>(table)?;
     let length = (header.length as usize).checked_next_multiple_of(ALIGN)?;
@@ -632,9 +634,9 @@ mod tests {
     use super::*;
     use crate::seeds;
 
-    /// What is taken apart and sealed is what it was.
+    /// Parsing and sealing does not change a stream.
     #[test]
-    fn sealed_seeds_are_as_they_were() {
+    fn sealing_does_not_change_a_seed() {
         for seed in seeds::streams().unwrap() {
             let stream = Stream::parse_prefix(&seed.bytes).unwrap();
             assert!(stream.tail.is_empty(), "{}", seed.name);
@@ -646,9 +648,9 @@ mod tests {
         }
     }
 
-    /// The same numbers make the same change.
+    /// The same random seed results in the same change.
     #[test]
-    fn repeatable() {
+    fn changes_are_repeatable() {
         let seeds = seeds::short_streams().unwrap();
         let (one, other) = (&seeds[0].bytes, &seeds[1].bytes);
 
@@ -663,7 +665,7 @@ mod tests {
 
     /// Any bytes can be changed.
     #[test]
-    fn of_anything() {
+    fn any_bytes_can_be_changed() {
         let seeds = seeds::short_streams().unwrap();
 
         for seed in 0..1_000 {

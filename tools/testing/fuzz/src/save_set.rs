@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What has to hold for any bytes that are taken for a save set.
+//! The properties of reading any bytes as a save set.
 //!
-//! - They are refused, or what is read is what the file says: the manifest as JSON, and the stream
-//!   to its last byte. Written again, it reads back.
-//! - Reading allocates no more than [`ALLOWANCE`] and panics nowhere.
+//! - They are refused, or the result is the content of the file: the manifest as JSON, and the
+//!   stream to its last byte. The result can be written and read again.
+//! - Reading allocates at most [`ALLOWANCE`] bytes and never panics.
 
 use crate::{allocation::peak, layer::stream::Checksum};
 use serde_json::Value;
 use std::ops::Range;
 use vifactl::save_set::{ReadError, SaveSet};
 
-/// The most bytes that reading a save set may hold at one time, whatever the file says: the manifest
-/// as text, at most 64 KiB, and what it is as strings and numbers.
+/// Maximum number of bytes that reading a save set may allocate at a time: the manifest as text, at
+/// most 64 KiB, and its strings and numbers.
 pub const ALLOWANCE: usize = 4 * 0x1_0000;
 
-/// Bytes of the header of a save set.
+/// Length of the header of a save set in bytes.
 const HEADER_LENGTH: usize = 32;
 
 const MANIFEST_LENGTH: Range<usize> = 12..16;
@@ -23,17 +23,17 @@ const STREAM_LENGTH: Range<usize> = 16..24;
 const MANIFEST_CRC: Range<usize> = 24..28;
 const HEADER_CRC: Range<usize> = 28..32;
 
-/// Has `vifactl` read `file`, and asserts all that has to hold; returns whether it was read.
+/// Reads `file` with `vifactl`, asserts the properties, and returns whether it was accepted.
 ///
 /// # Panics
 ///
-/// Something does not hold.
+/// Panics if a property does not hold.
 pub fn judge(file: &[u8]) -> bool {
     let (result, bytes) = peak(|| SaveSet::parse(file));
 
     assert!(
         bytes <= ALLOWANCE,
-        "reading a save set took {bytes} bytes of memory, more than {ALLOWANCE}"
+        "reading a save set allocated {bytes} bytes, more than {ALLOWANCE}"
     );
     let (save_set, stream) = match result {
         Ok(read) => read,
@@ -41,42 +41,42 @@ pub fn judge(file: &[u8]) -> bool {
             assert!(!error.to_string().is_empty());
             return false;
         }
-        Err(ReadError::Input(error)) => panic!("bytes in memory cannot be read: {error}"),
+        Err(ReadError::Input(error)) => panic!("failed to read from memory: {error}"),
     };
 
-    let (manifest, behind) =
+    let (manifest, rest) =
         file[HEADER_LENGTH..].split_at(file.len() - HEADER_LENGTH - stream.len());
-    assert!(behind == stream, "the stream is not what ends the file");
-    let said: Value = serde_json::from_slice(manifest).expect("a manifest is JSON");
+    assert!(rest == stream, "the stream is not at the end of the file");
+    let in_file: Value = serde_json::from_slice(manifest).expect("a manifest is JSON");
     let read = manifest_of(&save_set);
-    assert_within("manifest", &read, &said);
+    assert_within("manifest", &read, &in_file);
 
     let written = write(read.to_string().as_bytes(), stream);
     match SaveSet::parse(&written) {
         Ok((again, same)) => assert!(manifest_of(&again) == read && same == stream),
-        Err(error) => panic!("what was read and written again is refused: {error}"),
+        Err(error) => panic!("an accepted save set is refused after writing it: {error}"),
     }
     true
 }
 
 /// Returns the manifest that was read.
 fn manifest_of(save_set: &SaveSet) -> Value {
-    let value = serde_json::to_value(save_set).expect("a save set can be shown");
+    let value = serde_json::to_value(save_set).expect("a save set can be serialized");
 
     value["manifest"].clone()
 }
 
-/// Makes lengths and checksums of a save set true, as if `file` had been written so: the manifest
-/// takes what its length says, as far as there is something, and the stream the rest.
+/// Corrects the lengths and checksums of a save set. The manifest has the length in its header, at
+/// most the rest of the file. The stream is the remainder.
 pub fn reseal(file: &mut [u8]) {
     let length = file.len();
     let Some((header, rest)) = file.split_at_mut_checked(HEADER_LENGTH) else {
         return;
     };
 
-    let said = header[MANIFEST_LENGTH].iter().rev();
-    let said = said.fold(0, |value: usize, &byte| (value << 8) | usize::from(byte));
-    let manifest = said.min(length - HEADER_LENGTH);
+    let stated = header[MANIFEST_LENGTH].iter().rev();
+    let stated = stated.fold(0, |value: usize, &byte| (value << 8) | usize::from(byte));
+    let manifest = stated.min(length - HEADER_LENGTH);
     let (manifest, stream) = rest.split_at(manifest);
     complete(header, manifest, stream);
 }
@@ -91,7 +91,7 @@ fn write(manifest: &[u8], stream: &[u8]) -> Vec<u8> {
     [&header, manifest, stream].concat()
 }
 
-/// Fills in what follows from the manifest and the stream.
+/// Sets the header's lengths and checksums for the manifest and the stream.
 fn complete(header: &mut [u8], manifest: &[u8], stream: &[u8]) {
     header[MANIFEST_LENGTH].copy_from_slice(&(manifest.len() as u32).to_le_bytes());
     header[STREAM_LENGTH].copy_from_slice(&(stream.len() as u64).to_le_bytes());
@@ -100,22 +100,22 @@ fn complete(header: &mut [u8], manifest: &[u8], stream: &[u8]) {
     header[HEADER_CRC].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// Asserts that `read` says nothing that `said` does not say, too.
-fn assert_within(place: &str, read: &Value, said: &Value) {
-    match (read, said) {
-        (Value::Object(read), Value::Object(said)) => {
+/// Asserts that all values of `read` are in `whole`.
+fn assert_within(place: &str, read: &Value, whole: &Value) {
+    match (read, whole) {
+        (Value::Object(read), Value::Object(whole)) => {
             for (key, value) in read {
                 let place = format!("{place}.{key}");
-                assert_within(&place, value, said.get(key).unwrap_or(&Value::Null));
+                assert_within(&place, value, whole.get(key).unwrap_or(&Value::Null));
             }
         }
-        (Value::Array(read), Value::Array(said)) => {
-            assert_eq!(read.len(), said.len(), "{place}");
-            for (index, (read, said)) in read.iter().zip(said).enumerate() {
-                assert_within(&format!("{place}[{index}]"), read, said);
+        (Value::Array(read), Value::Array(whole)) => {
+            assert_eq!(read.len(), whole.len(), "{place}");
+            for (index, (read, whole)) in read.iter().zip(whole).enumerate() {
+                assert_within(&format!("{place}[{index}]"), read, whole);
             }
         }
-        _ => assert_eq!(read, said, "{place}"),
+        _ => assert_eq!(read, whole, "{place}"),
     }
 }
 
@@ -126,14 +126,14 @@ mod tests {
     use fastrand::Rng;
 
     #[test]
-    fn seeds_are_read() {
+    fn seeds_are_accepted() {
         for seed in seeds::save_sets().unwrap() {
             assert!(judge(&seed.bytes), "{}", seed.name);
         }
     }
 
     #[test]
-    fn a_sealed_seed_is_as_it_was() {
+    fn sealing_does_not_change_a_seed() {
         for seed in seeds::save_sets().unwrap() {
             let mut file = seed.bytes.clone();
             reseal(&mut file);
@@ -141,28 +141,28 @@ mod tests {
         }
     }
 
-    /// Bytes that were changed are refused, but for those of the stream, which has its own checks.
+    /// Changed bytes are refused, except in the stream, which has its own checks.
     #[test]
-    fn damaged() {
+    fn damage_is_refused() {
         let seeds = seeds::save_sets().unwrap();
 
         for number in 0..20_000 {
             let mut rng = Rng::with_seed(number);
             let seed = &seeds[rng.usize(..seeds.len())].bytes;
             let file = mutation::damage(seed, seed, &mut rng);
-            let (sound, stream) = SaveSet::parse(seed).unwrap();
+            let (original, stream) = SaveSet::parse(seed).unwrap();
             if judge(&file) {
                 let (read, _) = SaveSet::parse(&file).unwrap();
-                assert!(read == sound && file.len() == seed.len());
+                assert!(read == original && file.len() == seed.len());
                 let start = file.len() - stream.len();
                 assert!(file[..start] == seed[..start]);
             }
         }
     }
 
-    /// Text that was changed and sealed anew is refused, or read as it stands there.
+    /// Changed and resealed text is refused, or read unchanged.
     #[test]
-    fn resealed() {
+    fn resealed_text_is_refused_or_read() {
         let seeds = seeds::save_sets().unwrap();
         let mut read = 0;
 
@@ -176,9 +176,9 @@ mod tests {
         assert!(read > 0);
     }
 
-    /// A manifest as long as can be, of what takes most memory, stays within the bound.
+    /// The longest manifests, with the content that requires most memory, stay within the bound.
     #[test]
-    fn memory() {
+    fn memory_is_bounded() {
         for seed in seeds::save_sets().unwrap() {
             let (save_set, stream) = SaveSet::parse(&seed.bytes).unwrap();
             let mut manifest = manifest_of(&save_set);

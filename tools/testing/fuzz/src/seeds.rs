@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The inputs that everything begins with: streams and save sets that are sound.
+//! The initial inputs: valid streams and save sets.
 
 use crate::mutation::LENGTH_MAX;
 use anyhow::{ensure, Context, Result};
@@ -9,11 +9,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A sound input.
+/// A valid input.
 pub struct Seed {
     /// The name of its file.
     pub name: String,
-    /// What it holds.
+    /// The content.
     pub bytes: Vec<u8>,
 }
 
@@ -22,25 +22,25 @@ pub fn corpus(target: &str) -> PathBuf {
     here().join("corpus").join(target)
 }
 
-/// Returns the directory of the streams that load for ever.
+/// Returns the directory of the golden streams, which every version must load.
 pub fn golden() -> PathBuf {
     here().join("../../layer/golden")
 }
 
-/// Returns the sound streams of the tree: the golden ones, and what the driver made.
+/// Returns the valid streams of the tree: the golden ones, and those that the driver wrote.
 ///
 /// # Errors
 ///
-/// They cannot be read, or there are none.
+/// Returns an error if they cannot be read, or if there are none.
 pub fn streams() -> Result<Vec<Seed>> {
     read(&[&golden(), &corpus("stream")])
 }
 
-/// As [`streams`], those that are short enough to make changes of.
+/// As [`streams`], but returns only streams that are short enough for changes.
 ///
 /// # Errors
 ///
-/// They cannot be read.
+/// Returns an error if they cannot be read.
 pub fn short_streams() -> Result<Vec<Seed>> {
     let mut seeds = streams()?;
 
@@ -48,11 +48,11 @@ pub fn short_streams() -> Result<Vec<Seed>> {
     Ok(seeds)
 }
 
-/// Returns the sound save sets of the tree.
+/// Returns the valid save sets of the tree.
 ///
 /// # Errors
 ///
-/// They cannot be read, or there are none.
+/// Returns an error if they cannot be read, or if there are none.
 pub fn save_sets() -> Result<Vec<Seed>> {
     read(&[&corpus("save-set")])
 }
@@ -66,12 +66,12 @@ fn read(directories: &[&Path]) -> Result<Vec<Seed>> {
     let mut seeds = Vec::new();
 
     for directory in directories {
-        let shown = || format!("cannot read {}", directory.display());
-        let entries = fs::read_dir(directory).with_context(shown)?;
+        let message = || format!("failed to read {}", directory.display());
+        let entries = fs::read_dir(directory).with_context(message)?;
         let mut paths = entries
             .map(|entry| Ok(entry?.path()))
             .collect::<std::io::Result<Vec<_>>>()
-            .with_context(shown)?;
+            .with_context(message)?;
 
         paths.sort();
         for path in paths {
@@ -82,10 +82,10 @@ fn read(directories: &[&Path]) -> Result<Vec<Seed>> {
                     .to_string_lossy()
                     .into_owned(),
                 bytes: fs::read(&path)
-                    .with_context(|| format!("cannot read {}", path.display()))?,
+                    .with_context(|| format!("failed to read {}", path.display()))?,
             });
         }
-        ensure!(!seeds.is_empty(), "{} holds no file", directory.display());
+        ensure!(!seeds.is_empty(), "no files in {}", directory.display());
     }
     Ok(seeds)
 }

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What has to hold for any bytes that a destination takes for a stream.
+//! The properties of restoring any bytes as a stream.
 //!
-//! - The layer refuses them, or takes from them exactly what the second implementation reads.
-//! - What it took, saved again, gives the same to another destination.
-//! - What it had the destination try are the claims that the second implementation reads, and what
-//!   it had it obtain is the control plane.
-//! - What it refused has not changed the control plane; nor the local memory, unless the identity
-//!   and the relations were accepted before.
-//! - It allocates no more than [`Judge::allowance`], panics nowhere, and comes to an end: each step
+//! - The layer refuses the stream, or restores exactly the state that the second implementation reads.
+//! - Saving the restored state and restoring it to another destination results in the same state.
+//! - The destination tries the claims that the second implementation reads, and obtains the control
+//!   plane.
+//! - A refused stream does not change the control plane. It does not change local memory, unless the
+//!   identity and the relations were accepted before.
+//! - The layer allocates at most [`Judge::allowance`] bytes, never panics, and terminates: each step
 //!   consumes at least one byte.
 
 use crate::{
@@ -28,34 +28,35 @@ use fastrand::Rng;
 use vifa_decoder::{decode, Own, State};
 use vifa_streams::Stream;
 
-/// The largest local memory of a destination of these tests, in bytes.
+/// Maximum local memory of a destination of these tests, in bytes.
 const LOCAL_MEMORY_MAX: u64 = 0x100_0000;
 
-/// What became of a stream.
+/// The result of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It was taken, with this meaning.
+    /// The stream was accepted.
     Taken,
-    /// It is no sound stream.
+    /// The stream is invalid.
     Invalid,
-    /// It is of a device that the destination cannot replace.
+    /// The source is a device that the destination cannot replace.
     Incompatible,
 }
 
-/// A destination, and what it takes to judge what a stream makes of it.
+/// A destination, and a device for comparison.
 pub struct Judge {
     destination: Device,
-    /// Holds what the second implementation reads, and then what was saved again.
+    /// A device for the expected state, and for the restored copy.
     other: Device,
 }
 
 impl Judge {
-    /// Makes a destination for streams of the device that `seed` comes from; the one that it is
-    /// addressed to, if it is.
+    /// Creates a destination for streams from the source of `seed`. It has the address of the
+    /// receiver in `seed`, if any.
     ///
     /// # Errors
     ///
-    /// `seed` does not begin with an identity and relations, or is of a device that is too large.
+    /// Returns an error if `seed` does not begin with an identity and relations, or if its device
+    /// is too large.
     pub fn new(seed: &Seed) -> Result<Self> {
         let stream = Stream::parse_prefix(&seed.bytes);
         let sections = stream.map(|stream| stream.sections).unwrap_or_default();
@@ -88,20 +89,19 @@ impl Judge {
         })
     }
 
-    /// Returns the most bytes that the layer may allocate for one stream, whatever it holds: room
-    /// for the destination's control plane, which claims use before it, and one part of the address
-    /// record file.
+    /// Returns the maximum number of bytes that the layer may allocate for a stream: room for the
+    /// destination's control plane, also used by claims, and one part of the address record file.
     pub fn allowance(&self) -> usize {
         self.destination.identity.control_plane_max as usize + address::LENGTH_MAX
     }
 
-    /// Returns whether the device is the same as that of `other`.
+    /// Returns whether the destination has the same identity and address as that of `other`.
     pub fn is_alike(&self, other: &Self) -> bool {
         self.destination.identity == other.destination.identity
             && self.destination.function == other.destination.function
     }
 
-    /// Returns what the second implementation reads.
+    /// Returns the state that the second implementation reads from `stream`.
     fn read(&self, stream: &[u8]) -> Result<State, String> {
         let interfaces = Interfaces::of(self.destination.function);
 
@@ -114,12 +114,12 @@ impl Judge {
         )
     }
 
-    /// Has the destination take `stream`, in pieces whose lengths `rng` decides, and asserts all that
-    /// has to hold.
+    /// Restores `stream` to the destination, in pieces of random lengths, and asserts the
+    /// properties.
     ///
     /// # Panics
     ///
-    /// Something does not hold.
+    /// Panics if a property does not hold.
     pub fn judge(&mut self, stream: &[u8], rng: &mut Rng) -> Verdict {
         prepare(&mut self.destination);
 
@@ -141,19 +141,19 @@ impl Judge {
             }
             (Err(error), Err(_)) => self.refused(error, relations),
             (Ok(()), Err(refusal)) => {
-                panic!("the layer takes what the second implementation refuses: {refusal}")
+                panic!("the layer accepts a stream that the second implementation refuses: {refusal}")
             }
             (Err(error), Ok(_)) => {
-                panic!("the layer refuses what the second implementation takes: {error}")
+                panic!("the layer refuses a stream that the second implementation accepts: {error}")
             }
         }
     }
 
-    /// As [`Self::judge`], for bytes that are either what `seed` is or no sound stream.
+    /// As [`Self::judge`], for bytes that must have the meaning of one of `seeds` or be invalid.
     ///
     /// # Panics
     ///
-    /// Something does not hold, or the stream was taken and means something else than `seed`.
+    /// Panics if a property does not hold, or if the stream was accepted and has another meaning.
     pub fn judge_damaged(&mut self, stream: &[u8], seeds: &[&Seed], rng: &mut Rng) -> Verdict {
         let verdict = self.judge(stream, rng);
 
@@ -161,28 +161,28 @@ impl Judge {
             let meaning = self.read(stream);
             assert!(
                 seeds.iter().any(|seed| self.read(&seed.bytes) == meaning),
-                "the layer takes a damaged stream that means something else"
+                "the layer accepts a damaged stream with another meaning"
             );
         }
         verdict
     }
 
-    /// Checks that a refusal has done no harm.
+    /// Checks that a refused stream changed no state, and returns the verdict.
     fn refused(&mut self, error: RestoreError<OutOfMemory>, relations: bool) -> Verdict {
         assert!(!error.to_string().is_empty());
         assert!(
             self.destination.control[..] == CONTROL,
-            "refused, but the control plane is another: {error}"
+            "refused, but the control plane changed: {error}"
         );
         assert!(
             self.destination.obtained.is_empty() || matches!(error, RestoreError::Excess),
-            "refused, but something was obtained: {error}"
+            "refused, but records were obtained: {error}"
         );
         if !relations {
             prepare(&mut self.other);
             assert!(
                 self.destination.has_state_of(&self.other),
-                "refused before there were relations, but the local memory is another: {error}"
+                "refused before the relations, but local memory changed: {error}"
             );
         }
         match error.class() {
@@ -197,34 +197,34 @@ impl Judge {
         restore_state(&mut self.other, state).expect("the device has room for its own state");
         assert!(
             self.destination.has_state_of(&self.other),
-            "the layer takes something else than the second implementation"
+            "the layer restores another state than the second implementation"
         );
         assert!(
             self.destination.claims as usize == state.claims.len()
                 && self.destination.tried[..]
                     == *state.claims.last().map_or(&[][..], Vec::as_slice),
-            "the destination tried something else than the second implementation reads"
+            "the destination tried other claims than the second implementation reads"
         );
         assert!(
             self.destination.obtained[..] == state.control[..],
-            "the destination obtained something else than it was given"
+            "the destination obtained other records than its control plane"
         );
     }
 
-    /// Checks that what the destination saves gives another device the same state.
+    /// Checks that saving the destination and restoring another device results in the same state.
     fn assert_saves_alike(&mut self) {
         let stream = match self.destination.save(&[usize::MAX]) {
             Ok(stream) => stream,
-            Err(error) => panic!("what was taken is not saved: {error}"),
+            Err(error) => panic!("failed to save an accepted state: {error}"),
         };
 
         prepare(&mut self.other);
         if let Err(error) = self.other.restore(&stream, &[usize::MAX]) {
-            panic!("what was taken and saved again is refused: {error}");
+            panic!("failed to restore an accepted and saved state: {error}");
         }
         assert!(
             self.destination.has_state_of(&self.other),
-            "what was taken and saved again means something else"
+            "an accepted and saved state has another meaning"
         );
     }
 }
@@ -240,7 +240,7 @@ fn function(interface: u64) -> Function {
     }
 }
 
-/// Gives `device` a state that no stream leaves as it is.
+/// Sets `device` to an initial state that every accepted stream changes.
 fn prepare(device: &mut Device) {
     let prepared = device
         .clear_local()
@@ -254,7 +254,7 @@ fn prepare(device: &mut Device) {
     device.fill(9);
 }
 
-/// Makes the state of `device` what was read.
+/// Sets the state of `device` to `state`.
 fn restore_state(device: &mut Device, state: &State) -> Result<(), OutOfMemory> {
     device.clear_local()?;
     for (offset, bytes) in &state.runs {
@@ -264,7 +264,7 @@ fn restore_state(device: &mut Device, state: &State) -> Result<(), OutOfMemory> 
     device.write_control(&state.control)
 }
 
-/// The longest pieces that a stream comes in.
+/// Returns a random maximum length of a stream's pieces.
 fn longest_piece(rng: &mut Rng) -> usize {
     match rng.u8(..16) {
         0 => 64,
@@ -273,7 +273,7 @@ fn longest_piece(rng: &mut Rng) -> usize {
     }
 }
 
-/// Has `device` take `stream` as far as it does, in pieces whose lengths `rng` decides.
+/// Writes `stream` to `device` in pieces of random lengths, up to the first error.
 fn take(
     restorer: &mut Restorer<OutOfMemory>,
     device: &mut Device,
@@ -291,11 +291,11 @@ fn take(
         } else {
             rng.usize(1..=most)
         };
-        let (piece, behind) = rest.split_at(length);
+        let (piece, next) = rest.split_at(length);
 
         space[..length].copy_from_slice(piece);
         restorer.filled(device, length)?;
-        rest = behind;
+        rest = next;
     }
     Ok(())
 }
@@ -309,9 +309,9 @@ mod tests {
         seeds.iter().map(|seed| Judge::new(seed).unwrap()).collect()
     }
 
-    /// Every sound stream is taken by a device like the one that it comes from.
+    /// Every valid stream is accepted by a device with the identity of its source.
     #[test]
-    fn seeds_are_taken() {
+    fn seeds_are_accepted() {
         for seed in seeds::streams().unwrap() {
             for number in 0..20 {
                 let mut judge = Judge::new(&seed).unwrap();
@@ -321,7 +321,7 @@ mod tests {
         }
     }
 
-    /// Each verdict is reached, so that the changes are worth making.
+    /// The changes reach each verdict.
     #[test]
     fn edits_reach_every_verdict() {
         let seeds = seeds::short_streams().unwrap();

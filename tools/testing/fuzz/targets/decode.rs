@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Any bytes for `vifactl decode`: see `vifa_fuzz::decode`.
+//! Fuzz target: any bytes as input of `vifactl decode`, see `vifa_fuzz::decode`.
 
 #![no_main]
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Any bytes for a save set: see `vifa_fuzz::save_set`.
+//! Fuzz target: any bytes as a save set, see `vifa_fuzz::save_set`.
 
 #![no_main]
 
@@ -12,7 +12,7 @@ fuzz_target!(|data: &[u8]| {
     judge(data);
 });
 
-// Most changes are made behind the checksums, which are made true again.
+// Most changes are followed by a correction of the checksums.
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
     let size = fuzzer_mutate(data, size, max_size);
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Any bytes for a stream: see `vifa_fuzz::stream`.
+//! Fuzz target: any bytes as a stream, see `vifa_fuzz::stream`.
 //!
-//! Each input goes to one destination of every kind that the seeds come from.
+//! Each input is written to one destination of each kind of device among the seeds.
 
 #![no_main]
 
@@ -19,7 +19,7 @@ thread_local! {
     static JUDGES: RefCell<Vec<Judge>> = RefCell::new(judges());
 }
 
-/// One for each kind of device among the seeds.
+/// Returns one judge for each kind of device among the seeds.
 fn judges() -> Vec<Judge> {
     let mut judges: Vec<Judge> = Vec::new();
 
@@ -32,7 +32,7 @@ fn judges() -> Vec<Judge> {
     judges
 }
 
-/// Puts `bytes` into `data` if they fit.
+/// Copies `bytes` to `data` if they fit, and returns their length.
 fn put(bytes: Option<Vec<u8>>, data: &mut [u8]) -> Option<usize> {
     let bytes = bytes?;
 
@@ -48,8 +48,8 @@ fuzz_target!(|data: &[u8]| {
     });
 });
 
-// Bytes that libFuzzer changes get behind no checksum. It changes one payload, too, and most changes
-// are those that know the format.
+// A change of arbitrary bytes by libFuzzer fails at a checksum. Therefore libFuzzer also changes
+// single payloads, and most changes use the format.
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
     let mut rng = Rng::with_seed(seed.into());
     let stream = &data[..size];

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Streams for tests: one is taken apart, changed, and sealed again, so that only what was changed is
-//! wrong.
+//! Streams for tests: a stream is parsed, changed, and sealed again, so that only the change is
+//! invalid.
 //!
-//! A changed byte of a sealed stream gets no further than the next checksum. What checks the content
-//! is reached by streams whose checksums are made right after the change ([`Stream::seal`]);
-//! [`Repair`] selects what else is made right.
+//! A changed byte of a sealed stream fails at the next checksum. To test the checks of the content,
+//! [`Stream::seal`] corrects the checksums after the change. [`Repair`] selects further
+//! corrections.
 
 use anyhow::{bail, ensure, Context, Result};
 use std::{borrow::Cow, mem::offset_of};
@@ -15,16 +15,16 @@ use vifa_headers::{
     vifa_stream_end, vifa_stream_header, Plain,
 };
 
-/// Bytes of a stream up to the end of its identity section.
+/// Offset of the end of the identity section in a stream.
 pub const IDENTITY_END: usize =
     size_of::<vifa_stream_header>() + size_of::<vifa_section_header>() + size_of::<vifa_identity>();
 
-/// Bytes of a stream up to the end of its relations section: what PRE_COPY yields.
+/// Offset of the end of the relations section in a stream. These bytes can be read in PRE_COPY.
 pub const RELATIONS_END: usize = IDENTITY_END
     + size_of::<vifa_section_header>()
     + headers::VIFA_RELATIONS as usize * size_of::<vifa_relation>();
 
-/// A section: its header and what follows it.
+/// A section: its header and its payload.
 #[derive(Clone, Debug)]
 pub struct Section {
     pub header: vifa_section_header,
@@ -32,7 +32,7 @@ pub struct Section {
 }
 
 impl Section {
-    /// A mandatory section of the type `kind` with `payload`, from `interface`.
+    /// Creates a mandatory section of the type `kind` with `payload`, from `interface`.
     pub fn new(kind: u32, interface: u64, payload: Vec<u8>) -> Self {
         Self {
             header: vifa_section_header {
@@ -45,27 +45,28 @@ impl Section {
         }
     }
 
-    /// The section's type.
+    /// Returns the section's type.
     pub fn kind(&self) -> u32 {
         self.header.type_.into()
     }
 
-    /// Takes the first section of `rest`.
+    /// Takes the first section from `rest`.
     fn take(rest: &mut &[u8]) -> Result<Self> {
         let header: vifa_section_header = take_value(rest, "section header")?;
         let payload = take(rest, header.length as usize, "payload")?.to_vec();
         Ok(Self { header, payload })
     }
 
-    /// Whether this is a part of the address record file that lists local memory.
+    /// Returns whether this is a part of the address record file that lists local memory.
     fn lists_local_memory(&self) -> bool {
         self.kind() == headers::VIFA_SECTION_ADDRESS
             && value_of::<vifa_address_record>(&self.payload)
                 .is_some_and(|record| record.space == headers::VIFA_SPACE_LOCAL)
     }
 
-    /// Gives the ranges of an address section of local memory their data's places, the first of
-    /// which is `first`; those of other memory have none. Fields that are cut off stay.
+    /// Sets the sequence numbers of the data sections in an address section. The data of local
+    /// memory begins in section number `first`. Other memory has no data sections. Incomplete
+    /// ranges are not changed.
     fn place_data(&mut self, first: u64) {
         let local = self.lists_local_memory();
         let record = size_of::<vifa_address_record>();
@@ -81,7 +82,7 @@ impl Section {
         }
     }
 
-    /// Makes what `what` selects of an end section what `totals` are.
+    /// Sets the fields of an end section that `what` selects to those of `totals`.
     fn repair_totals(&mut self, what: Totals, totals: &vifa_stream_end) {
         match what {
             Totals::Keep => {}
@@ -95,7 +96,7 @@ impl Section {
         }
     }
 
-    /// Bytes of payload after a structure of `length` bytes.
+    /// Returns the number of payload bytes after a structure of `length` bytes.
     fn after(&self, length: usize) -> u64 {
         self.payload.len().saturating_sub(length) as u64
     }
@@ -109,7 +110,8 @@ pub struct Part {
 }
 
 impl Part {
-    /// A part with `ranges`, each as start and length; their data sections are not placed yet.
+    /// Creates a part with `ranges`, each a start and a length. The sequence numbers of their data
+    /// sections are not yet set.
     pub fn new(space: u32, round: u32, granule: u32, ranges: &[(u64, u64)]) -> Self {
         Self {
             record: vifa_address_record {
@@ -129,18 +131,18 @@ impl Part {
         }
     }
 
-    /// Takes the payload of an address section apart.
+    /// Parses the payload of an address section.
     pub fn parse(mut payload: &[u8]) -> Result<Self> {
         let rest = &mut payload;
         let record: vifa_address_record = take_value(rest, "address record")?;
         let ranges = (0..record.count)
             .map(|_| take_value(rest, "address range"))
             .collect::<Result<_>>()?;
-        ensure!(rest.is_empty(), "bytes behind the address ranges");
+        ensure!(rest.is_empty(), "bytes after the address ranges");
         Ok(Self { record, ranges })
     }
 
-    /// The payload of the part's address section.
+    /// Returns the payload of the part's address section.
     pub fn payload(&self) -> Vec<u8> {
         let ranges = self.ranges.iter().flat_map(bytes_of);
         bytes_of(&self.record)
@@ -151,51 +153,51 @@ impl Part {
     }
 }
 
-/// A record of the control plane: its header and what follows it, without the padding.
+/// A record of the control plane: its header and its content, without the padding.
 #[derive(Clone, Debug)]
 pub struct Record {
     pub header: vifa_record,
     pub content: Vec<u8>,
 }
 
-/// The payload of a data section: a run of local memory.
+/// Returns the payload of a data section: a run of local memory.
 pub fn run(offset: u64, bytes: &[u8]) -> Vec<u8> {
     [bytes_of(&vifa_data_run { offset }), bytes].concat()
 }
 
-/// A stream in its parts.
+/// A parsed stream.
 #[derive(Clone, Debug)]
 pub struct Stream {
     pub header: vifa_stream_header,
     pub sections: Vec<Section>,
-    /// What follows the last whole section.
+    /// The bytes after the last complete section.
     pub tail: Vec<u8>,
 }
 
-/// What is made right in the end sections when a stream is sealed.
+/// Corrections of end sections when a stream is sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Totals {
-    /// Nothing.
+    /// No correction.
     Keep,
     /// The CRC of all headers.
     HeadersCrc,
-    /// Everything: numbers, sizes and the CRC.
+    /// All totals: numbers, sizes and the CRC.
     All,
 }
 
-/// What is made right when a stream is sealed. Lengths and checksums of sections always are.
+/// Corrections when a stream is sealed. Lengths and checksums of sections are always corrected.
 #[derive(Clone, Copy, Debug)]
 pub struct Repair {
     /// The sequence numbers of the sections.
     pub sequence: bool,
-    /// Where address sections place their data.
+    /// The sequence numbers of data sections in address sections.
     pub places: bool,
     /// The totals in end sections.
     pub totals: Totals,
 }
 
 impl Repair {
-    /// All that follows from the sections.
+    /// All derived fields.
     pub const EVERYTHING: Self = Self {
         sequence: true,
         places: true,
@@ -224,9 +226,9 @@ fn take_value<T: Plain>(rest: &mut &[u8], what: &str) -> Result<T> {
     value_of(bytes).context(what.to_owned())
 }
 
-/// Taking apart.
+/// Parsing.
 impl Stream {
-    /// Takes `bytes` apart.
+    /// Parses `bytes`.
     pub fn parse(mut bytes: &[u8]) -> Result<Self> {
         let rest = &mut bytes;
         let header = take_value(rest, "stream header")?;
@@ -241,8 +243,8 @@ impl Stream {
         })
     }
 
-    /// Takes `bytes` apart as far as they are whole sections; `None` if they are too short for a
-    /// stream header.
+    /// Parses the complete sections at the start of `bytes`. Returns `None` if they are too short
+    /// for a stream header.
     pub fn parse_prefix(mut bytes: &[u8]) -> Option<Self> {
         let header = take_value(&mut bytes, "stream header").ok()?;
         let mut sections = Vec::new();
@@ -258,14 +260,14 @@ impl Stream {
         })
     }
 
-    /// The sections of the type `kind`.
+    /// Returns the sections of the type `kind`.
     pub fn of_kind(&self, kind: u32) -> impl Iterator<Item = &Section> {
         self.sections
             .iter()
             .filter(move |section| section.kind() == kind)
     }
 
-    /// Where the first section of the type `kind` stands among the sections.
+    /// Returns the index of the first section of the type `kind`.
     pub fn position(&self, kind: u32) -> Result<usize> {
         self.sections
             .iter()
@@ -273,24 +275,24 @@ impl Stream {
             .with_context(|| format!("the stream has no section of type {kind}"))
     }
 
-    /// The payload of the first section of the type `kind`.
+    /// Returns the payload of the first section of the type `kind`.
     pub fn payload(&mut self, kind: u32) -> Result<&mut Vec<u8>> {
         let index = self.position(kind)?;
         Ok(&mut self.sections[index].payload)
     }
 
-    /// The structure at the start of the first section of the type `kind`.
+    /// Returns the structure at the start of the first section of the type `kind`.
     pub fn value<T: Plain>(&self, kind: u32) -> Result<T> {
         let section = &self.sections[self.position(kind)?];
         value_of(&section.payload).context("a payload that is too short")
     }
 
-    /// What the source is.
+    /// Returns the source's identity.
     pub fn identity(&self) -> Result<vifa_identity> {
         self.value(headers::VIFA_SECTION_IDENTITY)
     }
 
-    /// The transfer relationships.
+    /// Returns the transfer relationships.
     pub fn relations(&self) -> Result<[vifa_relation; headers::VIFA_RELATIONS as usize]> {
         let section = &self.sections[self.position(headers::VIFA_SECTION_RELATIONS)?];
         let rest = &mut &section.payload[..];
@@ -298,18 +300,18 @@ impl Stream {
             take_value(rest, "relation of the control plane")?,
             take_value(rest, "relation of the data plane")?,
         ];
-        ensure!(rest.is_empty(), "bytes behind the relations");
+        ensure!(rest.is_empty(), "bytes after the relations");
         Ok(relations)
     }
 
-    /// The parts of the address record file.
+    /// Returns the parts of the address record file.
     pub fn parts(&self) -> Result<Vec<Part>> {
         self.of_kind(headers::VIFA_SECTION_ADDRESS)
             .map(|section| Part::parse(&section.payload))
             .collect()
     }
 
-    /// Offset and length of the data runs.
+    /// Returns the offset and length of each data run.
     pub fn runs(&self) -> Result<Vec<(u64, u64)>> {
         self.of_kind(headers::VIFA_SECTION_DATA)
             .map(|section| {
@@ -320,7 +322,7 @@ impl Stream {
             .collect()
     }
 
-    /// The records of the control plane.
+    /// Returns the records of the control plane.
     pub fn records(&self) -> Result<Vec<Record>> {
         let section = &self.sections[self.position(headers::VIFA_SECTION_CONTROL)?];
         let rest = &mut &section.payload[..];
@@ -334,11 +336,11 @@ impl Stream {
             take(rest, padding, "padding of a record")?;
             records.push(Record { header, content });
         }
-        ensure!(rest.is_empty(), "bytes behind the records");
+        ensure!(rest.is_empty(), "bytes after the records");
         Ok(records)
     }
 
-    /// Where each part of the encoding begins, in bytes from the start, and the end.
+    /// Returns the offset of each header and payload, and of the end.
     pub fn borders(&self) -> Vec<usize> {
         let mut borders = vec![0];
         let mut at = size_of::<vifa_stream_header>();
@@ -378,7 +380,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Changes the records of the control plane, and makes the table's totals right.
+    /// Changes the records of the control plane, and corrects the table's totals.
     pub fn edit_records(&mut self, change: impl FnOnce(&mut Vec<Record>)) -> Result<()> {
         let mut records = self.records()?;
         change(&mut records);
@@ -402,25 +404,25 @@ impl Stream {
         self.settle()
     }
 
-    /// Puts `section` in at `index`, and makes what refers to sections right.
+    /// Inserts `section` at `index`, and corrects references to sections.
     pub fn insert(&mut self, index: usize, section: Section) -> Result<()> {
         self.sections.insert(index, section);
         self.settle()
     }
 
-    /// Takes the section at `index` out, and makes what refers to sections right.
+    /// Removes the section at `index`, and corrects references to sections.
     pub fn remove(&mut self, index: usize) -> Result<()> {
         self.sections.remove(index);
         self.settle()
     }
 
-    /// Exchanges two sections, and makes what refers to sections right.
+    /// Swaps two sections, and corrects references to sections.
     pub fn swap(&mut self, one: usize, other: usize) -> Result<()> {
         self.sections.swap(one, other);
         self.settle()
     }
 
-    /// Puts in `part` before the control section, with `data` as its data sections' payloads.
+    /// Inserts `part` before the control section, with `data` as the payloads of its data sections.
     pub fn append(&mut self, part: &Part, data: Vec<Vec<u8>>) -> Result<()> {
         let interface = self.relations()?[1].output;
         let at = self.position(headers::VIFA_SECTION_CONTROL)?;
@@ -435,7 +437,7 @@ impl Stream {
         self.settle()
     }
 
-    /// Makes the places in the address record file and the totals what the sections give.
+    /// Corrects the sequence numbers in the address record file, and the totals.
     fn settle(&mut self) -> Result<()> {
         for (sequence, section) in self.sections.iter_mut().enumerate() {
             if section.lists_local_memory() {
@@ -450,7 +452,7 @@ impl Stream {
             if section.kind() == headers::VIFA_SECTION_END {
                 let end: vifa_stream_end = value_of(&section.payload).context("end section")?;
                 let end = vifa_stream_end {
-                    // Without the end section itself.
+                    // The end section does not count.
                     sections: totals.sections - 1,
                     data_bytes: totals.data_bytes,
                     control_bytes: totals.control_bytes,
@@ -479,13 +481,12 @@ fn count(totals: &mut vifa_stream_end, section: &Section) {
 
 /// Sealing.
 impl Stream {
-    /// The bytes of the stream as its parts are now, with lengths, sequence numbers and CRCs made
-    /// right.
+    /// Encodes the stream with correct lengths, sequence numbers and CRCs.
     pub fn seal(&self) -> Vec<u8> {
         self.seal_with(Repair::CHECKSUMS)
     }
 
-    /// As [`Self::seal`], but the end section's CRC of all headers stays as it is.
+    /// As [`Self::seal`], but does not correct the end section's CRC of all headers.
     pub fn seal_parts(&self) -> Vec<u8> {
         self.seal_with(Repair {
             totals: Totals::Keep,
@@ -493,8 +494,8 @@ impl Stream {
         })
     }
 
-    /// The bytes of the stream as its parts are now, with lengths and CRCs of sections made right, and
-    /// what `repair` selects.
+    /// Encodes the stream with correct lengths and CRCs of sections, and the corrections that
+    /// `repair` selects.
     pub fn seal_with(&self, repair: Repair) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut totals = vifa_stream_end::default();
@@ -531,7 +532,7 @@ impl Stream {
     }
 }
 
-/// The CRC of the first `end` bytes of a header, which follow bytes whose CRC is `before`.
+/// Returns the CRC of the first `end` bytes of a header, after bytes with the CRC `before`.
 fn sealed<T: Plain>(header: &T, end: usize, before: u32) -> u32 {
     crc32c::crc32c_append(before, &bytes_of(header)[..end])
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Writes test results in the Test Anything Protocol, version 14. For a flat list it is KTAP, too,
+//! Output of test results in the Test Anything Protocol, version 14. A flat list is also KTAP,
 //! which kselftest reads (`Documentation/dev-tools/ktap.rst` in the kernel's tree).
 
-/// A run of tests whose number is known beforehand.
+/// A run of a planned number of tests.
 pub struct Tap {
     planned: u32,
     passed: u32,
@@ -27,7 +27,7 @@ impl Tap {
         println!("ok {} {name}", self.passed + self.failed);
     }
 
-    /// Reports that the next test failed. The first line of `reason` becomes its name.
+    /// Reports that the next test failed. Its name is the first line of `reason`.
     pub fn fail(&mut self, reason: &str) {
         self.failed += 1;
         let mut lines = reason.lines();
@@ -39,7 +39,7 @@ impl Tap {
         lines.for_each(|line| self.note(line));
     }
 
-    /// Reports that the next test, `name`, passed, unless there are problems.
+    /// Reports that the next test, `name`, passed, or that it failed if there are `problems`.
     pub fn check(&mut self, name: &str, problems: &[String]) {
         if problems.is_empty() {
             self.pass(name);
@@ -53,7 +53,7 @@ impl Tap {
         text.lines().for_each(|line| println!("# {}", line.trim()));
     }
 
-    /// Reports that no more tests run, and why.
+    /// Reports that no more tests run, and the reason.
     pub fn bail_out(self, reason: &str) {
         println!("Bail out! {reason}");
     }
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_did_not_run_did_not_pass() {
+    fn a_missing_test_is_a_failure() {
         let mut tap = Tap::plan(2);
         tap.pass("one");
         assert!(!tap.finish());
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_beyond_the_plan_is_one() {
+    fn a_failure_beyond_the_plan_counts() {
         let mut tap = Tap::plan(1);
         tap.pass("one");
         tap.fail("at the end");

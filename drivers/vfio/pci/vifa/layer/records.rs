@@ -104,9 +104,7 @@ impl<'a> Table<'a> {
         loop {
             let offset = bytes.len().saturating_sub(rest.len());
             let first = Entry::split(rest).and_then(|(entry, next)| {
-                association
-                    .validate(&entry.header)
-                    .map(|()| (entry, next))
+                association.validate(&entry.header).map(|()| (entry, next))
             });
             let (entry, next) = first.map_err(|violation| InvalidRecord { offset, violation })?;
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Runs the fuzz targets, each for a bounded time, and reports as TAP what they came to.
+//! Runs the fuzz targets, each for a limited time, and reports their results as TAP.
 //!
-//! A target is a program with libFuzzer in it. It begins with the seeds of the tree and with what
-//! earlier runs found worth keeping. `scripts/fuzz` builds the targets and calls this.
+//! A target is a program with libFuzzer. It begins with the seeds of the tree and the inputs that
+//! earlier runs have kept. `scripts/fuzz` builds the targets and calls this program.
 
 use std::{
     collections::VecDeque,
@@ -19,10 +19,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use vifa_fuzz::seeds::{corpus, golden};
 use vifa_tap::Tap;
 
-/// Run the fuzz targets and report what they came to as TAP.
+/// Run the fuzz targets and report their results as TAP.
 #[derive(Parser)]
 struct Arguments {
-    /// How long each target runs, in seconds
+    /// Run time of each target in seconds
     #[arg(long, default_value_t = 60)]
     seconds: u32,
 
@@ -30,15 +30,15 @@ struct Arguments {
     #[arg(long, value_name = "DIRECTORY")]
     programs: PathBuf,
 
-    /// Where inputs that reach new code are kept from run to run
+    /// The directory for inputs that reach new code, kept between runs
     #[arg(long, value_name = "DIRECTORY")]
     kept: PathBuf,
 
-    /// Where logs are written, and inputs on which a target fails
+    /// The directory for logs and failing inputs
     #[arg(long, value_name = "DIRECTORY")]
     logs: PathBuf,
 
-    /// The same directory as the user knows it [default: the same]
+    /// The path of the log directory in messages [default: the same]
     #[arg(long, value_name = "DIRECTORY")]
     logs_shown: Option<PathBuf>,
 
@@ -46,7 +46,7 @@ struct Arguments {
     targets: Vec<String>,
 }
 
-/// The targets, and where their seeds are.
+/// Returns the targets with the directories of their seeds.
 fn targets() -> [(&'static str, Vec<PathBuf>); 3] {
     [
         ("stream", vec![golden(), corpus("stream")]),
@@ -58,45 +58,45 @@ fn targets() -> [(&'static str, Vec<PathBuf>); 3] {
     ]
 }
 
-/// How long one input may take, in seconds, on a busy machine: most take less than a millisecond.
+/// Timeout for one input on a busy machine, in seconds. Most inputs take less than a millisecond.
 const TIMEOUT: u32 = 120;
 
-/// The longest input, in bytes.
+/// Maximum length of an input in bytes.
 const LENGTH_MAX: usize = vifa_fuzz::mutation::LENGTH_MAX;
 
-/// The most memory that a target may take, in MiB.
+/// Memory limit of a target in MiB.
 const MEMORY_MAX: u32 = 1024;
 
-/// Lines of a log that are shown when a target failed.
+/// Number of log lines in the report of a failed target.
 const LINES_SHOWN: usize = 25;
 
-/// What a target came to.
+/// The result of a target.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Outcome {
     executions: u64,
     per_second: u64,
-    /// Edges of the program that were reached.
+    /// Number of reached edges of the program.
     coverage: u64,
-    /// Edges that there are.
+    /// Number of all edges.
     edges: u64,
-    /// Inputs of the corpus.
+    /// Number of inputs in the corpus.
     corpus: u64,
-    /// The file with the input on which it failed.
+    /// The file with the failing input.
     failed_on: Option<String>,
 }
 
 impl Outcome {
-    /// Takes in a line of what libFuzzer prints.
+    /// Parses a line of libFuzzer's output.
     fn line(&mut self, line: &str) {
-        let word_behind = |key: &str| {
-            let behind = line.split_once(key)?.1;
-            behind.split_whitespace().next()
+        let word_after = |key: &str| {
+            let rest = line.split_once(key)?.1;
+            rest.split_whitespace().next()
         };
-        let number = |key| word_behind(key)?.parse().ok();
+        let number = |key| word_after(key)?.parse().ok();
 
         if line.starts_with('#') {
             self.coverage = number("cov: ").unwrap_or(self.coverage);
-            let corpus = word_behind("corp: ").and_then(|corpus| corpus.split('/').next());
+            let corpus = word_after("corp: ").and_then(|corpus| corpus.split('/').next());
             self.corpus = corpus
                 .and_then(|count| count.parse().ok())
                 .unwrap_or(self.corpus);
@@ -118,13 +118,13 @@ impl Outcome {
 
     fn summary(&self) -> String {
         format!(
-            "{} inputs, {} each second; reached {} of {} edges; {} inputs kept",
+            "{} inputs, {} per second; reached {} of {} edges; {} inputs kept",
             self.executions, self.per_second, self.coverage, self.edges, self.corpus
         )
     }
 }
 
-/// Runs a target; says what it came to, and why it failed, if it did.
+/// Runs a target. Returns its result, and the reason if it failed.
 fn run(
     arguments: &Arguments,
     target: &str,
@@ -132,10 +132,10 @@ fn run(
 ) -> Result<(Outcome, Option<Vec<String>>)> {
     let kept = arguments.kept.join(target);
     let log_path = arguments.logs.join(format!("{target}.log"));
-    fs::create_dir_all(&kept).with_context(|| format!("cannot make {}", kept.display()))?;
+    fs::create_dir_all(&kept).with_context(|| format!("failed to create {}", kept.display()))?;
     fs::create_dir_all(&arguments.logs)?;
     let mut log =
-        File::create(&log_path).with_context(|| format!("cannot write {}", log_path.display()))?;
+        File::create(&log_path).with_context(|| format!("failed to write {}", log_path.display()))?;
 
     let program = arguments.programs.join(format!("fuzz-{target}"));
     let mut child = Command::new(&program)
@@ -154,7 +154,7 @@ fn run(
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .with_context(|| format!("cannot run {}", program.display()))?;
+        .with_context(|| format!("failed to run {}", program.display()))?;
 
     let bar = if std::io::stderr().is_terminal() {
         ProgressBar::new_spinner()
@@ -170,7 +170,7 @@ fn run(
     let mut last = VecDeque::new();
     let output = child.stderr.take().context("the target has no output")?;
     for line in BufReader::new(output).split(b'\n') {
-        let line = line.context("cannot read what the target prints")?;
+        let line = line.context("failed to read the target's output")?;
         let line = String::from_utf8_lossy(&line);
         writeln!(log, "{line}")?;
         outcome.line(&line);
@@ -183,14 +183,14 @@ fn run(
             last.pop_front();
         }
     }
-    let status = child.wait().context("cannot wait for the target")?;
+    let status = child.wait().context("failed to wait for the target")?;
     bar.finish_and_clear();
 
     let failure = if !status.success() {
         Some(last.into())
     } else if outcome.executions == 0 || outcome.coverage == 0 {
         Some(vec![
-            "nothing was executed, or nothing was reached".to_owned()
+            "no input was executed, or no edge was reached".to_owned()
         ])
     } else {
         None
@@ -198,7 +198,7 @@ fn run(
     Ok((outcome, failure))
 }
 
-/// Returns `path` as the user knows it.
+/// Returns `path` below [`Arguments::logs_shown`].
 fn shown(path: &Path, arguments: &Arguments) -> PathBuf {
     let below = path.strip_prefix(&arguments.logs);
     match (below, &arguments.logs_shown) {
@@ -251,7 +251,7 @@ mod tests {
     use super::Outcome;
 
     #[test]
-    fn what_libfuzzer_prints() {
+    fn the_output_of_libfuzzer_is_parsed() {
         let mut outcome = Outcome::default();
 
         for line in "INFO: Loaded 1 modules   (4711 inline 8-bit counters): 4711 [0x55, 0x66), \n\

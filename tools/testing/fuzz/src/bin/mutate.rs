@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Judges mutated streams, millions of them: see `vifa_fuzz::stream` for what has to hold.
+//! Judges millions of mutated streams. `vifa_fuzz::stream` lists the asserted properties.
 //!
-//! Every mutation has a number, and what it is follows from the number and the seed alone: any of
-//! them can be repeated.
+//! Every mutation has a number. The mutation depends only on its number and the seed, so it can be
+//! repeated.
 
 use std::{
     fs,
@@ -29,52 +29,52 @@ use vifa_fuzz::{
     stream::{Judge, Verdict},
 };
 
-/// Judge mutated streams: each is refused, or means what the second implementation reads.
+/// Judge mutated streams: each is refused, or has the meaning that the second implementation reads.
 #[derive(Parser)]
 struct Arguments {
-    /// How many streams
+    /// Number of streams
     #[arg(long, default_value_t = 10_000_000)]
     count: u64,
 
-    /// What they follow from
+    /// Seed of the mutations
     #[arg(long, default_value_t = 1)]
     seed: u64,
 
-    /// How many are judged at once [default: as many as there are processors]
+    /// Number of threads [default: the number of processors]
     #[arg(long)]
     threads: Option<usize>,
 
-    /// Judge this one alone
+    /// Judge only this stream
     #[arg(long, value_name = "NUMBER")]
     only: Option<u64>,
 
-    /// Keep a stream that fails here
+    /// The file for a failing stream
     #[arg(long, value_name = "FILE", default_value = "failed.stream")]
     keep: PathBuf,
 }
 
-/// How long a stream may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Timeout for one stream on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How often something is printed when nobody looks at a terminal.
+/// Interval between progress reports without a terminal.
 const REPORT_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Streams that a thread takes at a time.
+/// Number of streams that a thread takes at a time.
 const BATCH: u64 = 256;
 
-/// No stream is judged.
+/// The number of an idle worker's stream.
 const IDLE: u64 = u64::MAX;
 
-/// How a stream was made.
+/// The kind of a mutation.
 #[derive(Clone, Copy)]
 enum Kind {
-    /// Bytes were changed, whatever they are.
+    /// Arbitrary bytes were changed.
     Damaged,
-    /// What it says was changed, and it was sealed anew.
+    /// The meaning was changed, and the stream was sealed again.
     Edited,
 }
 
-/// How many streams of each kind came to each verdict.
+/// Numbers of streams by kind and verdict.
 #[derive(Default)]
 struct Counts([[AtomicU64; 3]; 2]);
 
@@ -88,7 +88,7 @@ impl Counts {
     }
 }
 
-/// What a thread works on.
+/// The number of the stream that a thread judges.
 struct Worker {
     number: AtomicU64,
 }
@@ -101,12 +101,12 @@ struct Run {
     done: AtomicU64,
     failed: AtomicBool,
     counts: Counts,
-    /// The stream that failed, and its number.
+    /// The number of the failed stream, and the stream.
     failure: Mutex<Option<(u64, Vec<u8>)>>,
 }
 
 impl Run {
-    /// Makes the stream with this number and has it judged by the device that its seed is of.
+    /// Mutates stream number `number` and judges it, mostly with the device of its seed.
     fn judge(&self, number: u64, judges: &mut [Judge], stream: &mut Vec<u8>) {
         let mut rng = Rng::with_seed(self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ number);
         let (one, other) = (rng.usize(..self.seeds.len()), rng.usize(..self.seeds.len()));
@@ -136,7 +136,7 @@ impl Run {
         self.counts.count(kind, verdict);
     }
 
-    /// Judges streams until there are no more, or one failed.
+    /// Judges streams until the last one, or until one fails.
     fn work(&self, worker: &Worker) -> Result<()> {
         let judges = self.seeds.iter().map(Judge::new);
         let mut judges = judges.collect::<Result<Vec<_>>>()?;
@@ -164,15 +164,15 @@ impl Run {
         Ok(())
     }
 
-    /// Notes the first failure.
+    /// Records the first failure.
     fn fail(&self, number: u64, stream: Vec<u8>) {
-        let mut failure = self.failure.lock().expect("nobody panics with the lock");
+        let mut failure = self.failure.lock().expect("no thread panics with the lock");
 
         self.failed.store(true, Ordering::Relaxed);
         failure.get_or_insert((number, stream));
     }
 
-    /// Shows how far the run is until `finished`, and ends the program when a stream takes too long.
+    /// Shows the progress until `finished`, and exits the program if a stream times out.
     fn watch(&self, workers: &[Worker], finished: &AtomicBool) {
         let shown = std::io::stderr().is_terminal();
         let bar = if shown {
@@ -184,7 +184,7 @@ impl Run {
             ProgressStyle::with_template(
                 "{wide_bar} {human_pos}/{human_len} streams, {per_sec}, {eta} left",
             )
-            .expect("the template is right"),
+            .expect("the template is valid"),
         );
         let mut reported = Instant::now();
         let mut since: Vec<(u64, Instant)> =
@@ -202,9 +202,9 @@ impl Run {
                 let present = worker.number.load(Ordering::Relaxed);
                 if present != *number {
                     (*number, *start) = (present, Instant::now());
-                } else if present != IDLE && start.elapsed() > PATIENCE {
-                    eprintln!("stream {present} takes more than {PATIENCE:?}: it hangs");
-                    self.say_how_to_repeat(present);
+                } else if present != IDLE && start.elapsed() > TIMEOUT {
+                    eprintln!("stream {present} timed out after {TIMEOUT:?}");
+                    self.print_repeat_command(present);
                     process::exit(1);
                 }
             }
@@ -212,23 +212,23 @@ impl Run {
         bar.finish_and_clear();
     }
 
-    fn say_how_to_repeat(&self, number: u64) {
+    fn print_repeat_command(&self, number: u64) {
         eprintln!(
             "to repeat: vifa-mutate --seed {} --only {number}",
             self.seed
         );
     }
 
-    /// Prints what the streams came to.
+    /// Prints the numbers of streams by kind and verdict.
     fn report(&self, elapsed: Duration) {
         let done = self.done.load(Ordering::Relaxed);
 
         println!(
-            "{done} streams in {:.0} s, {:.0} each second",
+            "{done} streams in {:.0} s, {:.0} per second",
             elapsed.as_secs_f64(),
             done as f64 / elapsed.as_secs_f64().max(0.001)
         );
-        println!("                        not sound  incompatible         taken");
+        println!("                          invalid  incompatible      accepted");
         for (kind, name) in [
             (Kind::Damaged, "bytes changed"),
             (Kind::Edited, "edited and sealed"),
@@ -272,7 +272,7 @@ fn main() -> Result<ExitCode> {
     let start = Instant::now();
 
     println!(
-        "{} streams made from {} sound ones, seed {}",
+        "{} streams, mutated from {} valid ones, seed {}",
         end - first,
         run.seeds.len(),
         run.seed
@@ -285,7 +285,7 @@ fn main() -> Result<ExitCode> {
             .collect();
         let results: Vec<_> = handles
             .into_iter()
-            .map(|handle| handle.join().expect("a worker catches what panics"))
+            .map(|handle| handle.join().expect("a worker catches panics"))
             .collect();
         finished.store(true, Ordering::Relaxed);
         results.into_iter().collect()
@@ -295,17 +295,17 @@ fn main() -> Result<ExitCode> {
     let failure = run
         .failure
         .lock()
-        .expect("nobody panics with the lock")
+        .expect("no thread panics with the lock")
         .take();
     let Some((number, stream)) = failure else {
         return Ok(ExitCode::SUCCESS);
     };
     fs::write(&arguments.keep, stream)
-        .with_context(|| format!("cannot write {}", arguments.keep.display()))?;
+        .with_context(|| format!("failed to write {}", arguments.keep.display()))?;
     eprintln!(
         "stream {number} failed; it is in {}",
         arguments.keep.display()
     );
-    run.say_how_to_repeat(number);
+    run.print_repeat_command(number);
     Ok(ExitCode::FAILURE)
 }

@@ -271,7 +271,9 @@ impl Backend for Function {
             }
             // The function is already stopped.
             (RunState::Stopped, RunState::P2pQuiesced) => {}
-            (_, RunState::P2pQuiesced | RunState::Stopped) => opened.state.quiesce(&mut hardware)?,
+            (_, RunState::P2pQuiesced | RunState::Stopped) => {
+                opened.state.quiesce(&mut hardware)?
+            }
         }
         opened.run_state = target;
         Ok(())
