@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How the address record file is divided into parts, and ranges into runs.
+//! Tests of the division of the address record file into parts, and of ranges into runs.
 
 use super::second::{device_of, own_of};
 use crate::layer::{
@@ -11,8 +11,8 @@ use crate::layer::{
 };
 use vifa_decoder::decode;
 
-/// A device with this many granules of local memory, of which those are mapped that `is_mapped`
-/// says.
+/// Creates a device with `granules` granules of local memory. Those for which `is_mapped` returns
+/// true are mapped.
 fn device(granules: usize, is_mapped: impl Fn(usize) -> bool) -> Device {
     let mut device = Device::new(Identity {
         local_memory: granules as u64 * 0x1000,
@@ -26,7 +26,7 @@ fn device(granules: usize, is_mapped: impl Fn(usize) -> bool) -> Device {
     device
 }
 
-/// Types and payload lengths of the sections of a stream.
+/// Returns the types and payload lengths of a stream's sections.
 fn sections(stream: &[u8]) -> Vec<(u16, u32)> {
     let mut rest = &stream[16..];
     let mut sections = Vec::new();
@@ -40,8 +40,8 @@ fn sections(stream: &[u8]) -> Vec<(u16, u32)> {
     sections
 }
 
-/// Asserts that a device like `source` has the state of `source` after `stream`, and that the
-/// decoder has the same.
+/// Asserts that a device with the identity of `source` has its state after `stream`, and that the
+/// decoder reads the same state.
 fn assert_restores(source: &Device, stream: &[u8]) {
     let mut destination = Device::new(source.identity).unwrap();
     let own = own_of(&source.identity);
@@ -52,7 +52,7 @@ fn assert_restores(source: &Device, stream: &[u8]) {
     assert!(device_of(&decoded, source.identity).has_state_of(source));
 }
 
-/// A part has up to 1024 ranges; the data of each part follows it.
+/// A part has at most 1024 ranges. The data of each part follows it.
 #[test]
 fn parts() {
     for (ranges, parts) in [
@@ -73,12 +73,12 @@ fn parts() {
         expected.extend([(5, 16 + 48), (6, 32)]);
         assert_eq!(sections(&stream), expected);
         assert_restores(&source, &stream);
-        // All reads but the first of each part were announced.
+        // All reads except the first of each part were announced.
         assert_eq!(source.reads, [parts.len(), ranges - parts.len()]);
     }
 }
 
-/// A range takes as many data sections as it needs, each as long as it can be.
+/// A range has as many data sections as required, each of maximum length.
 #[test]
 fn runs() {
     for (granules, runs) in [
@@ -101,8 +101,8 @@ fn runs() {
     }
 }
 
-/// The estimate is never exceeded, and reached by what it is made for: every other granule mapped
-/// and the longest control plane.
+/// The estimate is never exceeded. It is exact in the worst case: every other granule mapped, and
+/// the longest control plane.
 #[test]
 fn estimate() {
     for granules in [1, 2, 3, 255, 256, 257, 600, 2047, 2048, 2049, 2050, 2051] {
@@ -133,15 +133,15 @@ fn estimate() {
     }
 }
 
-/// While it runs, a device that does not know what it changes is asked for nothing but what it is.
+/// While a device without change tracking runs, only its identity is read.
 #[test]
-fn a_running_device_is_left_alone() {
+fn local_memory_of_a_running_device_is_not_read() {
     let mut source = device(4, |granule| granule == 1);
     let mut saver = Saver::new(Begin::PreCopy);
     let mut stream = crate::seam::Bytes::with_capacity(0).unwrap();
 
     source.identity.features &= !FEATURE_LOCAL_DIRTY;
-    // What it would say cannot be true.
+    // Its bitmaps would be invalid.
     source.missing_bitmap = 1;
     source.missing = 1;
     source.read(&mut saver, &[usize::MAX], &mut stream).unwrap();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Folding changes no CRC.
+//! Tests that folding does not change a CRC.
 
 use crate::{
     driver::checksum::{crc32c, FOLD_MIN},
@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 proptest! {
     #[test]
-    fn folding_equals_taking_each_byte(
+    fn folding_equals_the_bytewise_checksum(
         seed: u32,
         bytes in prop::collection::vec(any::<u8>(), 0..3 * FOLD_MIN),
     ) {
@@ -18,7 +18,7 @@ proptest! {
     }
 }
 
-/// The boundaries: nothing to fold, one word, whole laps, and whatever remains of a word.
+/// Covers the boundaries: no folding, one word, complete iterations, and remainders of a word.
 #[test]
 fn folding_works_at_each_length() {
     let bytes: Vec<u8> = (0..3 * FOLD_MIN).map(|at| ((at * at) >> 4) as u8).collect();
@@ -34,7 +34,7 @@ fn folding_works_at_each_length() {
 }
 
 #[test]
-fn folding_leaves_the_library_little() {
+fn folding_leaves_few_bytes_to_the_library() {
     let given = std::cell::Cell::new(0);
     let library = |seed, bytes: &[u8]| {
         given.set(given.get() + bytes.len());
@@ -46,7 +46,7 @@ fn folding_leaves_the_library_little() {
 }
 
 #[test]
-fn the_check_values_of_rfc_3720_come_out() {
+fn the_check_values_of_rfc_3720_match() {
     assert_eq!(!seam::crc32c(!0, &[0; 32]), 0x8a91_36aa);
     assert_eq!(!seam::crc32c(!0, b"123456789"), 0xe306_9283);
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The documentation of the stream says where each byte stands; it stands there.
+//! Tests that the documented layout of the stream is the implemented one.
 //!
-//! The tables of `Documentation/vifa/stream.rst` are compared with the C header as bindgen
-//! translates it, and the numbers that the text gives with the header's own text.
+//! The tables of `Documentation/vifa/stream.rst` are compared with the C header as translated by
+//! bindgen. The numbers in the text are compared with the header's text.
 
 use std::{
     collections::BTreeMap,
@@ -33,7 +33,7 @@ macro_rules! layout {
     }};
 }
 
-/// The structures of a stream as the C header has them.
+/// Returns the layouts of a stream's structures in the C header.
 fn structures() -> BTreeMap<&'static str, Layout> {
     BTreeMap::from([
         layout!(vifa_stream_header {
@@ -111,7 +111,7 @@ fn structures() -> BTreeMap<&'static str, Layout> {
     ])
 }
 
-/// The structures of the header that no stream holds.
+/// Returns the layouts of the header's structures that are not in a stream.
 fn other_structures() -> BTreeMap<&'static str, Layout> {
     BTreeMap::from([
         layout!(vifa_save_set_header {
@@ -165,14 +165,14 @@ fn other_structures() -> BTreeMap<&'static str, Layout> {
     ])
 }
 
-/// Returns the product that a table writes as `16 * 2`.
+/// Returns the value of a product in a table, such as `16 * 2`.
 fn product(text: &str) -> Option<usize> {
     text.split('*')
         .map(|factor| factor.trim().parse::<usize>().ok())
         .product()
 }
 
-/// Returns the cells of a row of a simple table whose columns the line `ruler` marks.
+/// Returns the cells of a row of a simple table. The line `ruler` marks the columns.
 fn cells<'a>(ruler: &str, row: &'a str) -> Vec<&'a str> {
     let mut starts: Vec<_> = ruler
         .match_indices('=')
@@ -190,7 +190,7 @@ fn cells<'a>(ruler: &str, row: &'a str) -> Vec<&'a str> {
         .collect()
 }
 
-/// Returns the layouts that the tables of the documentation give.
+/// Returns the layouts in the tables of the documentation.
 fn documented() -> BTreeMap<&'static str, Layout> {
     let mut found = BTreeMap::new();
     let mut structure = None;
@@ -235,7 +235,7 @@ fn the_tables_are_the_headers_structures() {
     assert_eq!(documented(), structures());
 }
 
-/// A field that is not listed would be a hole.
+/// The fields of each structure leave no gap, so that none is missing in these lists.
 #[test]
 fn structures_have_no_holes() {
     for (name, (fields, length)) in structures().into_iter().chain(other_structures()) {
@@ -249,7 +249,7 @@ fn structures_have_no_holes() {
     }
 }
 
-/// Every structure of the header is one of those that these tests know.
+/// Every structure of the header is in these lists.
 #[test]
 fn no_structure_is_left_out() {
     let known: Vec<_> = structures()
@@ -268,8 +268,7 @@ fn no_structure_is_left_out() {
     assert_eq!(count, known.len());
 }
 
-/// Layouts that are in use outside of the stream stay as version 1.0 has them; a minor version only
-/// adds at the end.
+/// Layouts outside the stream are those of version 1.0. A minor version only appends fields.
 #[test]
 fn the_region_and_the_save_set_header_stay() {
     for (structure, length, fields) in [
@@ -313,7 +312,7 @@ fn the_region_and_the_save_set_header_stay() {
     }
 }
 
-/// Reads an integer as C and the documentation write it.
+/// Parses an integer in the notation of C and the documentation.
 fn integer(text: &str) -> Option<u64> {
     let text = text.trim_end_matches("ULL");
 
@@ -323,7 +322,7 @@ fn integer(text: &str) -> Option<u64> {
     }
 }
 
-/// Returns the integers that the header defines.
+/// Returns the integer constants of the header.
 fn defined() -> BTreeMap<&'static str, u64> {
     HEADER
         .lines()
@@ -334,14 +333,14 @@ fn defined() -> BTreeMap<&'static str, u64> {
         .collect()
 }
 
-/// Returns the name of a constant that stands by itself.
+/// Returns the name if the text is the name of a constant.
 fn constant(word: &str) -> Option<&str> {
     let name = word.strip_prefix("``")?.strip_suffix("``")?;
 
     (name.starts_with("VIFA_") && !name.starts_with("VIFA_INTERFACE_")).then_some(name)
 }
 
-/// Wherever the documentation gives a constant's value, it is the header's.
+/// A constant's value in the documentation is that of the header.
 #[test]
 fn values_are_the_headers() {
     let words: Vec<_> = STREAM.split_whitespace().collect();
@@ -350,7 +349,7 @@ fn values_are_the_headers() {
         let value = pair[1].strip_prefix('(')?.split_once(')')?.0;
         Some((constant(pair[0])?, integer(value)?))
     });
-    // In a table: "``NAME``  VALUE" or "VALUE  ``NAME``" at the beginning of a row.
+    // In a table: "``NAME``  VALUE" or "VALUE  ``NAME``" at the start of a row.
     let in_tables = STREAM.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
         let (one, other) = (words.next()?, words.next()?);
@@ -367,7 +366,7 @@ fn values_are_the_headers() {
     assert_eq!(count, 25);
 }
 
-/// Every constant of the stream that the documentation names is one of the header's.
+/// Every constant of the stream in the documentation is in the header.
 #[test]
 fn names_are_the_headers() {
     let defined = defined();

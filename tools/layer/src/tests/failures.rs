@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whatever a device fails at, the transfer ends there with the device's error, and stays broken.
+//! Tests that any failure of a device ends the transfer with the device's error, permanently.
 
 use crate::{
     layer::{
@@ -14,10 +14,10 @@ use crate::{
 };
 use vifa_decoder::encoder::{head, records, Section};
 
-/// A device that fails once it has done as much as it can.
+/// A device that fails after a number of calls.
 struct Failing {
     device: Device,
-    /// How many more calls it does.
+    /// Number of calls before the failure.
     left: usize,
 }
 
@@ -37,7 +37,7 @@ impl Failing {
     }
 }
 
-/// What the device in memory itself does not fail at.
+/// Unwraps a result of the device in memory, which does not fail.
 fn done<T>(result: Result<T, OutOfMemory>) -> Result<T, usize> {
     Ok(result.unwrap())
 }
@@ -118,7 +118,7 @@ impl Destination for Failing {
     }
 }
 
-/// Reads a stream to its end; returns how long it was.
+/// Reads a stream to its end, and returns its length.
 fn save<S: Source>(
     saver: &mut Saver<S::Error>,
     source: &mut S,
@@ -133,8 +133,8 @@ fn save<S: Source>(
     Ok(length)
 }
 
-/// A device that has stopped is asked what is mapped; two ranges are read with two calls, and the
-/// control plane with one.
+/// The saver queries the mapped granules of a stopped device, reads two ranges with two calls, and
+/// reads the control plane with one.
 #[test]
 fn of_a_source() {
     for left in 0..4 {
@@ -149,8 +149,8 @@ fn of_a_source() {
     assert!(saved.is_ok_and(|length| length > 0x3000));
 }
 
-/// Reads a stream of a device that runs to its pause, then of the same that has stopped to its end;
-/// asks in between how much is left.
+/// Reads a stream of a running device to its pause, queries the outstanding bytes, stops the
+/// device, and reads to the end.
 fn save_running(saver: &mut Saver<usize>, source: &mut Failing) -> Result<usize, SaveError<usize>> {
     let before = save(saver, source)?;
 
@@ -161,10 +161,10 @@ fn save_running(saver: &mut Saver<usize>, source: &mut Failing) -> Result<usize,
     Ok(before + save(saver, source)?)
 }
 
-/// A device that runs is asked how often it was configured and what has changed, too: to forget that
-/// at the start, at the end of each round, and whenever somebody asks how much is left. What it
-/// claims, it is asked once, as it is not configured anew. When it has stopped, it is asked once more
-/// what has changed.
+/// For a running device, the saver also queries the number of configurations and the changes: at
+/// the start, where it discards them, at the end of each round, and for each query of outstanding
+/// bytes. It reads the claim once, because the device is not reconfigured. After the stop it
+/// queries the changes once more.
 #[test]
 fn of_a_source_that_runs() {
     const CALLS: usize = 4 + 2 + 2 + 2 + 2 + 1 + 1 + 1;
@@ -192,7 +192,7 @@ fn of_a_source_that_runs() {
     assert!(saved.is_ok_and(|length| length > 0x4000));
 }
 
-/// Gives all of `stream` to `restorer`.
+/// Writes all of `stream` to `restorer`.
 fn write(
     restorer: &mut Restorer<usize>,
     destination: &mut Failing,
@@ -210,9 +210,9 @@ fn write(
     Ok(())
 }
 
-/// A claim is tried with one call. Memory is cleared with one, written with two, and all that can be
-/// refused is obtained with one when the stream is complete; the control plane is written with one at
-/// the end.
+/// A claim is tried with one call. Memory is cleared with one call and written with two. The
+/// complete stream is prepared with one call, and the control plane is written with one call at the
+/// end.
 #[test]
 fn of_a_destination() {
     let mut stream = head();
@@ -249,7 +249,7 @@ fn of_a_destination() {
     assert!(destination.device.control[..] == CONTROL);
 }
 
-/// A device that takes back what it gave is not waited for.
+/// A device whose buffer shrinks during a piece fails the save.
 #[test]
 fn of_a_source_in_the_middle_of_a_piece() {
     let mut source = Device::new(IDENTITY).unwrap();
@@ -272,7 +272,7 @@ fn of_a_source_in_the_middle_of_a_piece() {
     assert_eq!(saver.remaining(&mut source), Err(error));
 }
 
-/// A source needs memory for a part of the address record file and for a set of its granules, and
+/// A source requires memory for a part of the address record file and for a set of its granules,
 /// only if it has local memory.
 #[test]
 fn of_memory() {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Recorded streams load, and what is saved today is what was saved when they were recorded.
+//! Tests that recorded streams load, and that saving still results in the recorded streams.
 //!
-//! `VIFA_RECORD=1 cargo test` records streams that are not there yet. One that is there stays as it
-//! is: it is a stream of a released version.
+//! `VIFA_RECORD=1 cargo test` records missing streams. An existing one is never changed, because it
+//! is a stream of a released version.
 
 use super::second::{device_of, own};
 use crate::{
@@ -26,13 +26,13 @@ use vifa_decoder::{
     },
 };
 
-/// What the devices were of whose streams the first were recorded.
+/// The identity of the devices of the first recorded streams.
 const IDENTITY: Identity = Identity {
     features: device::IDENTITY.features & !FEATURE_LOCAL_DIRTY,
     ..device::IDENTITY
 };
 
-/// Reads a recorded stream. Where there is none and that is asked for, records `stream`.
+/// Reads a recorded stream. If it is missing and recording is requested, records `stream`.
 fn recorded(name: &str, stream: &[u8]) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("golden")
@@ -49,7 +49,7 @@ fn recorded(name: &str, stream: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Returns `stream` with the minor version of `other`, sealed anew.
+/// Returns `stream` with the minor version of `other`, sealed again.
 fn with_minor_of(other: &[u8], stream: &[u8]) -> Vec<u8> {
     let mut stream = stream.to_vec();
     let end = stream.len() - 64;
@@ -65,7 +65,7 @@ fn with_minor_of(other: &[u8], stream: &[u8]) -> Vec<u8> {
         headers.extend(header);
         at += 32 + length as usize;
     }
-    // The totals, the payload that they are, and the header before it.
+    // The totals, the end section's payload, and its header.
     put(&mut stream[end + 56..], crc(&headers));
     let payload = crc(&stream[end + 32..]);
     put(&mut stream[end + 24..], payload);
@@ -74,18 +74,18 @@ fn with_minor_of(other: &[u8], stream: &[u8]) -> Vec<u8> {
     stream
 }
 
-/// What a stream is to make of a destination that has something else.
+/// The expected state of a destination after a stream.
 struct Expected {
     identity: Identity,
-    /// Where the destination stands.
+    /// The address of the destination.
     function: Function,
     control_interface: u64,
-    /// Offsets and bytes of what is mapped.
+    /// Offsets and bytes of mapped memory.
     local: Vec<(u64, Vec<u8>)>,
     sections: u64,
     local_ranges: u64,
     guest_ranges: u64,
-    /// What the destination is to have obtained in advance, one after another.
+    /// The claims, in order.
     claims: Vec<Vec<u8>>,
 }
 
@@ -122,17 +122,18 @@ impl Expected {
         device
     }
 
-    /// Asserts that the recorded stream makes this of a device, and that the decoder says so, too.
+    /// Asserts that a device has this state after the recorded stream, and that the decoder reads
+    /// the same state.
     fn check(&self, name: &str, today: &[u8]) {
         let golden = recorded(name, today);
 
-        // But for the version itself: a minor version changes nothing of what older ones have.
+        // Only the version itself may differ: a minor version does not change existing sections.
         assert!(
             with_minor_of(&golden, today) == golden,
             "{name} is not what is sent today"
         );
         self.check_with(self.identity, &golden);
-        // A device of today, which can do more.
+        // A current device, which has more features.
         self.check_with(
             Identity {
                 features: device::IDENTITY.features,
@@ -142,7 +143,7 @@ impl Expected {
         );
     }
 
-    /// Asserts that `golden` makes this of a device that is as `identity` says.
+    /// Asserts that a device with this identity has this state after `golden`.
     fn check_with(&self, identity: Identity, golden: &[u8]) {
         let device = self.device();
         let mut destination = Device::new(identity).unwrap();
@@ -170,7 +171,7 @@ impl Expected {
     }
 }
 
-/// What [`Device::fill`] fills a granule with.
+/// Returns the offset of a granule and the bytes that [`Device::fill`] writes.
 fn pattern(granule: usize) -> (u64, Vec<u8>) {
     let start = granule * 0x1000;
     let bytes =
@@ -216,7 +217,7 @@ fn no_local_memory() {
     );
 }
 
-/// Several parts, and a range whose data takes two sections.
+/// Several parts, and a range with two data sections.
 #[test]
 fn parts() {
     let local_memory = 0x20_0000u64;
@@ -245,7 +246,7 @@ fn parts() {
     .check("1.0-parts.stream", &stream.sealed());
 }
 
-/// What changed after it was sent is sent again.
+/// Memory that changes after it was sent is sent again.
 #[test]
 fn rounds() {
     let rounds = [
@@ -292,7 +293,7 @@ fn addressed() {
     .check("1.0-addressed.stream", &stream.sealed());
 }
 
-/// Guest memory that was tracked, between parts of local memory.
+/// Tracked guest memory between parts of local memory.
 #[test]
 fn guest_memory() {
     let mut stream = head();
@@ -318,7 +319,7 @@ fn guest_memory() {
     .check("1.0-guest-memory.stream", &stream.sealed());
 }
 
-/// What a later minor version may send.
+/// Sections that a later minor version may send.
 #[test]
 fn optional_sections() {
     let optional = |interface, payload| Section {
@@ -347,7 +348,7 @@ fn optional_sections() {
     .check("1.7-optional-sections.stream", &later.sealed());
 }
 
-/// What a device sends that changes while it is saved, and whose writes to guest memory are logged.
+/// A device that changes while it is saved, and whose writes to guest memory are logged.
 #[test]
 fn pre_copy() {
     let range = |start, length| Range { start, length };
@@ -390,7 +391,7 @@ fn pre_copy() {
     .check("1.0-pre-copy.stream", &stream);
 }
 
-/// What a device sends whose guest configures it anew while it is saved.
+/// A device that its guest reconfigures while it is saved.
 #[test]
 fn claims() {
     let claims = [
@@ -412,7 +413,7 @@ fn claims() {
         source.read(&mut saver, &[usize::MAX], &mut stream).unwrap();
         source.change(granule, granule as u8);
     }
-    // Nobody hears of what is configured last, but in the control plane.
+    // The last configuration is only in the control plane.
     source.configure(&record(1, 1, 0, &[])).unwrap();
     saver.stopped();
     source.read(&mut saver, &[usize::MAX], &mut stream).unwrap();
@@ -429,7 +430,7 @@ fn claims() {
     .check("1.1-claims.stream", &stream);
 }
 
-/// What a device sends that has no local memory, and nothing but its records to tell of.
+/// A device without local memory, which sends only records.
 #[test]
 fn claims_without_local_memory() {
     let identity = Identity {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The layer's constants and layouts are those of the C headers.
+//! Tests that the layer's constants and layouts are those of the C headers.
 
 use crate::layer::{
     address::{self, Space},
@@ -27,7 +27,7 @@ macro_rules! assert_fields {
                 value.to_le_bytes(),
                 concat!(stringify!($structure), ".", stringify!($field)),
             );
-            // Does not compile if the field is longer or shorter than the value.
+            // Does not compile if the lengths of field and value differ.
             let mut structure = c::$structure::default();
             structure.$field = value;
             assert_eq!(structure.$field, value);
@@ -100,7 +100,7 @@ fn constants() {
 }
 
 #[test]
-fn the_stream_has_the_hardware_interfaces_terms() {
+fn the_stream_uses_the_values_of_the_hardware_interface() {
     assert_eq!(c::VIFA_IDENTITY_BARS, c::VIFA_HW_BARS);
     assert_eq!(c::VIFA_IDENTITY_RECORD_TYPES, c::VIFA_HW_RECORD_KINDS);
     assert_eq!(c::VIFA_GRANULE_MIN, c::VIFA_LOCAL_GRANULE_MIN);

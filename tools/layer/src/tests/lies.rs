@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a device says and cannot be true stops the save, and the error says what it was.
+//! Tests that invalid data from a device ends the save, and that the error names the data.
 
 use crate::{
     layer::{
@@ -12,11 +12,11 @@ use crate::{
 };
 use vifa_decoder::encoder::record;
 
-/// Asserts that the device is not saved, for this reason.
+/// Asserts that saving the device fails with this message.
 #[track_caller]
 fn assert_not_saved(mut source: Device, message: &str) {
     let Err(error) = source.save(&[usize::MAX]) else {
-        panic!("saved, though it should say: {message}");
+        panic!("saved, expected the error: {message}");
     };
 
     assert_eq!(error.to_string(), message);
@@ -95,7 +95,7 @@ fn bitmaps() {
     }
 }
 
-/// What stands in a bitmap behind the last granule is no granule.
+/// Bits of a bitmap after the last granule are ignored.
 #[test]
 fn padding_of_bitmaps() {
     for granules in [1, 7, 8, 9, 15, 17] {
@@ -151,8 +151,8 @@ fn pieces() {
     );
 }
 
-/// Asserts that a device that runs and claims this is not saved, for this reason, nor asked how much
-/// is left.
+/// Asserts that saving a running device with this claim fails with this message, and so does the
+/// query of outstanding bytes.
 #[track_caller]
 fn assert_claim_not_saved(claim: &[u8], message: &str) {
     for asked in [false, true] {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What reports of written guest memory ask of a log.
+//! Tests of the queries of a log for reports of written guest memory.
 //!
-//! The models here know single bytes, pages and bits. They share nothing with the layer.
+//! The models here use single bytes, pages and bits, and share no code with the layer.
 
 use crate::layer::{
     address::Range,
@@ -11,7 +11,7 @@ use crate::layer::{
 use proptest::{collection::vec, prelude::*};
 use std::collections::BTreeSet;
 
-/// The bytes from `start` to `end`.
+/// Returns the bytes from `start` up to `end`.
 fn range(start: u64, end: u64) -> Range {
     Range {
         start,
@@ -19,7 +19,7 @@ fn range(start: u64, end: u64) -> Range {
     }
 }
 
-/// The bytes of a range, in units that are smaller than any page.
+/// Returns the bytes of a range, in units smaller than any page.
 fn units(range: Range) -> impl Iterator<Item = u64> {
     assert_eq!((range.start % UNIT, range.length % UNIT), (0, 0));
     (range.start / UNIT)..(range.start / UNIT + range.length / UNIT)
@@ -27,7 +27,7 @@ fn units(range: Range) -> impl Iterator<Item = u64> {
 
 const UNIT: u64 = 0x200;
 
-/// A log in miniature: of 4 KiB pages, with 4 to a bit of the summary.
+/// The capacity of a small log: 4 KiB pages, and 4 pages per bit of the summary.
 const CAPACITY: Capacity = Capacity {
     page_size: 0x1000,
     summary_pages: 4,
@@ -36,7 +36,7 @@ const CAPACITY: Capacity = Capacity {
     gap_bits: 2,
 };
 
-/// Any ranges of whole pages that neither overlap nor touch, up to some hundred pages.
+/// Any ranges of whole pages that neither overlap nor touch, up to some hundreds of pages.
 fn ranges(page_size: u64) -> impl Strategy<Value = Vec<Range>> {
     vec((1..20u64, 1..60u64), 0..5).prop_map(move |gaps_and_lengths| {
         let mut end = 0;
@@ -51,7 +51,7 @@ fn ranges(page_size: u64) -> impl Strategy<Value = Vec<Range>> {
     })
 }
 
-/// Any bytes, page edges rather often.
+/// Any range of bytes, often at page boundaries.
 fn report() -> impl Strategy<Value = Range> {
     let edge = prop_oneof![0..3000u64, (0..375u64).prop_map(|page| page * 8)];
     (edge.clone(), edge)
@@ -152,10 +152,10 @@ fn ranges_of_vfio() {
         Ok(range(0x3000, u64::MAX - 0xfff))
     );
     for ((first, last), reason) in [
-        // As VFIO writes the range without length at 0, at 0x2000.
+        // The encoding of an empty range in VFIO, at 0 and at 0x2000.
         ((0, u64::MAX), "length: expected at least 0x1, found 0x0"),
         ((0x2000, 0x1fff), "length: expected at least 0x1, found 0x0"),
-        // Its last page ends where the address space does.
+        // The last page is the last of the address space.
         (
             (0x1000, u64::MAX),
             "length: expected less than 0xffffffffffffefff, found 0xffffffffffffefff",
@@ -171,8 +171,8 @@ fn ranges_of_vfio() {
 }
 
 proptest! {
-    /// The pieces are the whole report, in order; each page of a range is read if the report has
-    /// all of it, and only looked at if not; nothing else is asked of the log.
+    /// The pieces cover the whole report, in order. A page of a range is a whole page exactly if
+    /// the report contains all of it. Other bytes are untracked.
     #[test]
     fn pieces((page_size, tracked) in (3..7u32).prop_flat_map(|order| {
         let page_size = UNIT << order;
@@ -213,8 +213,8 @@ proptest! {
         prop_assert_eq!(at, report.end());
     }
 
-    /// All is read that the summary names, and of the rest short gaps alone: no window is larger
-    /// than it may be, and none could have been joined with the next.
+    /// The windows contain all pages with a set summary bit, and otherwise only short gaps. No
+    /// window exceeds its maximum, and none could be joined with the next.
     #[test]
     fn windows(summary in vec(any::<u8>(), 1..9), pages in 1..250u64) {
         let bits = pages.div_ceil(CAPACITY.summary_pages);
@@ -247,7 +247,7 @@ proptest! {
         prop_assert!((0..bits).filter(|&bit| is_set(bit)).all(|bit| read.contains(&bit)));
     }
 
-    /// A range is divided into summaries that have no more bits than there is room for.
+    /// A range is divided into summaries with at most the maximum number of bits.
     #[test]
     fn summaries(pages in 1..200u64) {
         let whole = range(0x9000, 0x9000 + pages * CAPACITY.page_size);
@@ -262,7 +262,7 @@ proptest! {
         prop_assert_eq!(at, whole.end());
     }
 
-    /// Runs are those of the bits, whatever stands behind the last; then all bits are set.
+    /// The runs are those of the bits, whatever follows the last one. Afterwards all bits are set.
     #[test]
     fn runs(stretches in vec((prop_oneof![Just(0u8), Just(0xff), any::<u8>()], 1..200usize), 0..8),
             cut in 0..8u64) {
@@ -287,7 +287,7 @@ proptest! {
     }
 }
 
-/// A bitmap that is too short is taken for all dirty.
+/// All bits of a bitmap that is too short count as dirty.
 #[test]
 fn short_bitmap() {
     let mut found = Vec::new();
@@ -295,7 +295,7 @@ fn short_bitmap() {
     assert_eq!(found, [(0, 57)]);
 }
 
-/// A log that knows its dirty pages by number, and the model of what it has to report.
+/// A log with a set of dirty pages, and the model of its reports.
 struct Log {
     tracked: Vec<Range>,
     dirty: BTreeSet<u64>,
@@ -314,7 +314,7 @@ impl Log {
         self.dirty.extend(pages);
     }
 
-    /// A bit for each `unit` pages of `bytes`.
+    /// Returns a bitmap with one bit per `unit` pages of `bytes`.
     fn bitmap(&self, bytes: Range, unit: u64) -> Vec<u8> {
         let first = bytes.start / CAPACITY.page_size;
         let pages = CAPACITY.pages(bytes);
@@ -326,7 +326,7 @@ impl Log {
         bitmap
     }
 
-    fn read_and_clear(&mut self, window: Range, told: &mut BTreeSet<u64>) {
+    fn read_and_clear(&mut self, window: Range, reported: &mut BTreeSet<u64>) {
         let mut bitmap = self.bitmap(window, 1);
         let first = window.start / CAPACITY.page_size;
         let pages = CAPACITY.pages(window);
@@ -334,42 +334,42 @@ impl Log {
             .retain(|page| !(first..first + pages).contains(page));
         log::take_runs(&mut bitmap, pages, |run, count| {
             let start = window.start + run * CAPACITY.page_size;
-            told.extend(units(range(start, start + count * CAPACITY.page_size)));
+            reported.extend(units(range(start, start + count * CAPACITY.page_size)));
         });
     }
 
-    /// Reports as a driver does.
+    /// Returns the report of a driver.
     fn report(&mut self, report: Range) -> BTreeSet<u64> {
-        let mut told = BTreeSet::new();
+        let mut reported = BTreeSet::new();
         let tracked = self.tracked.clone();
         for piece in Pieces::new(&tracked, CAPACITY.page_size, report) {
             match piece {
-                Piece::Untracked(bytes) => told.extend(units(bytes)),
+                Piece::Untracked(bytes) => reported.extend(units(bytes)),
                 Piece::Part { page, part } => {
                     if self.bitmap(page, CAPACITY.summary_pages) != [0] {
-                        told.extend(units(part));
+                        reported.extend(units(part));
                     }
                 }
                 Piece::Pages(pages) if CAPACITY.is_small(pages) => {
-                    self.read_and_clear(pages, &mut told);
+                    self.read_and_clear(pages, &mut reported);
                 }
                 Piece::Pages(pages) => {
                     for part in CAPACITY.summaries(pages) {
                         let summary = self.bitmap(part, CAPACITY.summary_pages);
                         for window in Windows::new(&summary, part, CAPACITY) {
-                            self.read_and_clear(window, &mut told);
+                            self.read_and_clear(window, &mut reported);
                         }
                     }
                 }
             }
         }
-        told
+        reported
     }
 }
 
 proptest! {
-    /// Reports in any order, of any bytes, tell of the pages that were written and of no other, and
-    /// forget those alone of which they had all.
+    /// Reports in any order and of any bytes contain exactly the written pages. They clear only the
+    /// pages that they contain completely.
     #[test]
     fn reports(
         tracked in ranges(CAPACITY.page_size),
@@ -380,7 +380,7 @@ proptest! {
 
         for (writes, report) in rounds {
             for write in writes {
-                // A device writes little at a time.
+                // A device writes few bytes at a time.
                 let write = range(write.start, write.end().min(write.start + 0x3000));
                 log.write(write);
                 let pages = units(write).map(|unit| unit * UNIT / CAPACITY.page_size);

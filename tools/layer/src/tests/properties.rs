@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What holds for any device, any segmentation, and any bytes.
+//! Properties for any device, any segmentation, and any bytes.
 
 use super::second::{device_of, own_at, own_of};
 use crate::{
@@ -25,11 +25,11 @@ use vifa_decoder::{
     State,
 };
 
-/// Bytes of the longest part of the address record file.
+/// Maximum length of a part of the address record file, in bytes.
 const PART_MAX: usize = 16 + 24 * 1024;
 
-/// What a device has: what it is, what is mapped as first granule and number of granules, and its
-/// records.
+/// The content of a device: its identity, the mapped ranges as first granule and number of
+/// granules, and its records.
 type Content = (Identity, Vec<(usize, usize)>, Vec<Vec<u8>>);
 
 /// A device with any content.
@@ -47,7 +47,7 @@ fn device() -> impl Strategy<Value = Content> {
     (identity, mapped, control())
 }
 
-/// Any records that the tests' devices load.
+/// Any valid records of the test devices.
 fn control() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let record = (
         1u16..=4,
@@ -62,7 +62,7 @@ fn control() -> impl Strategy<Value = Vec<Vec<u8>>> {
         for (index, (kind, version, content)) in records.into_iter().enumerate() {
             let versions = usize::from(IDENTITY.record_version[usize::from(kind)]);
             let version = 1 + version.index(versions) as u16;
-            // Of the first three types there can be one each.
+            // At most one record of each of the first three types is valid.
             let kind = if there[usize::from(kind)] { 4 } else { kind };
             let index = if kind == 4 { index as u32 * 3 } else { 0 };
             let version = version.min(IDENTITY.record_version[usize::from(kind)]);
@@ -77,14 +77,14 @@ fn control() -> impl Strategy<Value = Vec<Vec<u8>>> {
 /// Any division of a stream.
 fn segments() -> impl Strategy<Value = Vec<usize>> {
     let segment = prop_oneof![1..64usize, 1..5000usize, Just(usize::MAX)];
-    // One long piece at the least, lest a long stream take for ever.
+    // At least one long piece limits the run time for a long stream.
     prop::collection::vec(segment, 0..6).prop_map(|mut segments| {
         segments.push(1 << 16);
         segments
     })
 }
 
-/// Makes a device with this content.
+/// Creates a device with this content.
 fn make((identity, mapped, control): &Content) -> Device {
     let mut device = Device::new(*identity).unwrap();
     let granule = identity.granule as usize;
@@ -105,7 +105,7 @@ fn make((identity, mapped, control): &Content) -> Device {
     device
 }
 
-/// Asserts that both have counted the same.
+/// Asserts that both have the same totals.
 fn assert_accounts(progress: &Progress, state: &State, length: usize) {
     let relations = progress.relations.unwrap();
     let outputs = [Plane::Control, Plane::Data].map(|plane| relations.plane(plane).output.as_raw());
@@ -133,8 +133,9 @@ fn assert_accounts(progress: &Progress, state: &State, length: usize) {
     assert_eq!(progress.records.bytes, state.control.len() as u64);
 }
 
-/// Asserts that the restorer does what the decoder does with `stream`, within its bound of memory,
-/// and that it leaves the device's control plane alone when it refuses. Returns whether both accept.
+/// Asserts that the restorer and the decoder agree on `stream`, that the restorer allocates no more
+/// than its limit, and that a refusal does not change the device's control plane. Returns whether
+/// both accept.
 fn assert_agrees(stream: &[u8], control_interface: u64, segments: &[usize]) -> bool {
     let mut destination = Device::new(IDENTITY).unwrap();
     let untouched = Device::new(IDENTITY).unwrap();
@@ -166,8 +167,8 @@ fn assert_agrees(stream: &[u8], control_interface: u64, segments: &[usize]) -> b
             assert!(destination.obtained.is_empty() || error == RestoreError::Excess);
             false
         }
-        (Ok(_), Err(refusal)) => panic!("accepted, though the decoder refuses: {refusal}"),
-        (Err(error), Ok(_)) => panic!("refused, though the decoder accepts: {error}"),
+        (Ok(_), Err(refusal)) => panic!("accepted, but the decoder refuses: {refusal}"),
+        (Err(error), Ok(_)) => panic!("refused, but the decoder accepts: {error}"),
     }
 }
 
@@ -225,7 +226,7 @@ impl Edit {
     }
 }
 
-/// A change of meaning: all CRCs are right again afterwards.
+/// A change of meaning. All CRCs are corrected afterwards.
 #[derive(Clone, Debug)]
 enum Change {
     Kind(Index, u16),
@@ -311,7 +312,7 @@ impl Change {
                     payload[position] = *byte;
                 }
             }
-            // Changes a byte where structures are, not bulk data.
+            // Changes a byte of a structure, not of bulk data.
             Self::Field(at, position, byte) => {
                 let payload = &mut sections[at.index(count)].payload;
                 if !payload.is_empty() {
@@ -355,12 +356,13 @@ impl Change {
     }
 }
 
-/// A stream that is composed part by part, and then changed or not.
+/// An element of a composed stream.
 #[derive(Clone, Debug)]
 enum Item {
-    /// A part of local memory: the step of the round, and ranges as gap and length in granules.
+    /// A part of local memory: the increment of the round, and ranges as gap and length in
+    /// granules.
     Local(u32, Vec<(u64, u64)>),
-    /// A part of guest memory: the order of the granule, and ranges as above.
+    /// A part of guest memory: the order of the page size, and ranges as above.
     Guest(u32, Vec<(u64, u64)>),
     Optional(Vec<u8>),
     Claim(Vec<Vec<u8>>),
@@ -382,7 +384,7 @@ fn item() -> impl Strategy<Value = Item> {
     ]
 }
 
-/// Composes a stream of these items, with `control` for records.
+/// Composes a stream of these items with the records `control`.
 fn compose(items: &[Item], control: &[Vec<u8>]) -> Stream {
     let mut stream = head();
     let mut round = 0;
@@ -430,7 +432,8 @@ fn compose(items: &[Item], control: &[Vec<u8>]) -> Stream {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// What is written reads back, in any segmentation, and the length was estimated.
+    /// A saved device is restored, in any segmentation, and the length does not exceed the
+    /// estimate.
     #[test]
     fn round_trip(content in device(), read in segments(), write in segments()) {
         let mut source = make(&content);
@@ -453,7 +456,7 @@ proptest! {
 }
 
 proptest! {
-    /// Bytes that were changed are refused, unless they are the same again.
+    /// Changed bytes are refused, unless the result is the original.
     #[test]
     fn edited(edits in prop::collection::vec(edit(), 1..4), segments in segments()) {
         let sound = sound().sealed();
@@ -466,7 +469,7 @@ proptest! {
         prop_assert_eq!(accepted, stream == sound);
     }
 
-    /// A stream whose meaning was changed means to the layer what the documentation says.
+    /// The layer and the decoder agree on a stream with a changed meaning.
     #[test]
     fn changed(
         items in prop::collection::vec(item(), 0..4),
@@ -484,13 +487,13 @@ proptest! {
         assert_agrees(&stream.without_end().0, control_interface, &segments);
     }
 
-    /// Any bytes at all.
+    /// The layer and the decoder agree on any bytes.
     #[test]
     fn foreign(stream in prop::collection::vec(any::<u8>(), 0..500)) {
         assert_agrees(&stream, CONTROL_INTERFACE, &[usize::MAX]);
     }
 
-    /// Any control plane from a device is refused or sent whole.
+    /// Any control plane of a device is refused or sent completely.
     #[test]
     fn any_control(control in prop::collection::vec(any::<u8>(), 0..64), sound in control()) {
         for control in [control, sound.concat()] {
@@ -506,9 +509,9 @@ proptest! {
     }
 }
 
-/// The composed streams of [`changed`] are sound more often than not, lest it prove nothing.
+/// Most composed streams of [`changed`] are valid, so that the test is meaningful.
 #[test]
-fn composed_streams_are_mostly_sound() {
+fn composed_streams_are_mostly_valid() {
     let mut runner = TestRunner::deterministic();
     let items = prop::collection::vec(item(), 0..4);
     let accepted = (0..200).filter(|_| {
@@ -521,7 +524,7 @@ fn composed_streams_are_mostly_sound() {
     assert!((100..190).contains(&accepted), "{accepted} of 200");
 }
 
-/// The host's seam does not hand out more than it is allowed to.
+/// The host's seam allocates no more than its allowance.
 #[test]
 fn allowance() {
     let allocate = |length| Bytes::with_capacity(length).map(|_| ());

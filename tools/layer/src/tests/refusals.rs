@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Each rule of the stream, broken alone: the refusal says which, where, and how.
+//! Violations of each rule of the stream. The refusal states the place, the field and the value.
 
 use super::second::{device_of, own_at, own_of};
 use crate::{
@@ -20,8 +20,8 @@ use vifa_decoder::{
     },
 };
 
-/// Asserts that `stream` is refused with this message, by the decoder as well, and that the control
-/// plane stays as it was.
+/// Asserts that `stream` is refused with this message, and by the decoder, and that the control
+/// plane does not change.
 #[track_caller]
 fn assert_refused(stream: &[u8], message: &str) {
     let mut destination = Device::new(IDENTITY).unwrap();
@@ -34,7 +34,7 @@ fn assert_refused(stream: &[u8], message: &str) {
     assert!(destination.obtained.is_empty() || error == RestoreError::Excess);
 }
 
-/// Asserts that a stream is accepted, by the decoder as well, and to the same effect.
+/// Asserts that a stream is accepted, and by the decoder, with the same resulting state.
 #[track_caller]
 fn assert_accepted(stream: &[u8]) {
     let mut destination = Device::new(IDENTITY).unwrap();
@@ -45,7 +45,7 @@ fn assert_accepted(stream: &[u8]) {
     assert!(destination.has_state_of(&device_of(&state, IDENTITY)));
 }
 
-/// Asserts that the sound stream is refused with this message after `change`.
+/// Asserts that the valid stream is refused with this message after `change`.
 #[track_caller]
 fn assert_change_refused(change: impl FnOnce(&mut Stream), message: &str) {
     let mut stream = sound();
@@ -54,7 +54,7 @@ fn assert_change_refused(change: impl FnOnce(&mut Stream), message: &str) {
     assert_refused(&stream.sealed(), message);
 }
 
-/// Asserts that an identity that was changed at `offset` is refused with this message.
+/// Asserts that an identity with `bytes` at `offset` is refused with this message.
 #[track_caller]
 fn assert_identity_refused(offset: usize, bytes: &[u8], message: &str) {
     assert_change_refused(
@@ -74,8 +74,8 @@ fn assert_relations_refused(relations: [Vec<u8>; 2], message: &str) {
     );
 }
 
-/// Asserts that a stream is refused with this message whose sections behind the relations are what
-/// `compose` makes them.
+/// Asserts that a stream with the sections of `compose` after the relations is refused with this
+/// message.
 #[track_caller]
 fn assert_composed_refused(compose: impl FnOnce(&mut Stream), message: &str) {
     let mut stream = head();
@@ -94,7 +94,7 @@ fn assert_part_refused(part: Vec<u8>, message: &str) {
     );
 }
 
-/// Asserts that a part with these ranges, given as start, length and sequence number, is refused
+/// Asserts that a part with these ranges, each a start, a length and a sequence number, is refused
 /// with this message, which begins with the number of the range.
 #[track_caller]
 fn assert_ranges_refused(space: u32, granule: u32, ranges: &[(u64, u64, u64)], message: &str) {
@@ -119,7 +119,7 @@ fn assert_control_refused(records: &[Vec<u8>], message: &str) {
 }
 
 #[test]
-fn the_sound_stream_is_accepted() {
+fn the_valid_stream_is_accepted() {
     assert_accepted(&sound().sealed());
 }
 
@@ -279,7 +279,7 @@ fn order() {
     );
 }
 
-/// A section comes from the source's interface of its type's plane.
+/// A section has the source's interface of its type's plane.
 #[test]
 fn planes() {
     assert_change_refused(
@@ -350,7 +350,7 @@ fn relations() {
             [control(), with_reserved(data())],
             "relation[1].reserved: expected 0x0, found 0x1000000000000",
         ),
-        // The other plane's interface, which repeats it; another function's; none.
+        // The interface of the other plane, of another function, or none.
         (
             [relation(1, DATA_INTERFACE, 0), data()],
             "relation[0].output: expected 0x21101, found 0x21102",
@@ -367,7 +367,7 @@ fn relations() {
             [control(), relation(2, 0, 0)],
             "relation[1].output: expected 0x21102, found 0x0",
         ),
-        // A relation that names itself, even where the destination is the source.
+        // A relation whose output party is its receiver, even if the destination is the source.
         (
             [relation(1, CONTROL_INTERFACE, CONTROL_INTERFACE), data()],
             "relation[0].receiver: expected anything but 0x21101, found 0x21101",
@@ -392,7 +392,7 @@ fn relations() {
     );
 }
 
-/// A stream that is addressed to one function is taken by no other.
+/// A stream that is addressed to one function is refused by all others.
 #[test]
 fn receivers() {
     let restore = |control, data| {
@@ -430,7 +430,7 @@ fn receivers() {
 }
 
 #[test]
-fn identities_that_do_not_fit() {
+fn incompatible_identities() {
     let incompatible = |field, source, destination, rule| {
         format!("incompatible: {field}: source has {source}, destination has {destination}; {rule}")
     };
@@ -470,7 +470,7 @@ fn identities_that_do_not_fit() {
 }
 
 #[test]
-fn identities_that_fit_though_they_differ() {
+fn compatible_identities_that_differ() {
     for (offset, bytes) in [
         (12, &[4][..]),
         (66, &[0]),
@@ -489,7 +489,7 @@ fn identities_that_fit_though_they_differ() {
 }
 
 #[test]
-fn identities_that_cannot_be_true() {
+fn invalid_identities() {
     assert_identity_refused(
         9,
         &[1],
@@ -603,7 +603,7 @@ fn ranges_of_local_memory() {
         &[(0x1000, 0, 3)],
         "0: length: expected at least 0x1000, found 0x0",
     );
-    // They touch, overlap, repeat, and descend.
+    // Ranges that touch, overlap, repeat, and descend.
     refused(
         &[first, (0x3000, 0x1000, 4)],
         "1: start: expected more than 0x3000, found 0x3000",
@@ -620,7 +620,7 @@ fn ranges_of_local_memory() {
         &[first, (0, 0x1000, 4)],
         "1: start: expected more than 0x3000, found 0x0",
     );
-    // They leave the memory.
+    // Ranges that exceed the memory.
     refused(
         &[(0x1_0000, 0x1000, 3)],
         "0: length: expected at most 0x0, found 0x1000",
@@ -641,7 +641,7 @@ fn ranges_of_local_memory() {
         &[(0x1000, u64::MAX - 0xfff, 3)],
         "0: length: expected at most 0xf000, found 0xfffffffffffff000",
     );
-    // Their data is elsewhere.
+    // Ranges with wrong sequence numbers of their data.
     refused(
         &[(0x1000, 0x1000, 2)],
         "0: sequence: expected 0x3, found 0x2",
@@ -656,7 +656,7 @@ fn ranges_of_local_memory() {
     );
 }
 
-/// Only a source with local memory has ranges of it.
+/// Ranges of local memory are valid only from a source with local memory.
 #[test]
 fn no_local_memory() {
     for (granule, message) in [
@@ -721,7 +721,7 @@ fn ranges_of_guest_memory() {
     );
 }
 
-/// Parts of a round ascend, rounds follow one another, and guest memory is apart from both.
+/// Parts of a round ascend, rounds are consecutive, and guest memory is independent of both.
 #[test]
 fn order_of_parts() {
     let at = |start: u64| [(start, vec![0; 0x1000])];
@@ -793,7 +793,7 @@ fn order_of_parts() {
     assert_accepted(&stream.sealed());
 }
 
-/// Data sections are those that the part before them lists.
+/// Data sections must match the preceding part.
 #[test]
 fn runs() {
     let data = Section::data;
@@ -923,7 +923,7 @@ fn records_of_the_control_plane() {
     );
 }
 
-/// A record belongs to something that the destination has.
+/// A record is associated with an object of the destination.
 #[test]
 fn associations() {
     let at = "section 5 (control), record at byte 0x0: index";
@@ -946,7 +946,7 @@ fn associations() {
     }
 }
 
-/// Queues and vectors are counted apart.
+/// Queues and vectors are counted separately.
 #[test]
 fn associations_with_several_queues_and_vectors() {
     let identity = Identity {
@@ -982,7 +982,7 @@ fn associations_with_several_queues_and_vectors() {
     }
 }
 
-/// What stands before the records is true.
+/// The header before the records must match them.
 #[test]
 fn resource_abstraction_structure() {
     let refused = |header: Vec<u8>, message| {
@@ -1013,13 +1013,13 @@ fn resource_abstraction_structure() {
     );
 }
 
-/// Asserts that the sound stream with `claim` behind the relations is refused with this message.
+/// Asserts that the valid stream with `claim` after the relations is refused with this message.
 #[track_caller]
 fn assert_claim_refused(claim: Section, message: &str) {
     assert_composed_refused(|stream| stream.sections.push(claim), message);
 }
 
-/// Claims stand where address sections may, any number of them.
+/// Any number of claims is valid wherever an address section is.
 #[test]
 fn claims() {
     let claim = || Section::claim(&records()[..1]);
@@ -1034,7 +1034,7 @@ fn claims() {
     stream.sections.push(Section::control(&records()));
     assert_accepted(&stream.sealed());
 
-    // Totals are those of the control plane alone.
+    // The totals do not include claims.
     let totals = stream.sealed_with(|totals| totals.control_bytes += 24);
     assert_refused(
         &totals,
@@ -1092,7 +1092,7 @@ fn headers_of_claims() {
         &format!("section 2 (claim): payload_crc: expected {crc:#x}, found 0x0"),
     );
 
-    // The longest that a destination has room for, and one that is longer.
+    // The longest valid claim, and a longer one.
     let longest = |content| vec![record(4, 1, 0, &vec![1; content])];
     let mut stream = head();
     stream.sections.push(Section::claim(&longest(0xff0)));
@@ -1104,7 +1104,7 @@ fn headers_of_claims() {
     );
 }
 
-/// The records of a claim are checked as those of the control plane are.
+/// The records of a claim are checked as those of the control plane.
 #[test]
 fn records_of_claims() {
     for (records, message) in [
@@ -1142,8 +1142,8 @@ fn records_of_claims() {
     );
 }
 
-/// The first of several claims that the host refuses ends the stream; those before were tried, those
-/// behind were not.
+/// The first of several claims that the host refuses ends the stream. Earlier claims were tried,
+/// later ones were not.
 #[test]
 fn denied() {
     let unobtainable = "unobtainable: no memory";
@@ -1153,28 +1153,28 @@ fn denied() {
     }
     stream.sections.push(Section::control(&records()));
     let stream = stream.sealed();
-    let behind_first = 248 + 32 + 24;
+    let first_end = 248 + 32 + 24;
     let mut destination = Device::new(IDENTITY).unwrap();
     let mut restorer = Restorer::new();
 
     destination
-        .write(&mut restorer, &[100], &stream[..behind_first])
+        .write(&mut restorer, &[100], &stream[..first_end])
         .unwrap();
     destination.denied = true;
-    let error = destination.write(&mut restorer, &[100], &stream[behind_first..]);
+    let error = destination.write(&mut restorer, &[100], &stream[first_end..]);
     assert_eq!(error.unwrap_err().to_string(), unobtainable);
     assert_eq!(destination.claims, 2);
     assert_eq!(restorer.progress().sections, 3);
     assert_eq!(
         restorer.progress().stream_bytes,
-        (behind_first + 32 + 24) as u64
+        (first_end + 32 + 24) as u64
     );
     let error = restorer.finish(&mut destination).unwrap_err();
     assert_eq!(error.to_string(), unobtainable);
     assert_eq!(error.class(), Class::Device(OutOfMemory));
 }
 
-/// A receiver of version 1.0 knows no claims: to it, each is an optional section of an unknown type.
+/// For a receiver of version 1.0, a claim is an optional section of an unknown type.
 #[test]
 fn claims_are_unknown_to_version_1_0() {
     let mut stream = head();
@@ -1219,7 +1219,7 @@ fn totals() {
     }
 }
 
-/// Sections of two sound streams do not make a third.
+/// Sections of two valid streams do not form a third one.
 #[test]
 fn spliced() {
     let mut other = sound();
@@ -1284,7 +1284,7 @@ fn every_flipped_bit() {
     }
 }
 
-/// Memory is bounded: a part of the address record file, and the destination's own control plane.
+/// Memory is limited to a part of the address record file and the destination's control plane.
 #[test]
 fn without_memory() {
     const PART: usize = 16 + 1024 * 24;
@@ -1305,7 +1305,7 @@ fn without_memory() {
         .map(|_| ())
     };
     for (allowance, length) in [
-        // The headers of the first address section and of the control section ask for the memory.
+        // The headers of the first address section and of the control section require the memory.
         (PART - 1, first_part),
         (PART + 47, control),
         (PART + 47, stream.len()),
@@ -1325,8 +1325,8 @@ fn without_memory() {
     assert_eq!(restore(PART + 48, stream.len()), Ok(()));
 }
 
-/// However many claims there are, and however long, they take the room of one control plane, which is
-/// that of the control plane then.
+/// Any number of claims of any length requires the memory of one control plane, which the control
+/// plane then reuses.
 #[test]
 fn memory_for_claims() {
     let longest = usize::try_from(IDENTITY.control_plane_max).unwrap();
@@ -1348,7 +1348,7 @@ fn memory_for_claims() {
     assert!(restore(longest).is_ok());
 }
 
-/// A destination's local memory stays until there is something in its place.
+/// A destination's local memory is unmapped only before the first part or the control plane.
 #[test]
 fn memory_is_unmapped_late() {
     let stream = sound().sealed();

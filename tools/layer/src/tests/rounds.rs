@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A device that goes on changing while it is saved.
+//! Tests of a device that continues to change while it is saved.
 //!
-//! [`Live`] is a naive model of one, with none of the layer's code in it: it does as the hardware
-//! interface says, and it changes whenever a test wants it to, also in the middle of a call. What it
-//! then is, and what a stream gives another device, is compared; and what the layer says of how much
-//! is left, with what is then read.
+//! [`Live`] is a naive model of such a device, without code of the layer. It follows the hardware
+//! interface, and changes on a test's request, also during a call. The tests compare its final
+//! state with the state of another device after the stream. They also compare the reported numbers
+//! of outstanding bytes with the bytes that are then read.
 
 use super::second::{device_of, own_of};
 use crate::{
@@ -25,34 +25,34 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, VecDeque};
 use vifa_decoder::{decode, encoder::record};
 
-/// Bytes of the stream up to the end of the relations.
+/// Length of the stream up to the end of the relations.
 const INTRODUCTION: u64 = 248;
 
-/// What becomes of a granule.
+/// A change of a granule.
 #[derive(Clone, Copy, Debug)]
 enum Change {
-    /// All of its bytes become this.
+    /// Sets all bytes of the granule to this value.
     Write(usize, u8),
-    /// It is unmapped.
+    /// Unmaps the granule.
     Discard(usize),
 }
 
-/// What happens to a granule, for the judge of the transfer.
+/// The history of a granule.
 #[derive(Clone, Copy, Debug, Default)]
 struct Account {
-    /// Changes so far.
+    /// Number of changes.
     changes: u64,
-    /// As it was when it was last read.
+    /// Number of changes at the last read.
     read: Option<u64>,
-    /// Whether it was mapped, and how many changes there had been, when that was asked.
+    /// Whether it was mapped, and the number of changes, at the query of mapped granules.
     surveyed: Option<(bool, u64)>,
-    /// How often it was read since the device stopped.
+    /// Number of reads since the device stopped.
     read_stopped: u32,
 }
 
 impl Account {
-    /// Whether it has to be read, lest the destination have something else.
-    fn is_owed(&self) -> bool {
+    /// Returns whether the destination does not have the current content.
+    fn is_stale(&self) -> bool {
         match (self.read, self.surveyed) {
             (Some(read), _) => self.changes > read,
             (None, Some((mapped, changes))) => mapped || self.changes > changes,
@@ -61,25 +61,25 @@ impl Account {
     }
 }
 
-/// A device that changes while it is saved. What is all the same byte is enough for a granule.
+/// A device that changes while it is saved. All bytes of a granule have the same value.
 struct Live {
     identity: Identity,
-    /// The byte of each granule that is mapped.
+    /// The value of each mapped granule's bytes.
     mapped: BTreeMap<usize, u8>,
-    /// The granules that have changed since the device was last asked.
+    /// The granules that have changed since the last query.
     changed: BTreeMap<usize, ()>,
     configurations: u32,
-    /// What it claims, of which there may be nothing.
+    /// The claim, or nothing.
     claim: Vec<u8>,
-    /// The configurations for which it was asked what it claims.
+    /// The number of configurations at the last query of the claim.
     claimed: Option<u32>,
-    /// The configurations that the reader of the stream knows of.
+    /// The number of configurations at the last report to the reader of the stream.
     known: Option<u32>,
     running: bool,
     accounts: BTreeMap<usize, Account>,
-    /// What changes in the middle of calls to come: one of these in each call.
+    /// Changes during later calls: one element per call.
     meanwhile: VecDeque<Vec<Change>>,
-    /// What was announced, and what it was then.
+    /// The offset of the announced run, and its content at the announcement.
     ahead: Option<(u64, Vec<u8>)>,
     bitmap: Vec<u8>,
     piece: Vec<u8>,
@@ -104,7 +104,7 @@ impl Live {
         }
     }
 
-    /// A device with `granules` granules, of which those are mapped.
+    /// Creates a device with `granules` granules, with those in `mapped` mapped.
     fn with(granules: usize, mapped: impl IntoIterator<Item = usize>) -> Self {
         let mut live = Self::new(Identity {
             local_memory: (granules * 0x1000) as u64,
@@ -126,13 +126,13 @@ impl Live {
     }
 
     fn change(&mut self, change: Change) {
-        assert!(self.running, "a device that has stopped does not change");
+        assert!(self.running, "a stopped device does not change");
         let granule = match change {
             Change::Write(granule, byte) => {
                 self.mapped.insert(granule, byte);
                 granule
             }
-            // What is not mapped does not change.
+            // Unmapped granules do not change.
             Change::Discard(granule) => match self.mapped.remove(&granule) {
                 Some(_) => granule,
                 None => return,
@@ -143,7 +143,7 @@ impl Live {
         self.account(granule).changes += 1;
     }
 
-    /// Changes in the middle of a call.
+    /// Applies the changes during a call.
     fn pass(&mut self) {
         if self.running {
             for change in self.meanwhile.pop_front().unwrap_or_default() {
@@ -157,11 +157,11 @@ impl Live {
         self.running = false;
     }
 
-    /// Makes the bitmap of those of the granules in a range for which `set` says so.
+    /// Fills the bitmap for the granules in a range with the results of `set`.
     fn fill_bitmap(&mut self, offset: u64, length: u64, set: impl Fn(&Self, usize) -> bool) {
         let granules = self.numbers(offset, length);
         let first = granules.start;
-        // What the padding is does not matter.
+        // The padding is arbitrary.
         let mut bitmap = vec![0xff; granules.len().div_ceil(8)];
 
         for granule in granules {
@@ -180,7 +180,7 @@ impl Live {
         (offset / granule) as usize..((offset + length) / granule) as usize
     }
 
-    /// Reads a run as it is now.
+    /// Returns the current content of a run.
     fn snapshot(&mut self, offset: u64, length: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
 
@@ -197,16 +197,16 @@ impl Live {
         bytes
     }
 
-    /// The granules that the destination does not have as they are.
-    fn owed(&self) -> Vec<usize> {
-        let owed = self
+    /// Returns the granules whose current content the destination does not have.
+    fn stale(&self) -> Vec<usize> {
+        let stale = self
             .accounts
             .iter()
-            .filter(|(_, account)| account.is_owed());
-        owed.map(|(&granule, _)| granule).collect()
+            .filter(|(_, account)| account.is_stale());
+        stale.map(|(&granule, _)| granule).collect()
     }
 
-    /// The bytes of local memory as they are now.
+    /// Returns the current bytes of a granule.
     fn bytes(&self, granule: usize) -> Vec<u8> {
         vec![self.mapped.get(&granule).copied().unwrap_or(0); self.granule()]
     }
@@ -228,14 +228,14 @@ impl Source for Live {
     }
 
     fn read_control(&mut self) -> Result<(), OutOfMemory> {
-        assert!(!self.running, "the control plane of a device that runs");
+        assert!(!self.running, "read of a running device's control plane");
         self.piece = CONTROL.to_vec();
         Ok(())
     }
 
     fn claim(&mut self) -> Result<&[u8], OutOfMemory> {
-        assert!(self.running, "what a device claims that has stopped");
-        assert_ne!(self.claimed, Some(self.configurations), "asked in vain");
+        assert!(self.running, "query of a stopped device's claim");
+        assert_ne!(self.claimed, Some(self.configurations), "redundant query");
         self.claimed = Some(self.configurations);
         self.pass();
         Ok(&self.claim)
@@ -270,7 +270,7 @@ impl Source for Live {
     }
 
     fn changed(&mut self, offset: u64, length: u64) -> Result<&[u8], OutOfMemory> {
-        assert!(self.identity.features & 0x8 != 0, "it cannot be asked");
+        assert!(self.identity.features & 0x8 != 0, "unsupported query");
         self.pass();
         self.fill_bitmap(offset, length, |live, granule| {
             live.changed.contains_key(&granule)
@@ -293,7 +293,7 @@ impl Source for Live {
     }
 
     fn prefetch_local(&mut self, offset: u64, length: usize) {
-        // As early as it can: what changes behind its back has the most time for it.
+        // Read as early as possible, so that most changes occur after the read.
         let bytes = self.snapshot(offset, length);
 
         self.ahead = Some((offset, bytes));
@@ -310,12 +310,12 @@ struct Transfer {
     live: Live,
     saver: Saver<OutOfMemory>,
     stream: Vec<u8>,
-    /// All initial bytes were read, as was told.
+    /// Whether all initial bytes were reported as read.
     initial_read: bool,
 }
 
-/// Where the bytes of local memory stand in a stream, of which the last section may be cut off, and
-/// where claims stand, with their headers.
+/// Returns the places in a stream of local memory's bytes, and of claims with their headers. The
+/// last section may be incomplete.
 fn counted_bytes(stream: &[u8]) -> Vec<std::ops::Range<usize>> {
     let mut places = Vec::new();
     let mut at = 16;
@@ -331,14 +331,14 @@ fn counted_bytes(stream: &[u8]) -> Vec<std::ops::Range<usize>> {
         }
         at += length;
     }
-    // A header that is cut off: of a claim it counts, too.
+    // An incomplete header of a claim counts, too.
     if stream.get(at..at + 2) == Some(&[7, 0]) {
         places.push(at..stream.len());
     }
     places
 }
 
-/// The last claim in a stream; nothing if there is none.
+/// Returns the last claim in a stream, or an empty slice.
 fn last_claim(stream: &[u8]) -> &[u8] {
     let mut claim = &[][..];
     let mut at = 16;
@@ -364,7 +364,7 @@ impl Transfer {
         }
     }
 
-    /// Reads once, as much as `most`. Returns whether there was something.
+    /// Reads at most `most` bytes once. Returns whether there were any.
     fn read(&mut self, most: usize) -> bool {
         let quiet = self.live.meanwhile.is_empty();
 
@@ -379,58 +379,58 @@ impl Transfer {
             Piece::Pause => {
                 assert!(self.live.running);
                 if quiet {
-                    assert_eq!(self.live.owed(), [], "paused");
+                    assert_eq!(self.live.stale(), [], "paused");
                 }
                 self.assert_claimed();
                 false
             }
             Piece::End => {
                 assert!(!self.live.running);
-                assert_eq!(self.live.owed(), [], "ended");
+                assert_eq!(self.live.stale(), [], "ended");
                 false
             }
         }
     }
 
-    /// Asserts that what the device claims stands in the stream.
+    /// Asserts that the device's claim is in the stream.
     fn assert_claimed(&self) {
         assert!(self.live.claim.is_empty() || last_claim(&self.stream) == self.live.claim);
     }
 
-    /// Reads until it pauses or ends.
-    fn read_on(&mut self, most: usize) {
+    /// Reads until the stream pauses or ends.
+    fn read_to_pause(&mut self, most: usize) {
         while self.read(most) {}
     }
 
     /// Asks how much is left. There is new initial data just when the device was configured since
-    /// that was last known, and it is told just to those who know of such a thing. A device without
-    /// rounds may have none all the same.
+    /// that was last known, and it is outstanding just to those who know of such a thing. A device
+    /// without rounds may have none all the same.
     fn left(&mut self, version: InfoVersion) -> Outstanding {
         let is_new = version == InfoVersion::V2
             && self
                 .live
                 .known
                 .is_some_and(|known| known != self.live.configurations);
-        let told = self.saver.outstanding(&mut self.live, version).unwrap();
+        let outstanding = self.saver.outstanding(&mut self.live, version).unwrap();
 
         if self.live.identity.features & FEATURE_LOCAL_DIRTY != 0 {
-            assert_eq!(told.reinitialised, is_new);
+            assert_eq!(outstanding.reinitialised, is_new);
         } else {
-            assert!(is_new || !told.reinitialised);
+            assert!(is_new || !outstanding.reinitialised);
         }
         if version == InfoVersion::V2 {
             self.live.known = Some(self.live.configurations);
         }
         if is_new {
-            assert_eq!(told.changed, 0);
+            assert_eq!(outstanding.changed, 0);
             self.initial_read = false;
         }
-        assert!(!self.initial_read || told.initial == 0, "{told:?}");
-        self.initial_read = told.initial == 0;
-        if self.initial_read && (version == InfoVersion::V2 || told.changed == 0) {
+        assert!(!self.initial_read || outstanding.initial == 0, "{outstanding:?}");
+        self.initial_read = outstanding.initial == 0;
+        if self.initial_read && (version == InfoVersion::V2 || outstanding.changed == 0) {
             self.assert_claimed();
         }
-        told
+        outstanding
     }
 
     fn stop(&mut self) {
@@ -438,8 +438,8 @@ impl Transfer {
         self.saver.stopped();
     }
 
-    /// Asserts that another device has what this one has after the stream, sparse as far as it can
-    /// be: it has what was ever read, and nothing else.
+    /// Asserts that another device has the state of this one after the stream. It has exactly the
+    /// granules that were ever read.
     fn assert_arrives(&self, write: usize) {
         let own = own_of(&self.live.identity);
         let state = decode(&self.stream, &own).unwrap();
@@ -475,24 +475,24 @@ impl Transfer {
 /// A step of a test.
 #[derive(Clone, Debug)]
 enum Step {
-    /// One read of up to so many bytes.
+    /// Reads at most this number of bytes once.
     Read(usize),
-    /// Reads up to the pause.
-    ReadOn,
+    /// Reads until the stream pauses.
+    ReadToPause,
     Change(Change),
-    /// What changes in the middle of each of the calls to come.
+    /// Sets the changes during each of the next calls.
     Meanwhile(Vec<Vec<Change>>),
-    /// Somebody asks how much is left.
+    /// Queries the outstanding bytes.
     Left,
-    /// As above, and knows of reinitialisation.
+    /// Queries the outstanding bytes with version 2.
     LeftV2,
-    /// Somebody asks how long the rest of the stream can be.
+    /// Queries the maximum length of the rest of the stream.
     Rest,
-    /// The guest configures the device anew; it then claims this.
+    /// Reconfigures the device, with this claim.
     Configure(Vec<u8>),
 }
 
-/// Granules of the devices of [`steps`].
+/// Number of granules of the devices of [`steps`].
 const GRANULES: usize = 24;
 
 fn change() -> impl Strategy<Value = Change> {
@@ -502,7 +502,7 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// What a device claims: nothing, or a record.
+/// A claim: nothing, or a record.
 fn claim() -> impl Strategy<Value = Vec<u8>> {
     let content = prop::collection::vec(any::<u8>(), 0..300);
 
@@ -518,7 +518,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(
         prop_oneof![
             6 => prop_oneof![1..200usize, 1..9000usize, Just(usize::MAX)].prop_map(Step::Read),
-            1 => Just(Step::ReadOn),
+            1 => Just(Step::ReadToPause),
             6 => change().prop_map(Step::Change),
             3 => meanwhile.prop_map(Step::Meanwhile),
             2 => Just(Step::Left),
@@ -530,12 +530,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     )
 }
 
-/// A device of which these granules are mapped, brought so far by `steps`.
+/// Executes `steps` with a device with these mapped granules.
 fn after(mapped: &[usize], steps: &[Step]) -> Transfer {
     brought_by(steps, Live::with(GRANULES, mapped.iter().copied()))
 }
 
-/// A device without local memory, brought so far by those of `steps` that have to do with none.
+/// Executes those of `steps` that require no local memory with a device without local memory.
 fn after_without_local_memory(steps: &[Step]) -> Transfer {
     let steps: Vec<_> = steps
         .iter()
@@ -562,9 +562,9 @@ fn brought_by(steps: &[Step], live: Live) -> Transfer {
             Step::Read(most) => {
                 transfer.read(*most);
             }
-            Step::ReadOn => {
+            Step::ReadToPause => {
                 transfer.live.meanwhile.clear();
-                transfer.read_on(usize::MAX);
+                transfer.read_to_pause(usize::MAX);
             }
             Step::Change(change) => transfer.live.change(*change),
             Step::Meanwhile(changes) => transfer.live.meanwhile.extend(changes.iter().cloned()),
@@ -586,7 +586,7 @@ fn brought_by(steps: &[Step], live: Live) -> Transfer {
     transfer
 }
 
-/// What is read of the introduction, of claims and of local memory, from `from` on.
+/// Returns the number of bytes of the introduction, of claims and of local memory from `from` on.
 fn counted(stream: &[u8], from: usize) -> u64 {
     let introduction = INTRODUCTION.saturating_sub(from as u64);
     let data = counted_bytes(stream)
@@ -599,8 +599,8 @@ fn counted(stream: &[u8], from: usize) -> u64 {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// However a device changes and whenever it is stopped, another device has in the end what this
-    /// one has. What it has to read of a stopped device, it reads once.
+    /// However a device changes and whenever it stops, another device has its state in the end.
+    /// Each granule of the stopped device is read at most once.
     #[test]
     fn changing_device_arrives(
         mapped in prop::collection::vec(0..GRANULES, 0..GRANULES),
@@ -611,14 +611,14 @@ proptest! {
         let mut transfer = after(&mapped, &steps);
 
         transfer.stop();
-        transfer.read_on(last);
+        transfer.read_to_pause(last);
         for (granule, account) in &transfer.live.accounts {
             prop_assert!(account.read_stopped <= 1, "granule {} was read twice", granule);
         }
         transfer.assert_arrives(write);
     }
 
-    /// Of a device that has nothing more to give before it stops, nothing is read afterwards.
+    /// If the stream has paused before the device stops, no local memory is read afterwards.
     #[test]
     fn paused_device_has_sent_everything(
         mapped in prop::collection::vec(0..GRANULES, 0..GRANULES),
@@ -627,16 +627,16 @@ proptest! {
         let mut transfer = after(&mapped, &steps);
 
         transfer.live.meanwhile.clear();
-        transfer.read_on(usize::MAX);
+        transfer.read_to_pause(usize::MAX);
         let paused = transfer.stream.len();
         transfer.stop();
-        transfer.read_on(usize::MAX);
+        transfer.read_to_pause(usize::MAX);
         prop_assert_eq!(counted(&transfer.stream, paused), 0);
         transfer.assert_arrives(usize::MAX);
     }
 
-    /// What is told to be left is what is then read of a device that does not change any more: the
-    /// introduction, a claim, and bytes of local memory. Initial bytes only become less.
+    /// What is outstanding to be left is what is then read of a device that does not change any
+    /// more: the introduction, a claim, and bytes of local memory. Initial bytes only become less.
     #[test]
     fn numbers_are_exact(
         mapped in prop::collection::vec(0..GRANULES, 0..GRANULES),
@@ -646,29 +646,29 @@ proptest! {
     ) {
         let mut transfer = after(&mapped, &steps);
         transfer.live.meanwhile.clear();
-        let mut told = transfer.left(version);
-        let mut positions = vec![(transfer.stream.len(), told)];
+        let mut outstanding = transfer.left(version);
+        let mut positions = vec![(transfer.stream.len(), outstanding)];
 
         while transfer.read(piece) {
             let now = transfer.left(InfoVersion::V1);
-            prop_assert!(now.initial <= told.initial, "{:?} after {:?}", now, told);
-            told = now;
+            prop_assert!(now.initial <= outstanding.initial, "{:?} after {:?}", now, outstanding);
+            outstanding = now;
             positions.push((transfer.stream.len(), now));
         }
-        for (position, told) in positions {
+        for (position, outstanding) in positions {
             prop_assert_eq!(
-                told.initial + told.changed,
+                outstanding.initial + outstanding.changed,
                 counted(&transfer.stream, position),
                 "{:?} at byte {}",
-                told,
+                outstanding,
                 position
             );
         }
-        prop_assert_eq!((told.initial, told.changed), (0, 0));
-        prop_assert_eq!(transfer.live.owed(), []);
+        prop_assert_eq!((outstanding.initial, outstanding.changed), (0, 0));
+        prop_assert_eq!(transfer.live.stale(), []);
     }
 
-    /// All of it holds for a device without local memory, too.
+    /// The same properties hold for a device without local memory.
     #[test]
     fn device_without_local_memory_arrives(
         steps in steps(),
@@ -679,25 +679,25 @@ proptest! {
         let mut transfer = after_without_local_memory(&steps);
 
         if pause {
-            let told = transfer.left(version);
+            let outstanding = transfer.left(version);
             let before = transfer.stream.len();
-            transfer.read_on(piece);
+            transfer.read_to_pause(piece);
             prop_assert_eq!(
-                told.initial + told.changed,
+                outstanding.initial + outstanding.changed,
                 (transfer.stream.len() - before) as u64
             );
-            let told = transfer.left(InfoVersion::V1);
-            prop_assert_eq!((told.initial, told.changed), (0, 0));
+            let outstanding = transfer.left(InfoVersion::V1);
+            prop_assert_eq!((outstanding.initial, outstanding.changed), (0, 0));
         }
-        let told = transfer.saver.left(&mut transfer.live).unwrap().unwrap();
+        let bound = transfer.saver.left(&mut transfer.live).unwrap().unwrap();
         let before = transfer.stream.len();
         transfer.stop();
-        transfer.read_on(piece);
-        prop_assert!((transfer.stream.len() - before) as u64 <= told);
+        transfer.read_to_pause(piece);
+        prop_assert!((transfer.stream.len() - before) as u64 <= bound);
         transfer.assert_arrives(piece);
     }
 
-    /// The rest of the stream of a device that is stopped now is no longer than was told.
+    /// After a stop, the rest of the stream does not exceed the reported maximum.
     #[test]
     fn rest_is_bounded(
         mapped in prop::collection::vec(0..GRANULES, 0..GRANULES),
@@ -706,16 +706,16 @@ proptest! {
         let mut transfer = after(&mapped, &steps);
 
         transfer.live.meanwhile.clear();
-        let told = transfer.saver.left(&mut transfer.live).unwrap().unwrap();
+        let bound = transfer.saver.left(&mut transfer.live).unwrap().unwrap();
         let before = transfer.stream.len();
         transfer.stop();
-        transfer.read_on(usize::MAX);
-        prop_assert!((transfer.stream.len() - before) as u64 <= told);
+        transfer.read_to_pause(usize::MAX);
+        prop_assert!((transfer.stream.len() - before) as u64 <= bound);
     }
 }
 
-/// Asserts that the second decoder reads of `transfer`, which has ended, what the device has. For
-/// devices whose memory is too large to make another one.
+/// Asserts that the second decoder reads the device's state from the completed `transfer`. For
+/// devices whose memory is too large for another device.
 fn assert_decodes(transfer: &Transfer) {
     let own = own_of(&transfer.live.identity);
     let granule = transfer.live.granule();
@@ -730,7 +730,7 @@ fn assert_decodes(transfer: &Transfer) {
     assert_eq!(read, transfer.live.mapped);
 }
 
-/// A device that is asked in two windows, with a range that is in both of them.
+/// A device whose bitmaps are read in two windows, with a range in both of them.
 #[test]
 fn windows() {
     let border = WINDOW as usize;
@@ -738,23 +738,23 @@ fn windows() {
     let mapped = [0, border - 1, border, border + 1, granules - 1];
     let mut transfer = Transfer::of(Live::with(granules, mapped));
 
-    let told = transfer.left(InfoVersion::V1);
-    assert_eq!((told.initial, told.changed), (INTRODUCTION + 0x5000, 0));
-    transfer.read_on(usize::MAX);
+    let outstanding = transfer.left(InfoVersion::V1);
+    assert_eq!((outstanding.initial, outstanding.changed), (INTRODUCTION + 0x5000, 0));
+    transfer.read_to_pause(usize::MAX);
     for (granule, byte) in [(1, 7), (border - 1, 8), (border, 9), (granules - 1, 10)] {
         transfer.live.change(Change::Write(granule, byte));
     }
-    let told = transfer.left(InfoVersion::V1);
-    assert_eq!((told.initial, told.changed), (0, 0x4000));
-    transfer.read_on(usize::MAX);
+    let outstanding = transfer.left(InfoVersion::V1);
+    assert_eq!((outstanding.initial, outstanding.changed), (0, 0x4000));
+    transfer.read_to_pause(usize::MAX);
     transfer.live.change(Change::Write(border + 2, 11));
     transfer.stop();
-    transfer.read_on(usize::MAX);
+    transfer.read_to_pause(usize::MAX);
     assert_decodes(&transfer);
 }
 
-/// Rounds with several parts each, of a device that changes all the while, before and behind the
-/// place that the round has come to.
+/// Rounds with several parts each, of a device that changes continuously, before and after the
+/// current position of the round.
 #[test]
 fn rounds_of_several_parts() {
     let granules = 2 * 1024 + 200;
@@ -769,32 +769,32 @@ fn rounds_of_several_parts() {
         }
     }
     transfer.stop();
-    transfer.read_on(usize::MAX);
+    transfer.read_to_pause(usize::MAX);
     assert_decodes(&transfer);
 }
 
-/// What is changed between two parts of a round, just behind the last range of the one, does not make
-/// the other begin there.
+/// A change between two parts of a round, directly after the last range of the first, does not make
+/// the second part begin there.
 #[test]
 fn parts_of_a_round_do_not_touch() {
     let most = 1024;
     let mut transfer = Transfer::of(Live::with(2 * most + 4, (0..=most).map(|n| 2 * n)));
-    let behind = 2 * most - 1;
+    let next = 2 * most - 1;
 
     // The introduction, and a part with its data.
     while transfer.saver.progress().sections < 3 + most as u64 {
         assert!(transfer.read(usize::MAX));
     }
-    transfer.live.change(Change::Write(behind, 7));
-    let told = transfer.left(InfoVersion::V1);
-    assert_eq!(told.initial + told.changed, 0x2000);
-    transfer.read_on(usize::MAX);
+    transfer.live.change(Change::Write(next, 7));
+    let outstanding = transfer.left(InfoVersion::V1);
+    assert_eq!(outstanding.initial + outstanding.changed, 0x2000);
+    transfer.read_to_pause(usize::MAX);
     transfer.stop();
-    transfer.read_on(usize::MAX);
+    transfer.read_to_pause(usize::MAX);
     assert_decodes(&transfer);
 }
 
-/// A range that is read in several runs, which change before, while and after they are read.
+/// A range that is read in several runs, which change before, during and after the read.
 #[test]
 fn ranges_of_several_runs() {
     let granules = 3 * DATA_RUN_MAX / 0x1000 + 1;
@@ -806,39 +806,38 @@ fn ranges_of_several_runs() {
 
         transfer.live.meanwhile = vec![vec![]; moment].into();
         transfer.live.meanwhile.push_back(changes.collect());
-        transfer.read_on(usize::MAX);
+        transfer.read_to_pause(usize::MAX);
         transfer.stop();
-        transfer.read_on(usize::MAX);
+        transfer.read_to_pause(usize::MAX);
         assert_decodes(&transfer);
     }
 }
 
-/// A device that does not know what it changes gives its local memory when it has stopped, as it is
-/// then.
+/// The local memory of a device without change tracking is read after the stop.
 #[test]
-fn device_that_does_not_know_what_it_changes() {
+fn device_without_change_tracking() {
     let mut live = Live::with(GRANULES, [1, 2, 5]);
     live.identity.features = FEATURE_LOCAL_MEMORY;
     let mut transfer = Transfer::of(live);
 
-    let told = transfer.left(InfoVersion::V2);
-    assert_eq!((told.initial, told.changed), (INTRODUCTION, 0));
-    transfer.read_on(usize::MAX);
+    let outstanding = transfer.left(InfoVersion::V2);
+    assert_eq!((outstanding.initial, outstanding.changed), (INTRODUCTION, 0));
+    transfer.read_to_pause(usize::MAX);
     assert_eq!(transfer.stream.len() as u64, INTRODUCTION);
     transfer.live.change(Change::Write(2, 9));
     transfer.live.change(Change::Write(7, 9));
     transfer.live.change(Change::Discard(5));
-    let told = transfer.left(InfoVersion::V2);
-    assert_eq!((told.initial, told.changed), (0, 0));
+    let outstanding = transfer.left(InfoVersion::V2);
+    assert_eq!((outstanding.initial, outstanding.changed), (0, 0));
     assert!(!transfer.read(1));
     transfer.stop();
-    transfer.read_on(usize::MAX);
+    transfer.read_to_pause(usize::MAX);
     assert_decodes(&transfer);
     transfer.assert_arrives(usize::MAX);
 }
 
-/// Guest memory that is tracked is listed once, in as many parts as it takes, behind all of the local
-/// memory; ranges without a gap between them are one.
+/// Tracked guest memory is listed once, in as many parts as required, after all local memory.
+/// Ranges without a gap are joined.
 #[test]
 fn tracked_guest_memory() {
     for (count, sections) in [(0, 0), (1, 1), (1024, 1), (1025, 2), (2500, 3)] {
@@ -851,11 +850,11 @@ fn tracked_guest_memory() {
         let ranges = (0..count)
             .flat_map(|number| [pages(4 * number, 0x2000), pages(4 * number + 1, 0x4000)]);
 
-        transfer.read_on(usize::MAX);
+        transfer.read_to_pause(usize::MAX);
         transfer.live.change(Change::Write(4, 4));
         transfer.stop();
         transfer.saver.track(Tracked::new(0x2000, ranges).unwrap());
-        transfer.read_on(usize::MAX);
+        transfer.read_to_pause(usize::MAX);
         let own = own_of(&transfer.live.identity);
         let state = decode(&transfer.stream, &own).unwrap();
         assert_eq!(state.guest, (count, count * 0x6000));
@@ -865,7 +864,8 @@ fn tracked_guest_memory() {
     }
 }
 
-/// A set of granules takes a bit for each, and nothing is taken before it is looked for.
+/// A set of granules requires one bit for each, and is allocated only when local memory is first
+/// read.
 #[test]
 fn memory() {
     const PART: usize = 16 + 1024 * 24;
@@ -876,24 +876,24 @@ fn memory() {
             assert!(transfer.read(usize::MAX));
         }
     });
-    with_allowance(24 + PART, || transfer.read_on(usize::MAX));
+    with_allowance(24 + PART, || transfer.read_to_pause(usize::MAX));
     transfer.live.change(Change::Write(129, 1));
     transfer.stop();
-    with_allowance(0, || transfer.read_on(usize::MAX));
+    with_allowance(0, || transfer.read_to_pause(usize::MAX));
     transfer.assert_arrives(usize::MAX);
 }
 
-/// Whatever fails while a device is asked how much is left fails for good.
+/// An error of the query of outstanding bytes is permanent.
 #[test]
-fn without_memory_there_is_no_set() {
+fn failed_allocation_of_a_set_is_permanent() {
     let mut transfer = Transfer::of(Live::with(130, [3]));
     let error = Err(SaveError::OutOfMemory);
 
-    let told = with_allowance(23, || {
+    let result = with_allowance(23, || {
         transfer
             .saver
             .outstanding(&mut transfer.live, InfoVersion::V1)
     });
-    assert_eq!(told, error);
+    assert_eq!(result, error);
     assert!(transfer.saver.remaining(&mut transfer.live) == Err(SaveError::OutOfMemory));
 }

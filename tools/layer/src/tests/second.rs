@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The second implementation of the stream, on devices of the layer's tests.
+//! Use of the second implementation of the stream with devices of the layer's tests.
 
 use crate::layer::{
     identity::Identity,
@@ -10,22 +10,22 @@ use crate::layer::{
 };
 use vifa_decoder::{encoder::CONTROL_INTERFACE, Own, State};
 
-/// Returns a destination of this identity, as the second implementation knows it.
+/// Returns a destination with this identity for the second implementation.
 pub(super) fn own(identity: &Identity, control_interface: u64) -> Own {
     Own::new(&IdentityPayload::from(identity).encode(), control_interface)
 }
 
-/// Returns the tests' device at `control_interface`.
+/// Returns the test device with the control interface `control_interface`.
 pub(super) fn own_at(control_interface: u64) -> Own {
     own(&IDENTITY, control_interface)
 }
 
-/// Returns a destination of this identity at the source's own place.
+/// Returns a destination with this identity and the source's address.
 pub(super) fn own_of(identity: &Identity) -> Own {
     own(identity, CONTROL_INTERFACE)
 }
 
-/// Makes a device that has `state`.
+/// Creates a device with the state `state`.
 pub(super) fn device_of(state: &State, identity: Identity) -> Device {
     let mut device = Device::new(identity).unwrap();
 
