@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `vifactl bind` and `vifactl unbind`: give virtual functions to the driver, and take them back.
+//! `vifactl bind` and `vifactl unbind`: bind virtual functions to the driver and unbind them.
 //!
-//! The driver is chosen by `driver_override`, so that it gets these functions and no others. All
-//! functions are checked before the first of them is changed.
+//! `driver_override` selects the driver, so that it binds to these functions only. All functions
+//! are checked before the first one is changed.
 
 use std::fmt;
 
@@ -19,12 +19,13 @@ use crate::{
     host::Host,
 };
 
-/// Give virtual functions to the driver vifa_vfio_pci
+/// Bind virtual functions to the driver vifa_vfio_pci
 ///
-/// Each has to be a virtual function whose physical function is bound to vifa_vfio_pci_pf, or to
-/// its own driver where it has no VIFA capability; nothing may have it open, and no other device of
-/// its IOMMU group may belong to a driver of the host's. Where one of them is not fit, none is
-/// changed. Where the driver refuses a function, driver_override and the driver are as they were.
+/// Each function must be a virtual function. Its physical function must be bound to
+/// vifa_vfio_pci_pf, or to its own driver if it has no VIFA capability. No process may have the
+/// function open, and no other device of its IOMMU group may be bound to a host driver. If one
+/// function fails these checks, none is changed. If the driver rejects a function, driver_override
+/// and the driver are restored.
 #[derive(clap::Args)]
 pub(crate) struct BindArguments {
     /// The virtual functions, as in 0000:01:00.1
@@ -32,9 +33,9 @@ pub(crate) struct BindArguments {
     functions: Vec<Address>,
 }
 
-/// Take virtual functions from the driver vifa_vfio_pci
+/// Unbind virtual functions from the driver vifa_vfio_pci
 ///
-/// Nothing may have one of them open. They belong to no driver then, and every driver may bind to
+/// No process may have one of them open. Afterwards they have no driver, and any driver may bind to
 /// them.
 #[derive(clap::Args)]
 pub(crate) struct UnbindArguments {
@@ -43,20 +44,20 @@ pub(crate) struct UnbindArguments {
     functions: Vec<Address>,
 }
 
-/// What has been done.
+/// The result of the command.
 #[derive(Serialize)]
 struct Done {
     functions: Vec<Change>,
 }
 
-/// What has been done with a function.
+/// The change of one function.
 #[derive(Serialize)]
 struct Change {
     function: Address,
     changed: bool,
-    /// The driver before.
+    /// The driver before the change.
     before: Option<String>,
-    /// The driver now.
+    /// The driver after the change.
     driver: Option<String>,
 }
 
@@ -81,7 +82,7 @@ impl fmt::Display for Done {
 ///
 /// # Errors
 ///
-/// A function is not fit to be bound, or its driver refused it.
+/// A function fails the checks, or the driver rejects it.
 pub(crate) fn bind(arguments: &BindArguments, context: &Context) -> Result<()> {
     let functions = find(&arguments.functions, &context.host)?;
 
@@ -113,7 +114,7 @@ pub(crate) fn bind(arguments: &BindArguments, context: &Context) -> Result<()> {
 ///
 /// # Errors
 ///
-/// A function is bound to another driver, is open, or cannot be unbound.
+/// A function is bound to another driver, is open, or fails to unbind.
 pub(crate) fn unbind(arguments: &UnbindArguments, context: &Context) -> Result<()> {
     let functions = find(&arguments.functions, &context.host)?;
 
@@ -139,7 +140,7 @@ pub(crate) fn unbind(arguments: &UnbindArguments, context: &Context) -> Result<(
     context.output.print(&Done { functions })
 }
 
-/// The functions with these addresses, each once.
+/// Returns the functions at these addresses, without duplicates.
 fn find(addresses: &[Address], host: &Host) -> Result<Vec<Function>> {
     let mut addresses = addresses.to_vec();
 
@@ -151,11 +152,11 @@ fn find(addresses: &[Address], host: &Host) -> Result<Vec<Function>> {
         .collect()
 }
 
-/// Checks that the physical function `physical` has a driver by which `function` can be migrated.
+/// Checks that `physical` has a driver through which `function` can be migrated.
 ///
-/// What has the VIFA capability is migrated through the driver for it; the virtual functions that
-/// the driver migrates by themselves have a physical function with a driver of its own. Which those
-/// are the driver knows best, and says when it is given another.
+/// A physical function with the VIFA capability must be bound to [`PF_DRIVER`]. The driver also
+/// migrates some virtual functions whose physical function is bound to its own driver. The driver
+/// itself checks which functions these are, and reports an unsupported one.
 fn check_physical(function: &Function, physical: &Function) -> Result<()> {
     match physical.driver() {
         Some(driver) if driver == PF_DRIVER => Ok(()),
@@ -165,20 +166,20 @@ fn check_physical(function: &Function, physical: &Function) -> Result<()> {
         Some(_) => Ok(()),
         None => bail!(
             "{function}: its physical function {physical} is bound to no driver; \
-             one with the VIFA capability has to be bound to {PF_DRIVER}, another to its own"
+             bind it to {PF_DRIVER} if it has the VIFA capability, else to its own driver"
         ),
     }
 }
 
-/// Checks that `function` may be given to the driver.
+/// Checks that `function` may be bound to the driver.
 fn check_bind(function: &Function, host: &Host) -> Result<()> {
     let Some(physical) = function.physical_function() else {
-        bail!("{function} is no virtual function");
+        bail!("{function} is not a virtual function");
     };
 
     check_physical(function, &Function::find(physical, host)?)?;
     if !host.pci_drivers().join(VF_DRIVER).is_dir() {
-        bail!("{function}: there is no driver {VF_DRIVER}; load the module vifa_vfio_pci");
+        bail!("{function}: no driver {VF_DRIVER}; load the module vifa_vfio_pci");
     }
     if function.driver().as_deref() == Some(VF_DRIVER) {
         return Ok(());
@@ -187,7 +188,7 @@ fn check_bind(function: &Function, host: &Host) -> Result<()> {
     check_group(function, host)
 }
 
-/// Checks that no other device of the function's IOMMU group belongs to a driver of the host's.
+/// Checks that no other device of the function's IOMMU group is bound to a host driver.
 fn check_group(function: &Function, host: &Host) -> Result<()> {
     let Some(group) = function.iommu_group() else {
         bail!("{function} is in no IOMMU group: the host's IOMMU is off");
@@ -200,11 +201,11 @@ fn check_group(function: &Function, host: &Host) -> Result<()> {
         let other = Function::find(address, host)?;
 
         if let Some(driver) = other.driver() {
-            // VFIO lets a group be used beside devices of its own, bridges, and what is put away.
+            // VFIO allows a group with VFIO devices, bridges and devices bound to pci-stub.
             if other.vfio_device().is_none() && driver != "pcieport" && driver != "pci-stub" {
                 return Err(Exit::Busy
                     .because(format!(
-                        "{function}: {address} is in the same IOMMU group {group}, \
+                        "{function}: {address} is in the same IOMMU group {group} \
                          and bound to {driver}"
                     ))
                     .into());
@@ -224,7 +225,7 @@ fn check_free(function: &Function, host: &Host) -> Result<()> {
     }
 }
 
-/// Checks that `function` may be taken from the driver.
+/// Checks that `function` may be unbound from the driver.
 fn check_unbind(function: &Function, host: &Host) -> Result<()> {
     match function.driver() {
         None => Ok(()),
@@ -233,24 +234,24 @@ fn check_unbind(function: &Function, host: &Host) -> Result<()> {
     }
 }
 
-/// Gives `function` to the driver; after an error it is as it was.
+/// Binds `function` to the driver. On failure its previous driver is restored.
 fn bind_one(function: &Function) -> Result<()> {
     let driver = function.driver();
     let reservation = function.driver_override();
 
     function
         .set_driver_override(Some(VF_DRIVER))
-        .with_context(|| format!("{function}: driver_override"))?;
+        .with_context(|| format!("{function}: failed to write driver_override"))?;
     let result = function
         .unbind()
         .with_context(|| {
             let driver = driver.as_deref().unwrap_or_default();
 
-            format!("{function}: cannot be unbound from {driver}")
+            format!("{function}: failed to unbind from {driver}")
         })
         .and_then(|()| {
             function.bind(VF_DRIVER).with_context(|| {
-                format!("{function}: {VF_DRIVER} refuses it (the kernel log tells why)")
+                format!("{function}: failed to bind to {VF_DRIVER} (see the kernel log)")
             })
         });
     let Err(error) = result else {
@@ -260,33 +261,33 @@ fn bind_one(function: &Function) -> Result<()> {
     restore(function, reservation.as_deref(), driver.as_deref()).map_err(|left| {
         let exit = Exit::of(&error);
 
-        exit.because(format!("{error:#}; besides, {left:#}"))
+        exit.because(format!("{error:#}; in addition, {left:#}"))
     })?;
     Err(error)
 }
 
-/// Makes driver_override and driver of `function` what they were.
+/// Restores driver_override and driver of `function`.
 fn restore(function: &Function, reservation: Option<&str>, driver: Option<&str>) -> Result<()> {
     function
         .set_driver_override(reservation)
-        .with_context(|| format!("driver_override of {function} could not be restored"))?;
+        .with_context(|| format!("failed to restore driver_override of {function}"))?;
     if let (Some(driver), None) = (driver, function.driver()) {
         function
             .bind(driver)
-            .with_context(|| format!("{function} could not be bound to {driver} again"))?;
+            .with_context(|| format!("failed to bind {function} to {driver} again"))?;
     }
     Ok(())
 }
 
-/// Takes `function` from the driver, and its reservation for it.
+/// Unbinds `function` and clears its driver_override.
 fn unbind_one(function: &Function) -> Result<()> {
     function
         .unbind()
-        .with_context(|| format!("{function}: cannot be unbound"))?;
+        .with_context(|| format!("{function}: failed to unbind"))?;
     if function.driver_override().as_deref() == Some(VF_DRIVER) {
         function
             .set_driver_override(None)
-            .with_context(|| format!("{function}: driver_override"))?;
+            .with_context(|| format!("{function}: failed to write driver_override"))?;
     }
     Ok(())
 }

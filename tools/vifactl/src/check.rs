@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `vifactl check`: would the source's state fit the destination?
+//! `vifactl check`: reports whether the source's state fits the destination.
 //!
-//! The rules are the layer's, as the driver applies them at the first section of a stream.
+//! The rules are the layer's, as the driver applies them to the first section of a stream.
 
 use std::{
     fmt,
@@ -31,19 +31,19 @@ use crate::{
 /// Check whether the state of one VIFA interface fits another
 ///
 /// Source and destination are each a virtual function of this host, as in 0000:01:00.1, or a file:
-/// a save set, a stream, or what `vifactl show --json` printed on another host. Every field that
-/// does not fit is listed, and the exit code is 3 then. `-` is a file on standard input.
+/// a save set, a stream, or the output of `vifactl show --json` on another host. The command lists
+/// every field that does not fit and then exits with code 3. `-` is a file on standard input.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Where the state comes from
+    /// The source of the state
     #[arg(value_name = "SOURCE")]
     source: PathBuf,
-    /// Where it is to go
+    /// The destination of the state
     #[arg(value_name = "DESTINATION")]
     destination: PathBuf,
 }
 
-/// What says what an interface is.
+/// The kind of a source or a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Kind {
@@ -64,7 +64,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// One of the two that are compared.
+/// The source or the destination.
 #[derive(Serialize)]
 struct Party {
     kind: Kind,
@@ -72,7 +72,7 @@ struct Party {
     identity: Identity,
 }
 
-/// What the comparison found.
+/// The result of the comparison.
 #[derive(Serialize)]
 struct Comparison {
     source: Party,
@@ -84,12 +84,12 @@ struct Comparison {
 /// A field that does not fit.
 #[derive(Serialize)]
 struct Difference {
-    /// Its name in `struct vifa_identity`.
+    /// The field's name in `struct vifa_identity`.
     field: &'static str,
     rule: &'static str,
     source: u64,
     destination: u64,
-    /// The same in words.
+    /// The mismatch as text.
     text: String,
 }
 
@@ -132,17 +132,17 @@ impl fmt::Display for Comparison {
     }
 }
 
-/// The part of what `vifactl show --json` prints that the comparison needs.
+/// The part of `vifactl show --json` that the comparison uses.
 #[derive(Deserialize)]
 struct Exported {
     identity: Identity,
 }
 
-/// Most bytes of JSON that are read; what `vifactl show` prints has some thousand.
+/// Maximum length of JSON input, in bytes; `vifactl show` prints a few thousand.
 const JSON_MAX: u64 = 0x10_0000;
 
 impl Party {
-    /// Finds out what `name` is, and what it says.
+    /// Determines the kind of `name` and reads its identity.
     fn of(name: &Path, host: &Host) -> Result<(Self, identity::Identity)> {
         let address = name.to_str().and_then(|name| name.parse::<Address>().ok());
         let (kind, identity) = match address {
@@ -165,7 +165,7 @@ impl Party {
     }
 }
 
-/// The kind of the file at `path`, and the identity that it holds. `-` is standard input.
+/// Returns the kind of the file at `path`, and its identity. `-` is standard input.
 fn of_file(path: &Path) -> Result<(Kind, identity::Identity)> {
     let mut file = StreamFile::open(path)?;
     let mut start = Vec::new();
@@ -177,7 +177,7 @@ fn of_file(path: &Path) -> Result<(Kind, identity::Identity)> {
     if file.save_set().is_none() && !start.starts_with(&MAGIC) {
         return Err(Exit::Damaged
             .because(format!(
-                "{} is no save set, no stream, and not what `vifactl show --json` prints",
+                "{} is not a save set, a stream or output of `vifactl show --json`",
                 path.display()
             ))
             .into());
@@ -191,15 +191,15 @@ fn of_file(path: &Path) -> Result<(Kind, identity::Identity)> {
     Ok((kind, identity))
 }
 
-/// Whether the first of `bytes` that is no white space opens a JSON object.
+/// Returns whether the first character of `bytes` after white space opens a JSON object.
 fn is_json(bytes: &[u8]) -> bool {
     bytes.trim_ascii_start().starts_with(b"{")
 }
 
-/// The identity in `text`, which `vifactl show --json` printed and `name` holds.
+/// Returns the identity in `text`, the output of `vifactl show --json` in the file `name`.
 fn exported(name: &Path, text: &[u8]) -> Result<identity::Identity> {
     let exported: Exported = serde_json::from_slice(text).map_err(|error| {
-        let what = "is not what `vifactl show --json` prints";
+        let what = "is not output of `vifactl show --json`";
 
         Exit::Damaged.because(format!("{}: {what}: {error}", name.display()))
     })?;
@@ -207,7 +207,7 @@ fn exported(name: &Path, text: &[u8]) -> Result<identity::Identity> {
     checked(name, &exported.identity)
 }
 
-/// The layer's form of `identity`, which `name` says.
+/// Converts the `identity` of `name` to the layer's form.
 fn checked(name: &Path, identity: &Identity) -> Result<identity::Identity> {
     identity::Identity::try_from(identity).map_err(|violation| {
         Exit::Damaged
@@ -216,11 +216,11 @@ fn checked(name: &Path, identity: &Identity) -> Result<identity::Identity> {
     })
 }
 
-/// Compares.
+/// Compares source and destination.
 ///
 /// # Errors
 ///
-/// Source or destination cannot be read, or they do not fit.
+/// The source or the destination cannot be read, or they do not fit.
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let (source, from) = Party::of(&arguments.source, &context.host)?;
     let (destination, to) = Party::of(&arguments.destination, &context.host)?;
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_identity_is_reads_back_from_its_json() {
+    fn an_identity_reads_back_from_its_json() {
         let identity = read(SOUND.as_bytes()).unwrap();
         let text = format!(
             "{{\"identity\": {}}}",

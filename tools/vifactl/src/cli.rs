@@ -58,19 +58,19 @@ enum Command {
     Man(man::Arguments),
 }
 
-/// What the exit codes mean, for `--help`.
+/// Returns the meaning of the exit codes, for `--help`.
 fn exit_codes() -> String {
     let codes = EXIT_CODES.map(|(code, meaning)| format!("\n  {code}  {meaning}"));
 
     format!("Exit codes:{}", codes.concat())
 }
 
-/// What every sub-command is given besides its arguments.
+/// The input of every sub-command besides its arguments.
 #[derive(Clone, Debug)]
 pub(crate) struct Context {
-    /// Where to look.
+    /// The host to work on.
     pub(crate) host: Host,
-    /// How to print.
+    /// The output format.
     pub(crate) output: Output,
 }
 
@@ -95,14 +95,14 @@ fn run(cli: Cli) -> Result<()> {
     }
 }
 
-/// Runs the command that the process was called with.
+/// Runs the command with the arguments of the process.
 pub fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => Exit::Done.into(),
         Err(error) => {
-            // As with other commands whose output is cut off: no message.
+            // A closed pipe gives no message, as with other commands.
             if !error.is::<ReaderGone>() {
-                // Where this cannot be told, there is nobody to tell that either.
+                // A failure to write to standard error cannot be reported.
                 let _ = writeln!(io::stderr(), "vifactl: {error:#}");
             }
             Exit::of(&error).into()
@@ -117,7 +117,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_command_line_is_valid() {
         Cli::command().debug_assert();
     }
 

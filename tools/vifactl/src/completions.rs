@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `vifactl completions`: what a shell needs to complete the command line, made from the command
-//! line itself.
+//! `vifactl completions`: completion scripts for shells, generated from the command line.
 
 use anyhow::Result;
 use clap::CommandFactory;
@@ -20,7 +19,7 @@ pub(crate) struct Arguments {
 ///
 /// # Errors
 ///
-/// It cannot be written.
+/// The script cannot be written.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut script = Vec::new();
 

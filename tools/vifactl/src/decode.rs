@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `vifactl decode`: what stands in a stream or a save set, and what is wrong with a damaged one.
+//! `vifactl decode`: the contents of a stream or a save set, and the damage of a damaged one.
 //!
-//! [`walk`] goes through a stream and has the driver's layer judge it. It hands each [`section`], as
-//! the [`structure`] tables of the uAPI header take it apart, to whoever shows it: [`table`] for
-//! people, [`json`] for programs. [`locate`] turns the layer's refusal into a place in the file,
-//! [`damage`] is how it is told.
+//! [`walk`] reads a stream and lets the driver's layer validate it. It passes each [`section`],
+//! decoded with the [`structure`] tables of the uAPI header, to a visitor: [`table`] for people,
+//! [`json`] for programs. [`locate`] finds the place in the file that the layer rejected,
+//! [`damage`] describes it.
 
 pub mod damage;
 mod json;
@@ -38,28 +38,28 @@ use crate::{
     save_set::{self, Header, ReadError, SaveSet},
 };
 
-/// Bytes that are read from a file at once.
+/// Bytes per read.
 const BUFFER: usize = 0x10_0000;
 
-/// Show what stands in a stream or a save set, and what is wrong with a damaged one
+/// Show the contents of a stream or a save set, and the damage of a damaged one
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// A stream or a save set; `-` for standard input
     file: PathBuf,
-    /// Show what the records of the control plane hold, too
+    /// Also show the contents of control plane records
     #[arg(long)]
     content: bool,
-    /// Show every data section and every address range, not the first of many alone; JSON always does
+    /// Show every data section and every address range instead of the first ones; JSON always does
     #[arg(long)]
     all: bool,
 }
 
-/// Shows a file.
+/// Prints a file.
 trait Show: Visitor {
-    /// The file is a save set with this header, and with this manifest, if that is sound.
+    /// Prints the save set header, and the manifest if it is valid.
     fn save_set(&mut self, header: Fields<'_>, save_set: Option<&SaveSet>) -> io::Result<()>;
 
-    /// The file has ended, or nothing more of it can be decoded.
+    /// Prints the totals at the end of the file, or where decoding stopped.
     fn end(&mut self, outcome: &Outcome) -> io::Result<()>;
 }
 
@@ -88,7 +88,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     }
 }
 
-/// Decodes `input` to its end and shows it; returns what is wrong with it.
+/// Decodes `input` to its end and prints it; returns the first damage.
 fn decode(input: impl Read, show: &mut impl Show) -> Result<Option<Damage>, WalkError> {
     let mut input = BufReader::with_capacity(BUFFER, input);
     let mut start = Vec::new();
@@ -102,7 +102,7 @@ fn decode(input: impl Read, show: &mut impl Show) -> Result<Option<Damage>, Walk
     let outcome = if is_save_set {
         decode_save_set(&mut input, show)?
     } else {
-        walk(&mut input, 0, Judge::Anyone, show)?
+        walk(&mut input, 0, Judge::Any, show)?
     };
 
     show.end(&outcome).map_err(WalkError::Output)?;
@@ -133,18 +133,18 @@ fn decode_save_set(input: &mut dyn Read, show: &mut impl Show) -> Result<Outcome
         });
     };
     let mut stream = Summed::new((&mut *input).take(save_set.stream_length));
-    let mut outcome = walk(&mut stream, save_set.stream_offset, Judge::Anyone, show)?;
+    let mut outcome = walk(&mut stream, save_set.stream_offset, Judge::Any, show)?;
 
     if outcome.damage.is_none() {
         outcome.damage =
-            behind_stream(&save_set, &outcome, stream.checksum, input).map_err(WalkError::Input)?;
+            after_stream(&save_set, &outcome, stream.checksum, input).map_err(WalkError::Input)?;
     }
     Ok(outcome)
 }
 
-/// Returns what is wrong with a save set whose stream is sound: it is not the one that the manifest
-/// speaks of, or something follows it.
-fn behind_stream(
+/// Returns the damage of a save set with a valid stream: the manifest is of another stream, or data
+/// follows the stream.
+fn after_stream(
     save_set: &SaveSet,
     outcome: &Outcome,
     checksum: Checksum,
@@ -172,15 +172,15 @@ fn behind_stream(
     }))
 }
 
-/// A reader that sums what is read.
+/// A reader that computes the CRC of the data read.
 pub(crate) struct Summed<R> {
     input: R,
-    /// Of what was read.
+    /// The CRC of the data read so far.
     pub(crate) checksum: Checksum,
 }
 
 impl<R> Summed<R> {
-    /// Sums what is read from `input` from now on.
+    /// Starts a CRC of the data read from `input`.
     pub(crate) fn new(input: R) -> Self {
         Self {
             input,
@@ -198,12 +198,12 @@ impl<R: Read> Read for Summed<R> {
     }
 }
 
-/// Decodes `input` and shows it as JSON in `out`, as `vifactl --json decode` does; returns what is
-/// wrong with it.
+/// Decodes `input` and writes it as JSON to `out`, like `vifactl --json decode`; returns the first
+/// damage.
 ///
 /// # Errors
 ///
-/// `input` cannot be read, or `out` not written.
+/// Reading `input` or writing `out` failed.
 pub fn to_json(
     input: impl Read,
     name: &str,

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A VFIO device, reached through its file: its migration state, and its migration region.
+//! A VFIO device, accessed through its file: migration state and migration region.
 //!
-//! VFIO gives a device to one user at a time. [`Device::open`] therefore opens the device itself
-//! only where nobody has it ([`Hold::Own`]; opening resets it), and else shares the open file of the
-//! process that does ([`Hold::Process`]): what is done then is done to that process's device.
+//! VFIO gives a device to one user at a time. [`Device::open`] opens the device itself only if no
+//! process has it open ([`Hold::Own`]; opening resets it). Otherwise it shares the open file of
+//! that process ([`Hold::Process`]), and operates on that process's device.
 
 mod holder;
 mod open;
@@ -25,11 +25,12 @@ use crate::{
     host::Host,
     layer::state::DeviceState,
     migratable::Migratable,
+    state::State,
 };
 
 pub(crate) use holder::Holder;
 
-/// Most bytes that are read of a migration region, whatever it says of its size.
+/// Maximum number of bytes read from a migration region, independent of its reported size.
 pub(crate) const REGION_MAX: usize = 0x1_0000;
 
 /// The driver of virtual functions.
@@ -38,12 +39,12 @@ pub(crate) const VF_DRIVER: &str = "vifa_vfio_pci";
 /// The driver of physical functions.
 pub(crate) const PF_DRIVER: &str = "vifa_vfio_pci_pf";
 
-/// Who has a device open.
+/// The user of an open device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Hold {
-    /// This command alone; the device was reset when it was opened, and is again when it is closed.
+    /// This command only. The device is reset when it is opened and when it is closed.
     Own,
-    /// A process, whose open file this command shares.
+    /// A process whose open file this command shares.
     Process(Holder),
 }
 
@@ -54,21 +55,22 @@ pub(crate) struct Device {
     opened: Opened,
 }
 
-/// The session of a state that moves data: a descriptor to read the stream from, or to write it to.
+/// The session of a state that transfers data: a descriptor from which the stream is read or to
+/// which it is written.
 #[derive(Debug)]
 pub(crate) struct Session(pub(crate) File);
 
 impl Device {
-    /// Opens the virtual function at `address`, or shares it with the process that holds it.
+    /// Opens the virtual function at `address`, or shares it with the process that has it open.
     ///
     /// # Errors
     ///
-    /// There is no such function, it is not bound to [`VF_DRIVER`], or it cannot be opened.
+    /// The function does not exist, is not bound to [`VF_DRIVER`], or cannot be opened.
     pub(crate) fn open(address: Address, host: &Host) -> Result<Self> {
         let function = Function::find(address, host)?;
 
         if function.physical_function().is_none() {
-            bail!("{address} is no virtual function");
+            bail!("{address} is not a virtual function");
         }
         match function.driver() {
             Some(driver) if driver == VF_DRIVER => {}
@@ -89,7 +91,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// The holder has gone, or the user may not trace it.
+    /// The process has exited, or the user may not trace it.
     pub(crate) fn share(address: Address, holder: Holder) -> Result<Self> {
         Ok(Self {
             address,
@@ -98,12 +100,12 @@ impl Device {
         })
     }
 
-    /// The function's address.
+    /// Returns the function's address.
     pub(crate) fn address(&self) -> Address {
         self.address
     }
 
-    /// Who has it open.
+    /// Returns the user of the device.
     pub(crate) fn hold(&self) -> &Hold {
         &self.hold
     }
@@ -117,11 +119,11 @@ impl Device {
         Ok(feature.data)
     }
 
-    /// Its migration state.
+    /// Returns the migration state.
     ///
     /// # Errors
     ///
-    /// Those of the kernel, or the state is one that no header knows.
+    /// Errors of the kernel, or an unknown state.
     pub(crate) fn state(&self) -> Result<DeviceState> {
         let get = Feature::new(
             Operation::Get,
@@ -141,7 +143,7 @@ impl Device {
             state => {
                 state
                     .with_context(|| {
-                        format!("{}: its migration state cannot be read", self.address)
+                        format!("{}: failed to read the migration state", self.address)
                     })?
                     .device_state
             }
@@ -149,18 +151,15 @@ impl Device {
 
         match DeviceState::try_from(number) {
             Ok(state) => Ok(state),
-            Err(_) => bail!(
-                "{}: is in the unknown migration state {number}",
-                self.address
-            ),
+            Err(_) => bail!("{}: unknown migration state {number}", self.address),
         }
     }
 
-    /// Brings it to `state`; returns the session that this begins, if it begins one.
+    /// Changes the migration state to `state`; returns the session, if the new state begins one.
     ///
     /// # Errors
     ///
-    /// Those of the kernel: the device may have stopped at a state on the way.
+    /// Errors of the kernel. The device may remain in an intermediate state.
     pub(crate) fn set_state(&self, state: DeviceState) -> Result<Option<Session>> {
         let set = Feature::new(
             Operation::Set,
@@ -172,23 +171,23 @@ impl Device {
         );
         let data_fd = self
             .feature(set)
-            .with_context(|| format!("{}: cannot be brought to {state:?}", self.address))?
+            .with_context(|| format!("{}: failed to enter {}", self.address, State(state)))?
             .data_fd;
 
         if data_fd < 0 {
             return Ok(None);
         }
-        // SAFETY: The kernel has just made the descriptor for this call.
+        // SAFETY: The kernel created the descriptor for this call, so nothing else owns it.
         let session = unsafe { adopt(data_fd) };
 
         Ok(Some(Session(session.into())))
     }
 
-    /// How many bytes its state takes, at the most, as it estimates.
+    /// Returns the estimated maximum size of the state, in bytes.
     ///
     /// # Errors
     ///
-    /// Those of the kernel.
+    /// Errors of the kernel.
     pub(crate) fn data_size(&self) -> Result<u64> {
         let get = Feature::new(
             Operation::Get,
@@ -198,26 +197,26 @@ impl Device {
 
         Ok(self
             .feature(get)
-            .with_context(|| format!("{}: the size of its state cannot be read", self.address))?
+            .with_context(|| format!("{}: failed to read the size of the state", self.address))?
             .stop_copy_length)
     }
 
-    /// Resets it, which ends any session and error.
+    /// Resets the device, which ends any session and error.
     ///
     /// # Errors
     ///
-    /// Those of the kernel.
+    /// Errors of the kernel.
     pub(crate) fn reset(&self) -> Result<()> {
         ioctl_number(&self.opened.device, &request::DEVICE_RESET, 0)
-            .with_context(|| format!("{}: cannot be reset", self.address))?;
+            .with_context(|| format!("{}: failed to reset", self.address))?;
         Ok(())
     }
 
-    /// The bytes of its migration region, as they are at one moment.
+    /// Returns a consistent copy of the migration region.
     ///
     /// # Errors
     ///
-    /// It has none, or it cannot be read.
+    /// The device has no migration region, or it cannot be read.
     pub(crate) fn region(&self) -> Result<Vec<u8>> {
         let mut info = vfio_device_info {
             argsz: size_of::<vfio_device_info>() as u32,
@@ -243,7 +242,9 @@ impl Device {
                 self.opened
                     .device
                     .read_exact_at(&mut bytes, offset)
-                    .with_context(|| format!("{}: its migration region", self.address))?;
+                    .with_context(|| {
+                        format!("{}: failed to read the migration region", self.address)
+                    })?;
                 return Ok(bytes);
             }
         }

@@ -2,45 +2,45 @@
 
 //! Exit codes.
 //!
-//! Errors travel as [`anyhow::Error`]. Where an error is of a kind that a script wants to tell from
-//! others, a [`Fault`] in its chain says so; errors of the system are told by their number.
+//! Errors are passed as [`anyhow::Error`]. An error of a kind that scripts distinguish has a
+//! [`Fault`] in its chain. System errors are classified by their number.
 
 use std::{fmt, io, process::ExitCode};
 
-/// Why a command ended. The numbers are part of the command's interface.
+/// The reason for which a command ended. The numbers are part of the command-line interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// What was asked for has been done.
+    /// The command completed its task.
     Done = 0,
-    /// It failed for a reason that no other code names.
+    /// The command failed for a reason without an exit code of its own.
     Failed = 1,
-    /// The command line is wrong.
+    /// The command line is invalid.
     Usage = 2,
-    /// The destination cannot take the source's state.
+    /// The destination cannot accept the source's state.
     Incompatible = 3,
-    /// A file or a stream is damaged, or is not what it has to be.
+    /// A file or a stream is damaged or invalid.
     Damaged = 4,
-    /// Something is in use, or the user may not do this.
+    /// A file or a device is in use, or permission is denied.
     Busy = 5,
 }
 
-/// What each code means, as `--help` and the manual pages show it.
+/// The meaning of each exit code, for `--help` and the manual pages.
 pub const EXIT_CODES: [(u8, &str); 6] = [
     (Exit::Done as u8, "done"),
     (Exit::Failed as u8, "failed"),
     (Exit::Usage as u8, "the command line is wrong"),
     (
         Exit::Incompatible as u8,
-        "the destination cannot take the source's state",
+        "the destination cannot accept the source's state",
     ),
     (
         Exit::Damaged as u8,
-        "a file or a stream is damaged, or is not what it has to be",
+        "a file or a stream is damaged or invalid",
     ),
     (
         Exit::Busy as u8,
-        "something is in use, or permission is lacking",
+        "a file or a device is in use, or permission is denied",
     ),
 ];
 
@@ -51,7 +51,7 @@ impl From<Exit> for ExitCode {
 }
 
 impl Exit {
-    /// An error with this exit code.
+    /// Returns an error with this exit code.
     pub fn because(self, message: impl fmt::Display) -> Fault {
         Fault {
             exit: self,
@@ -59,7 +59,7 @@ impl Exit {
         }
     }
 
-    /// The exit code for `error`.
+    /// Returns the exit code for `error`.
     pub fn of(error: &anyhow::Error) -> Self {
         if let Some(fault) = error.downcast_ref::<Fault>() {
             return fault.exit;
@@ -76,7 +76,7 @@ impl Exit {
     }
 }
 
-/// An error whose exit code is known. Also serves as the context of an error.
+/// An error with a known exit code. It can also be the context of another error.
 #[derive(Debug)]
 pub struct Fault {
     exit: Exit,
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_gives_its_code_below_and_above_other_context() {
+    fn a_fault_sets_the_exit_code_at_any_depth() {
         let below = anyhow::Error::from(Exit::Damaged.because("x")).context("y");
         let above = Err::<(), _>(system(libc::EACCES))
             .context(Exit::Incompatible.because("x"))
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_the_system_is_told_by_its_number() {
+    fn a_system_error_is_classified_by_its_number() {
         assert_eq!(Exit::of(&system(libc::EBUSY)), Exit::Busy);
         assert_eq!(Exit::of(&system(libc::EACCES)), Exit::Busy);
         assert_eq!(Exit::of(&system(libc::ENOENT)), Exit::Failed);

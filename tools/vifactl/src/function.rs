@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! PCI functions as sysfs shows them.
+//! PCI functions in sysfs.
 
 use std::{
     fmt, fs, io,
@@ -17,7 +17,7 @@ use crate::{exit::Exit, host::Host};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Address {
-    /// Segment group.
+    /// PCI segment group.
     pub domain: u32,
     /// Bus number.
     pub bus: u8,
@@ -43,7 +43,7 @@ impl From<Address> for String {
     }
 }
 
-/// A text that is no address of a PCI function.
+/// A text that is not an address of a PCI function.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NoAddress(String);
 
@@ -51,7 +51,7 @@ impl fmt::Display for NoAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "`{}` is no PCI address (domain:bus:device.function, as in 0000:01:00.1)",
+            "`{}` is not a PCI address (domain:bus:device.function, as in 0000:01:00.1)",
             self.0
         )
     }
@@ -62,7 +62,7 @@ impl std::error::Error for NoAddress {}
 impl FromStr for Address {
     type Err = NoAddress;
 
-    /// Reads an address as lspci and sysfs write it; without a domain it is 0.
+    /// Parses an address in the format of lspci and sysfs; the domain defaults to 0.
     fn from_str(text: &str) -> Result<Self, NoAddress> {
         let hexadecimal = |digits: &str, most: usize, limit: u32| {
             let plain = (1..=most).contains(&digits.len())
@@ -120,23 +120,23 @@ impl Function {
         }
     }
 
-    /// The function with this address.
+    /// Returns the function with this address.
     ///
     /// # Errors
     ///
-    /// There is none.
+    /// No such function exists.
     pub fn find(address: Address, host: &Host) -> Result<Self> {
         let function = Self::at(address, host);
 
         if !function.directory.is_dir() {
             return Err(Exit::Failed
-                .because(format!("{address}: this host has no such PCI function"))
+                .because(format!("{address}: no such PCI function"))
                 .into());
         }
         Ok(function)
     }
 
-    /// All functions of `host`, in order of address.
+    /// Returns all functions of `host`, in order of address.
     ///
     /// # Errors
     ///
@@ -163,29 +163,29 @@ impl Function {
             .collect())
     }
 
-    /// Where it is.
+    /// Returns the function's address.
     pub fn address(&self) -> Address {
         self.address
     }
 
-    /// Its directory in sysfs.
+    /// Returns the function's directory in sysfs.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// The path of its attribute `name`.
+    /// Returns the path of the attribute `name`.
     pub fn attribute(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
 
-    /// The value of its attribute `name`; `None`: it has none, or it cannot be read.
+    /// Returns the value of the attribute `name`; `None` if it does not exist or cannot be read.
     pub fn read(&self, name: &str) -> Option<String> {
         let text = fs::read_to_string(self.attribute(name)).ok()?;
 
         Some(text.trim_end().to_owned())
     }
 
-    /// The number that its attribute `name` holds, decimal or with `0x`.
+    /// Returns the number in the attribute `name`, decimal or with `0x`.
     pub fn number(&self, name: &str) -> Option<u64> {
         let text = self.read(name)?;
 
@@ -195,31 +195,31 @@ impl Function {
         }
     }
 
-    /// Writes `value` to its attribute `name` in one go, as sysfs demands.
+    /// Writes `value` to the attribute `name` in one write, as sysfs requires.
     ///
     /// # Errors
     ///
-    /// Those of the attribute.
+    /// Errors of the attribute.
     pub fn write(&self, name: &str, value: &str) -> io::Result<()> {
         write_attribute(&self.attribute(name), value)
     }
 
-    /// The driver that it is bound to.
+    /// Returns the driver bound to the function.
     pub fn driver(&self) -> Option<String> {
         link_name(&self.attribute("driver"))
     }
 
-    /// The driver that alone may bind to it.
+    /// Returns the only driver that may bind to the function, if one is set.
     pub fn driver_override(&self) -> Option<String> {
         self.read("driver_override")
             .filter(|name| !name.is_empty() && name != "(null)")
     }
 
-    /// Reserves it for `driver`; `None`: takes the reservation back.
+    /// Sets driver_override to `driver`, or clears it.
     ///
     /// # Errors
     ///
-    /// Those of the attribute.
+    /// Errors of the attribute.
     pub fn set_driver_override(&self, driver: Option<&str>) -> io::Result<()> {
         self.write(
             "driver_override",
@@ -227,11 +227,11 @@ impl Function {
         )
     }
 
-    /// Binds it to `driver`.
+    /// Binds the function to `driver`.
     ///
     /// # Errors
     ///
-    /// Those of the driver's probe.
+    /// Errors of the driver's probe.
     pub fn bind(&self, driver: &str) -> io::Result<()> {
         write_attribute(
             &self.drivers.join(driver).join("bind"),
@@ -239,11 +239,11 @@ impl Function {
         )
     }
 
-    /// Takes its driver away, if it has one.
+    /// Unbinds the function from its driver, if it has one.
     ///
     /// # Errors
     ///
-    /// Those of the attribute.
+    /// Errors of the attribute.
     pub fn unbind(&self) -> io::Result<()> {
         if self.driver().is_none() {
             return Ok(());
@@ -251,12 +251,12 @@ impl Function {
         self.write("driver/unbind", &self.address.to_string())
     }
 
-    /// The number of its IOMMU group.
+    /// Returns the number of the IOMMU group.
     pub fn iommu_group(&self) -> Option<String> {
         link_name(&self.attribute("iommu_group"))
     }
 
-    /// The addresses of all functions of its IOMMU group, itself among them.
+    /// Returns the addresses of all functions of the IOMMU group, with this function.
     pub fn iommu_group_members(&self) -> Vec<Address> {
         let Ok(entries) = fs::read_dir(self.attribute("iommu_group/devices")) else {
             return Vec::new();
@@ -269,20 +269,19 @@ impl Function {
         members
     }
 
-    /// The name of the character device that VFIO made for it, as in `vfio0`.
+    /// Returns the name of the function's VFIO character device, as in `vfio0`.
     pub fn vfio_device(&self) -> Option<String> {
         let mut entries = fs::read_dir(self.attribute("vfio-dev")).ok()?;
 
         Some(entries.next()?.ok()?.file_name().to_str()?.to_owned())
     }
 
-    /// The address of the physical function that a virtual one belongs to; `None`: it is no
-    /// virtual one.
+    /// Returns the address of a virtual function's physical function; `None` for other functions.
     pub fn physical_function(&self) -> Option<Address> {
         link_name(&self.attribute("physfn"))?.parse().ok()
     }
 
-    /// The addresses of the virtual functions of a physical one, in order of index.
+    /// Returns the addresses of a physical function's virtual functions, in order of index.
     pub fn virtual_functions(&self) -> Vec<Address> {
         (0..)
             .map_while(|index| {
@@ -294,7 +293,7 @@ impl Function {
     }
 }
 
-/// Writes `value` to the attribute `path` in one go.
+/// Writes `value` to the attribute `path` in one write.
 fn write_attribute(path: &Path, value: &str) -> io::Result<()> {
     use std::io::Write;
 
@@ -304,7 +303,7 @@ fn write_attribute(path: &Path, value: &str) -> io::Result<()> {
         .write_all(value.as_bytes())
 }
 
-/// The last part of where the link `path` points.
+/// Returns the last component of the target of the link `path`.
 fn link_name(path: &Path) -> Option<String> {
     Some(
         fs::read_link(path)
@@ -326,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_function_can_have_is_no_address() {
+    fn an_invalid_address_is_rejected() {
         for text in [
             "",
             "0000:01:00",

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Guide files: what differs between where a save set comes from and where it goes.
+//! Guide files: the differences between the place where a save set was made and its destination.
 //!
-//! A save set belongs to the host, the physical function and the virtual function that it comes
-//! from. A guide maps these to others. What a function *is* cannot be mapped: the layer's rules for
-//! identities hold whatever a guide says. `Documentation/vifa/save-set.rst` has the format.
+//! A save set names the host, the physical function and the virtual function where it was made. A
+//! guide maps these names to others. It cannot map the identity of a function: the layer's identity
+//! rules hold with any guide. `Documentation/vifa/save-set.rst` specifies the format.
 
 use std::{fmt, fs, marker::PhantomData, path::Path};
 
@@ -16,13 +16,13 @@ use serde::{
 
 use crate::{exit::Exit, function::Address, place::Place, save_set::Version};
 
-/// Version of the format.
+/// Version of the guide format.
 const MAJOR: u16 = 1;
 
-/// Most bytes of a guide.
+/// Maximum length of a guide, in bytes.
 const LENGTH_MAX: u64 = 0x10_0000;
 
-/// Pairs of what was there and what is here. No name stands twice on either side.
+/// Pairs of a source name and a destination name. Each name occurs once per side.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Map<T>(Vec<(T, T)>);
 
@@ -33,7 +33,7 @@ impl<T> Default for Map<T> {
 }
 
 impl<T: PartialEq> Map<T> {
-    /// What `there` is mapped to; itself if it is not mapped.
+    /// Returns the name to which `there` is mapped, or `there` if it is not mapped.
     fn follow<'a>(&'a self, there: &'a T) -> &'a T {
         self.0
             .iter()
@@ -41,7 +41,7 @@ impl<T: PartialEq> Map<T> {
             .map_or(there, |(_, to)| to)
     }
 
-    /// What is mapped, but is not `there`.
+    /// Returns a mapped name that is not `there`.
     fn stranger(&self, there: Option<&T>) -> Option<&T> {
         self.0
             .iter()
@@ -100,25 +100,25 @@ pub(crate) struct Guide {
     virtual_functions: Map<Address>,
 }
 
-/// Where a stream comes from, as far as its file tells.
+/// The origin of a stream, as its file states it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     pub(crate) virtual_function: Address,
-    /// What a save set tells, and a stream alone does not.
+    /// Known for a save set only, not for a stream alone.
     pub(crate) surroundings: Option<Surroundings>,
 }
 
-/// What is around a virtual function.
+/// The place of a virtual function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Surroundings {
     pub(crate) host: String,
     pub(crate) physical_function: Address,
-    /// Which of the physical function's the virtual one is.
+    /// Index of the virtual function in its physical function.
     pub(crate) index: u32,
 }
 
 impl Guide {
-    /// A guide that maps nothing.
+    /// Returns a guide that maps nothing.
     pub(crate) fn none() -> Self {
         Self {
             guide: Version {
@@ -131,11 +131,11 @@ impl Guide {
         }
     }
 
-    /// Reads the guide in the file at `path`.
+    /// Reads the guide at `path`.
     ///
     /// # Errors
     ///
-    /// It cannot be read, or is no guide.
+    /// The file cannot be read or is not a guide.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         use std::io::Read;
 
@@ -158,23 +158,23 @@ impl Guide {
 
         if guide.guide.major != MAJOR {
             return Err(format!(
-                "guide.major: expected {MAJOR}, found {}",
+                "invalid guide.major: got {}, expected {MAJOR}",
                 guide.guide.major
             ));
         }
         Ok(guide)
     }
 
-    /// Checks that everything that is mapped is something that the file tells of.
+    /// Checks that every mapped name occurs in the file.
     ///
     /// # Errors
     ///
-    /// The first that is not.
+    /// The first mapped name that does not.
     pub(crate) fn check_names(&self, origin: &Origin) -> Result<(), String> {
         let around = origin.surroundings.as_ref();
         let stranger = |what: &str, name: &dyn fmt::Display| {
             Err(format!(
-                "{what}: {name} is mapped, and the file does not come from there"
+                "{what}: {name} is mapped, but the file does not come from it"
             ))
         };
 
@@ -194,7 +194,7 @@ impl Guide {
         }
     }
 
-    /// Returns all in which `origin` and `destination` differ and that is not mapped so, in words.
+    /// Describes every difference between `origin` and `destination` that the guide does not map.
     pub(crate) fn differences(&self, origin: &Origin, destination: &Place) -> Vec<String> {
         let mut differences = Vec::new();
         let function = self.virtual_functions.follow(&origin.virtual_function);
@@ -206,14 +206,14 @@ impl Guide {
 
             if *host != destination.host.name {
                 differences.push(format!(
-                    "host: the set is {}, this is {}",
+                    "host: the set is {}, this host is {}",
                     meant(&there.host, host),
                     destination.host.name
                 ));
             }
             if *physical != destination.physical_function {
                 differences.push(format!(
-                    "physical function: the set is {}, that of {} is {}",
+                    "physical function: the set is {}, {} belongs to {}",
                     meant(&there.physical_function, physical),
                     destination.address,
                     destination.physical_function
@@ -221,7 +221,7 @@ impl Guide {
             }
             if !mapped && there.index != destination.index {
                 differences.push(format!(
-                    "virtual function: the set is of number {}, {} is number {}",
+                    "virtual function: the set is of index {}, {} has index {}",
                     there.index, destination.address, destination.index
                 ));
             }
@@ -236,7 +236,7 @@ impl Guide {
     }
 }
 
-/// Where a set comes from, and where the guide sends it.
+/// Describes the origin of a set, and the name to which the guide maps it.
 fn meant<T: PartialEq + fmt::Display>(there: &T, mapped: &T) -> String {
     if there == mapped {
         format!("from {there}")
@@ -281,7 +281,7 @@ mod tests {
         Guide::parse(format!("{{\"guide\": {{\"major\": 1, \"minor\": 0}}{members}}}").as_bytes())
     }
 
-    /// In what the origin and this destination differ, each by its first word.
+    /// Returns the first word of every difference between the origin and this destination.
     fn differ(members: &str, destination: &Place) -> Vec<String> {
         let guide = guide(members).unwrap();
 
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn every_difference_is_told() {
+    fn every_difference_is_reported() {
         let other = destination("beta", "0000:41:00.0", "0000:41:00.3", 2);
 
         assert_eq!(
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guide_to_elsewhere_is_no_guide_here() {
+    fn a_guide_to_another_place_is_rejected() {
         let same = destination("alpha", "0000:01:00.0", "0000:01:00.1", 0);
 
         assert_eq!(
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_set_does_not_come_from_cannot_be_mapped() {
+    fn names_that_are_not_in_the_set_cannot_be_mapped() {
         for members in [
             r#", "hosts": {"gamma": "beta"}"#,
             r#", "physical_functions": {"0000:02:00.0": "0000:41:00.0"}"#,
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_alone_comes_from_its_function_alone() {
+    fn a_stream_names_its_function_only() {
         let stream = Origin {
             surroundings: None,
             ..origin()
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ambiguous_is_no_guide() {
+    fn an_ambiguous_guide_is_rejected() {
         for (members, why) in [
             (
                 r#", "hosts": {"a": "c", "b": "c"}"#,
@@ -392,7 +392,7 @@ mod tests {
             ),
             (
                 r#", "physical_functions": {"alpha": "beta"}"#,
-                "`alpha` is no PCI address",
+                "`alpha` is not a PCI address",
             ),
             (r#", "hosts": {}, "hosts": {}"#, "duplicate field `hosts`"),
         ] {

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where the host's sysfs, debugfs, procfs and device files are.
+//! Paths of the host's sysfs, debugfs, procfs and device files.
 //!
-//! Below `/`; tests give another root, with a tree of files that looks like these.
+//! The root is `/`. Tests use another root with a similar tree of files.
 
 use std::path::PathBuf;
 
-/// A host, by its root directory.
+/// A host, identified by its root directory.
 #[derive(Clone, Debug)]
 pub struct Host {
     root: PathBuf,
 }
 
 impl Host {
-    /// The host whose root directory is `root`.
+    /// Returns the host with the root directory `root`.
     pub fn at(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
@@ -22,32 +22,32 @@ impl Host {
         self.root.join(relative)
     }
 
-    /// PCI functions, a directory each.
+    /// Returns the directory of PCI functions.
     pub fn pci_devices(&self) -> PathBuf {
         self.path("sys/bus/pci/devices")
     }
 
-    /// PCI drivers, a directory each.
+    /// Returns the directory of PCI drivers.
     pub fn pci_drivers(&self) -> PathBuf {
         self.path("sys/bus/pci/drivers")
     }
 
-    /// The driver's debugfs: VIFA interfaces, a directory each.
+    /// Returns the driver's debugfs directory, with a directory for each VIFA interface.
     pub fn debugfs(&self) -> PathBuf {
         self.path("sys/kernel/debug/vifa")
     }
 
-    /// Processes.
+    /// Returns the directory of processes.
     pub fn processes(&self) -> PathBuf {
         self.path("proc")
     }
 
-    /// VFIO's device files.
+    /// Returns the directory of VFIO's device files.
     pub fn vfio(&self) -> PathBuf {
         self.path("dev/vfio")
     }
 
-    /// The device file of iommufd.
+    /// Returns the device file of iommufd.
     pub fn iommufd(&self) -> PathBuf {
         self.path("dev/iommu")
     }

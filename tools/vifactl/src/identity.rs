@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! An identity as it stands in JSON: the fields of `struct vifa_identity` by their names, as
-//! numbers.
+//! Identities in JSON: the fields of `struct vifa_identity` by name, as numbers.
 
 use std::fmt;
 
@@ -16,7 +15,7 @@ use crate::{
     output::Table,
 };
 
-/// What a virtual function is.
+/// The identity of a virtual function.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Identity(#[serde(with = "Fields")] identity::Identity);
@@ -50,18 +49,18 @@ impl From<&identity::Identity> for Identity {
 impl TryFrom<&Identity> for identity::Identity {
     type Error = Violation;
 
-    /// The identity that the layer compares.
+    /// Returns the identity for the layer's comparison.
     ///
     /// # Errors
     ///
-    /// The first field that no device can have.
+    /// The first field with a value that no device can have.
     fn try_from(identity: &Identity) -> Result<Self, Violation> {
         identity.0.validate()?;
         Ok(identity.0)
     }
 }
 
-/// The features, by name.
+/// The features by name.
 const FEATURES: [(u32, &str); 4] = [
     (headers::VIFA_FEATURE_P2P, "P2P"),
     (headers::VIFA_FEATURE_DIRTY_LOG, "DIRTY_LOG"),
@@ -69,7 +68,7 @@ const FEATURES: [(u32, &str); 4] = [
     (headers::VIFA_FEATURE_LOCAL_DIRTY, "LOCAL_DIRTY"),
 ];
 
-/// The names of the `features`; a number for bits without a name.
+/// Returns the names of the `features`; bits without a name are one number.
 pub(crate) fn feature_names(features: u32) -> Vec<String> {
     let mut names = Vec::new();
     let mut rest = features;
@@ -87,14 +86,14 @@ pub(crate) fn feature_names(features: u32) -> Vec<String> {
 }
 
 impl Identity {
-    /// The names of its features.
+    /// Returns the names of the features.
     pub(crate) fn features(&self) -> Vec<String> {
         feature_names(self.0.features)
     }
 }
 
 impl fmt::Display for Identity {
-    /// Writes a line for each field.
+    /// Writes one line per field.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::default();
         let versions = self

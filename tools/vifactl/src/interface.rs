@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Ids of virtual interfaces as text.
+//! Interface ids as text.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use crate::{function::Address, headers};
 
-/// The id of a virtual interface, whatever number it is.
+/// The id of a virtual interface; any number, valid or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Interface(pub(crate) u64);
 
@@ -18,12 +18,12 @@ pub(crate) struct Interface(pub(crate) u64);
 pub(crate) enum Plane {
     /// The device's own state.
     Control,
-    /// What the device wrote.
+    /// Data that the device wrote.
     Data,
 }
 
 impl Plane {
-    /// The plane with this number.
+    /// Returns the plane with this number.
     pub(crate) fn from_number(number: u64) -> Option<Self> {
         match u32::try_from(number) {
             Ok(headers::VIFA_PLANE_CONTROL) => Some(Self::Control),
@@ -50,12 +50,12 @@ const DEVFN: u64 = headers::VIFA_INTERFACE_DEVFN as u64;
 const PLANE: u64 = headers::VIFA_INTERFACE_PLANE as u64;
 
 impl Interface {
-    /// The bits of `mask`, moved down.
+    /// Returns the bits of `mask`, shifted down.
     fn field(self, mask: u64) -> u64 {
         (self.0 & mask) >> mask.trailing_zeros()
     }
 
-    /// The function and the plane that it names, if it is an id.
+    /// Returns the function and the plane of a valid id.
     pub(crate) fn parts(self) -> Option<(Address, Plane)> {
         let plane = Plane::from_number(self.field(PLANE))?;
         let devfn = u8::try_from(self.field(DEVFN)).ok()?;
@@ -71,7 +71,7 @@ impl Interface {
 }
 
 impl fmt::Display for Interface {
-    /// Writes function and plane, or the number where it is no id.
+    /// Writes function and plane, or the number of an invalid id.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.parts() {
             Some((address, plane)) => f.pad(&format!("{address}/{plane}")),
@@ -81,7 +81,7 @@ impl fmt::Display for Interface {
 }
 
 impl Serialize for Interface {
-    /// Writes the number, whose 64 bits are more than JSON's readers agree on, with what it names.
+    /// Writes the number as text, because not every JSON reader handles 64 bits, with its parts.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         struct Parts {
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_id_is_shown_as_a_number() {
+    fn an_invalid_id_is_shown_as_a_number() {
         for id in [0, 0x1903, 0x100_1901] {
             assert_eq!(Interface(id).to_string(), format!("{id:#018x}"));
         }

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Signals that ask the command to stop while it is in the middle of something.
+//! Signals that ask the command to stop during a transfer.
 //!
-//! A device must not stay stopped, nor half a file be left behind, because somebody pressed Ctrl-C:
-//! from [`catch`] on, SIGHUP, SIGINT and SIGTERM are only taken note of, and whoever copies asks
-//! between two pieces.
+//! Ctrl-C must not leave a stopped device or a partial file. After [`catch`], SIGHUP, SIGINT and
+//! SIGTERM only set a flag, which every copy loop checks between two reads or writes.
 
 use std::{
     ffi::c_int,
@@ -17,7 +16,7 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 #[cfg(test)]
 thread_local! {
-    /// The same for the test in this thread, which no other test may notice.
+    /// The flag of the test in this thread; other tests do not see it.
     pub(crate) static IN_TEST: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
@@ -25,21 +24,21 @@ extern "C" fn take_note(_signal: c_int) {
     INTERRUPTED.store(true, Ordering::Relaxed);
 }
 
-/// From now on, signals that ask for an end make [`check`] fail.
+/// Makes signals that request termination set the flag that [`check`] reads.
 ///
 /// # Errors
 ///
 /// Those of sigaction(2).
 pub(crate) fn catch() -> io::Result<()> {
     for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
-        // SAFETY: All zeroes are a value of this structure of integers, an empty set of signals, and
-        // a handler that is an address.
+        // SAFETY: All zeroes are a valid value of this structure of integers: an empty set of
+        // signals, and a handler that is an address.
         let mut action: libc::sigaction = unsafe { mem::zeroed() };
 
         action.sa_sigaction = take_note as extern "C" fn(c_int) as libc::sighandler_t;
-        // SAFETY: The handler is a function of the form that flags without SA_SIGINFO demand, and
-        // stores to an atomic alone; the action lives during the call. Without SA_RESTART a read
-        // that waits returns.
+        // SAFETY: The handler has the signature that flags without SA_SIGINFO require, and only
+        // stores to an atomic. The action outlives the call. Without SA_RESTART, a blocked read
+        // returns.
         if unsafe { libc::sigaction(signal, &action, ptr::null_mut()) } != 0 {
             return Err(io::Error::last_os_error());
         }
@@ -47,11 +46,11 @@ pub(crate) fn catch() -> io::Result<()> {
     Ok(())
 }
 
-/// Fails if somebody asked for an end.
+/// Fails if a signal requested termination.
 ///
 /// # Errors
 ///
-/// See above.
+/// A signal arrived after [`catch`].
 pub(crate) fn check() -> io::Result<()> {
     #[cfg(test)]
     let interrupted = IN_TEST.get();
@@ -64,7 +63,7 @@ pub(crate) fn check() -> io::Result<()> {
     Ok(())
 }
 
-/// One read of `input`, as soon as it gives something; 0 at its end.
+/// Reads from `input` once, retrying interrupted reads; returns 0 at its end.
 ///
 /// # Errors
 ///

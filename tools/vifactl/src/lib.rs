@@ -3,12 +3,12 @@
 //! The administrator's command for VIFA interfaces.
 //!
 //! Each sub-command is a module with an `Arguments` structure, which is its command line, and a
-//! `run` function ([`cli`] puts them together). What they stand on: [`host`] says where sysfs,
-//! debugfs, procfs and the devices are; [`function`] reads PCI functions there; [`device`] reaches a
-//! VFIO device, whoever has it open; [`region`] and [`identity`] are what a VIFA interface tells of
-//! itself; [`output`] prints a result as a table or as JSON; [`exit`] gives an error its exit code.
+//! `run` function; [`cli`] combines them. The common modules are: [`host`] has the paths of sysfs,
+//! debugfs, procfs and devices; [`function`] reads PCI functions there; [`device`] opens or shares
+//! a VFIO device; [`region`] and [`identity`] decode the state of a VIFA interface; [`output`]
+//! prints a result as a table or as JSON; [`exit`] maps errors to exit codes.
 //!
-//! The rules of the stream, of identities and of states are the driver's own ([`vifa_layer`]).
+//! The rules of streams, identities and states are the driver's ([`vifa_layer`]).
 
 pub mod decode;
 pub mod exit;

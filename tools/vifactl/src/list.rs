@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `vifactl list`: the VIFA interfaces of a host, and the physical functions that they belong to.
+//! `vifactl list`: the VIFA interfaces of a host, and their physical functions.
 //!
-//! What they are is told by sysfs, so that the list is there without the driver too: a physical
-//! function by its VIFA capability or by its driver, a virtual one by its physical function or by
-//! its driver.
+//! The list comes from sysfs and is available without the driver. A physical function is recognised
+//! by its VIFA capability or its driver, a virtual function by its physical function or its driver.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -25,14 +24,14 @@ use crate::{
 #[derive(clap::Args)]
 pub(crate) struct Arguments {}
 
-/// What is listed.
+/// The listed functions.
 #[derive(Serialize)]
 struct List {
     physical_functions: Vec<Physical>,
     virtual_functions: Vec<Virtual>,
 }
 
-/// What is listed of every function.
+/// The fields of every listed function.
 #[derive(Serialize)]
 struct Common {
     function: Address,
@@ -47,7 +46,7 @@ struct Common {
 struct Physical {
     #[serde(flatten)]
     common: Common,
-    /// `None`: it has none, or the user may not read it.
+    /// `None` if the function has no capability or the user may not read it.
     capability: Option<Capability>,
     vfs: Option<u64>,
     vfs_max: Option<u64>,
@@ -59,13 +58,13 @@ struct Virtual {
     #[serde(flatten)]
     common: Common,
     physical_function: Option<Address>,
-    /// Its number among those of its physical function, from 0.
+    /// Index in the physical function, from 0.
     index: Option<usize>,
-    /// The migration state, as far as the user may see.
+    /// The migration state, if the user may read it.
     state: Option<State>,
-    /// The features, as far as the user may see.
+    /// The features, if the user may read them.
     features: Option<Vec<String>>,
-    /// Who has it open, as far as the user may see.
+    /// The process that has the function open, if the user may see it.
     holder: Option<Holder>,
 }
 
@@ -80,7 +79,7 @@ impl Common {
         }
     }
 
-    /// The cells that all functions have, with `kind` among them.
+    /// Returns the cells of any function, with `kind` among them.
     fn cells(&self, kind: String) -> Vec<String> {
         let id = |id: Option<u64>| id.map_or("?".to_owned(), |id| format!("{id:04x}"));
 
@@ -94,12 +93,12 @@ impl Common {
     }
 }
 
-/// What a physical function's VIFA capability says.
+/// The VIFA capability of a physical function.
 #[derive(Debug, Serialize)]
 struct Capability {
     /// Revision of the hardware interface.
     revision: u32,
-    /// Names of its features.
+    /// Names of the features.
     features: Vec<String>,
 }
 
@@ -115,7 +114,7 @@ impl Capability {
 }
 
 impl Physical {
-    /// The function, where it is one with VIFA interfaces.
+    /// Returns the function if it has VIFA interfaces.
     fn of(function: &Function) -> Option<Self> {
         let capability = Capability::of(function);
         let ours = capability.is_some() || function.driver().as_deref() == Some(PF_DRIVER);
@@ -135,7 +134,7 @@ impl Virtual {
         let physical = function
             .physical_function()
             .and_then(|address| Function::find(address, &context.host).ok());
-        // What cannot be read is not shown; `vifactl show` tells why.
+        // Errors are not listed; `vifactl show` reports them.
         let region = region::peek(address, &context.host, holder.as_ref())
             .ok()
             .flatten();
@@ -232,7 +231,7 @@ impl fmt::Display for List {
     }
 }
 
-/// Lists.
+/// Lists the functions.
 ///
 /// # Errors
 ///

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `vifactl man`: the manual pages, made from the command line itself.
+//! `vifactl man`: manual pages, generated from the command line.
 
 use std::{fs, io::Write, path::PathBuf};
 
@@ -10,15 +10,15 @@ use clap_mangen::Man;
 
 use crate::{cli::Cli, exit::EXIT_CODES, output};
 
-/// Print the manual page, or write those of all commands to a directory
+/// Print the manual page, or write the pages of all commands to a directory
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Where to write vifactl.1, vifactl-list.1 and so on
+    /// The directory for vifactl.1, vifactl-list.1 and so on
     #[arg(long, value_name = "DIRECTORY")]
     directory: Option<PathBuf>,
 }
 
-/// The page of `command`.
+/// Returns the page of `command`.
 fn page(command: &clap::Command) -> Result<Vec<u8>> {
     let mut page = Vec::new();
     let source = format!("vifactl {}", env!("CARGO_PKG_VERSION"));
@@ -45,11 +45,11 @@ fn page(command: &clap::Command) -> Result<Vec<u8>> {
 ///
 /// # Errors
 ///
-/// They cannot be written.
+/// The pages cannot be written.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut command = Cli::command().disable_help_subcommand(true);
 
-    // Gives each command its whole name and what all have in common.
+    // Sets each command's full name and the common options.
     command.build();
     let Some(directory) = &arguments.directory else {
         return output::print_bytes(&page(&command)?);

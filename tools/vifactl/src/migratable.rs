@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A device whose state is taken away and given back, whatever it is reached by.
+//! A device whose state can be saved and restored.
 //!
-//! Whoever saves or restores finds a device in a state and leaves it there ([`Found`]), also when
-//! something fails on the way.
+//! A save or restore leaves the device in the state in which it found it ([`Found`]), also on
+//! failure.
 
 use std::{
     fs::File,
@@ -14,27 +14,28 @@ use anyhow::{Context, Result};
 
 use crate::{device::Device, exit::Exit, layer::state::DeviceState, state::State};
 
-/// A device that speaks VFIO's migration protocol.
+/// A device with VFIO's migration protocol.
 pub(crate) trait Migratable {
-    /// What moves a stream.
+    /// The session through which a stream is read or written.
     type Session: Read + Write;
 
-    /// The device's name in messages.
+    /// Returns the device's name for messages.
     fn name(&self) -> String;
 
-    /// Its migration state.
+    /// Returns the migration state.
     fn state(&self) -> Result<DeviceState>;
 
-    /// Brings it to `state`, by the arcs that lead there; returns the session that this begins.
+    /// Changes the state to `state` along VFIO's arcs; returns the session, if the new state begins
+    /// one.
     fn set_state(&self, state: DeviceState) -> Result<Option<Self::Session>>;
 
-    /// Most bytes that its stream has, as it estimates.
+    /// Returns the estimated maximum size of the stream, in bytes.
     fn data_size(&self) -> Result<u64>;
 
-    /// Resets it: it runs then, and has lost its state.
+    /// Resets the device, which then runs without its previous state.
     fn reset(&self) -> Result<()>;
 
-    /// What it says that went wrong last.
+    /// Returns the device's last error.
     fn last_error(&self) -> Option<String>;
 }
 
@@ -68,8 +69,7 @@ impl Migratable for Device {
     }
 }
 
-/// A device that is brought back to the state that it was found in, at the latest when this is
-/// dropped.
+/// A device that returns to its previous state, at the latest when this is dropped.
 pub(crate) struct Found<'a, D: Migratable> {
     device: &'a D,
     state: DeviceState,
@@ -77,11 +77,11 @@ pub(crate) struct Found<'a, D: Migratable> {
 }
 
 impl<'a, D: Migratable> Found<'a, D> {
-    /// Takes note of the state of `device`.
+    /// Records the state of `device`.
     ///
     /// # Errors
     ///
-    /// It is being migrated, or is in an error state: neither can be left and come back to.
+    /// The device is being migrated or in the error state, and cannot return to that state.
     pub(crate) fn of(device: &'a D) -> Result<Self> {
         let state = device.state()?;
 
@@ -93,7 +93,7 @@ impl<'a, D: Migratable> Found<'a, D> {
             }),
             DeviceState::Error => Err(Exit::Failed
                 .because(format!(
-                    "{} is in the state ERROR, which only a reset leaves",
+                    "{} is in state ERROR, which only a reset leaves",
                     device.name()
                 ))
                 .into()),
@@ -110,42 +110,42 @@ impl<'a, D: Migratable> Found<'a, D> {
         }
     }
 
-    /// The state that the device was found in.
+    /// Returns the recorded state.
     pub(crate) fn state(&self) -> DeviceState {
         self.state
     }
 
-    /// Brings the device to `state`, which begins a session.
+    /// Changes the state to `state`, which begins a session.
     ///
     /// # Errors
     ///
-    /// It does not get there.
+    /// The device failed to enter the state.
     pub(crate) fn begin(&mut self, state: DeviceState) -> Result<D::Session> {
         self.away = true;
         self.device.set_state(state)?.with_context(|| {
             format!(
-                "{}: {} came without a data_fd",
+                "{}: {} returned no data_fd",
                 self.device.name(),
                 State(state)
             )
         })
     }
 
-    /// Brings the device back.
+    /// Returns the device to the recorded state.
     ///
     /// # Errors
     ///
-    /// It does not get there.
+    /// The device failed to enter the state.
     pub(crate) fn give_back(mut self) -> Result<()> {
         self.away = false;
         self.device.set_state(self.state).map(drop)
     }
 
-    /// Brings the device back by a reset, after which it has no part of any state that it had.
+    /// Resets the device, which discards its state, and returns it to the recorded state.
     ///
     /// # Errors
     ///
-    /// It does not get there.
+    /// The device failed to reset or to enter the state.
     pub(crate) fn reset(mut self) -> Result<()> {
         self.away = false;
         self.device.reset()?;

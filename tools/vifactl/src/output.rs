@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a command prints: a table for people, or JSON for programs.
+//! Output of a command: a table for people, or JSON for programs.
 
 use std::{
     fmt,
@@ -13,9 +13,9 @@ use serde::Serialize;
 /// How results are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// For people: as the result's `Display` writes it.
+    /// Text for people, from the result's `Display`.
     Text,
-    /// For programs: as its `Serialize` does.
+    /// JSON for programs, from the result's `Serialize`.
     Json,
 }
 
@@ -24,7 +24,7 @@ impl Output {
     ///
     /// # Errors
     ///
-    /// It cannot be written.
+    /// The result cannot be written.
     pub fn print<T: Serialize + fmt::Display>(self, result: &T) -> Result<()> {
         match self {
             Self::Text => print_bytes(result.to_string().as_bytes()),
@@ -34,11 +34,11 @@ impl Output {
         }
     }
 
-    /// Prints `result` to standard output as one of many: as a line of text, or of JSON.
+    /// Prints `result` to standard output as one line of text or JSON.
     ///
     /// # Errors
     ///
-    /// It cannot be written.
+    /// The line cannot be written.
     pub fn print_line<T: Serialize + fmt::Display>(self, result: &T) -> Result<()> {
         let line = match self {
             Self::Text => result.to_string(),
@@ -48,11 +48,11 @@ impl Output {
         print_bytes(format!("{line}\n").as_bytes())
     }
 
-    /// Prints what stands above lines of text.
+    /// Prints the heading of lines of text.
     ///
     /// # Errors
     ///
-    /// It cannot be written.
+    /// The heading cannot be written.
     pub fn print_head(self, head: &str) -> Result<()> {
         match self {
             Self::Text => print_bytes(format!("{head}\n").as_bytes()),
@@ -61,23 +61,23 @@ impl Output {
     }
 }
 
-/// Whoever read standard output has closed it.
+/// The reader of standard output has closed it.
 #[derive(Debug)]
 pub struct ReaderGone;
 
 impl fmt::Display for ReaderGone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("nobody reads the output any more")
+        f.write_str("standard output was closed by its reader")
     }
 }
 
 impl std::error::Error for ReaderGone {}
 
-/// Prints `bytes` to standard output as they are.
+/// Prints `bytes` to standard output.
 ///
 /// # Errors
 ///
-/// They cannot be written; [`ReaderGone`] where nobody reads them.
+/// The bytes cannot be written; [`ReaderGone`] if the reader closed the pipe.
 pub fn print_bytes(bytes: &[u8]) -> Result<()> {
     let mut out = io::stdout().lock();
 
@@ -94,7 +94,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// A table with this first row.
+    /// Returns a table with this first row.
     pub fn with_head(head: &[&str]) -> Self {
         let mut table = Self::default();
 

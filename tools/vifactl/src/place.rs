@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where a virtual function is: on which host, of which physical function.
+//! The place of a virtual function: its host and its physical function.
 
 use std::fs;
 
@@ -18,26 +18,26 @@ pub(crate) struct Place {
     pub(crate) address: Address,
     pub(crate) host: save_set::Host,
     pub(crate) physical_function: Address,
-    /// Which of the physical function's it is, from 0.
+    /// Index in the physical function, from 0.
     pub(crate) index: u32,
 }
 
 impl Place {
-    /// The place of the virtual function at `address`.
+    /// Returns the place of the virtual function at `address`.
     ///
     /// # Errors
     ///
-    /// There is no such function, it is no virtual one, or the host does not tell its name.
+    /// The function does not exist, is not a virtual function, or the host's name cannot be read.
     pub(crate) fn of(address: Address, host: &Host) -> Result<Self> {
         let physical_function = Function::find(address, host)?
             .physical_function()
-            .with_context(|| format!("{address} is no virtual function"))?;
+            .with_context(|| format!("{address} is not a virtual function"))?;
         let index = Function::find(physical_function, host)?
             .virtual_functions()
             .into_iter()
             .position(|function| function == address)
             .with_context(|| {
-                format!("{physical_function} does not know its virtual function {address}")
+                format!("{physical_function} does not list its virtual function {address}")
             })?;
         let read = |name: &str| {
             let path = host.processes().join("sys/kernel").join(name);

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Progress of long work, on standard error, where that is a terminal.
+//! Progress of long operations, on standard error if that is a terminal.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// A bar that counts bytes. Nothing is shown where standard error is no terminal.
+/// A progress bar in bytes. It is hidden if standard error is not a terminal.
 pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
-    /// A bar for `what`, which takes `total` bytes; `None`: nobody knows how many.
+    /// Creates a bar for `what`, an operation on `total` bytes; `None` if the total is unknown.
     pub(crate) fn bytes(what: &str, total: Option<u64>) -> Self {
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
         let template = if total.is_some() {

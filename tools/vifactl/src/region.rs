@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The migration region: what a VIFA interface tells of itself.
+//! The migration region: the state of a VIFA interface.
 //!
-//! `struct vifa_region` of the uAPI header is its layout. Its bytes come from debugfs or from the
-//! device's VFIO file ([`read`]).
+//! `struct vifa_region` of the uAPI header defines the layout. The bytes come from debugfs or from
+//! the device's VFIO file ([`read`]).
 
 use std::{fmt, fs, io::Read, mem::offset_of};
 
@@ -32,7 +32,7 @@ use crate::{
 pub(crate) struct Region {
     /// Version of the layout.
     pub(crate) version: Version,
-    /// Greater after each change of what follows.
+    /// Incremented with each change of the following fields.
     pub(crate) generation: u64,
     /// The function's two virtual interfaces.
     pub(crate) interfaces: Interfaces,
@@ -40,19 +40,19 @@ pub(crate) struct Region {
     pub(crate) state: State,
     /// The last error since the device was opened.
     pub(crate) last_error: Option<LastError>,
-    /// What the function is.
+    /// The function's identity.
     pub(crate) identity: Identity,
-    /// The transfer relationships that it is a party of, control plane first.
+    /// The transfer relationships of the function, control plane first.
     pub(crate) relations: Vec<Relation>,
-    /// The present transfer; else the last one since the device was opened.
+    /// The current transfer, or the last one since the device was opened.
     pub(crate) transfer: Transfer,
-    /// What has been sent or received of the resource abstraction structure.
+    /// The transferred part of the resource abstraction structure.
     pub(crate) records: Records,
-    /// What has been sent or received of the address record file.
+    /// The transferred part of the address record file.
     pub(crate) addresses: Addresses,
     /// Transfers that ended since the driver was bound.
     pub(crate) counters: Counters,
-    /// DMA logging; `None` before version 1.1, which does not tell of it.
+    /// DMA logging; `None` before version 1.1, which lacks it.
     pub(crate) logging: Option<Logging>,
 }
 
@@ -70,16 +70,16 @@ pub(crate) struct Interfaces {
     pub(crate) data: Interface,
 }
 
-/// An error that the driver met.
+/// An error reported by the driver.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct LastError {
-    /// Its number, as in `errno.h`.
+    /// The number, as in `errno.h`.
     pub(crate) errno: u32,
-    /// What it was about.
+    /// The error as text.
     pub(crate) text: String,
 }
 
-/// What a function is in a transfer relationship.
+/// The role of a function in a transfer relationship.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Role {
@@ -90,31 +90,31 @@ pub(crate) enum Role {
 /// A transfer relationship.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Relation {
-    /// The plane that it is for.
+    /// The plane of the relationship.
     pub(crate) plane: Plane,
-    /// What this function is in it.
+    /// The role of this function.
     pub(crate) role: Role,
     /// The source's interface.
     pub(crate) output: Interface,
-    /// The destination's interface, where it is known.
+    /// The destination's interface, if known.
     pub(crate) receiver: Option<Interface>,
 }
 
-/// How far a transfer is.
+/// The progress of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Transfer {
     /// Bytes of the stream, read or written so far.
     pub(crate) stream_bytes: u64,
-    /// Sections that are complete.
+    /// Number of complete sections.
     pub(crate) sections: u64,
 }
 
 /// Records of the control plane.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Records {
-    /// Bytes in all.
+    /// Total bytes.
     pub(crate) bytes: u64,
-    /// Number of each type that there is any of.
+    /// Number of records of each type that occurs.
     pub(crate) types: Vec<RecordType>,
 }
 
@@ -124,70 +124,71 @@ pub(crate) struct RecordType {
     /// Number of the type.
     #[serde(rename = "type")]
     pub(crate) kind: u32,
-    /// Its name, where it has one.
+    /// The type's name, if it has one.
     pub(crate) name: Option<&'static str>,
-    /// How many records.
+    /// Number of records.
     pub(crate) count: u32,
 }
 
-/// Where the data plane lives.
+/// The location of the data plane.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Addresses {
-    /// Ranges of local memory, in all rounds.
+    /// Number of ranges of local memory, in all rounds.
     pub(crate) local_ranges: u64,
-    /// Bytes in them.
+    /// Bytes in these ranges.
     pub(crate) local_bytes: u64,
-    /// Of these, sent or received.
+    /// Bytes sent or received of these ranges.
     pub(crate) data_bytes: u64,
-    /// Ranges of guest memory whose pages were tracked.
+    /// Number of tracked ranges of guest memory.
     pub(crate) guest_ranges: u64,
-    /// Bytes in them.
+    /// Bytes in these ranges.
     pub(crate) guest_bytes: u64,
 }
 
 /// Transfers that ended since the driver was bound.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Counters {
-    /// Streams read to the end.
+    /// Number of streams read to the end.
     pub(crate) saved: u64,
-    /// Streams whose state the device took.
+    /// Number of streams that the device accepted.
     pub(crate) restored: u64,
-    /// Transfers that failed.
+    /// Number of failed transfers.
     pub(crate) failed: u64,
 }
 
-/// DMA logging, and what it came to since the driver was bound.
+/// DMA logging, and its totals since the driver was bound.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Logging {
-    /// Bytes of a page; 0 while writes are not logged.
+    /// Page size in bytes; 0 while logging is off.
     #[serde(rename = "log_page_size")]
     pub(crate) page_size: u64,
-    /// Ranges of guest memory that are tracked.
+    /// Number of tracked ranges of guest memory.
     #[serde(rename = "log_ranges")]
     pub(crate) ranges: u64,
-    /// Bytes in them.
+    /// Bytes in these ranges.
     #[serde(rename = "log_bytes")]
     pub(crate) bytes: u64,
-    /// Reports.
+    /// Number of reports.
     #[serde(rename = "log_reports")]
     pub(crate) reports: u64,
-    /// Bytes that they told dirty.
+    /// Bytes reported dirty.
     #[serde(rename = "log_dirty_bytes")]
     pub(crate) dirty_bytes: u64,
-    /// Of the reports, those of all that was asked for, since the device lost count or failed.
+    /// Number of reports in which everything requested was dirty, because the device lost its log
+    /// or failed.
     #[serde(rename = "log_lost")]
     pub(crate) lost: u64,
 }
 
-/// Bytes of a region of version 1.0.
+/// Length of a region of version 1.0, in bytes.
 const LENGTH_1_0: usize = offset_of!(vifa_region, log_page_size);
 
 impl Region {
-    /// Reads a region from its bytes. What a later minor version put behind it is left alone.
+    /// Decodes a region. Data of later minor versions is ignored.
     ///
     /// # Errors
     ///
-    /// The first field that is not what it has to be.
+    /// The first field with an invalid value.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Violation> {
         use Expectation::{AtLeast, Equal, Known};
 
@@ -197,7 +198,7 @@ impl Region {
             expected: AtLeast(length as u64),
             found,
         };
-        // What version 1.0 lacks is zeroes here.
+        // Fields that version 1.0 lacks are 0.
         let mut padded = [0; size_of::<vifa_region>()];
         let bytes = match bytes.len() {
             0..LENGTH_1_0 => return Err(too_short(LENGTH_1_0)),
@@ -295,7 +296,7 @@ impl Region {
 }
 
 impl LastError {
-    /// Reads an error, if there is one; its text ends with the first NUL.
+    /// Decodes an error, if there is one; its text ends with the first NUL.
     fn decode(errno: u32, text: &[u8]) -> Option<Self> {
         let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
 
@@ -308,7 +309,7 @@ impl LastError {
 }
 
 impl Relation {
-    /// Reads a relationship; `None` if there is none.
+    /// Decodes a relationship; `None` if the entry is unused.
     fn decode(raw: &vifa_region_relation) -> Result<Option<Self>, Violation> {
         let unknown = |field, found: u8| Violation {
             field,
@@ -333,7 +334,7 @@ impl Relation {
     }
 }
 
-/// The name of a record type.
+/// Returns the name of a record type.
 fn record_name(kind: u32) -> Option<&'static str> {
     Some(match kind {
         headers::VIFA_RESOURCE_CONFIGURATION => "configuration",
@@ -378,7 +379,7 @@ impl fmt::Display for Records {
 }
 
 impl Logging {
-    /// What is logged.
+    /// Describes the current logging.
     fn now(&self) -> String {
         if self.page_size == 0 {
             return "off".to_owned();
@@ -408,9 +409,7 @@ impl fmt::Display for Region {
         for relation in &self.relations {
             let receiver = relation
                 .receiver
-                .map_or("whoever takes it".to_owned(), |receiver| {
-                    receiver.to_string()
-                });
+                .map_or("any receiver".to_owned(), |receiver| receiver.to_string());
 
             row(
                 &format!("{} relation", relation.plane),
@@ -454,7 +453,7 @@ impl fmt::Display for Region {
             row(
                 "DMA reports",
                 format!(
-                    "{}, of {} bytes dirty; {} for want of a log",
+                    "{}, {} bytes dirty; {} without a valid log",
                     logging.reports, logging.dirty_bytes, logging.lost
                 ),
             );
@@ -464,15 +463,15 @@ impl fmt::Display for Region {
     }
 }
 
-/// Where a region was read.
+/// The source of a region.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Source {
-    /// From debugfs, without touching the device.
+    /// Read from debugfs, without access to the device.
     Debugfs,
-    /// From the device's open file, which was that of a process.
+    /// Read through the device's open file of another process.
     Holder(Holder),
-    /// From the device, which was opened for that and thereby reset.
+    /// Read from the device, which was opened for this and thereby reset.
     Device,
 }
 
@@ -481,16 +480,16 @@ impl fmt::Display for Source {
         match self {
             Self::Debugfs => f.write_str("debugfs"),
             Self::Holder(holder) => write!(f, "{holder}, which has the device open"),
-            Self::Device => f.write_str("the device, opened for that"),
+            Self::Device => f.write_str("the device, opened for this read"),
         }
     }
 }
 
-/// Reads the region of the VF at `address`, by the way that disturbs it the least.
+/// Reads the region of the VF at `address` in the least disruptive way.
 ///
 /// # Errors
 ///
-/// There is no such VF, it cannot be reached, or what it tells is no region.
+/// The VF does not exist, cannot be accessed, or its region is invalid.
 pub(crate) fn read(address: Address, host: &Host) -> Result<(Region, Source)> {
     Function::find(address, host)?;
     if let Some(found) = peek(address, host, Holder::of(address, host).as_ref())? {
@@ -505,12 +504,12 @@ pub(crate) fn read(address: Address, host: &Host) -> Result<(Region, Source)> {
     Ok((decode(address, &device.region()?)?, source))
 }
 
-/// Reads the region of the VF at `address`, which `holder` has open, without opening the device;
-/// `None`: that cannot be.
+/// Reads the region of the VF at `address` without opening the device, from debugfs or through
+/// `holder`, which has the device open; `None` if neither is possible.
 ///
 /// # Errors
 ///
-/// What it tells is no region, or the holder does not share it.
+/// The region is invalid, or the holder's file cannot be shared.
 pub(crate) fn peek(
     address: Address,
     host: &Host,
@@ -529,24 +528,24 @@ pub(crate) fn peek(
     Ok(Some((decode(address, &bytes)?, source)))
 }
 
-/// As [`Region::decode`], for the region of `address`.
+/// Like [`Region::decode`], for the region of `address`.
 ///
 /// # Errors
 ///
-/// One that names the device and the field.
+/// An error with the device and the field.
 fn decode(address: Address, bytes: &[u8]) -> Result<Region> {
     Region::decode(bytes).map_err(|violation| {
         Exit::Damaged
-            .because(format!("{address}: its migration region: {violation}"))
+            .because(format!("{address}: invalid migration region: {violation}"))
             .into()
     })
 }
 
-/// The bytes that debugfs shows of the region of `address`; `None`: it does not, or may not.
+/// Returns the region of `address` from debugfs; `None` if it is unavailable or not readable.
 fn read_debugfs(address: Address, host: &Host) -> Option<Vec<u8>> {
     let path = host.debugfs().join(address.to_string()).join("region");
     let mut bytes = vec![0; REGION_MAX];
-    // One read sees one moment; two would not.
+    // One read returns a consistent region.
     let length = fs::File::open(path).ok()?.read(&mut bytes).ok()?;
 
     bytes.truncate(length);

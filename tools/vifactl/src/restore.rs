@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `vifactl restore`: a save set or a stream, into a device.
+//! `vifactl restore`: restores a save set or a stream to a device.
 //!
-//! What can be wrong is found before the device is touched: the whole file is judged by the
-//! driver's layer as the destination will judge it, and where it comes from is compared with where
-//! it is to go. The device gives up its present state when it begins to take another.
+//! All checks run before the device is accessed: the driver's layer validates the whole file as the
+//! destination will, and the origin of the file is compared with the destination. The device loses
+//! its current state when the restore begins.
 
 mod readdress;
 
@@ -21,7 +21,7 @@ use self::readdress::Readdressed;
 use crate::{
     cli::Context,
     decode::{
-        walk::{walk, Judge, Nobody, Source},
+        walk::{walk, Judge, NoVisitor, Source},
         Summed,
     },
     device::{Device, Hold, Holder},
@@ -43,36 +43,36 @@ use crate::{
     verdict::interfaces_of,
 };
 
-/// Give a VIFA interface the state that a save set or a stream holds
+/// Restore a save set or a stream to a VIFA interface
 ///
-/// The whole file is verified, and compared with the device, before the device is touched. The
-/// device must be held by a process, as a rule by a virtual machine monitor that has paused its
-/// machine: one that nobody holds is reset when this command closes it.
+/// The whole file is verified and compared with the device before the device is accessed. A process
+/// must have the device open, usually a virtual machine monitor that has paused its machine.
+/// Otherwise the device is reset when this command closes it.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The save set or the stream; `-` for standard input
     file: PathBuf,
     /// The virtual function, as in 0000:01:00.1
     device: Address,
-    /// A file that maps hosts and functions that differ; it also addresses the stream to the device
+    /// A file that maps differing hosts and functions; it also addresses the stream to the device
     #[arg(long)]
     guide: Option<PathBuf>,
-    /// Try whether a device that nobody holds takes the state, which is then lost
+    /// Test whether a device that no process has open accepts the state, then discard the state
     #[arg(long)]
     trial: bool,
 }
 
-/// What was restored.
+/// The result of the command.
 #[derive(Debug, Serialize)]
 struct Restored {
     file: String,
     device: Address,
-    /// The state in which the device was found, and is again.
+    /// The state of the device before and after the command.
     state: State,
     stream_bytes: u64,
     /// Whether the stream was addressed to the device.
     addressed: bool,
-    /// Who has the device; `None`: nobody, and the state is lost.
+    /// The process that has the device open; `None` if none has, and the state is discarded.
     holder: Option<Holder>,
 }
 
@@ -84,8 +84,8 @@ impl fmt::Display for Restored {
             self.file, self.device, self.stream_bytes
         )?;
         match &self.holder {
-            Some(holder) => writeln!(f, "it is {} again, with {holder}", self.state),
-            None => writeln!(f, "a trial, whose state is lost"),
+            Some(holder) => writeln!(f, "the device is in {} again, held by {holder}", self.state),
+            None => writeln!(f, "trial only, the state is discarded"),
         }
     }
 }
@@ -97,8 +97,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     if holder.is_none() && !arguments.trial {
         return Err(Exit::Busy
             .because(format!(
-                "nobody has {} open: the state would be lost when it is closed (start the virtual \
-                 machine monitor paused; --trial tries it all the same)",
+                "no process has {} open: the state would be lost on close (start the virtual \
+                 machine monitor paused, or use --trial)",
                 arguments.device
             ))
             .into());
@@ -139,12 +139,12 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     })
 }
 
-/// Checks that the function at `place`, which is as `identity` says, can take what `file` holds.
-/// Returns whom the stream is to be addressed to; `None`: it stays as it is.
+/// Checks that the function at `place` with this `identity` can accept `file`. Returns the
+/// interfaces to which the stream must be addressed; `None` if it is passed unchanged.
 ///
 /// # Errors
 ///
-/// The file is damaged, or the function is not what or where it has to be.
+/// The file is damaged, or the function has another identity or place.
 fn check(
     file: &mut StreamFile,
     guide: Option<&Guide>,
@@ -161,18 +161,18 @@ fn check(
     compare_places(file, guide.unwrap_or(&Guide::none()), &origin, place)?;
     let own = interfaces_of(place.address);
     check_receiver(&source, own)?;
-    // A stream that names itself is refused, be it of the same place on another host.
+    // A stream that names its own source as receiver is rejected, even on another host.
     let receiver = (guide.is_some() && origin.virtual_function != place.address).then_some(own);
 
     verify(file, Judge::Function(identity, own), receiver)?;
     Ok(receiver)
 }
 
-/// Compares what the source is with what the destination is, by the layer's rules.
+/// Compares the identities of source and destination by the layer's rules.
 ///
 /// # Errors
 ///
-/// All that does not fit.
+/// All mismatches.
 fn compare_identities(
     file: &StreamFile,
     source: &Source,
@@ -184,18 +184,14 @@ fn compare_identities(
         .map(|mismatch| mismatch.to_string())
         .collect();
 
-    refuse(
-        file,
-        "is of a device that this one cannot replace",
-        &mismatches,
-    )
+    refuse(file, "comes from an incompatible device", &mismatches)
 }
 
-/// Compares where the file comes from with where it is to go.
+/// Compares the origin of the file with the destination.
 ///
 /// # Errors
 ///
-/// All that differs and that the guide does not map.
+/// All differences that the guide does not map.
 fn compare_places(
     file: &StreamFile,
     guide: &Guide,
@@ -206,7 +202,7 @@ fn compare_places(
 
     refuse(
         file,
-        "is from elsewhere (a guide can map what differs)",
+        "comes from another place (a guide can map the differences)",
         &differences,
     )
 }
@@ -224,7 +220,7 @@ fn refuse(file: &StreamFile, what: &str, reasons: &[String]) -> Result<()> {
         .into())
 }
 
-/// Where the file comes from.
+/// Returns the origin of the file.
 fn origin_of(file: &StreamFile, source: &Source) -> Result<Origin> {
     let surroundings = file.save_set().map(|save_set| Surroundings {
         host: save_set.manifest.host.name.clone(),
@@ -233,7 +229,7 @@ fn origin_of(file: &StreamFile, source: &Source) -> Result<Origin> {
     });
     let (virtual_function, _) = Interface(source.interface)
         .parts()
-        .context("the source has no interface")?;
+        .context("the source has no valid interface id")?;
 
     Ok(Origin {
         virtual_function,
@@ -241,8 +237,8 @@ fn origin_of(file: &StreamFile, source: &Source) -> Result<Origin> {
     })
 }
 
-/// Checks that a stream from `source` is not addressed to another than the function with the
-/// interfaces `own`.
+/// Checks that a stream from `source` is addressed to the function with the interfaces `own`, or to
+/// no function.
 fn check_receiver(source: &Source, own: Interfaces) -> Result<()> {
     let own = [Plane::Control, Plane::Data].map(|plane| own.plane(plane).as_raw());
     let mut pairs = source.receivers.into_iter().zip(own);
@@ -259,7 +255,7 @@ fn check_receiver(source: &Source, own: Interfaces) -> Result<()> {
     }
 }
 
-/// The stream of `file` as it goes to the device.
+/// Returns the stream of `file`, addressed to `receiver`.
 fn stream_of(file: &mut StreamFile, receiver: Option<Interfaces>) -> Result<Box<dyn Read + '_>> {
     let stream = file.stream()?;
 
@@ -269,7 +265,7 @@ fn stream_of(file: &mut StreamFile, receiver: Option<Interfaces>) -> Result<Box<
     })
 }
 
-/// Has the layer judge the stream of `file` as `judge`, once it is addressed to `receiver`.
+/// Validates the stream of `file` with the layer as `judge`, addressed to `receiver`.
 ///
 /// # Errors
 ///
@@ -287,9 +283,9 @@ fn verify(file: &mut StreamFile, judge: Judge, receiver: Option<Interfaces>) -> 
             &mut BufReader::with_capacity(BUFFER, Readdressed::new(&mut stream, receiver)),
             offset,
             judge,
-            &mut Nobody,
+            &mut NoVisitor,
         ),
-        None => walk(&mut stream, offset, judge, &mut Nobody),
+        None => walk(&mut stream, offset, judge, &mut NoVisitor),
     }
     .with_context(|| name.clone())?;
     let crc = stream.checksum.value();
@@ -309,12 +305,12 @@ fn verify(file: &mut StreamFile, judge: Judge, receiver: Option<Interfaces>) -> 
     }
 }
 
-/// Gives `device` the state that `stream` holds, which has `length` bytes and is called `name`, and
-/// brings it back to the state that it was found in; returns that.
+/// Restores `stream`, of `length` bytes and named `name`, to `device`, and returns the device to
+/// its previous migration state; returns that state.
 ///
 /// # Errors
 ///
-/// It does not take it. It was reset then: its state from before is lost.
+/// The device rejects the stream. It is then reset and has lost its previous contents.
 fn restore_stream<D: Migratable>(
     device: &D,
     stream: &mut dyn Read,
@@ -339,17 +335,17 @@ fn restore_stream<D: Migratable>(
     };
     Err(match found.reset() {
         Ok(()) => error.context(format!(
-            "{} did not take the state of {name}, and was reset",
+            "{} rejected the state of {name} and was reset",
             device.name()
         )),
         Err(reset) => error.context(format!(
-            "{} did not take the state of {name}, and could not be reset ({reset:#})",
+            "{} rejected the state of {name}, and its reset failed ({reset:#})",
             device.name()
         )),
     })
 }
 
-/// Writes `stream` to `session` until somebody asks for an end.
+/// Writes `stream` to `session` unless a signal requests termination.
 fn write<D: Migratable>(
     mut session: D::Session,
     stream: &mut dyn Read,
@@ -378,12 +374,12 @@ fn write<D: Migratable>(
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
                 Err(error) => Err(error),
             }
-            .with_context(|| format!("{}: write of the stream", device.name()))?;
+            .with_context(|| format!("{}: failed to write the stream", device.name()))?;
         }
     }
 }
 
-/// A file that is read until somebody asks for an end.
+/// A file that is read until a signal requests termination.
 struct Watched<'a, R> {
     input: R,
     progress: &'a Progress,

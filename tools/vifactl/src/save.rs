@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `vifactl save`: a device's state, into a save set or a stream.
+//! `vifactl save`: saves a device's state to a save set or a stream.
 //!
-//! What the device gives is judged by the driver's layer on its way to the file, so that no damaged
-//! set ever stands under the name that was asked for. The device is stopped no longer than that
-//! takes. The file becomes visible when it is complete and on its disk.
+//! The driver's layer validates the stream while it is copied, so that a damaged set never gets the
+//! requested file name. The device is stopped only for the copy. The file appears under its name
+//! once it is complete and on disk.
 
 mod origin;
 mod target;
@@ -23,7 +23,7 @@ use self::{origin::Origin, target::Target};
 use crate::{
     cli::Context,
     decode::{
-        walk::{walk, Judge, Nobody, Source, Totals},
+        walk::{walk, Judge, NoVisitor, Source, Totals},
         Summed,
     },
     device::{Device, Hold},
@@ -41,32 +41,33 @@ use crate::{
 
 /// Save the state of a VIFA interface to a file
 ///
-/// The device is left in the state in which it was found. What a virtual machine monitor holds is
-/// saved there; it should have paused its machine, or the set fits no state of the machine's memory.
+/// The device returns to its previous state. If a virtual machine monitor has the device open, it
+/// should pause its machine first. Otherwise the set does not match any state of the machine's
+/// memory.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The virtual function, as in 0000:01:00.1
     device: Address,
-    /// The save set to make; `-` for standard output, of a stream alone
+    /// The save set to create; `-` for standard output, of a stream only
     file: PathBuf,
-    /// Write the stream alone, as the kernel gives it
+    /// Write the stream only, as the kernel returns it
     #[arg(long)]
     to_stream: bool,
-    /// Replace a file of this name
+    /// Replace an existing file
     #[arg(long)]
     force: bool,
 }
 
-/// Where the stream begins in a save set: what is before is reserved for header and manifest, whose
-/// length is known only when the stream is.
+/// The offset of the stream in a save set. The space before it is reserved for header and manifest,
+/// whose length is known only after the stream.
 const STREAM_OFFSET: usize = 0x1000;
 
-/// What was saved.
+/// The result of the command.
 #[derive(Debug, Serialize)]
 struct Saved {
     device: Address,
     file: String,
-    /// The state in which the device was found, and is again.
+    /// The state of the device before and after the command.
     state: State,
     stream: Stream,
     /// Bytes of local memory.
@@ -79,7 +80,8 @@ impl fmt::Display for Saved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} saved to {}: {} bytes of stream, {} of local memory, {} of records; it is {} again",
+            "{} saved to {}: {} bytes of stream, {} of local memory, {} of records; \
+             the device is in {} again",
             self.device,
             self.file,
             self.stream.bytes,
@@ -106,7 +108,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         .print(&copied.report(arguments.device, arguments.file.display().to_string()))
 }
 
-/// Saves `device` to `target`: a set of this `origin`, or the stream alone.
+/// Saves `device` to `target`: a save set with this `origin`, or the stream only.
 fn save_to<D: Migratable>(device: &D, target: Target, origin: Option<&Origin>) -> Result<Copied> {
     let name = target.name();
 
@@ -121,7 +123,7 @@ fn save_to<D: Migratable>(device: &D, target: Target, origin: Option<&Origin>) -
         write_head(&mut target.file(), origin, &copied).with_context(|| name.clone())?;
     }
     target.commit()?;
-    // The file holds the state, whatever became of the device behind it.
+    // The file is complete, even if the device failed to return to its state.
     back?;
     Ok(copied)
 }
@@ -129,7 +131,7 @@ fn save_to<D: Migratable>(device: &D, target: Target, origin: Option<&Origin>) -
 fn save_to_stdout(arguments: &Arguments, context: &Context) -> Result<()> {
     if !arguments.to_stream {
         return Err(Exit::Usage
-            .because("a save set needs a file that can be written back to: add --to-stream")
+            .because("a save set needs a seekable file: add --to-stream")
             .into());
     }
     interrupt::catch()?;
@@ -141,17 +143,17 @@ fn save_to_stdout(arguments: &Arguments, context: &Context) -> Result<()> {
     back
 }
 
-/// Opens the device, and says on standard error what a careful administrator wants to know.
+/// Opens the device, and warns on standard error if opening resets it.
 fn open(address: Address, context: &Context) -> Result<Device> {
     let device = Device::open(address, &context.host)?;
 
     if let (Output::Text, Hold::Own) = (context.output, device.hold()) {
-        eprintln!("vifactl: nobody has {address} open: what is saved is its state after a reset");
+        eprintln!("vifactl: no process has {address} open: its state after a reset is saved");
     }
     Ok(device)
 }
 
-/// A stream that was copied to its end.
+/// A completely copied stream.
 #[derive(Debug)]
 struct Copied {
     source: Source,
@@ -173,8 +175,8 @@ impl Copied {
     }
 }
 
-/// Copies the stream of `device` to `out`, which is called `name`, and brings the device back to the
-/// state that it was found in; what came of the latter is returned besides.
+/// Copies the stream of `device` to `out`, named `name`, and returns the device to its previous
+/// state. The inner result reports whether the return succeeded.
 fn save_stream<D: Migratable>(
     device: &D,
     out: &mut impl Write,
@@ -197,8 +199,8 @@ fn save_stream<D: Migratable>(
     let walked = walk(
         &mut BufReader::with_capacity(BUFFER, &mut copy),
         0,
-        Judge::Anyone,
-        &mut Nobody,
+        Judge::Any,
+        &mut NoVisitor,
     );
 
     if let Some(error) = copy.failed {
@@ -210,20 +212,23 @@ fn save_stream<D: Migratable>(
 
         return Err(match device.last_error() {
             Some(text) => error.context(format!("{}: {text}", device.name())),
-            None => error.context(format!("{}: its state cannot be read", device.name())),
+            None => error.context(format!("{}: failed to read the state", device.name())),
         });
     }
     let outcome = walked?;
     if let Some(damage) = outcome.damage {
-        bail!("{}: its stream is not sound: {damage}", device.name());
+        bail!("{}: invalid stream: {damage}", device.name());
     }
     let source = outcome
         .source
         .ok_or_else(|| anyhow!("{}: its stream has no identity", device.name()))?;
     drop(session);
-    let back = found
-        .give_back()
-        .with_context(|| format!("{} was saved, and stays as it is", device.name()));
+    let back = found.give_back().with_context(|| {
+        format!(
+            "{} was saved, but failed to return to its state",
+            device.name()
+        )
+    });
 
     Ok((
         Copied {
@@ -239,7 +244,7 @@ fn save_stream<D: Migratable>(
     ))
 }
 
-/// A session that is read until somebody asks for an end.
+/// A session that is read until a signal requests termination.
 struct Session<'a, S> {
     input: S,
     failed: Option<io::Error>,
@@ -254,16 +259,16 @@ impl<S: Read> Read for Session<'_, S> {
                 Ok(length)
             }
             Err(error) => {
-                let told = io::Error::from(error.kind());
+                let kind = error.kind();
 
                 self.failed = Some(error);
-                Err(told)
+                Err(kind.into())
             }
         }
     }
 }
 
-/// A reader that writes everything that is read.
+/// A reader that writes all data that it reads.
 struct Copy<'a, R, W> {
     input: R,
     out: &'a mut W,
@@ -275,25 +280,25 @@ impl<R: Read, W: Write> Read for Copy<'_, R, W> {
         let length = self.input.read(buffer)?;
 
         if let Err(error) = self.out.write_all(buffer.get(..length).unwrap_or_default()) {
-            let told = io::Error::from(error.kind());
+            let kind = error.kind();
 
             self.failed = Some(error);
-            return Err(told);
+            return Err(kind.into());
         }
         Ok(length)
     }
 }
 
-/// Writes what stands before the stream.
+/// Writes header and manifest before the stream.
 fn write_head(file: &mut (impl Write + Seek), origin: &Origin, copied: &Copied) -> Result<()> {
     let manifest = origin.manifest(SystemTime::now(), &copied.source, copied.stream);
     let mut json = serde_json::to_vec_pretty(&manifest)?;
     let room = STREAM_OFFSET - save_set::HEADER_LENGTH;
 
     if json.len() >= room || room > uapi::VIFA_MANIFEST_MAX as usize {
-        bail!("the manifest takes {} bytes, {room} are there", json.len());
+        bail!("the manifest has {} bytes, {room} are reserved", json.len());
     }
-    // JSON ends with white space as well as with a brace.
+    // White space may follow the JSON object.
     json.resize(room - 1, b' ');
     json.push(b'\n');
     file.rewind()?;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Save sets: a file with a device's stream and a manifest that says where it comes from.
+//! Save sets: files with a device's stream and a manifest that describes its origin.
 //!
-//! `struct vifa_save_set_header` of the uAPI header begins the file; [`manifest`] is what follows
-//! it, and `Documentation/vifa/save-set.rst` the specification of both. The kernel knows nothing of
-//! them: it makes and takes the stream alone.
+//! `struct vifa_save_set_header` of the uAPI header is at the start of the file, followed by the
+//! [`manifest`]. `Documentation/vifa/save-set.rst` specifies both. The kernel does not use save
+//! sets: it produces and accepts only the stream.
 
 mod manifest;
 mod timestamp;
@@ -32,33 +32,33 @@ pub(crate) const HEADER_LENGTH: usize = SAVE_SET_HEADER.length;
 /// Bytes of the header that its CRC covers.
 const HEADER_COVERED: usize = HEADER_LENGTH - size_of::<u32>();
 
-/// The first bytes of every save set.
+/// Returns the first bytes of every save set.
 pub(crate) fn magic() -> &'static [u8] {
     magic_of(uapi::VIFA_SAVE_SET_MAGIC)
 }
 
-/// The characters of a magic constant of the header, without the final NUL.
+/// Returns the characters of a magic constant of the header, without the final NUL.
 pub(crate) fn magic_of(constant: &'static [u8]) -> &'static [u8] {
     constant.strip_suffix(b"\0").unwrap_or(constant)
 }
 
-/// The start of a save set: everything but the stream.
+/// A save set without its stream.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SaveSet {
-    /// What the manifest says.
+    /// The manifest.
     pub(crate) manifest: Manifest,
-    /// Where in the file the stream begins, in bytes.
+    /// Offset of the stream in the file, in bytes.
     pub(crate) stream_offset: u64,
-    /// Bytes of the stream.
+    /// Length of the stream in bytes.
     pub(crate) stream_length: u64,
 }
 
-/// Why a save set could not be read.
+/// The reason for which a save set could not be read.
 #[derive(Debug)]
 pub enum ReadError {
     /// The file could not be read.
     Input(io::Error),
-    /// It is no sound save set.
+    /// The file is not a valid save set.
     Damaged(Damage),
 }
 
@@ -85,14 +85,14 @@ impl From<Damage> for ReadError {
     }
 }
 
-/// The header of a save set, with the bytes that it stands in.
+/// The header of a save set, as bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct Header {
     bytes: Vec<u8>,
 }
 
 impl Header {
-    /// Takes the header from the start of `input`, sound or not; short if the input is.
+    /// Reads the header from the start of `input`, valid or not; it is short if `input` is.
     pub(crate) fn read(input: impl Read) -> io::Result<Self> {
         let mut bytes = Vec::with_capacity(HEADER_LENGTH);
 
@@ -100,7 +100,7 @@ impl Header {
         Ok(Self { bytes })
     }
 
-    /// The fields; `None` if the input ended before the last.
+    /// Returns the fields; `None` if the header is incomplete.
     pub(crate) fn fields(&self) -> Option<Fields<'_>> {
         Fields::at(&SAVE_SET_HEADER, &self.bytes)
     }
@@ -109,7 +109,7 @@ impl Header {
     ///
     /// # Errors
     ///
-    /// The first field that is wrong.
+    /// The first invalid field.
     pub(crate) fn validate(&self) -> Result<(), Damage> {
         const PART: &str = "save set header";
         let Some(fields) = self.fields() else {
@@ -169,33 +169,33 @@ impl Header {
         self.fields().map_or(0, |fields| fields.integer(field))
     }
 
-    /// Bytes of the manifest.
+    /// Returns the length of the manifest in bytes.
     fn manifest_length(&self) -> u64 {
         self.integer("manifest_length")
     }
 
-    /// Bytes of the stream.
+    /// Returns the length of the stream in bytes.
     pub(crate) fn stream_length(&self) -> u64 {
         self.integer("stream_length")
     }
 
-    /// Where the stream begins in the file.
+    /// Returns the offset of the stream in the file.
     fn stream_offset(&self) -> u64 {
         (HEADER_LENGTH as u64).saturating_add(self.manifest_length())
     }
 
-    /// Where the file ends; `None` if no file is so long.
+    /// Returns the length of the file; `None` if no file can have it.
     fn end(&self) -> Option<u64> {
         self.stream_offset()
             .checked_add(self.stream_length())
             .filter(|&end| i64::try_from(end).is_ok())
     }
 
-    /// Takes the manifest from `input`, which stands behind the header. The header is sound.
+    /// Reads the manifest from `input`, which begins after the header. The header must be valid.
     ///
     /// # Errors
     ///
-    /// The input failed, or the manifest is damaged.
+    /// Reading failed, or the manifest is damaged.
     pub(crate) fn read_manifest(&self, input: impl Read) -> Result<SaveSet, ReadError> {
         const PART: &str = "manifest";
         let start = HEADER_LENGTH as u64;
@@ -237,11 +237,11 @@ impl Header {
         })
     }
 
-    /// Checks that a file of `length` bytes can begin with this header.
+    /// Checks that a file of `length` bytes matches this header.
     ///
     /// # Errors
     ///
-    /// It is shorter or longer.
+    /// The file has another length.
     pub(crate) fn validate_length(&self, length: u64) -> Result<(), Damage> {
         let start = self.stream_offset();
 
@@ -253,18 +253,18 @@ impl Header {
             "save set header",
             "stream_length",
             match length.checked_sub(start) {
-                Some(left) => format!("{left:#x}, which the file holds behind the manifest"),
+                Some(left) => format!("{left:#x}, the bytes after the manifest"),
                 None => "less than the file holds".to_owned(),
             },
             Found::Number(self.stream_length()),
         ))
     }
 
-    /// Makes the header of a save set with this manifest and a stream of `stream_length` bytes.
+    /// Returns the header of a save set with this manifest and a stream of `stream_length` bytes.
     pub(crate) fn encode(manifest: &[u8], stream_length: u64) -> Vec<u8> {
         let mut bytes = magic().to_vec();
 
-        // CAST: Both are small, and the writer bounds the manifest.
+        // CAST: Both are small, and the writer limits the manifest.
         bytes.extend((uapi::VIFA_SAVE_SET_MAJOR as u16).to_le_bytes());
         bytes.extend((uapi::VIFA_SAVE_SET_MINOR as u16).to_le_bytes());
         bytes.extend((manifest.len() as u32).to_le_bytes());
@@ -276,12 +276,12 @@ impl Header {
 }
 
 impl SaveSet {
-    /// Takes the start of a save set from `input`, which then stands before the stream. Allocates no
-    /// more than a few times `VIFA_MANIFEST_MAX`.
+    /// Reads the start of a save set from `input`, up to the stream. Memory use is at most a small
+    /// multiple of `VIFA_MANIFEST_MAX`.
     ///
     /// # Errors
     ///
-    /// The input failed, or what it holds is damaged.
+    /// Reading failed, or the data is damaged.
     pub fn read(mut input: impl Read) -> Result<Self, ReadError> {
         let header = Header::read(&mut input)?;
 
@@ -289,11 +289,11 @@ impl SaveSet {
         header.read_manifest(input)
     }
 
-    /// As [`Self::read`], from the bytes of a whole file; returns the stream, too.
+    /// Like [`Self::read`], from the bytes of a whole file; also returns the stream.
     ///
     /// # Errors
     ///
-    /// It is damaged, or not as long as its header says. The stream is not looked at.
+    /// The file is damaged, or its length does not match the header. The stream is not validated.
     pub fn parse(file: &[u8]) -> Result<(Self, &[u8]), ReadError> {
         let mut rest = file;
         let header = Header::read(&mut rest)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `vifactl show`: what a VIFA interface tells of itself.
+//! `vifactl show`: the state of a VIFA interface.
 
 use std::fmt;
 
@@ -13,35 +13,35 @@ use crate::{
     region::{self, Region, Source},
 };
 
-/// Show what a VIFA interface tells of itself: identity, interfaces, relations, records, counters
+/// Show a VIFA interface: identity, interfaces, relations, records, counters
 ///
-/// It is read from debugfs (which takes root), else from the open file of the process that has the
-/// device open, else from the device, which is opened and thereby reset.
+/// The data is read from debugfs (root only), or else through the open file of the process that has
+/// the device open, or else from the device itself, which opening resets.
 ///
-/// With --json it is what `vifactl check` takes on another host.
+/// The output of --json is an input of `vifactl check` on another host.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The virtual function, as in 0000:01:00.1
     function: Address,
 }
 
-/// What is shown.
+/// The output.
 #[derive(Serialize)]
-struct Shown {
+struct Report {
     function: Address,
     read_from: Source,
     #[serde(flatten)]
     region: Region,
 }
 
-impl fmt::Display for Shown {
+impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}, as told by {}", self.function, self.read_from)?;
+        writeln!(f, "{}, read from {}", self.function, self.read_from)?;
         self.region.fmt(f)
     }
 }
 
-/// Shows it.
+/// Prints the state of the function.
 ///
 /// # Errors
 ///
@@ -49,7 +49,7 @@ impl fmt::Display for Shown {
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let (region, read_from) = region::read(arguments.function, &context.host)?;
 
-    context.output.print(&Shown {
+    context.output.print(&Report {
         function: arguments.function,
         read_from,
         region,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Names of migration states, as `enum vfio_device_mig_state` has them.
+//! Names of migration states, as in `enum vfio_device_mig_state`.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use crate::layer::state::DeviceState;
 pub(crate) struct State(pub(crate) DeviceState);
 
 impl State {
-    /// The name in the header, without what all names begin with.
+    /// Returns the name in the header, without the common prefix.
     pub(crate) fn name(self) -> &'static str {
         match self.0 {
             DeviceState::Error => "ERROR",

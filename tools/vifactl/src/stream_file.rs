@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A file that holds a stream, alone or in a save set.
+//! A file with a stream, alone or in a save set.
 //!
-//! What opens here can be read more than once: a stream from standard input is first written to a
-//! nameless temporary file.
+//! An opened file can be read repeatedly: a stream from standard input is first copied to an
+//! unnamed temporary file.
 
 use std::{
     fs::File,
@@ -23,26 +23,26 @@ use crate::{
     save_set::{self, Header, ReadError, SaveSet},
 };
 
-/// Bytes that are read at once.
+/// Bytes per read.
 pub(crate) const BUFFER: usize = 0x10_0000;
 
-/// A file that holds a stream.
+/// A file with a stream.
 pub(crate) struct StreamFile {
     name: String,
     file: File,
     save_set: Option<SaveSet>,
-    /// Where the stream begins, and its bytes.
+    /// The offset of the stream, and its length in bytes.
     offset: u64,
     length: u64,
 }
 
 impl StreamFile {
-    /// Opens the file at `path`; `-` is standard input. Of a save set, header and manifest are
-    /// sound then, and the file is as long as it has to be.
+    /// Opens the file at `path`; `-` is standard input. For a save set, validates header, manifest
+    /// and file length.
     ///
     /// # Errors
     ///
-    /// It cannot be read, or is damaged.
+    /// The file cannot be read, or is damaged.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         if path == Path::new("-") {
             let file = spool(io::stdin().lock()).context("standard input")?;
@@ -61,11 +61,11 @@ impl StreamFile {
         }
     }
 
-    /// As [`Self::open`], for a file that can be read from any place and is called `name`.
+    /// Like [`Self::open`], for a seekable file with the name `name`.
     ///
     /// # Errors
     ///
-    /// As above.
+    /// The file cannot be read, or is damaged.
     pub(crate) fn of(mut file: File, name: String) -> Result<Self> {
         let end = file.seek(SeekFrom::End(0)).with_context(|| name.clone())?;
 
@@ -88,27 +88,27 @@ impl StreamFile {
         })
     }
 
-    /// What the file is called in messages.
+    /// Returns the file's name for messages.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// What comes before the stream; `None`: nothing.
+    /// Returns the save set that contains the stream; `None` for a stream alone.
     pub(crate) fn save_set(&self) -> Option<&SaveSet> {
         self.save_set.as_ref()
     }
 
-    /// Where the stream begins in the file.
+    /// Returns the offset of the stream in the file.
     pub(crate) fn stream_offset(&self) -> u64 {
         self.offset
     }
 
-    /// Bytes of the stream.
+    /// Returns the length of the stream in bytes.
     pub(crate) fn stream_length(&self) -> u64 {
         self.length
     }
 
-    /// The stream from its first byte on.
+    /// Returns the stream from its first byte.
     ///
     /// # Errors
     ///
@@ -120,11 +120,11 @@ impl StreamFile {
         Ok(BufReader::with_capacity(BUFFER, &self.file).take(self.length))
     }
 
-    /// Who the stream comes from, as its first sections say; the rest is not looked at.
+    /// Returns the source of the stream from its first sections; does not read the rest.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or is damaged there.
+    /// The file cannot be read, or these sections are damaged.
     pub(crate) fn source(&mut self) -> Result<Source> {
         let offset = self.offset;
         let head = walk::head(&mut self.stream()?, offset);
@@ -146,12 +146,12 @@ impl StreamFile {
     }
 }
 
-/// The error for `damage` in the file that is called `name`.
+/// Returns the error for `damage` in the file `name`.
 pub(crate) fn damaged(name: &str, damage: &Damage) -> anyhow::Error {
     Exit::Damaged.because(format!("{name}: {damage}")).into()
 }
 
-/// Reads the start of a file of `length` bytes; `None`: it is no save set.
+/// Reads the start of a file of `length` bytes; returns `None` if it is not a save set.
 fn read_save_set(mut file: &mut File, length: u64) -> Result<Option<SaveSet>, ReadError> {
     let mut magic = Vec::new();
 
@@ -169,11 +169,11 @@ fn read_save_set(mut file: &mut File, length: u64) -> Result<Option<SaveSet>, Re
     header.read_manifest(input).map(Some)
 }
 
-/// Copies `input` to a temporary file without a name.
+/// Copies `input` to an unnamed temporary file.
 ///
 /// # Errors
 ///
-/// Those of the two, or somebody asked for an end.
+/// A read or a write failed, or a signal requested termination.
 pub(crate) fn spool(mut input: impl Read) -> io::Result<File> {
     let mut file = tempfile::tempfile()?;
     let mut buffer = vec![0; BUFFER];

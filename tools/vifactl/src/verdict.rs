@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whether a stream is sound: the driver's own layer decides.
+//! Validation of streams by the driver's own layer.
 //!
-//! The layer takes a stream into a [`Replica`], a destination that has no device behind it. What it
-//! refuses there the kernel refuses, too, and for the same reason.
+//! The layer restores a stream to a [`Replica`], a destination without a device. The kernel rejects
+//! the same streams, for the same reasons.
 
 use crate::{
     function::Address,
@@ -17,7 +17,7 @@ use crate::{
 };
 use std::convert::Infallible;
 
-/// Why the layer refuses a stream. There is no device that could fail.
+/// The reason for which the layer rejects a stream. No device is involved that could fail.
 pub(crate) type Refusal = RestoreError<Infallible>;
 
 /// A destination without a device.
@@ -55,14 +55,14 @@ impl Destination for Replica {
     }
 }
 
-/// Judges a stream that comes piece by piece. Takes the same memory for a stream of any length.
+/// Validates a stream piece by piece. Memory use does not depend on the stream's length.
 pub(crate) struct Verdict {
     restorer: Restorer<Infallible>,
     replica: Replica,
 }
 
 impl Verdict {
-    /// Judges a stream as a function does that is as `identity` says and has these `interfaces`.
+    /// Creates a validator for a destination with this `identity` and these `interfaces`.
     pub(crate) fn of(identity: Identity, interfaces: Interfaces) -> Self {
         Self {
             restorer: Restorer::new(),
@@ -74,21 +74,21 @@ impl Verdict {
         }
     }
 
-    /// From now on judges as a function that is as `identity` says.
+    /// Replaces the destination's identity.
     pub(crate) fn assume_identity(&mut self, identity: Identity) {
         self.replica.identity = identity;
     }
 
-    /// From now on judges as a function with these `interfaces`.
+    /// Replaces the destination's interfaces.
     pub(crate) fn assume_interfaces(&mut self, interfaces: Interfaces) {
         self.replica.interfaces = interfaces;
     }
 
-    /// Takes the next `bytes` of the stream.
+    /// Passes the next `bytes` of the stream to the layer.
     ///
     /// # Errors
     ///
-    /// They complete something that the layer refuses.
+    /// The layer rejects data that these bytes complete.
     pub(crate) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Refusal> {
         while !bytes.is_empty() {
             let space = self.restorer.space(&mut self.replica)?;
@@ -101,7 +101,7 @@ impl Verdict {
         Ok(())
     }
 
-    /// Returns what the layer has taken so far.
+    /// Returns the progress of the layer.
     pub(crate) fn progress(&self) -> &Progress {
         self.restorer.progress()
     }
@@ -110,7 +110,7 @@ impl Verdict {
     ///
     /// # Errors
     ///
-    /// It is not complete, or was refused before.
+    /// The stream is incomplete, or was rejected before.
     pub(crate) fn finish(self) -> Result<(), Refusal> {
         let Self {
             restorer,
@@ -121,7 +121,7 @@ impl Verdict {
     }
 }
 
-/// The interfaces of the function at `address`.
+/// Returns the interfaces of the function at `address`.
 pub(crate) fn interfaces_of(address: Address) -> Interfaces {
     Interfaces::of(Function {
         domain: address.domain,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `vifactl watch`: a VIFA interface while it is migrated.
+//! `vifactl watch`: a VIFA interface during migration.
 //!
-//! The device is never opened for this: what debugfs tells is shown, or what the open file of the
-//! process does that has the device open.
+//! This command never opens the device. It reads debugfs, or the open file of the process that has
+//! the device open.
 
 use std::{
     fmt, thread,
@@ -22,30 +22,30 @@ use crate::{
     state::State,
 };
 
-/// Show the state of a VIFA interface and what moves, until the device goes
+/// Show the state and the progress of a VIFA interface until the device is removed
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The virtual function, as in 0000:01:00.1
     function: Address,
-    /// Seconds from one line to the next, from 0.01
+    /// Seconds between two lines, from 0.01
     #[arg(long, short, default_value = "1", value_name = "SECONDS", value_parser = interval)]
     interval: Duration,
-    /// Lines to show before the end
+    /// Number of lines to show
     #[arg(long, short, value_name = "LINES")]
     count: Option<u64>,
 }
 
-/// Reads an interval.
+/// Parses an interval.
 fn interval(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
 
     if !(0.01..=86400.0).contains(&seconds) {
-        return Err("from 0.01 to 86400 seconds".to_owned());
+        return Err("must be 0.01 to 86400 seconds".to_owned());
     }
     Ok(Duration::from_secs_f64(seconds))
 }
 
-/// What is shown of one moment.
+/// One line of output.
 #[derive(Serialize)]
 struct Line {
     function: Address,
@@ -54,18 +54,18 @@ struct Line {
     state: State,
     /// Bytes of the stream so far.
     stream_bytes: u64,
-    /// Of the stream since the line before.
+    /// Rate of the stream since the previous line.
     bytes_per_second: Option<u64>,
     sections: u64,
-    /// Bytes of local memory, moved so far.
+    /// Bytes of local memory moved so far.
     data_bytes: u64,
-    /// Bytes of local memory that are known to have to move.
+    /// Bytes of local memory known to require a move.
     local_bytes: u64,
-    /// The last error, in words.
+    /// The last error as text.
     error: Option<String>,
 }
 
-/// What stands above the lines.
+/// The heading.
 const HEAD: &str =
     "   SECONDS  STATE           STREAM BYTES     BYTES/S  SECTIONS      DATA BYTES  OF";
 
@@ -92,16 +92,16 @@ impl fmt::Display for Line {
     }
 }
 
-/// What was shown before.
+/// Data of the previous line.
 struct Before {
-    /// When the first line was.
+    /// Time of the first line.
     began: Instant,
     at: Instant,
     stream_bytes: u64,
 }
 
 impl Line {
-    /// What is shown of `region` at the moment `at`.
+    /// Returns the line for `region` at the time `at`.
     fn new(function: Address, region: &Region, at: Instant, before: Option<&Before>) -> Self {
         let stream_bytes = region.transfer.stream_bytes;
         let began = before.map_or(at, |before| before.began);
@@ -112,7 +112,7 @@ impl Line {
                 .checked_sub(before.stream_bytes)
                 .unwrap_or(stream_bytes);
 
-            // CAST: Saturates where it is infinite.
+            // CAST: Saturates if infinite.
             (moved as f64 / seconds) as u64
         };
 
@@ -130,11 +130,11 @@ impl Line {
     }
 }
 
-/// Watches.
+/// Watches the function.
 ///
 /// # Errors
 ///
-/// The device is not there at first, tells nothing, or what it tells is no region.
+/// The device does not exist at first, shows no region, or shows an invalid one.
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let address = arguments.function;
     let host = &context.host;
@@ -150,12 +150,12 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
             (Ok(None), None) => {
                 return Err(Exit::Failed
                     .because(format!(
-                        "{address} cannot be watched: debugfs does not show it to this user, \
-                         and nobody has it open"
+                        "failed to watch {address}: debugfs does not show it to this user, \
+                         and no process has it open"
                     ))
                     .into())
             }
-            // The device has gone, or the process has that shared it.
+            // The device was removed, or the process that shared it exited.
             (Ok(None), Some(_)) => return Ok(()),
             (Err(_), Some(_)) if Function::find(address, host).is_err() => return Ok(()),
             (Err(error), _) => return Err(error),

@@ -1,30 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is wrong with a file, and at which byte.
+//! Damage of a file and its location.
 
 use serde::Serialize;
 use std::fmt;
 
-/// The first thing that is wrong with a file.
+/// The first damage of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Damage {
-    /// Where it stands, in bytes from the start of the file.
+    /// The location, in bytes from the start of the file.
     pub offset: u64,
-    /// The part of the file that it stands in.
+    /// The damaged part of the file.
     pub part: Box<str>,
-    /// The section's sequence number, if it stands in one.
+    /// The section's sequence number, if the damage is in a section.
     pub section: Option<u64>,
-    /// The field, by its name in the uAPI header or its path in the manifest, if it is about one.
+    /// The field, by its name in the uAPI header or its path in the manifest, if the damage is in a
+    /// field.
     pub field: Option<Box<str>>,
-    /// What had to be there.
+    /// The expected value.
     pub expected: Option<Box<str>>,
-    /// What is there.
+    /// The actual value.
     pub found: Option<Found>,
-    /// All of it in words.
+    /// A message with all of these.
     pub message: Box<str>,
 }
 
-/// What stands in a field.
+/// The value of a field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Found {
@@ -44,7 +45,7 @@ impl fmt::Display for Found {
 }
 
 impl Damage {
-    /// A `field` of `part` that is not as it has to be.
+    /// Returns damage of a `field` of `part` with an unexpected value.
     pub(crate) fn of_field(
         offset: u64,
         part: impl fmt::Display,
@@ -65,7 +66,7 @@ impl Damage {
         }
     }
 
-    /// Something else about `part`.
+    /// Returns other damage of `part`.
     pub(crate) fn of_part(
         offset: u64,
         part: impl fmt::Display,
@@ -82,7 +83,7 @@ impl Damage {
         }
     }
 
-    /// The same, in the section with this sequence number.
+    /// Sets the section's sequence number.
     pub(crate) fn in_section(self, sequence: Option<u64>) -> Self {
         Self {
             section: sequence,

@@ -2,8 +2,8 @@
 
 //! A stream or a save set as JSON, for programs.
 //!
-//! One object, written as the file is read: a stream of any length needs no more memory than its
-//! longest section. `Documentation/vifa/save-set.rst` has the schema.
+//! One JSON object, written while the file is read. Memory use is bounded by the longest section.
+//! `Documentation/vifa/save-set.rst` has the schema.
 
 use super::{
     section::Section,
@@ -15,16 +15,16 @@ use crate::save_set::SaveSet;
 use serde::Serialize;
 use std::io::{self, Write};
 
-/// Version of the schema: a minor version adds only.
+/// Version of the schema. A minor version only adds members.
 const MAJOR: u16 = 1;
 const MINOR: u16 = 1;
 
 /// Writes the object.
 pub(super) struct Json<W> {
     out: W,
-    /// Whether records are shown with their content.
+    /// Whether the contents of records are written.
     content: bool,
-    /// Sections so far.
+    /// Number of sections so far.
     sections: u64,
     stream: bool,
 }
@@ -36,7 +36,7 @@ struct Version {
 }
 
 impl<W: Write> Json<W> {
-    /// Begins the object for the file with this name.
+    /// Begins the object for the file named `file`.
     pub(super) fn begin(mut out: W, file: &str, content: bool) -> io::Result<Self> {
         write!(out, "{{\"decode\":")?;
         serde_json::to_writer(
@@ -92,14 +92,14 @@ impl<W: Write> Visitor for Json<W> {
 impl<W: Write> Show for Json<W> {
     fn save_set(&mut self, header: Fields<'_>, save_set: Option<&SaveSet>) -> io::Result<()> {
         #[derive(Serialize)]
-        struct Shown<'a> {
+        struct Contents<'a> {
             header: Fields<'a>,
             manifest: Option<&'a crate::save_set::Manifest>,
         }
 
         self.member(
             "save_set",
-            &Shown {
+            &Contents {
                 header,
                 manifest: save_set.map(|save_set| &save_set.manifest),
             },

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where in the file stands what the driver's layer refuses.
+//! Locates in the file what the driver's layer rejects.
 //!
-//! The layer says which section it refuses, and which field of it; [`structure`](super::structure)
-//! says where that field stands.
+//! The layer reports the section and the field that it rejects; [`structure`](super::structure) has
+//! the offset of that field.
 
 use super::{
     damage::{Damage, Found},
@@ -22,26 +22,26 @@ use crate::{
 };
 use std::fmt::Display;
 
-/// The part of a stream that was being read.
+/// The part of a stream that is being read.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Part {
     StreamHeader,
-    /// A section that begins at this offset of the file.
+    /// A section at this offset of the file.
     Section {
         offset: u64,
         sequence: u64,
         kind: Kind,
     },
-    /// What follows the end section.
-    Behind,
+    /// Data after the end section.
+    After,
 }
 
-/// Returns where in the file the structure's field stands, if it has it.
+/// Returns the offset of the structure's field in the file, if the field exists.
 fn field_at(structure: &Structure, start: u64, field: &str) -> Option<u64> {
     Some(start.saturating_add(structure.offset_of(field)?))
 }
 
-/// The offset of the element `index` of an array at `start`.
+/// Returns the offset of the element `index` of an array at `start`.
 fn element_at(structure: &Structure, start: u64, index: u64) -> u64 {
     start.saturating_add(index.saturating_mul(structure.length as u64))
 }
@@ -56,7 +56,7 @@ fn damage(offset: u64, part: impl Display, violation: &Violation) -> Damage {
     )
 }
 
-/// Returns where a field of a section's payload stands, if it is one.
+/// Returns the offset of a field of a section's payload, if the field exists.
 fn payload_field_at(kind: Kind, start: u64, field: &str) -> Option<u64> {
     let structure = match kind {
         Kind::Identity => &IDENTITY,
@@ -76,8 +76,8 @@ fn payload_field_at(kind: Kind, start: u64, field: &str) -> Option<u64> {
     field_at(structure, start, field)
 }
 
-/// Returns where in a payload of type `kind` stands the first byte that is not zero behind the record
-/// at `offset` of its table.
+/// Returns the offset, in a payload of type `kind`, of the first non-zero padding byte after the
+/// record at `offset` of its table.
 fn padding_at(kind: Kind, payload: &[u8], offset: usize) -> Option<usize> {
     let record = kind.before_records().checked_add(offset)?;
     let header = Fields::at(&RECORD, payload.get(record..)?)?;
@@ -88,8 +88,8 @@ fn padding_at(kind: Kind, payload: &[u8], offset: usize) -> Option<usize> {
     Some(padding + bytes.iter().position(|&byte| byte != 0)?)
 }
 
-/// Says what `refusal` is about in a stream that begins at `start` of its file and of which `part`
-/// was being read, up to `end`. If that is the payload of a section, `content` is how it begins.
+/// Locates `refusal` in a stream that begins at `start` of its file. The layer had read up to
+/// `end`, in `part`; `content` is the start of the payload if `part` is a payload.
 pub(super) fn locate(
     refusal: &Refusal,
     start: u64,
@@ -104,7 +104,7 @@ pub(super) fn locate(
             kind,
             sequence,
         } => (offset, kind, Some(sequence)),
-        Part::Behind => (end, Kind::Unknown, None),
+        Part::After => (end, Kind::Unknown, None),
     };
     let payload = section.saturating_add(SECTION_HEADER.length as u64);
     let damage = match refusal {

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A section of a stream as it stands in the file, sound or not.
+//! A section of a stream as the file contains it, valid or not.
 //!
-//! Shows what is there, as far as there are enough bytes to show it. Whether it may be there is not
-//! decided here.
+//! Decodes as much as the available bytes allow. Validation is not done here.
 
 use super::structure::{
     Fields, ADDRESS_RANGE, ADDRESS_RECORD, DATA_RUN, IDENTITY, RECORD, RELATION, RESOURCES,
@@ -13,7 +12,7 @@ use crate::headers as uapi;
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use std::fmt::Write;
 
-/// A type of section.
+/// A section type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Identity,
@@ -23,12 +22,12 @@ pub(crate) enum Kind {
     Control,
     End,
     Claim,
-    /// One that the header does not name.
+    /// A type that the header does not define.
     Unknown,
 }
 
 impl Kind {
-    /// The type with the number `raw`.
+    /// Returns the type with the number `raw`.
     pub(crate) fn of(raw: u64) -> Self {
         const NAMED: [(u32, Kind); 7] = [
             (uapi::VIFA_SECTION_IDENTITY, Kind::Identity),
@@ -46,7 +45,7 @@ impl Kind {
             .map_or(Self::Unknown, |(_, kind)| kind)
     }
 
-    /// The type's name.
+    /// Returns the type's name.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Identity => "identity",
@@ -60,7 +59,7 @@ impl Kind {
         }
     }
 
-    /// Bytes of a payload in front of its records, if it has some.
+    /// Returns the number of payload bytes before the records.
     pub(crate) fn before_records(self) -> usize {
         match self {
             Self::Control => RESOURCES.length,
@@ -68,7 +67,7 @@ impl Kind {
         }
     }
 
-    /// How many of the first bytes of a payload of `length` bytes are decoded.
+    /// Returns how many bytes of a payload of `length` bytes are decoded.
     pub(crate) fn decoded(self, length: u64) -> u64 {
         match self {
             Self::Data => length.min(DATA_RUN.length as u64),
@@ -81,14 +80,14 @@ impl Kind {
 /// A record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Record<'a> {
-    /// Where it begins, from the start of the records.
+    /// Offset from the start of the records.
     pub(crate) offset: usize,
     pub(crate) header: Fields<'a>,
-    /// As much of its content as is there.
+    /// The available part of the content.
     pub(crate) content: &'a [u8],
 }
 
-/// The records at the start of a table, as long as there is one.
+/// The records at the start of a table.
 #[derive(Clone, Copy)]
 pub(crate) struct Records<'a> {
     table: &'a [u8],
@@ -116,33 +115,33 @@ impl<'a> Iterator for Records<'a> {
     }
 }
 
-/// A payload, as far as it can be decoded.
+/// A payload, decoded as far as possible.
 #[derive(Clone, Copy)]
 pub(crate) enum Payload<'a> {
     Identity(Option<Fields<'a>>),
-    /// What stands one behind another: there should be two.
+    /// An array of relations, two in a valid section.
     Relations(&'a [u8]),
     Address(Option<Fields<'a>>, &'a [u8]),
-    /// The run's header and the bytes of local memory.
+    /// The run's header and the number of bytes of local memory.
     Data(Option<Fields<'a>>, u64),
     Control(Option<Fields<'a>>, &'a [u8]),
-    /// Records alone.
+    /// Records only.
     Claim(&'a [u8]),
     End(Option<Fields<'a>>),
     Unknown,
-    /// It was not read, because the section's header is wrong.
+    /// Not read, because the section's header is invalid.
     Unread,
 }
 
 /// A section.
 pub(crate) struct Section<'a> {
-    /// Where it begins in the file.
+    /// Offset of the section in the file.
     pub(crate) offset: u64,
     pub(crate) header: Fields<'a>,
     pub(crate) payload: Payload<'a>,
 }
 
-/// Structures that stand one behind another.
+/// Returns an array of structures.
 pub(crate) fn array<'a>(
     structure: &'static super::structure::Structure,
     bytes: &'a [u8],
@@ -153,7 +152,7 @@ pub(crate) fn array<'a>(
 }
 
 impl<'a> Section<'a> {
-    /// The section at `offset` with this header and these first bytes of its payload.
+    /// Returns the section at `offset` with this header and this start of its payload.
     pub(crate) fn decode(offset: u64, header: Fields<'a>, payload: &'a [u8]) -> Self {
         let section = Self::unread(offset, header);
         let payload = match section.kind() {
@@ -179,7 +178,7 @@ impl<'a> Section<'a> {
         Self { payload, ..section }
     }
 
-    /// The section at `offset` with this header, whose payload is not read.
+    /// Returns the section at `offset` with this header and an unread payload.
     pub(crate) fn unread(offset: u64, header: Fields<'a>) -> Self {
         Self {
             offset,
@@ -188,22 +187,22 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The type.
+    /// Returns the section's type.
     pub(crate) fn kind(&self) -> Kind {
         Kind::of(self.header.integer("type"))
     }
 
-    /// Bytes of payload, as the header has it.
+    /// Returns the length of the payload in bytes, from the header.
     pub(crate) fn length(&self) -> u64 {
         self.header.integer("length")
     }
 
-    /// Where the payload begins in the file.
+    /// Returns the offset of the payload in the file.
     pub(crate) fn payload_offset(&self) -> u64 {
         self.offset.saturating_add(SECTION_HEADER.length as u64)
     }
 
-    /// The records of a control section, or of a claim.
+    /// Returns the records of a control section or of a claim.
     pub(crate) fn records(&self) -> Records<'a> {
         let table = match self.payload {
             Payload::Control(_, table) | Payload::Claim(table) => table,
@@ -213,14 +212,14 @@ impl<'a> Section<'a> {
         Records { table, offset: 0 }
     }
 
-    /// Where the record at `offset` of the table begins in the file.
+    /// Returns the file offset of the record at `offset` of the table.
     pub(crate) fn record_offset(&self, offset: usize) -> u64 {
         self.payload_offset()
             .saturating_add(self.kind().before_records() as u64)
             .saturating_add(offset as u64)
     }
 
-    /// Whether the records are all that `table` holds.
+    /// Returns whether `table` contains nothing but the records.
     fn is_table(&self, table: &[u8]) -> bool {
         let end = self.records().last().map_or(0, |record| {
             let length = record.header.integer("length");
@@ -232,7 +231,7 @@ impl<'a> Section<'a> {
         end == table.len() as u64
     }
 
-    /// The ranges of an address section, at most as many as it says.
+    /// Returns the ranges of an address section, at most its `count`.
     pub(crate) fn ranges(&self) -> impl Iterator<Item = Fields<'a>> + Clone + use<'a> {
         let (count, ranges) = match self.payload {
             Payload::Address(Some(record), ranges) => (record.integer("count"), ranges),
@@ -242,7 +241,7 @@ impl<'a> Section<'a> {
         array(&ADDRESS_RANGE, ranges).take(usize::try_from(count).unwrap_or(usize::MAX))
     }
 
-    /// Whether the decoded structures are the whole payload, no less and no more.
+    /// Returns whether the decoded structures cover exactly the payload.
     pub(crate) fn is_consistent(&self) -> bool {
         let exactly = |length: u64| length == self.length();
 
@@ -276,7 +275,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The section for a program; with the content of records if `content` says so.
+    /// Returns the section as JSON; `content` adds the content of records.
     pub(crate) fn to_json(&self, content: bool) -> impl Serialize + use<'_, 'a> {
         Json {
             section: self,
@@ -291,7 +290,7 @@ struct Json<'s, 'a> {
 }
 
 impl<'s, 'a> Json<'s, 'a> {
-    /// The records of the section.
+    /// Returns the records of the section as JSON.
     fn records(&self) -> impl Serialize + use<'s, 'a> {
         let Self { section, content } = *self;
 
@@ -343,7 +342,7 @@ impl Serialize for Json<'_, '_> {
     }
 }
 
-/// An array of what an iterator yields.
+/// An array of an iterator's items.
 struct Sequence<I>(I);
 
 impl<I: Iterator<Item: Serialize> + Clone> Serialize for Sequence<I> {
@@ -378,10 +377,10 @@ impl Serialize for JsonRecord<'_> {
     }
 }
 
-/// `bytes` as hexadecimal digits.
+/// Formats `bytes` as hexadecimal digits.
 pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut digits, byte| {
-        // A string takes everything.
+        // Writing to a string does not fail.
         let _ = write!(digits, "{byte:02x}");
         digits
     })

@@ -2,16 +2,16 @@
 
 //! The structures of the uAPI header, field by field.
 //!
-//! A decoder has to show every field by the header's own name, and to say at which byte a wrong one
-//! stands. Both come from one table for each structure, whose offsets are the compiler's.
+//! The decoder shows every field by its name in the header, and reports the offset of an invalid
+//! one. Both come from one table per structure, with offsets from the compiler.
 
 use crate::headers as uapi;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-/// How people read a field.
+/// The output format of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Notation {
-    /// A number of things or bytes.
+    /// A number of items or bytes.
     Count,
     /// An id, a mask, an address, or a checksum.
     Hexadecimal,
@@ -26,24 +26,24 @@ pub(crate) struct Field {
     offset: usize,
     /// Bytes of one element.
     size: usize,
-    /// Elements; `None` for a field that is no array.
+    /// Number of elements; `None` if the field is not an array.
     elements: Option<usize>,
     notation: Notation,
 }
 
 impl Field {
-    /// The field's name in the header.
+    /// Returns the field's name in the header.
     pub(crate) fn name(&self) -> &'static str {
-        // The bindings mark a name that is a word of Rust's own.
+        // bindgen appends an underscore to Rust keywords.
         self.name.trim_end_matches('_')
     }
 
-    /// How people read the field.
+    /// Returns the output format of the field.
     pub(crate) fn notation(&self) -> Notation {
         self.notation
     }
 
-    /// Bytes of the whole field.
+    /// Returns the length of the field in bytes.
     fn length(&self) -> usize {
         self.size * self.elements.unwrap_or(1)
     }
@@ -52,14 +52,14 @@ impl Field {
 /// A structure of the header.
 #[derive(Debug)]
 pub(crate) struct Structure {
-    /// Bytes.
+    /// Length in bytes.
     pub(crate) length: usize,
     fields: &'static [Field],
 }
 
 impl Structure {
-    /// Returns where the field `name` stands in the structure, in bytes; `name` may be an element,
-    /// as `bar_size[3]`.
+    /// Returns the offset of the field `name` in bytes; `name` may be an element, as in
+    /// `bar_size[3]`.
     pub(crate) fn offset_of(&self, name: &str) -> Option<u64> {
         let (name, index) = match name.split_once('[') {
             Some((name, index)) => (name, index.strip_suffix(']')?.parse().ok()?),
@@ -71,7 +71,7 @@ impl Structure {
     }
 }
 
-/// Sizes of a type of field.
+/// The size of a field type.
 trait Shape {
     const SIZE: usize;
     const ELEMENTS: Option<usize>;
@@ -217,14 +217,14 @@ structure!(SAVE_SET_HEADER: vifa_save_set_header {
     header_crc: Hexadecimal,
 });
 
-/// What stands in a field.
+/// The value of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
     /// A number.
     Integer(u64),
     /// The numbers of an array.
     Array(Vec<u64>),
-    /// Characters; what is none is replaced.
+    /// Characters; invalid ones are replaced.
     Text(String),
 }
 
@@ -238,7 +238,7 @@ impl Serialize for Value {
     }
 }
 
-/// A structure as it stands somewhere in bytes.
+/// A structure and its bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fields<'a> {
     structure: &'static Structure,
@@ -246,8 +246,8 @@ pub(crate) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Returns the structure at the start of `bytes`, and what follows it; `None` if they are too
-    /// few.
+    /// Returns the structure at the start of `bytes`, and the remaining bytes; `None` if `bytes` is
+    /// too short.
     pub(crate) fn split(
         structure: &'static Structure,
         bytes: &'a [u8],
@@ -257,12 +257,12 @@ impl<'a> Fields<'a> {
         Some((Self { structure, bytes }, rest))
     }
 
-    /// Returns the structure at the start of `bytes`; `None` if they are too few.
+    /// Returns the structure at the start of `bytes`; `None` if `bytes` is too short.
     pub(crate) fn at(structure: &'static Structure, bytes: &'a [u8]) -> Option<Self> {
         Self::split(structure, bytes).map(|(fields, _)| fields)
     }
 
-    /// Each field and what stands in it, in order.
+    /// Returns each field and its value, in order.
     pub(crate) fn values(&self) -> impl Iterator<Item = (&'static Field, Value)> + use<'a> {
         let Self { structure, bytes } = *self;
 
@@ -280,7 +280,7 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// What stands in the field `name`, which is no array; 0 if there is no such field.
+    /// Returns the value of the field `name`, which is not an array; 0 if there is no such field.
     pub(crate) fn integer(&self, name: &str) -> u64 {
         let field = self
             .structure
@@ -293,7 +293,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// A map from the names of the fields to what stands in them.
+/// A map from field names to values.
 impl Serialize for Fields<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.structure.fields.len()))?;
@@ -305,7 +305,7 @@ impl Serialize for Fields<'_> {
     }
 }
 
-/// The little-endian number in `bytes`, at most eight.
+/// Returns the little-endian number in `bytes`, at most eight bytes.
 fn integer(bytes: &[u8]) -> u64 {
     bytes
         .iter()

@@ -2,8 +2,8 @@
 
 //! A stream or a save set as text, for people.
 //!
-//! A line for each section, with what it holds below it. Of many address ranges and of many data
-//! sections the first and the sum are shown, unless all are asked for.
+//! One line per section, followed by its contents. Without `all`, long lists of address ranges and
+//! data sections are shortened to the first ones and a sum.
 
 use super::{
     section::{array, hexadecimal, Kind, Payload, Section},
@@ -14,15 +14,15 @@ use super::{
 use crate::{headers as uapi, interface::Interface, save_set::SaveSet};
 use std::io::{self, Write};
 
-/// Ranges of a part of the address record file that are shown.
+/// Maximum number of ranges shown per address section.
 const RANGES: usize = 8;
 
-/// Bytes in a line of content.
+/// Bytes per line of content.
 const LINE: usize = 32;
 
-/// Data sections one behind another.
+/// Consecutive data sections.
 struct Run {
-    /// Where the first begins in the file.
+    /// Offset of the first section in the file.
     offset: u64,
     first: u64,
     last: u64,
@@ -38,7 +38,7 @@ pub(super) struct Table<W> {
 }
 
 impl<W: Write> Table<W> {
-    /// Writes to `out`; `content`: with what records hold; `all`: without leaving anything out.
+    /// Writes to `out`; `content` adds the contents of records, `all` disables shortening.
     pub(super) fn new(out: W, content: bool, all: bool) -> Self {
         Self {
             out,
@@ -48,7 +48,7 @@ impl<W: Write> Table<W> {
         }
     }
 
-    /// Writes every field on a line of its own.
+    /// Writes one line per field.
     fn fields(&mut self, fields: &Fields<'_>) -> io::Result<()> {
         for (field, value) in fields.values() {
             writeln!(
@@ -62,12 +62,12 @@ impl<W: Write> Table<W> {
         Ok(())
     }
 
-    /// Writes a line for what begins at `offset`.
+    /// Writes a line for the item at `offset`.
     fn line(&mut self, offset: u64, text: &str) -> io::Result<()> {
         writeln!(self.out, "{offset:#012x}  {text}")
     }
 
-    /// Writes the data sections that were not yet written.
+    /// Writes the pending data sections.
     fn flush_run(&mut self) -> io::Result<()> {
         let Some(run) = self.run.take() else {
             return Ok(());
@@ -136,7 +136,7 @@ impl<W: Write> Table<W> {
     }
 }
 
-/// A record type in words.
+/// Returns the name of a record type.
 fn record_name(kind: u64) -> String {
     const NAMES: [(u32, &str); 4] = [
         (uapi::VIFA_RESOURCE_CONFIGURATION, "configuration"),
@@ -151,7 +151,7 @@ fn record_name(kind: u64) -> String {
         .map_or_else(|| format!("record of type {kind}"), |(_, name)| name.into())
 }
 
-/// What stands in a field, in words.
+/// Formats the value of a field.
 fn text(notation: Notation, value: &Value) -> String {
     let number = |number: &u64| match notation {
         Notation::Hexadecimal => format!("{number:#x}"),
@@ -213,7 +213,7 @@ impl<W: Write> Visitor for Table<W> {
             Payload::Relations(bytes) => {
                 for relation in array(&RELATION, bytes) {
                     let receiver = match relation.integer("receiver") {
-                        0 => "whoever takes the stream".to_owned(),
+                        0 => "any receiver".to_owned(),
                         receiver => Interface(receiver).to_string(),
                     };
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Golden streams and what becomes of them.
+//! Decoding of golden streams, intact and damaged.
 //!
-//! [`decoder`] is a second one, written from `Documentation/vifa/stream.rst` alone. What it
-//! finds in a stream has to be what is shown.
+//! [`decoder`] is a second decoder, written from `Documentation/vifa/stream.rst` only. Both must
+//! produce the same result.
 
 use super::*;
 use crate::{
@@ -20,7 +20,7 @@ use vifa_decoder::{self as decoder, Own};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../layer/golden");
 
-/// A control interface of nobody.
+/// A control interface of no device.
 const ANYONE: u64 = 0x1_0004_0001;
 
 /// The golden streams with their names.
@@ -46,7 +46,7 @@ fn sparse() -> Vec<u8> {
     fs::read(format!("{GOLDEN}/1.0-sparse.stream")).unwrap()
 }
 
-/// What is shown of `stream` to a program, and what is wrong with it.
+/// Returns the JSON output for `stream`, and its damage.
 fn decoded(stream: &[u8]) -> (Value, Option<Damage>) {
     let mut out = Vec::new();
     let damage = to_json(stream, "stream", true, &mut out).unwrap();
@@ -63,7 +63,7 @@ fn shown_as_text(stream: &[u8], all: bool) -> String {
     String::from_utf8(out).unwrap()
 }
 
-/// The sections of the kind `name`.
+/// Returns the sections of the type `name`.
 fn sections<'a>(shown: &'a Value, name: &str) -> Vec<&'a Value> {
     let sections = shown["sections"].as_array().unwrap();
 
@@ -82,7 +82,7 @@ fn bytes(hexadecimal: &Value) -> Vec<u8> {
         .collect()
 }
 
-/// What the second decoder has to find in a stream of which this is shown.
+/// Returns the expected result of the second decoder for a stream with this JSON output.
 fn state_of(shown: &Value, stream: &[u8]) -> decoder::State {
     let number = |value: &Value| value.as_u64().unwrap();
     let relations = sections(shown, "relations")[0]["relations"].as_array();
@@ -126,7 +126,7 @@ fn state_of(shown: &Value, stream: &[u8]) -> decoder::State {
     state
 }
 
-/// The records of a section of which this is shown, as they stand in the stream.
+/// Returns the records of a section with this JSON output, as bytes of the stream.
 fn table_of(section: &Value) -> Vec<u8> {
     let mut table = Vec::new();
 
@@ -147,7 +147,7 @@ fn table_of(section: &Value) -> Vec<u8> {
     table
 }
 
-/// A destination that is as the stream says of which this is shown.
+/// Returns a destination with the source's identity, for a stream with this JSON output.
 fn own(shown: &Value) -> Own {
     let (identity, control_interface) = destination(shown);
 
@@ -157,7 +157,7 @@ fn own(shown: &Value) -> Own {
     )
 }
 
-/// The same as what the layer and the command know: identity and control interface.
+/// Returns the same destination as identity and control interface of the layer.
 fn destination(shown: &Value) -> (layer::identity::Identity, u64) {
     let identity: Identity =
         serde_json::from_value(sections(shown, "identity")[0]["identity"].clone()).unwrap();
@@ -173,7 +173,7 @@ fn destination(shown: &Value) -> (layer::identity::Identity, u64) {
 }
 
 #[test]
-fn the_second_decoder_finds_what_is_shown_of_every_golden_stream() {
+fn the_second_decoder_agrees_on_every_golden_stream() {
     for (name, stream) in golden() {
         let (shown, damage) = decoded(&stream);
 
@@ -205,7 +205,7 @@ fn the_totals_are_those_of_the_sections() {
     }
 }
 
-/// Gives the section at `offset`, and the end section, CRCs that are right.
+/// Sets valid CRCs in these sections and in the end section.
 fn sealed(mut stream: Vec<u8>, sections: &[usize]) -> Vec<u8> {
     let mut headers = layer::stream::Checksum::EMPTY.and(&stream[..12]);
     let crc = layer::stream::Checksum::of(&stream[..12]);
@@ -228,7 +228,7 @@ fn sealed(mut stream: Vec<u8>, sections: &[usize]) -> Vec<u8> {
     stream
 }
 
-/// Where the sections of a sound stream begin.
+/// Returns the offsets of the sections of a valid stream.
 fn places(stream: &[u8]) -> Vec<usize> {
     let (shown, _) = decoded(stream);
 
@@ -241,13 +241,13 @@ fn places(stream: &[u8]) -> Vec<usize> {
 }
 
 #[test]
-fn what_is_wrong_is_named_with_its_place() {
+fn an_invalid_field_is_named_with_its_place() {
     let stream = sparse();
     let sections = places(&stream);
     let [identity, relations, address, data, _, control, end] = sections[..] else {
         panic!("{sections:?}");
     };
-    // Where a byte changes, where the field begins that it belongs to, the field, and the section.
+    // Offset of the changed byte, offset of its field, the field, and the section.
     let cases = [
         (3, 0, "magic", None),
         (8, 8, "major", None),
@@ -279,7 +279,7 @@ fn what_is_wrong_is_named_with_its_place() {
         ),
         (address + 32, address + 32, "space", Some(2)),
         (address + 32 + 8, address + 32 + 8, "granule", Some(2)),
-        // The count of ranges is what the length is held against.
+        // The length is checked against the count of ranges.
         (address + 32 + 12, address + 4, "length", Some(2)),
         (
             address + 32 + 16 + 24,
@@ -335,13 +335,13 @@ fn what_is_wrong_is_named_with_its_place() {
             "{damage:?}"
         );
         assert!(damage.expected.is_some() && damage.found.is_some());
-        // What is before is shown all the same.
+        // Everything before the damage is still shown.
         let before = section.map_or(0, |section| section as usize);
         assert!(shown["sections"].as_array().unwrap().len() >= before);
     }
 }
 
-/// A sound stream that is addressed to these interfaces.
+/// Returns a valid stream that is addressed to these interfaces.
 fn addressed(control: u64, data: u64) -> Vec<u8> {
     let mut stream = sparse();
     let sections = places(&stream);
@@ -354,7 +354,7 @@ fn addressed(control: u64, data: u64) -> Vec<u8> {
 }
 
 #[test]
-fn a_stream_may_be_addressed_on_one_plane_alone() {
+fn a_stream_may_be_addressed_on_one_plane_only() {
     for (control, data) in [
         (0x4_1801, 0),
         (0, 0x4_1802),
@@ -384,7 +384,7 @@ fn a_stream_is_addressed_to_one_function() {
 fn padding_that_is_not_zero_is_found() {
     let mut stream = sparse();
     let sections = places(&stream);
-    // Behind the four bytes of the first record.
+    // After the four bytes of the first record.
     let padding = sections[5] + 32 + 16 + 16 + 4;
 
     for at in padding..padding + 4 {
@@ -440,7 +440,7 @@ fn of_a_cut_stream_everything_before_the_cut_is_shown() {
     let places = places(&stream);
 
     for length in 0..stream.len() {
-        // Within local memory every place is like the next.
+        // All offsets within local memory are equivalent.
         if length % 97 != 0 && length > places[3] + 64 && length < places[5] {
             continue;
         }
@@ -473,13 +473,13 @@ fn nothing_may_follow_a_stream() {
 }
 
 #[test]
-fn text_shows_every_section_and_what_is_wrong() {
+fn text_shows_every_section_and_the_damage() {
     let text = shown_as_text(&sparse(), true);
 
     for words in [
         "0 identity: 120 bytes from 0000:02:02.1/control",
         "1 relations",
-        "0000:02:02.1/data -> whoever takes the stream",
+        "0000:02:02.1/data -> any receiver",
         "0x3000 to 0x5000, 8192 bytes, from section 3 on",
         "4 data: 4104 bytes from 0000:02:02.1/data",
         "private 3, version 2: 8 bytes",
@@ -495,7 +495,7 @@ fn text_shows_every_section_and_what_is_wrong() {
 }
 
 #[test]
-fn text_condenses_what_is_many() {
+fn text_shortens_long_lists() {
     let text = shown_as_text(&sparse(), false);
 
     assert!(
@@ -519,13 +519,13 @@ proptest! {
         stream[place] ^= 1 << bit;
         let (_, damage) = decoded(&stream);
         prop_assert!(damage.is_some());
-        // The part that is wrong ends no earlier than the bit stands.
+        // The damaged part does not end before the changed bit.
         shown_as_text(&stream, false);
     }
 
-    /// Sealed streams whose bytes were changed: the second decoder has the same opinion.
+    /// Both decoders agree on changed streams with valid CRCs.
     #[test]
-    fn both_decoders_judge_alike(
+    fn both_decoders_agree(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..3),
     ) {
         let stream = sparse();
@@ -533,14 +533,14 @@ proptest! {
         let shown = decoded(&stream).0;
         let (identity, control_interface) = destination(&shown);
         let mut changed = stream.clone();
-        // Bytes of local memory may have any value; the rest is what matters.
+        // Local memory may have any value, so only other bytes are changed.
         let matter: Vec<usize> = (0..stream.len())
             .filter(|&at| at < sections[3] + 64 || at >= sections[5])
             .collect();
 
         for (place, byte) in changes {
             let at = matter[place.index(matter.len())];
-            // Lengths are where sections are found, for sealing them.
+            // Lengths are needed to find the sections that get valid CRCs.
             if !sections.iter().any(|section| (section + 4..section + 8).contains(&at)) {
                 changed[at] = byte;
             }
@@ -552,7 +552,7 @@ proptest! {
                 crate::interface::Interface(control_interface).parts().unwrap().0,
             ),
         );
-        let outcome = walk(&mut &changed[..], 0, judge, &mut walk::Nobody).unwrap();
+        let outcome = walk(&mut &changed[..], 0, judge, &mut walk::NoVisitor).unwrap();
         prop_assert_eq!(
             outcome.damage.is_none(),
             decoder::decode(&changed, &own(&shown)).is_ok(),
@@ -562,7 +562,7 @@ proptest! {
     }
 }
 
-/// The golden stream with claims between local memory.
+/// Returns the golden stream with claims between data sections.
 fn claims() -> Vec<u8> {
     let (_, stream) = golden()
         .into_iter()
@@ -583,10 +583,10 @@ fn claims_are_shown_with_their_records() {
     assert_eq!(claims[1]["header"]["flags"], 0);
     assert_eq!(second[0]["content"], "c0ffee11");
     assert_eq!(second[1]["index"], 9);
-    // Where it says that a record stands, one does.
+    // The reported offset is that of a record.
     let offset = second[1]["offset"].as_u64().unwrap() as usize;
     assert_eq!(stream[offset..][..8], [4, 0, 2, 0, 9, 0, 0, 0]);
-    // What is claimed is not part of the control plane.
+    // Claims are not part of the control plane.
     assert_eq!(shown["totals"]["record_bytes"], 48);
     assert_eq!(shown["totals"]["unknown_sections"], 0);
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The way through a stream, from its first byte to its last or to the first that is wrong.
+//! Reading of a stream, from its first byte to its end or to the first error.
 //!
-//! The walk finds the sections and takes them apart; the driver's layer ([`Verdict`]) hears every
-//! byte at the same time and says whether the stream is sound. A destination that is as the source
-//! says can take any sound stream, so that is what the layer is told to be. The two decode
-//! independently, and their totals must agree. Memory does not depend on the stream's length: of a
-//! data section no more than its first bytes are kept, and every other is bounded by the layer.
+//! The walk decodes the sections. The driver's layer ([`Verdict`]) validates the same bytes at the
+//! same time. The layer acts as a destination with the source's identity, which accepts any valid
+//! stream. Walk and layer decode independently, and their totals must agree. Memory use does not
+//! depend on the stream's length: only the first bytes of a data section are kept, and the layer
+//! bounds all other sections.
 
 use super::{
     damage::Damage,
@@ -32,40 +32,40 @@ use std::{
     mem,
 };
 
-/// Bytes of local memory that are read at once.
+/// Bytes of local memory per read.
 const PIECE: usize = 0x1_0000;
 
-/// Shows a stream.
+/// Receives the decoded stream.
 pub(crate) trait Visitor {
-    /// The stream begins at `offset` of the file.
+    /// Begins a stream at `offset` of the file.
     fn stream(&mut self, offset: u64, header: Option<Fields<'_>>) -> io::Result<()>;
 
-    /// The next section.
+    /// Receives the next section.
     fn section(&mut self, section: &Section<'_>) -> io::Result<()>;
 }
 
-/// What a stream holds, as far as it was decoded.
+/// The contents of a stream, as far as they were decoded.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Totals {
-    /// Bytes, headers included.
+    /// Length in bytes, with headers.
     pub(crate) stream_bytes: u64,
-    /// Sections, the end section included.
+    /// Number of sections, with the end section.
     pub(crate) sections: u64,
-    /// Sections of a type that the header does not name.
+    /// Number of sections of a type that the header does not define.
     pub(crate) unknown_sections: u64,
     /// Bytes of records.
     pub(crate) record_bytes: u64,
-    /// Records of each type.
+    /// Number of records of each type.
     pub(crate) records: [u64; RECORD_TYPES],
-    /// Ranges of local memory, in all rounds.
+    /// Number of ranges of local memory, in all rounds.
     pub(crate) local_ranges: u64,
-    /// Bytes in them.
+    /// Bytes in these ranges.
     pub(crate) local_bytes: u64,
     /// Bytes of local memory in the data sections.
     pub(crate) data_bytes: u64,
-    /// Ranges of guest memory.
+    /// Number of ranges of guest memory.
     pub(crate) guest_ranges: u64,
-    /// Bytes in them.
+    /// Bytes in these ranges.
     pub(crate) guest_bytes: u64,
 }
 
@@ -103,43 +103,43 @@ impl Totals {
     }
 }
 
-/// Who a stream comes from.
+/// The source of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Source {
     pub(crate) identity: Identity,
-    /// Its control interface.
+    /// The source's control interface.
     pub(crate) interface: u64,
-    /// The interfaces that the stream is addressed to, control plane first; 0: to whoever takes it.
+    /// The interfaces to which the stream is addressed, control plane first; 0 for any receiver.
     pub(crate) receivers: [u64; 2],
 }
 
-/// What became of a walk.
+/// The result of a walk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
-    /// What was decoded; sections that are wrong or incomplete are not among them.
+    /// Totals of the decoded sections, without invalid or incomplete ones.
     pub(crate) totals: Totals,
-    /// The source, if the stream says so in a sound section.
+    /// The source, if a valid section names it.
     pub(crate) source: Option<Source>,
-    /// What is wrong with the stream.
+    /// The first damage of the stream.
     pub(crate) damage: Option<Damage>,
 }
 
-/// Why a stream could not be walked through.
+/// An error that stops a walk.
 #[derive(Debug)]
 pub(crate) enum WalkError {
-    /// It could not be read.
+    /// Reading failed.
     Input(io::Error),
-    /// It could not be shown.
+    /// Writing the output failed.
     Output(io::Error),
-    /// The layer accepts it, and it cannot be decoded, or the other way round.
+    /// The layer accepts the stream but it cannot be decoded, or the reverse.
     Disagreement(String),
 }
 
 impl fmt::Display for WalkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Input(_) => write!(f, "the file could not be read"),
-            Self::Output(_) => write!(f, "the output could not be written"),
+            Self::Input(_) => write!(f, "failed to read the file"),
+            Self::Output(_) => write!(f, "failed to write the output"),
             Self::Disagreement(what) => {
                 write!(f, "the decoder and the driver's layer disagree: {what}")
             }
@@ -156,9 +156,9 @@ impl std::error::Error for WalkError {
     }
 }
 
-/// What stops a walk.
+/// The reason for which a walk stops.
 enum Stop {
-    /// The layer refuses a part of the stream.
+    /// The layer rejects a part of the stream.
     Refused(Refusal),
     /// The input ended.
     Short,
@@ -171,21 +171,21 @@ impl From<Refusal> for Stop {
     }
 }
 
-/// As what the layer judges a stream.
+/// The destination for which the layer validates a stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Judge {
-    /// As a function that is as the source says, and that the stream is addressed to.
-    Anyone,
-    /// As a function with this identity and these interfaces.
+    /// A function with the source's identity, to which the stream is addressed.
+    Any,
+    /// A function with this identity and these interfaces.
     Function(Identity, Interfaces),
 }
 
-/// Walks through the stream that `input` holds up to its end, and that begins at `start` of its
-/// file; shows it to `visitor`.
+/// Walks through the stream in `input`, which begins at `start` of its file, to the end of `input`;
+/// passes it to `visitor`.
 ///
 /// # Errors
 ///
-/// Input or output failed. That the stream is damaged is no error but an [`Outcome`].
+/// Input or output failed. A damaged stream is not an error; the [`Outcome`] reports it.
 pub(crate) fn walk(
     input: &mut dyn Read,
     start: u64,
@@ -204,15 +204,15 @@ pub(crate) fn walk(
     })
 }
 
-/// Reads the first two sections of the stream that `input` holds, and that begins at `start` of its
-/// file; returns who it comes from, or what is wrong with it.
+/// Reads the first two sections of the stream in `input`, which begins at `start` of its file;
+/// returns the source or the damage.
 ///
 /// # Errors
 ///
-/// The input failed.
+/// Reading failed.
 pub(crate) fn head(input: &mut dyn Read, start: u64) -> Result<Result<Source, Damage>, WalkError> {
-    let mut nobody = Nobody;
-    let mut walk = Walk::new(input, start, Judge::Anyone, &mut nobody);
+    let mut visitor = NoVisitor;
+    let mut walk = Walk::new(input, start, Judge::Any, &mut visitor);
     let result = walk
         .header()
         .and_then(|()| walk.section())
@@ -230,10 +230,10 @@ pub(crate) fn head(input: &mut dyn Read, start: u64) -> Result<Result<Source, Da
     }
 }
 
-/// Somebody who looks at nothing.
-pub(crate) struct Nobody;
+/// A visitor that ignores the stream.
+pub(crate) struct NoVisitor;
 
-impl Visitor for Nobody {
+impl Visitor for NoVisitor {
     fn stream(&mut self, _: u64, _: Option<Fields<'_>>) -> io::Result<()> {
         Ok(())
     }
@@ -246,19 +246,19 @@ impl Visitor for Nobody {
 struct Walk<'a> {
     input: &'a mut dyn Read,
     visitor: &'a mut dyn Visitor,
-    /// Where the next byte stands in the file.
+    /// Offset of the next byte in the file.
     offset: u64,
-    /// Where the stream begins in the file.
+    /// Offset of the stream in the file.
     start: u64,
     judge: Judge,
-    /// Until it has spoken.
+    /// `None` once the layer has finished.
     verdict: Option<Verdict>,
     totals: Totals,
     source: Option<Source>,
     at: Part,
-    /// The first bytes of the last section's payload, as far as they are decoded.
+    /// The decoded start of the last section's payload.
     payload: Vec<u8>,
-    /// For local memory, piece by piece.
+    /// Buffer for local memory.
     piece: Vec<u8>,
 }
 
@@ -270,7 +270,7 @@ impl<'a> Walk<'a> {
         visitor: &'a mut dyn Visitor,
     ) -> Self {
         let verdict = match judge {
-            Judge::Anyone => Verdict::of(Identity::default(), any_interfaces()),
+            Judge::Any => Verdict::of(Identity::default(), any_interfaces()),
             Judge::Function(identity, interfaces) => Verdict::of(identity, interfaces),
         };
 
@@ -289,7 +289,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// What is wrong with a stream whose walk came to this.
+    /// Returns the damage of a stream whose walk ended with `result`.
     fn damage(&mut self, result: Result<(), Stop>) -> Result<Option<Damage>, WalkError> {
         match result {
             Err(Stop::Failed(error)) => Err(error),
@@ -298,7 +298,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Hears the layer's verdict at the end of the input.
+    /// Ends the layer's validation at the end of the input.
     fn finish(&mut self) -> Result<Option<Damage>, WalkError> {
         let Some(verdict) = self.verdict.take() else {
             return Ok(None);
@@ -358,7 +358,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Reads up to `length` bytes, fewer where the input ends.
+    /// Reads up to `length` bytes, fewer at the end of the input.
     fn read(&mut self, length: u64) -> Result<Vec<u8>, Stop> {
         let mut bytes = Vec::new();
 
@@ -370,16 +370,16 @@ impl<'a> Walk<'a> {
         Ok(bytes)
     }
 
-    /// Has the layer hear `bytes`.
+    /// Passes `bytes` to the layer.
     fn feed(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         self.verdict
             .as_mut()
             .map_or(Ok(()), |verdict| verdict.feed(bytes))
     }
 
-    /// Has the layer be as the source says and as the stream demands.
+    /// Sets the layer's identity and interfaces to those that the stream requires.
     fn assume(&mut self, section: &Section<'_>, payload: &[u8]) {
-        let (Judge::Anyone, Some(verdict)) = (self.judge, &mut self.verdict) else {
+        let (Judge::Any, Some(verdict)) = (self.judge, &mut self.verdict) else {
             return;
         };
 
@@ -399,8 +399,8 @@ impl<'a> Walk<'a> {
     fn stream(&mut self) -> Result<(), Stop> {
         self.header()?;
         while self.section()? != Kind::End {}
-        self.at = Part::Behind;
-        // What is behind the stream is none of its bytes.
+        self.at = Part::After;
+        // Bytes after the stream do not count as part of it.
         let end = self.offset;
         let excess = self.read(1)?;
         self.offset = end;
@@ -420,7 +420,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Takes the next section and returns its type.
+    /// Processes the next section and returns its type.
     fn section(&mut self) -> Result<Kind, Stop> {
         let offset = self.offset;
         self.at = Part::Section {
@@ -452,7 +452,7 @@ impl<'a> Walk<'a> {
         if result.is_ok() {
             if !section.is_consistent() {
                 return Err(Stop::Failed(WalkError::Disagreement(format!(
-                    "the {} section at byte {offset:#x} was accepted and cannot be decoded",
+                    "the {} section at byte {offset:#x} was accepted but cannot be decoded",
                     section.kind().name()
                 ))));
             }
@@ -475,7 +475,7 @@ impl<'a> Walk<'a> {
         result.map(|()| kind)
     }
 
-    /// Has the layer hear the payload, whose first bytes are `payload`, and reads the rest of it.
+    /// Passes the payload to the layer: `payload`, its first bytes, and the rest from the input.
     fn payload(&mut self, section: &Section<'_>, payload: &[u8]) -> Result<(), Stop> {
         let mut left = section.length().saturating_sub(payload.len() as u64);
         let mut piece = mem::take(&mut self.piece);
@@ -508,28 +508,28 @@ impl<'a> Walk<'a> {
             .map_err(|error| Stop::Failed(WalkError::Output(error)))
     }
 
-    /// Says at which byte of the file stands what the layer refuses.
+    /// Locates in the file what the layer rejects.
     fn locate(&self, refusal: &Refusal) -> Damage {
         locate(refusal, self.start, &self.at, &self.payload, self.offset)
     }
 }
 
-/// The identity that stands in the payload of an identity section; `None` if it cannot be one.
+/// Returns the identity in the payload of an identity section; `None` if it is invalid.
 fn identity_of(payload: &[u8]) -> Option<Identity> {
     IdentityPayload::decode(payload)
         .and_then(Identity::try_from)
         .ok()
 }
 
-/// The receivers that the payload of a relations section names, control plane first.
+/// Returns the receivers in the payload of a relations section, control plane first.
 fn receivers(relations: &[u8]) -> [u64; 2] {
     let mut receivers = array(&RELATION, relations).map(|relation| relation.integer("receiver"));
 
     [(); 2].map(|()| receivers.next().unwrap_or_default())
 }
 
-/// The interfaces of the destination that the payload of a relations section names, or of any if it
-/// names none.
+/// Returns the interfaces of the destination named in the payload of a relations section, or
+/// arbitrary ones if it names none.
 fn receiver_of(relations: &[u8]) -> Interfaces {
     receivers(relations)
         .into_iter()
@@ -538,7 +538,7 @@ fn receiver_of(relations: &[u8]) -> Interfaces {
         .map_or_else(any_interfaces, |(address, _)| interfaces_of(address))
 }
 
-/// The interfaces of a destination that nothing is known of.
+/// Returns the interfaces of an arbitrary destination.
 fn any_interfaces() -> Interfaces {
     interfaces_of(Address {
         domain: 0,

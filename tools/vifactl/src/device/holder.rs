@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which process has a VFIO device open.
+//! Processes that have a VFIO device open.
 //!
-//! A VFIO device has one user at a time, as a rule a virtual machine monitor. The kernel tells in
-//! `/proc/PID/fdinfo/FD` which device a descriptor is.
+//! A VFIO device has one user at a time, usually a virtual machine monitor. The kernel reports the
+//! device of a descriptor in `/proc/PID/fdinfo/FD`.
 
 use std::{
     collections::BTreeMap,
@@ -19,11 +19,11 @@ use crate::{function::Address, host::Host};
 /// A process that has a device open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Holder {
-    /// Number of the process.
+    /// Process id.
     pub(crate) pid: u32,
-    /// Name of its command.
+    /// Command name.
     pub(crate) command: String,
-    /// Its descriptor of the device.
+    /// The process's descriptor of the device.
     #[serde(skip)]
     pub(crate) descriptor: RawFd,
 }
@@ -35,13 +35,13 @@ impl fmt::Display for Holder {
 }
 
 impl Holder {
-    /// Who has the device open, as far as the user may see; itself never counts.
+    /// Returns the process that has the device open, if the user may see it; never this process.
     pub(crate) fn of(device: Address, host: &Host) -> Option<Self> {
         Self::all(host).remove(&device)
     }
 
-    /// Who has which device open, as far as the user may see. Of several processes it is the one
-    /// with the lowest number.
+    /// Returns the open devices that the user may see, each with its process. If several processes
+    /// have a device open, the lowest process id wins.
     pub(crate) fn all(host: &Host) -> BTreeMap<Address, Self> {
         let mut holders = BTreeMap::new();
         let Ok(entries) = fs::read_dir(host.processes()) else {
@@ -69,7 +69,7 @@ impl Holder {
     }
 }
 
-/// The VFIO devices that the process in `directory` has open, with its descriptors of them.
+/// Returns the VFIO devices that the process in `directory` has open, with their descriptors.
 fn devices(directory: &Path) -> Vec<(Address, RawFd)> {
     let Ok(descriptors) = fs::read_dir(directory.join("fd")) else {
         return Vec::new();
@@ -78,7 +78,7 @@ fn devices(directory: &Path) -> Vec<(Address, RawFd)> {
         let target = fs::read_link(entry.path()).ok()?;
         let target = target.to_str()?;
 
-        // By the legacy group's way, and by the device's own file.
+        // Opened through the legacy group, or through the device's own file.
         if target != "anon_inode:[vfio-device]" && !target.contains("/vfio/devices/") {
             return None;
         }
@@ -93,7 +93,7 @@ fn devices(directory: &Path) -> Vec<(Address, RawFd)> {
         .collect()
 }
 
-/// The device that the text of a descriptor's fdinfo names.
+/// Returns the device named in the fdinfo of a descriptor.
 fn device_of(info: &str) -> Option<Address> {
     let path = info
         .lines()

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The ways to an open VFIO device.
+//! Ways to open a VFIO device.
 //!
-//! A device that nobody uses is opened by its character device and an iommufd, or where the kernel
-//! lacks these by its legacy group and a container. Of a device that a process holds, the process's
+//! An unused device is opened through its character device and an iommufd, or through its legacy
+//! group and a container if the kernel lacks these. If a process has the device open, its
 //! descriptor is duplicated.
 
 use std::{
@@ -26,7 +26,7 @@ use crate::{
     host::Host,
 };
 
-/// An open device, with what has to stay open as long as it.
+/// An open device, and the files that must stay open with it.
 pub(super) struct Opened {
     pub(super) device: File,
     pub(super) _keep: Vec<File>,
@@ -35,7 +35,7 @@ pub(super) struct Opened {
 /// Duplicates `holder`'s descriptor of the function at `address`.
 pub(super) fn duplicate(address: Address, holder: &Holder) -> Result<Opened> {
     let device = duplicate_descriptor(holder.pid, holder.descriptor)
-        .with_context(|| format!("{address}: its descriptor could not be had from {holder}"))?;
+        .with_context(|| format!("{address}: failed to get its descriptor from {holder}"))?;
 
     Ok(Opened {
         device: device.into(),
@@ -51,14 +51,14 @@ pub(super) fn open(function: &Function, host: &Host) -> Result<Opened> {
         }
         _ => open_in_group(function, host),
     }
-    .with_context(|| format!("{function} cannot be opened"))
+    .with_context(|| format!("failed to open {function}"))
 }
 
 fn open_character_device(path: &Path, iommufd: &Path) -> Result<Opened> {
     let device = open_file(path)?;
     let iommufd = open_file(iommufd)?;
     let mut bind = vfio_device_bind_iommufd {
-        // Without the token, which older kernels do not know.
+        // Without the token, which older kernels do not support.
         argsz: 16,
         iommufd: iommufd.as_raw_fd(),
         ..Default::default()
@@ -75,7 +75,7 @@ fn open_character_device(path: &Path, iommufd: &Path) -> Result<Opened> {
 fn open_in_group(function: &Function, host: &Host) -> Result<Opened> {
     let group = function
         .iommu_group()
-        .ok_or_else(|| Exit::Failed.because("it is in no IOMMU group"))?;
+        .ok_or_else(|| Exit::Failed.because("not in an IOMMU group"))?;
     let container = open_file(&host.vfio().join("vfio"))?;
     let group = open_file(&host.vfio().join(group))?;
     let name = CString::new(function.to_string())?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A device without a kernel: the driver's layer behind VFIO's states, and what can go wrong.
+//! A device without a kernel: the driver's layer with VFIO's states and injected faults.
 
 use super::Migratable;
 use crate::{
@@ -18,19 +18,19 @@ use std::{
     rc::Rc,
 };
 
-/// What goes wrong, and at which byte of the stream.
+/// A fault, and the byte of the stream where it occurs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     None,
     /// The session fails.
     Error(usize),
-    /// The bit of a byte is wrong.
+    /// One bit of a byte is inverted.
     Bit(usize),
-    /// Somebody asks for an end.
+    /// A signal requests termination.
     Signal(usize),
-    /// The device does not go back to RUNNING.
+    /// The device fails to return to RUNNING.
     NoReturn,
-    /// The device does not begin a session.
+    /// The device fails to begin a session.
     NoSession,
 }
 
@@ -38,19 +38,19 @@ pub(crate) enum Fault {
 pub(crate) struct Fake {
     pub(crate) device: RefCell<device::Device>,
     fault: Fault,
-    /// The states that it was in, the present one last.
+    /// The states of the device so far, the current one last.
     pub(crate) states: RefCell<Vec<DeviceState>>,
     pub(crate) resets: Cell<usize>,
     written: Rc<RefCell<Vec<u8>>>,
 }
 
 impl Fake {
-    /// A device in `state` whose local memory is mapped in part.
+    /// Creates a device in `state` with some local memory mapped.
     pub(crate) fn new(state: DeviceState) -> Self {
         Self::with(IDENTITY, state)
     }
 
-    /// As [`Self::new`], with this identity.
+    /// Like [`Self::new`], with this identity.
     pub(crate) fn with(identity: Identity, state: DeviceState) -> Self {
         let mut device = device::Device::new(identity).unwrap();
 
@@ -66,12 +66,12 @@ impl Fake {
         }
     }
 
-    /// The same, with a fault.
+    /// Adds a fault.
     pub(crate) fn with_fault(self, fault: Fault) -> Self {
         Self { fault, ..self }
     }
 
-    /// The stream that it gives.
+    /// Returns the stream of the device.
     pub(crate) fn stream(&self) -> Vec<u8> {
         self.device
             .borrow_mut()
@@ -113,7 +113,8 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// How many bytes can be moved at `position`, up to `length`; has happen what happens there.
+    /// Returns the number of bytes that can be moved at `position`, up to `length`; triggers faults
+    /// there.
     fn reach(&self, position: usize, length: usize) -> io::Result<usize> {
         match self.fault {
             Fault::Error(at) if at <= position => Err(io::Error::from_raw_os_error(libc::EIO)),
@@ -121,7 +122,7 @@ impl Session {
                 interrupt::IN_TEST.set(true);
                 Err(io::ErrorKind::Interrupted.into())
             }
-            // Not more than a part at once, as a kernel is free to do.
+            // Short reads and writes, as the kernel may return.
             Fault::Error(at) | Fault::Signal(at) => Ok(length.min(at - position).min(5000)),
             _ => Ok(length.min(5000)),
         }
@@ -222,6 +223,6 @@ impl Migratable for Fake {
     }
 
     fn last_error(&self) -> Option<String> {
-        Some("told by the fake".to_owned())
+        Some("reported by the fake".to_owned())
     }
 }

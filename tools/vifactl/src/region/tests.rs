@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 const LENGTH: usize = size_of::<vifa_region>();
 
-/// A region that a driver could show.
+/// Returns a valid region.
 fn sound() -> Vec<u8> {
     let mut bytes = vec![0; LENGTH];
     let mut put = |offset: usize, value: &[u8]| {
@@ -159,7 +159,7 @@ fn the_last_error_ends_with_its_first_nul_and_has_no_control_characters() {
 }
 
 #[test]
-fn what_is_no_region_is_refused_by_field() {
+fn an_invalid_region_is_rejected_with_its_field() {
     assert_eq!(
         Region::decode(&sound()[..LENGTH - 1]).unwrap_err().field,
         "length"
@@ -192,7 +192,7 @@ fn what_is_no_region_is_refused_by_field() {
 }
 
 #[test]
-fn what_a_later_minor_version_added_is_left_alone() {
+fn data_of_a_later_minor_version_is_ignored() {
     let mut bytes = sound();
 
     bytes[offset_of!(vifa_region, minor)] = 2;
@@ -238,7 +238,7 @@ fn logging_is_shown_with_its_extent() {
 
     assert!(off.contains("DMA logging        off\n"));
     assert!(on.contains("DMA logging        8192 bytes in 2 ranges, pages of 4096 bytes\n"));
-    assert!(on.contains("DMA reports        3, of 4096 bytes dirty; 1 for want of a log\n"));
+    assert!(on.contains("DMA reports        3, 4096 bytes dirty; 1 without a valid log\n"));
 }
 
 proptest! {

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Addresses a stream to one destination, as it is read.
+//! Addresses a stream to one destination while it is read.
 //!
-//! A stream that names its receivers is refused by everybody else. The names stand in the relations
-//! section; with them its CRCs change, and the sum of all headers in the end section. Everything
-//! else goes through as it is, and so does what is damaged: only what was sound is sealed anew.
+//! Other destinations reject a stream that names its receivers. The relations section contains the
+//! names. Changing them changes the CRCs of that section, and the CRC of all headers in the end
+//! section. All other bytes pass unchanged, and so do damaged sections: CRCs are only recomputed
+//! for valid input.
 
 use std::io::{self, Read};
 
@@ -21,27 +22,27 @@ pub(super) struct Readdressed<R> {
     input: R,
     receiver: Interfaces,
     expects: Expects,
-    /// What was read and changed, and how much of it was given out.
+    /// Data that was read and changed, and the number of bytes already returned.
     ready: Vec<u8>,
     given: usize,
-    /// Bytes that go through unchanged before the next header.
+    /// Number of bytes to pass unchanged before the next header.
     pass: u64,
-    /// Of all headers so far, as they came and as they go.
-    came: Checksum,
-    goes: Checksum,
+    /// CRCs of all headers so far, of the input and of the output.
+    input_headers: Checksum,
+    output_headers: Checksum,
 }
 
-/// What comes next.
+/// The next part of the stream.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Expects {
     StreamHeader,
     SectionHeader,
-    /// Nothing that is of interest.
+    /// The rest, which passes unchanged.
     Rest,
 }
 
 impl<R: Read> Readdressed<R> {
-    /// Addresses the stream that `input` holds to the function with the interfaces `receiver`.
+    /// Addresses the stream in `input` to the function with the interfaces `receiver`.
     pub(super) fn new(input: R, receiver: Interfaces) -> Self {
         Self {
             input,
@@ -50,12 +51,12 @@ impl<R: Read> Readdressed<R> {
             ready: Vec::new(),
             given: 0,
             pass: 0,
-            came: Checksum::EMPTY,
-            goes: Checksum::EMPTY,
+            input_headers: Checksum::EMPTY,
+            output_headers: Checksum::EMPTY,
         }
     }
 
-    /// Reads `length` bytes and appends them to what is ready; returns whether there were so many.
+    /// Reads `length` bytes and appends them to `ready`; returns whether the input had that many.
     fn read_more(&mut self, length: usize) -> io::Result<bool> {
         let read = (&mut self.input)
             .take(length as u64)
@@ -64,7 +65,7 @@ impl<R: Read> Readdressed<R> {
         Ok(read == length)
     }
 
-    /// Reads the next header, and the payload behind it if that has to change.
+    /// Reads the next header, and its payload if that must change.
     fn refill(&mut self) -> io::Result<()> {
         self.ready.clear();
         self.given = 0;
@@ -72,8 +73,8 @@ impl<R: Read> Readdressed<R> {
             Expects::StreamHeader => {
                 if self.read_more(HEADER_LENGTH)? {
                     if let Ok(header) = unseal("crc", &self.ready) {
-                        self.came = self.came.and(header);
-                        self.goes = self.goes.and(header);
+                        self.input_headers = self.input_headers.and(header);
+                        self.output_headers = self.output_headers.and(header);
                         self.expects = Expects::SectionHeader;
                         return Ok(());
                     }
@@ -93,7 +94,7 @@ impl<R: Read> Readdressed<R> {
         Ok(())
     }
 
-    /// Treats the section whose header is ready; returns whether another is to come.
+    /// Processes the section whose header is ready; returns whether another section follows.
     fn section(&mut self) -> io::Result<bool> {
         let section = unseal("header_crc", &self.ready).and_then(Section::decode);
         let Ok(section) = section else {
@@ -126,23 +127,23 @@ impl<R: Read> Readdressed<R> {
             }
         };
 
-        self.came = self.came.and(&section.encode());
-        let goes = match payload {
+        self.input_headers = self.input_headers.and(&section.encode());
+        let output = match payload {
             Some(payload) => self.seal(section, &payload),
             None => section,
         };
-        self.goes = self.goes.and(&goes.encode());
+        self.output_headers = self.output_headers.and(&output.encode());
         Ok(true)
     }
 
-    /// The payload behind the header of `section`, if it is sound.
+    /// Returns the payload of `section`, if its CRC is valid.
     fn payload(&self, section: &Section) -> Option<&[u8]> {
         let payload = self.ready.get(SECTION_HEADER_LENGTH..)?;
 
         (Checksum::of(payload) == section.payload_crc).then_some(payload)
     }
 
-    /// The relations in `payload`, with a receiver where there was none.
+    /// Returns the relations in `payload`, with `receiver` set where it was 0.
     fn addressed(&self, payload: &[u8]) -> Vec<u8> {
         let planes = [Plane::Control, Plane::Data];
         let relations = payload.chunks(RelationPayload::LENGTH);
@@ -161,19 +162,19 @@ impl<R: Read> Readdressed<R> {
             .collect()
     }
 
-    /// The totals in `payload`, with the sum of the headers that go; `None` if it was not that of
-    /// those that came.
+    /// Returns the totals in `payload` with the CRC of the output's headers; `None` if the input's
+    /// CRC is invalid.
     fn summed(&self, payload: &[u8]) -> Option<Vec<u8>> {
         let mut end = End::decode(payload).ok()?;
 
-        if end.headers_crc != self.came.value() {
+        if end.headers_crc != self.input_headers.value() {
             return None;
         }
-        end.headers_crc = self.goes.value();
+        end.headers_crc = self.output_headers.value();
         Some(end.encode().to_vec())
     }
 
-    /// Makes `section` with this payload ready, with CRCs that are right.
+    /// Puts `section` and this payload into `ready`, with valid CRCs.
     fn seal(&mut self, section: Section, payload: &[u8]) -> Section {
         let section = Section {
             payload_crc: Checksum::of(payload),
@@ -227,7 +228,7 @@ impl<R: Read> Read for Readdressed<R> {
 mod tests {
     use super::*;
     use crate::{
-        decode::walk::{walk, Judge, Nobody},
+        decode::walk::{walk, Judge, NoVisitor},
         layer::tests::device::{Device, IDENTITY},
         verdict::interfaces_of,
     };
@@ -258,13 +259,13 @@ mod tests {
 
     fn accepts(stream: &[u8], address: &str) -> bool {
         let judge = Judge::Function(IDENTITY, interfaces(address));
-        let outcome = walk(&mut &*stream, 0, judge, &mut Nobody).unwrap();
+        let outcome = walk(&mut &*stream, 0, judge, &mut NoVisitor).unwrap();
 
         outcome.damage.is_none()
     }
 
     #[test]
-    fn an_addressed_stream_is_for_its_receiver_alone() {
+    fn an_addressed_stream_is_accepted_by_its_receiver_only() {
         let addressed = readdressed(&stream(), HERE);
 
         assert_eq!(addressed.len(), stream().len());
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn the_receiver_is_all_that_changes() {
+    fn only_the_receiver_changes() {
         let (before, after) = (stream(), readdressed(&stream(), HERE));
         let changed: Vec<_> = (0..before.len())
             .filter(|&at| before[at] != after[at])
@@ -298,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_for_somebody_else_stays_so() {
+    fn an_addressed_stream_is_not_readdressed() {
         let addressed = readdressed(&stream(), HERE);
 
         assert_eq!(readdressed(&addressed, "0000:41:00.4"), addressed);
@@ -307,7 +308,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_damaged_is_not_mended(
+        fn damage_is_not_repaired(
             place: prop::sample::Index, bit in 0..8_u8,
         ) {
             let mut damaged = stream();

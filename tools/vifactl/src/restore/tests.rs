@@ -7,7 +7,7 @@ use crate::{
     stream_file::spool,
 };
 
-/// Where the layer's fake devices are.
+/// The address of the layer's fake devices.
 const THERE: &str = "0000:02:02.1";
 const HERE: &str = "0000:41:00.3";
 
@@ -34,7 +34,7 @@ fn guide(text: &str) -> Guide {
     Guide::read(file.path()).unwrap()
 }
 
-/// A device with nothing of the state that a source has.
+/// Returns a device with empty state.
 fn empty(state: DeviceState) -> Fake {
     let fake = Fake::new(state);
 
@@ -48,7 +48,7 @@ fn restore(device: &Fake, stream: &[u8]) -> Result<DeviceState> {
 }
 
 #[test]
-fn the_device_takes_the_state_and_is_left_as_it_was_found() {
+fn the_device_accepts_the_state_and_returns_to_its_migration_state() {
     let source = Fake::new(DeviceState::Stop);
     let stream = source.stream();
 
@@ -84,7 +84,7 @@ fn a_device_that_is_being_migrated_is_left_alone() {
     }
 }
 
-/// Restores with this fault; the device was reset then, and is as it was found.
+/// Asserts that a restore with this fault fails, resets the device and returns it to its state.
 fn fails(fault: Fault, words: &str) {
     let stream = Fake::new(DeviceState::Stop).stream();
 
@@ -95,10 +95,10 @@ fn fails(fault: Fault, words: &str) {
         interrupt::IN_TEST.set(false);
         assert!(error.contains(words), "{error}");
         assert!(
-            error.contains("fake did not take the state of stream, and was reset"),
+            error.contains("fake rejected the state of stream and was reset"),
             "{error}"
         );
-        assert!(error.contains("told by the fake"), "{error}");
+        assert!(error.contains("reported by the fake"), "{error}");
         assert_eq!(device.resets.get(), 1);
         assert_eq!(device.states.borrow().last(), Some(&state));
     }
@@ -119,14 +119,14 @@ fn a_signal_resets_the_device() {
 }
 
 #[test]
-fn a_stream_that_the_device_refuses_at_its_end_resets_it() {
+fn a_stream_that_is_rejected_at_its_end_resets_the_device() {
     for at in [0, 100, 9000] {
         fails(Fault::Bit(at), "Invalid argument");
     }
 }
 
 #[test]
-fn a_stream_goes_to_a_function_that_fits() {
+fn a_stream_is_accepted_by_a_compatible_function() {
     let stream = Fake::new(DeviceState::Stop).stream();
 
     assert_eq!(
@@ -136,7 +136,7 @@ fn a_stream_goes_to_a_function_that_fits() {
 }
 
 #[test]
-fn a_function_that_does_not_fit_is_refused_with_all_reasons() {
+fn an_incompatible_function_is_rejected_with_all_reasons() {
     let stream = Fake::new(DeviceState::Stop).stream();
     let other = Identity {
         vendor: 0x4321,
@@ -157,7 +157,7 @@ fn a_function_that_does_not_fit_is_refused_with_all_reasons() {
 }
 
 #[test]
-fn a_damaged_stream_is_refused_before_a_device_is_needed() {
+fn a_damaged_stream_is_rejected_before_the_device_is_accessed() {
     let stream = Fake::new(DeviceState::Stop).stream();
 
     for at in (0..stream.len()).step_by(501).chain([stream.len() - 1]) {
@@ -197,7 +197,7 @@ fn a_guide_addresses_the_stream() {
 }
 
 #[test]
-fn a_guide_to_another_function_is_refused() {
+fn a_guide_to_another_function_is_rejected() {
     let stream = Fake::new(DeviceState::Stop).stream();
     let guide = guide(&format!(
         ", \"virtual_functions\": {{\"{THERE}\": \"0000:41:00.4\"}}"
@@ -208,7 +208,7 @@ fn a_guide_to_another_function_is_refused() {
 }
 
 #[test]
-fn a_guide_that_maps_what_is_not_in_the_file_is_refused() {
+fn a_guide_with_names_that_are_not_in_the_file_is_rejected() {
     let stream = Fake::new(DeviceState::Stop).stream();
     let guide = guide(", \"hosts\": {\"alpha\": \"beta\"}");
     let error = check(&mut file(&stream), Some(&guide), IDENTITY, &place(HERE)).unwrap_err();
@@ -218,7 +218,7 @@ fn a_guide_that_maps_what_is_not_in_the_file_is_refused() {
 }
 
 #[test]
-fn a_stream_of_the_same_place_on_another_host_is_not_addressed_to_itself() {
+fn a_stream_is_not_addressed_to_its_own_source() {
     let stream = Fake::new(DeviceState::Stop).stream();
 
     assert_eq!(
@@ -234,7 +234,7 @@ fn a_stream_of_the_same_place_on_another_host_is_not_addressed_to_itself() {
 }
 
 #[test]
-fn a_stream_for_another_data_interface_is_refused() {
+fn a_stream_for_another_data_interface_is_rejected() {
     let own = interfaces_of(HERE.parse().unwrap());
     let stream = Fake::new(DeviceState::Stop).stream();
     let mut source = file(&stream).source().unwrap();

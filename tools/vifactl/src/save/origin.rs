@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where a save set comes from, as its manifest says.
+//! The origin of a save set, for its manifest.
 
 use std::{fs, time::SystemTime};
 
@@ -22,16 +22,16 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    /// What there is to tell of the virtual function at `address`.
+    /// Collects the origin of the virtual function at `address`.
     ///
     /// # Errors
     ///
-    /// It is none, or the host does not tell.
+    /// The function does not exist, has no driver, or the host's name cannot be read.
     pub(super) fn of(address: Address, host: &Host) -> Result<Self> {
         let name = Function::find(address, host)?
             .driver()
             .with_context(|| format!("{address} is bound to no driver"))?;
-        // Not every module states one.
+        // Some modules have no version.
         let version = host.pci_drivers().join(&name).join("module/version");
         let version = fs::read_to_string(version).ok();
 
@@ -44,7 +44,7 @@ impl Origin {
         })
     }
 
-    /// The manifest of a set that was made at `time`, of this `stream` from this `source`.
+    /// Returns the manifest of a set saved at `time`, with this `stream` of this `source`.
     pub(super) fn manifest(&self, time: SystemTime, source: &Source, stream: Stream) -> Manifest {
         Manifest {
             manifest: Manifest::VERSION,

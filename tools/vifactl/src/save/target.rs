@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A file that appears under its name when it is complete, or not at all.
+//! A file that appears under its name only when it is complete.
 
 use std::{
     fs::{self, File},
@@ -13,8 +13,8 @@ use tempfile::{Builder, NamedTempFile};
 
 use crate::exit::Exit;
 
-/// A file that is being written: until [`Self::commit`] it is a temporary one beside the final name,
-/// readable by nobody else, and is removed when this is dropped.
+/// A file in progress. Until [`Self::commit`] it is a temporary file in the target directory,
+/// readable by its owner only, and dropping this removes it.
 pub(super) struct Target {
     temporary: NamedTempFile,
     directory: PathBuf,
@@ -23,11 +23,11 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Begins the file `path`; `force`: even if there is one.
+    /// Begins the file `path`; with `force`, an existing file is replaced.
     ///
     /// # Errors
     ///
-    /// There is one, or its directory cannot be written.
+    /// The file exists, or its directory is not writable.
     pub(super) fn new(path: &Path, force: bool) -> Result<Self> {
         let shown = path.display();
         let directory = match path.parent() {
@@ -35,13 +35,15 @@ impl Target {
             _ => PathBuf::from("."),
         };
         let Some(name) = path.file_name() else {
-            return Err(Exit::Usage.because(format!("{shown} names no file")).into());
+            return Err(Exit::Usage
+                .because(format!("{shown} is not a file name"))
+                .into());
         };
 
         match fs::metadata(path) {
             Ok(metadata) if !metadata.is_file() => {
                 return Err(Exit::Failed
-                    .because(format!("{shown} is no regular file"))
+                    .because(format!("{shown} is not a regular file"))
                     .into());
             }
             Ok(_) if !force => return Err(exists(path).into()),
@@ -54,7 +56,7 @@ impl Target {
             .prefix(&prefix)
             .suffix(".partial")
             .tempfile_in(&directory)
-            .with_context(|| format!("{shown} cannot be made"))?;
+            .with_context(|| format!("failed to create {shown}"))?;
 
         Ok(Self {
             temporary,
@@ -64,21 +66,21 @@ impl Target {
         })
     }
 
-    /// What the file will be called.
+    /// Returns the final file name.
     pub(super) fn name(&self) -> String {
         self.path.display().to_string()
     }
 
-    /// The file.
+    /// Returns the open file.
     pub(super) fn file(&self) -> &File {
         self.temporary.as_file()
     }
 
-    /// Gives the file its name, once everything is on its disk.
+    /// Syncs the file to disk and gives it its name.
     ///
     /// # Errors
     ///
-    /// The disk failed, or there is a file of that name now.
+    /// The disk failed, or a file of that name appeared meanwhile.
     pub(super) fn commit(self) -> Result<()> {
         let Self {
             temporary,
@@ -91,7 +93,7 @@ impl Target {
         temporary
             .as_file()
             .sync_all()
-            .with_context(|| format!("{shown} cannot be made"))?;
+            .with_context(|| format!("failed to create {shown}"))?;
         let named = if force {
             temporary.persist(&path)
         } else {
@@ -130,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_dropped_leaves_nothing() {
+    fn a_dropped_file_is_removed() {
         let directory = tempfile::tempdir().unwrap();
         let target = Target::new(&directory.path().join("set"), false).unwrap();
 
@@ -141,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_complete_stands_alone_under_its_name() {
+    fn a_complete_file_appears_under_its_name() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("set");
         let target = Target::new(&path, false).unwrap();
@@ -154,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_that_name_is_replaced_by_force_alone() {
+    fn an_existing_file_is_replaced_with_force_only() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("set");
 
@@ -180,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_regular_file_is_never_replaced() {
+    fn only_regular_files_are_replaced() {
         let directory = tempfile::tempdir().unwrap();
 
         assert!(Target::new(directory.path(), true).is_err());

@@ -10,7 +10,7 @@ use crate::{
 };
 use std::fs;
 
-/// A place to save to.
+/// A temporary directory for save sets.
 struct Directory(tempfile::TempDir);
 
 impl Directory {
@@ -40,7 +40,7 @@ impl Directory {
 fn origin() -> Origin {
     Origin {
         place: Place {
-            // That of the layer's fake devices.
+            // The address of the layer's fake devices.
             address: "0000:02:02.1".parse().unwrap(),
             host: save_set::Host {
                 name: "alpha".to_owned(),
@@ -56,7 +56,7 @@ fn origin() -> Origin {
     }
 }
 
-/// A disk that is full after so many bytes.
+/// A disk that is full after this number of bytes.
 struct Disk(usize);
 
 impl Write for Disk {
@@ -82,7 +82,7 @@ const FOUND: [DeviceState; 3] = [
 ];
 
 #[test]
-fn a_set_holds_the_stream_and_says_where_it_comes_from() {
+fn a_set_contains_the_stream_and_its_origin() {
     let directory = Directory::new();
     let device = Fake::new(DeviceState::Running);
 
@@ -102,7 +102,7 @@ fn a_set_holds_the_stream_and_says_where_it_comes_from() {
 }
 
 #[test]
-fn what_is_saved_is_sound() {
+fn a_saved_set_is_valid() {
     let directory = Directory::new();
     let mut out = Vec::new();
 
@@ -118,7 +118,7 @@ fn what_is_saved_is_sound() {
 }
 
 #[test]
-fn the_manifest_must_be_of_the_stream() {
+fn the_manifest_must_match_the_stream() {
     let directory = Directory::new();
 
     directory.save(&Fake::new(DeviceState::Stop)).unwrap();
@@ -155,7 +155,7 @@ fn the_manifest_must_be_of_the_stream() {
 }
 
 #[test]
-fn the_device_is_left_as_it_was_found() {
+fn the_device_returns_to_its_state() {
     for state in FOUND {
         let device = Fake::new(state);
 
@@ -185,7 +185,7 @@ fn a_device_that_is_being_migrated_is_left_alone() {
     }
 }
 
-/// Saves a device with this fault at many places of its stream; returns the errors.
+/// Saves a device with this fault at many offsets of its stream; returns the errors.
 fn interrupted(fault: fn(usize) -> Fault) -> Vec<String> {
     let length = Fake::new(DeviceState::Running).stream().len();
     let places = (0..200)
@@ -208,32 +208,29 @@ fn interrupted(fault: fn(usize) -> Fault) -> Vec<String> {
 }
 
 #[test]
-fn a_device_that_fails_leaves_no_file_and_is_given_back() {
+fn a_failing_device_leaves_no_file_and_returns_to_its_state() {
     for error in interrupted(Fault::Error) {
-        assert!(error.contains("fake: told by the fake"), "{error}");
+        assert!(error.contains("fake: reported by the fake"), "{error}");
         assert!(error.contains("Input/output error"), "{error}");
     }
 }
 
 #[test]
-fn a_signal_leaves_no_file_and_the_device_is_given_back() {
+fn a_signal_leaves_no_file_and_the_device_returns_to_its_state() {
     for error in interrupted(Fault::Signal) {
         assert!(error.contains("stopped by a signal"), "{error}");
     }
 }
 
 #[test]
-fn a_damaged_stream_leaves_no_file_and_the_device_is_given_back() {
+fn a_damaged_stream_leaves_no_file_and_the_device_returns_to_its_state() {
     for error in interrupted(Fault::Bit) {
-        assert!(
-            error.contains("its stream is not sound: at byte"),
-            "{error}"
-        );
+        assert!(error.contains("invalid stream: at byte"), "{error}");
     }
 }
 
 #[test]
-fn a_full_disk_is_told_and_the_device_is_given_back() {
+fn a_full_disk_is_reported_and_the_device_returns_to_its_state() {
     let length = Fake::new(DeviceState::Running).stream().len();
 
     for room in (0..length).step_by(613) {
@@ -246,7 +243,7 @@ fn a_full_disk_is_told_and_the_device_is_given_back() {
 }
 
 #[test]
-fn a_device_that_does_not_begin_leaves_no_file() {
+fn a_device_that_begins_no_session_leaves_no_file() {
     let directory = Directory::new();
     let device = Fake::new(DeviceState::Running).with_fault(Fault::NoSession);
 
@@ -256,11 +253,11 @@ fn a_device_that_does_not_begin_leaves_no_file() {
 }
 
 #[test]
-fn a_device_that_does_not_come_back_is_told_and_its_state_kept() {
+fn a_device_that_fails_to_return_is_reported_and_its_file_kept() {
     let directory = Directory::new();
     let device = Fake::new(DeviceState::Running).with_fault(Fault::NoReturn);
     let error = directory.save(&device).unwrap_err();
 
-    assert!(format!("{error:#}").contains("fake was saved, and stays as it is"));
+    assert!(format!("{error:#}").contains("fake was saved, but failed to return to its state"));
     SaveSet::parse(&fs::read(directory.set()).unwrap()).unwrap();
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The manifest of a save set: what was saved, where it comes from, and when.
+//! The manifest of a save set: the origin, the time and the checksum of its stream.
 
 use super::timestamp::is_timestamp;
 use crate::{
@@ -13,37 +13,37 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Version of the manifest: one with another major version is refused, a minor version adds only.
+/// Version of the manifest. Other major versions are rejected; a minor version only adds members.
 const MAJOR: u16 = 1;
 const MINOR: u16 = 0;
 
-/// The name that damage in a manifest is reported under.
+/// The name of the manifest in reports of damage.
 const PART: &str = "manifest";
 
 /// A version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Version {
-    /// Those of different major versions do not understand one another.
+    /// Different major versions are incompatible.
     pub(crate) major: u16,
-    /// A minor version adds only.
+    /// A minor version only adds members.
     pub(crate) minor: u16,
 }
 
-/// The machine that a save set was made on.
+/// The host on which a save set was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Host {
-    /// Its name, as uname(2) tells it.
+    /// The host's name, as in uname(2).
     pub(crate) name: String,
-    /// Release of its kernel.
+    /// Release of the host's kernel.
     pub(crate) kernel: String,
 }
 
-/// The driver that made the stream.
+/// The driver that wrote the stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Driver {
     /// Its name.
     pub(crate) name: String,
-    /// Version of the module, where it states one.
+    /// Version of the module, if it has one.
     pub(crate) version: Option<String>,
 }
 
@@ -52,11 +52,11 @@ pub(crate) struct Driver {
 pub(crate) struct VirtualFunction {
     /// Its address.
     pub(crate) address: Address,
-    /// Which of the physical function's it is, from 0.
+    /// Index in the physical function, from 0.
     pub(crate) index: u32,
 }
 
-/// The ids of its interfaces.
+/// The ids of the function's interfaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Interfaces {
     /// Of the control plane.
@@ -65,40 +65,40 @@ pub(crate) struct Interfaces {
     pub(crate) data: u64,
 }
 
-/// The stream that stands behind the manifest.
+/// The stream after the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stream {
-    /// Bytes.
+    /// Length in bytes.
     pub(crate) bytes: u64,
-    /// CRC-32C of all of them.
+    /// CRC-32C of the stream.
     pub(crate) crc32c: u32,
 }
 
-/// What a save set says of itself.
+/// The contents of a manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
     /// Version of the manifest.
     pub(crate) manifest: Version,
-    /// When the device was saved: RFC 3339, UTC, to the second.
+    /// Time of the save: RFC 3339, UTC, to the second.
     pub(crate) saved: String,
-    /// Where.
+    /// The host.
     pub(crate) host: Host,
-    /// By which driver.
+    /// The driver.
     pub(crate) driver: Driver,
-    /// The physical function that the virtual one belongs to.
+    /// The physical function of the virtual function.
     pub(crate) physical_function: Address,
     /// The virtual function.
     pub(crate) virtual_function: VirtualFunction,
-    /// Its interfaces.
+    /// The virtual function's interfaces.
     pub(crate) interfaces: Interfaces,
-    /// What it is.
+    /// The virtual function's identity.
     pub(crate) configuration: Identity,
-    /// Its state.
+    /// The stream with the virtual function's state.
     pub(crate) stream: Stream,
 }
 
 impl Interfaces {
-    /// The interfaces of the function at `address`.
+    /// Returns the interfaces of the function at `address`.
     pub(crate) fn of(address: Address) -> Self {
         let interfaces = interfaces_of(address);
 
@@ -116,18 +116,18 @@ impl Manifest {
         minor: MINOR,
     };
 
-    /// Reads a manifest, which begins at `offset` of its file.
+    /// Parses a manifest, which begins at `offset` of its file.
     ///
     /// # Errors
     ///
-    /// It is no manifest, or says what cannot be.
+    /// The text is not a manifest, or has invalid values.
     pub(super) fn parse(json: &[u8], offset: u64) -> Result<Self, Damage> {
         #[derive(Deserialize)]
         struct Versioned {
             manifest: Version,
         }
 
-        // The version first: another major version may lay out everything else in its own way.
+        // The version is checked first: another major version may have another layout.
         let version = serde_json::from_slice(json)
             .map(|Versioned { manifest }| manifest)
             .map_err(|error| syntax(json, offset, &error))?;
@@ -146,7 +146,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Checks what the manifest says, without the stream.
+    /// Validates the manifest without the stream.
     fn validate(&self, offset: u64) -> Result<(), Damage> {
         let expected = Interfaces::of(self.virtual_function.address);
 
@@ -190,8 +190,8 @@ impl Manifest {
             })
     }
 
-    /// Checks that a source that is as `identity` says and whose control interface is `interface`
-    /// is the one that the manifest speaks of. The manifest begins at `offset` of its file.
+    /// Checks that a source with this `identity` and control interface matches the manifest, which
+    /// begins at `offset` of its file.
     ///
     /// # Errors
     ///
@@ -214,7 +214,7 @@ impl Manifest {
         let own = identity::Identity::try_from(&self.configuration);
         let differing = match &own {
             Ok(own) if own == identity => return Ok(()),
-            // Whatever a field's rule, here it has to be equal.
+            // All fields must be equal here, whatever their rule.
             Ok(own) => identity
                 .mismatches(own)
                 .chain(own.mismatches(identity))
@@ -233,12 +233,11 @@ impl Manifest {
         ))
     }
 
-    /// Checks that the stream behind the manifest, which begins at `offset` of its file, has this
-    /// CRC.
+    /// Checks the CRC of the stream after the manifest, which begins at `offset` of its file.
     ///
     /// # Errors
     ///
-    /// It has another.
+    /// The CRC differs.
     pub(crate) fn validate_crc(&self, crc: u32, offset: u64) -> Result<(), Damage> {
         if self.stream.crc32c == crc {
             return Ok(());
@@ -253,7 +252,7 @@ impl Manifest {
     }
 }
 
-/// What is wrong with the text of a manifest.
+/// Returns the damage for a syntax error in a manifest.
 fn syntax(json: &[u8], start: u64, error: &serde_json::Error) -> Damage {
     let lines = json.split_inclusive(|&byte| byte == b'\n');
     let before: usize = lines

@@ -39,7 +39,7 @@ fn manifest(stream: &[u8]) -> Manifest {
     }
 }
 
-/// A save set with this manifest text and this stream.
+/// Returns a save set with this manifest text and this stream.
 fn file(manifest: &[u8], stream: &[u8]) -> Vec<u8> {
     [
         &Header::encode(manifest, stream.len() as u64),
@@ -53,7 +53,7 @@ fn sound(stream: &[u8]) -> Vec<u8> {
     file(&serde_json::to_vec(&manifest(stream)).unwrap(), stream)
 }
 
-/// What is wrong with `file`.
+/// Returns the damage of `file`.
 fn damage(file: &[u8]) -> Damage {
     match SaveSet::parse(file) {
         Err(ReadError::Damaged(damage)) => damage,
@@ -65,7 +65,7 @@ fn field(file: &[u8]) -> Option<Box<str>> {
     damage(file).field
 }
 
-/// A sound save set whose manifest `change` has changed, with CRCs that are right.
+/// Returns a save set whose manifest `change` has modified, with valid CRCs.
 fn changed(change: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
     let mut value = serde_json::to_value(manifest(b"stream")).unwrap();
 
@@ -73,7 +73,7 @@ fn changed(change: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
     file(&serde_json::to_vec(&value).unwrap(), b"stream")
 }
 
-/// A sound save set with these bytes at `offset` of its header, whose own CRC is right.
+/// Returns a save set with these bytes at `offset` of its header, with a valid header CRC.
 fn with_header(offset: usize, bytes: &[u8]) -> Vec<u8> {
     let mut file = sound(b"stream");
 
@@ -84,7 +84,7 @@ fn with_header(offset: usize, bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_written_reads_back() {
+fn a_save_set_reads_back() {
     let file = sound(b"the stream");
     let (save_set, stream) = SaveSet::parse(&file).unwrap();
 
@@ -104,7 +104,7 @@ fn a_later_minor_version_may_add_members() {
 }
 
 #[test]
-fn another_major_version_is_refused_whatever_else_it_says() {
+fn another_major_version_is_rejected() {
     let file =
         changed(|manifest| *manifest = serde_json::json!({"manifest": {"major": 2, "minor": 0}}));
 
@@ -146,7 +146,7 @@ fn every_field_of_the_header_is_checked() {
 }
 
 #[test]
-fn a_field_that_is_wrong_is_named_with_its_place() {
+fn an_invalid_field_is_named_with_its_place() {
     let damage = damage(&with_header(12, &u32::MAX.to_le_bytes()));
 
     assert_eq!(damage.offset, 12);
@@ -155,7 +155,7 @@ fn a_field_that_is_wrong_is_named_with_its_place() {
 }
 
 #[test]
-fn the_manifest_must_be_true_to_itself() {
+fn the_manifest_must_be_consistent() {
     type Change = fn(&mut serde_json::Value);
     let changes: [(&str, Change); 6] = [
         ("saved", |manifest| manifest["saved"] = "yesterday".into()),
@@ -194,7 +194,7 @@ fn a_member_that_is_missing_is_named() {
 }
 
 #[test]
-fn text_that_is_no_json_is_refused_at_its_place() {
+fn invalid_json_is_rejected_with_its_place() {
     let text = b"{\n\"manifest\" 1}";
     let damage = damage(&file(text, b""));
 
@@ -210,7 +210,7 @@ fn nested_text_does_not_exhaust_the_stack() {
 }
 
 #[test]
-fn a_cut_file_is_refused() {
+fn a_truncated_file_is_rejected() {
     let file = sound(b"stream");
 
     for length in 0..file.len() {
@@ -219,7 +219,7 @@ fn a_cut_file_is_refused() {
 }
 
 #[test]
-fn bytes_behind_the_stream_are_refused() {
+fn bytes_after_the_stream_are_rejected() {
     let file = [sound(b"stream"), vec![0]].concat();
 
     assert_eq!(field(&file).as_deref(), Some("stream_length"));
@@ -232,7 +232,7 @@ proptest! {
     }
 
     #[test]
-    fn any_mutation_before_the_stream_is_refused_or_equal(
+    fn any_mutation_before_the_stream_is_rejected_or_equal(
         place: prop::sample::Index, byte: u8, sealed: bool,
     ) {
         let mut file = sound(b"stream");
@@ -248,7 +248,7 @@ proptest! {
         }
         match SaveSet::parse(&file) {
             Err(_) => {}
-            // A text may say another thing, and no CRC tells; what it says then reads back.
+            // A changed text with a valid CRC may still be a manifest; it must read back.
             Ok((save_set, _)) if sealed => {
                 let text = serde_json::to_vec(&save_set.manifest).unwrap();
                 let again = self::file(&text, b"stream");

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Moments as RFC 3339 writes them, in UTC and to the second.
+//! RFC 3339 timestamps in UTC, with a resolution of one second.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const DAY: u64 = 24 * 60 * 60;
 
-/// Writes `time` as in `2026-11-22T18:40:05Z`. Moments before 1970 are shown as its first.
+/// Formats `time` as in `2026-11-22T18:40:05Z`. Times before 1970 become the start of 1970.
 pub(crate) fn timestamp(time: SystemTime) -> String {
     let seconds = time
         .duration_since(UNIX_EPOCH)
@@ -23,7 +23,7 @@ pub(crate) fn timestamp(time: SystemTime) -> String {
     )
 }
 
-/// Whether `text` has the form that [`timestamp`] writes.
+/// Returns whether `text` has the format of [`timestamp`].
 pub(super) fn is_timestamp(text: &str) -> bool {
     const FORM: &str = "dddd-dd-ddTdd:dd:ddZ";
 
@@ -41,7 +41,7 @@ fn is_leap(year: u64) -> bool {
     year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
 }
 
-/// Year, month and day, so many days after the first of 1970.
+/// Returns year, month and day, `days` after 1970-01-01.
 fn date(mut days: u64) -> (u64, u64, u64) {
     // The calendar repeats after 400 years.
     const CYCLE: u64 = 400 * 365 + 97;
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_are_those_of_the_calendar() {
+    fn timestamps_follow_the_calendar() {
         assert_eq!(at(0), "1970-01-01T00:00:00Z");
         assert_eq!(at(951_782_400), "2000-02-29T00:00:00Z");
         assert_eq!(at(951_868_799), "2000-02-29T23:59:59Z");
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_has_the_form() {
+    fn timestamps_have_the_expected_format() {
         assert!(is_timestamp(&at(1)));
         for text in [
             "",

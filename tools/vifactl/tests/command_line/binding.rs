@@ -6,7 +6,7 @@ use std::fs;
 
 use crate::host::{FakeHost, OTHER_VF, PF, PF_DRIVER, VF, VF_DRIVER};
 
-/// Asserts that nothing of `vf` and of the driver has been touched.
+/// Asserts that `vf` and the driver are unchanged.
 fn untouched(host: &FakeHost, vf: &str) {
     assert_eq!(host.driver_override(vf), "(null)");
     assert_eq!(host.written(VF_DRIVER, "bind"), "");
@@ -40,7 +40,7 @@ fn a_vf_of_another_driver_is_unbound_first() {
 }
 
 #[test]
-fn a_vf_that_is_bound_already_stays_so() {
+fn a_bound_vf_stays_bound() {
     let host = FakeHost::with_vfs();
 
     host.bound(VF, VF_DRIVER);
@@ -52,13 +52,13 @@ fn a_vf_that_is_bound_already_stays_so() {
 }
 
 #[test]
-fn what_is_no_vf_is_not_bound() {
+fn only_a_vf_is_bound() {
     let host = FakeHost::with_vfs();
 
     host.run(&["bind", PF])
-        .failed(1, "0000:01:00.0 is no virtual function");
+        .failed(1, "0000:01:00.0 is not a virtual function");
     host.run(&["bind", "0000:09:00.0"])
-        .failed(1, "0000:09:00.0: this host has no such PCI function");
+        .failed(1, "0000:09:00.0: no such PCI function");
     untouched(&host, PF);
 }
 
@@ -75,7 +75,7 @@ fn with_pf_bound_to(driver: Option<&str>) -> FakeHost {
 }
 
 #[test]
-fn a_pf_with_the_capability_has_to_be_bound_to_its_driver() {
+fn a_pf_with_the_capability_must_be_bound_to_its_driver() {
     let host = with_pf_bound_to(Some("other"));
 
     host.capability(PF, 0x3);
@@ -94,7 +94,7 @@ fn a_pf_without_the_capability_keeps_its_own_driver() {
 }
 
 #[test]
-fn the_pf_has_to_be_bound_to_some_driver() {
+fn the_pf_must_be_bound_to_a_driver() {
     let host = with_pf_bound_to(None);
 
     host.run(&["bind", VF])
@@ -103,7 +103,7 @@ fn the_pf_has_to_be_bound_to_some_driver() {
 }
 
 #[test]
-fn the_driver_has_to_be_there() {
+fn the_driver_must_be_loaded() {
     let host = FakeHost::with_vfs();
 
     fs::remove_dir_all(host.path(&format!("sys/bus/pci/drivers/{VF_DRIVER}"))).unwrap();
@@ -135,7 +135,7 @@ fn a_vf_without_an_iommu_group_is_not_bound() {
     untouched(&host, VF);
 }
 
-/// A host whose VF shares its IOMMU group with a function that is bound to `driver`.
+/// Returns a host whose VF shares its IOMMU group with a function bound to `driver`.
 fn with_neighbour(driver: &str) -> FakeHost {
     let host = FakeHost::with_vfs();
 
@@ -146,25 +146,25 @@ fn with_neighbour(driver: &str) -> FakeHost {
 }
 
 #[test]
-fn a_neighbour_with_a_driver_of_the_hosts_is_in_the_way() {
+fn a_group_member_with_a_host_driver_prevents_binding() {
     let host = with_neighbour("e1000e");
 
     host.run(&["bind", VF]).failed(
         5,
-        "0000:02:00.0 is in the same IOMMU group 6, and bound to e1000e",
+        "0000:02:00.0 is in the same IOMMU group 6 and bound to e1000e",
     );
     untouched(&host, VF);
 }
 
 #[test]
-fn a_neighbour_that_is_a_bridge_is_not_in_the_way() {
+fn a_bridge_in_the_group_does_not_prevent_binding() {
     let host = with_neighbour("pcieport");
 
     host.run(&["bind", VF]).done();
 }
 
 #[test]
-fn a_neighbour_of_vfios_is_not_in_the_way() {
+fn a_vfio_device_in_the_group_does_not_prevent_binding() {
     let host = with_neighbour("vfio-pci");
 
     fs::create_dir_all(host.path("sys/bus/pci/devices/0000:02:00.0/vfio-dev/vfio3")).unwrap();
@@ -172,7 +172,7 @@ fn a_neighbour_of_vfios_is_not_in_the_way() {
 }
 
 #[test]
-fn where_one_function_is_not_fit_none_is_changed() {
+fn if_one_function_fails_the_checks_none_is_changed() {
     let host = FakeHost::with_vfs();
 
     host.driver("vfio-pci");
@@ -184,35 +184,35 @@ fn where_one_function_is_not_fit_none_is_changed() {
 }
 
 #[test]
-fn a_refusal_puts_back_reservation_and_driver() {
+fn a_rejected_vf_keeps_its_override_and_driver() {
     let host = FakeHost::with_vfs();
     let bind = host.path(&format!("sys/bus/pci/drivers/{VF_DRIVER}/bind"));
 
     host.driver("other");
     host.attribute(VF, "driver_override", "other\n");
     fs::remove_file(&bind).unwrap();
-    // Nobody can write to a directory.
+    // Writing to a directory fails.
     fs::create_dir(&bind).unwrap();
     host.run(&["bind", VF])
-        .failed(1, "0000:01:00.1: vifa_vfio_pci refuses it");
+        .failed(1, "0000:01:00.1: failed to bind to vifa_vfio_pci");
     assert_eq!(host.driver_override(VF), "other");
 }
 
 #[test]
-fn a_driver_that_does_not_let_go_is_named() {
+fn a_driver_that_fails_to_unbind_is_named() {
     let host = FakeHost::with_vfs();
 
     host.driver("other");
     host.bound(VF, "other");
     fs::remove_file(host.path("sys/bus/pci/drivers/other/unbind")).unwrap();
     host.run(&["bind", VF])
-        .failed(1, "0000:01:00.1: cannot be unbound from other");
+        .failed(1, "0000:01:00.1: failed to unbind from other");
     assert_eq!(host.driver_override(VF), "");
     assert_eq!(host.written(VF_DRIVER, "bind"), "");
 }
 
 #[test]
-fn a_vf_is_unbound_and_its_reservation_taken_back() {
+fn a_vf_is_unbound_and_its_override_cleared() {
     let host = FakeHost::with_vfs();
 
     host.bound(VF, VF_DRIVER);
@@ -226,7 +226,7 @@ fn a_vf_is_unbound_and_its_reservation_taken_back() {
 }
 
 #[test]
-fn a_vf_without_a_driver_loses_its_reservation_for_ours_alone() {
+fn only_an_override_to_our_driver_is_cleared() {
     let host = FakeHost::with_vfs();
 
     host.attribute(VF, "driver_override", format!("{VF_DRIVER}\n"));

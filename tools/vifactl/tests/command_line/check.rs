@@ -17,7 +17,7 @@ fn host() -> FakeHost {
     host
 }
 
-/// What `vifactl show --json` prints, with these fields of the identity changed.
+/// Writes the output of `vifactl show --json` with these identity fields changed; returns the path.
 fn exported(host: &FakeHost, name: &str, fields: &[(&str, Value)]) -> String {
     let mut shown = host.run(&["show", VF, "--json"]).json();
 
@@ -27,7 +27,7 @@ fn exported(host: &FakeHost, name: &str, fields: &[(&str, Value)]) -> String {
     host.file(name, shown.to_string())
 }
 
-/// A stream of the tests of the layer.
+/// Returns the path of a golden stream of the layer's tests.
 fn golden(name: &str) -> String {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../layer/golden");
 
@@ -43,7 +43,7 @@ fn equal_devices_fit() {
 }
 
 #[test]
-fn what_show_printed_on_another_host_is_compared() {
+fn the_output_of_show_is_compared() {
     let host = host();
     let file = exported(&host, "export", &[]);
 
@@ -52,7 +52,7 @@ fn what_show_printed_on_another_host_is_compared() {
 }
 
 #[test]
-fn what_show_prints_can_come_through_a_pipe() {
+fn the_output_of_show_can_be_piped() {
     let host = host();
     let shown = host.run(&["show", VF, "--json"]);
 
@@ -84,7 +84,7 @@ fn all_mismatches_are_listed_with_both_values() {
 }
 
 #[test]
-fn a_rule_can_hold_one_way_alone() {
+fn a_rule_can_hold_in_one_direction_only() {
     let host = host();
     let file = exported(&host, "export", &[("queues", json!(8))]);
 
@@ -107,7 +107,7 @@ fn a_stream_is_compared_by_its_identity() {
 }
 
 #[test]
-fn what_is_none_of_these_is_damaged() {
+fn an_unknown_file_is_damaged() {
     let host = host();
 
     for content in [&b""[..], b"hello", b"VIFASTR", b"[1]", &[0; 4096]] {
@@ -115,7 +115,7 @@ fn what_is_none_of_these_is_damaged() {
 
         host.run(&["check", &file, VF]).failed(
             4,
-            "file is no save set, no stream, and not what `vifactl show --json`",
+            "file is not a save set, a stream or output of `vifactl show --json`",
         );
     }
 }
@@ -144,12 +144,12 @@ fn json_that_show_does_not_print_is_damaged() {
         let file = host.file("export", content);
 
         host.run(&["check", &file, VF])
-            .failed(4, "is not what `vifactl show --json` prints");
+            .failed(4, "is not output of `vifactl show --json`");
     }
 }
 
 #[test]
-fn json_of_what_no_device_can_be_is_damaged() {
+fn json_of_an_invalid_identity_is_damaged() {
     let host = host();
     let file = exported(&host, "export", &[("granule", json!(0x1800))]);
 
@@ -160,7 +160,7 @@ fn json_of_what_no_device_can_be_is_damaged() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_named() {
+fn a_missing_file_is_named() {
     host()
         .run(&["check", VF, "/nonexistent/file"])
         .failed(1, "/nonexistent/file: No such file or directory");

@@ -14,7 +14,7 @@ use std::{
 };
 
 #[test]
-fn a_sound_stream_is_shown() {
+fn a_valid_stream_is_shown() {
     let outcome = vifactl(&["decode", &golden("1.0-sparse.stream")]);
 
     assert!(outcome
@@ -23,7 +23,7 @@ fn a_sound_stream_is_shown() {
 }
 
 #[test]
-fn every_section_and_range_is_shown_where_that_is_asked_for() {
+fn all_shows_every_section_and_range() {
     let outcome = vifactl(&["decode", "--all", &golden("1.0-sparse.stream")]);
 
     assert!(outcome.done().contains("  3 data: 8200 bytes"));
@@ -31,7 +31,7 @@ fn every_section_and_range_is_shown_where_that_is_asked_for() {
 }
 
 #[test]
-fn json_holds_every_section() {
+fn json_contains_every_section() {
     let shown = vifactl(&["--json", "decode", &golden("1.0-parts.stream")]).json();
 
     assert_eq!(shown["decode"]["major"], 1);
@@ -42,7 +42,7 @@ fn json_holds_every_section() {
 }
 
 #[test]
-fn json_holds_the_content_of_records_where_that_is_asked_for() {
+fn json_contains_the_content_of_records_with_the_option() {
     let shown = vifactl(&["--json", "decode", "--content", &golden("1.0-parts.stream")]).json();
 
     assert_eq!(shown["sections"][11]["records"][0]["content"], "c0ffee11");
@@ -63,7 +63,7 @@ fn a_save_set_is_shown_with_its_manifest() {
 }
 
 #[test]
-fn of_a_damaged_file_everything_before_is_shown() {
+fn everything_before_the_damage_is_shown() {
     let host = FakeHost::empty();
     let mut stream = fs::read(golden("1.0-sparse.stream")).unwrap();
     stream[0x3000] ^= 1;
@@ -81,7 +81,7 @@ fn of_a_damaged_file_everything_before_is_shown() {
 }
 
 #[test]
-fn what_is_wrong_with_a_save_set_is_named() {
+fn the_damage_of_a_save_set_is_named() {
     let host = FakeHost::empty();
     let sound = Set::new().bytes();
     let cases: [(&str, Vec<u8>, &str); 5] = [
@@ -117,11 +117,11 @@ fn standard_input_is_read() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_no_damage() {
+fn a_missing_file_is_not_damage() {
     vifactl(&["decode", "/nowhere"]).failed(1, "/nowhere: No such file");
 }
 
-/// A stream of 96 MiB goes through a process that may not have 48 MiB.
+/// A process limited to 48 MiB decodes a stream of 96 MiB.
 #[test]
 fn memory_does_not_grow_with_the_stream() {
     const LIMIT: &str = "ulimit -v 49152; exec \"$0\" \"$@\"";

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A host made of files: sysfs, debugfs and procfs as far as `vifactl` reads them.
+//! A fake host made of files: the parts of sysfs, debugfs and procfs that `vifactl` reads.
 
 use std::{
     fs,
@@ -21,12 +21,12 @@ pub const OTHER_VF: &str = "0000:01:00.2";
 pub const PF_DRIVER: &str = "vifa_vfio_pci_pf";
 pub const VF_DRIVER: &str = "vifa_vfio_pci";
 
-/// A host, gone when dropped.
+/// A fake host, removed when dropped.
 pub struct FakeHost {
     root: TempDir,
 }
 
-/// What a command did.
+/// The result of a command.
 pub struct Outcome {
     pub code: Option<i32>,
     pub stdout: String,
@@ -46,20 +46,20 @@ impl Outcome {
         outcome
     }
 
-    /// The JSON on standard output.
+    /// Returns the JSON on standard output.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
     }
 
-    /// Asserts the exit code and that standard error has the words of `message`.
+    /// Asserts the exit code, and that standard error contains `message`.
     pub fn failed(&self, code: i32, message: &str) {
         assert_eq!(self.code, Some(code), "{}", self.stderr);
         assert!(self.stderr.contains(message), "{}", self.stderr);
         assert!(self.stderr.starts_with("vifactl: "), "{}", self.stderr);
     }
 
-    /// Asserts that the command has done what it was asked for; returns its standard output.
+    /// Asserts that the command succeeded; returns its standard output.
     pub fn done(&self) -> &str {
         assert_eq!(self.code, Some(0), "{}", self.stderr);
         assert_eq!(self.stderr, "");
@@ -78,7 +78,7 @@ pub fn vifactl(arguments: &[&str]) -> Outcome {
 }
 
 impl FakeHost {
-    /// A host without PCI functions.
+    /// Returns a host without PCI functions.
     pub fn empty() -> Self {
         let host = Self {
             root: TempDir::new().unwrap(),
@@ -89,7 +89,7 @@ impl FakeHost {
         host
     }
 
-    /// A host with both drivers and a physical function, with two virtual ones that no driver has.
+    /// Returns a host with both drivers, a physical function and two unbound virtual functions.
     pub fn with_vfs() -> Self {
         let host = Self::empty();
 
@@ -114,7 +114,7 @@ impl FakeHost {
         vifactl(&[&["--root", root], arguments].concat())
     }
 
-    /// As [`Self::run`], with `input` on standard input.
+    /// Like [`Self::run`], with `input` on standard input.
     pub fn run_with_input(&self, arguments: &[&str], input: impl AsRef<[u8]>) -> Outcome {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vifactl"))
             .arg("--root")
@@ -143,7 +143,7 @@ impl FakeHost {
         self.path("sys/bus/pci/devices").join(function)
     }
 
-    /// Adds a function, alone in an IOMMU group.
+    /// Adds a function in an IOMMU group without other functions.
     pub fn function(&self, function: &str, group: usize) {
         let groups = self.path("sys/kernel/iommu_groups");
         let group = groups.join(group.to_string());
@@ -157,7 +157,7 @@ impl FakeHost {
         self.attribute(function, "driver_override", "(null)\n");
     }
 
-    /// Gives a function a VIFA capability of revision 1 with `features`.
+    /// Adds a VIFA capability of revision 1 with `features` to a function.
     pub fn capability(&self, function: &str, features: u32) {
         let mut config = vec![0; 0x1000];
 
@@ -180,7 +180,7 @@ impl FakeHost {
         symlink(target, self.device(function).join(name)).unwrap();
     }
 
-    /// Adds a driver; what is written to `bind` and `unbind` stays there.
+    /// Adds a driver whose `bind` and `unbind` keep the written data.
     pub fn driver(&self, name: &str) {
         let directory = self.path("sys/bus/pci/drivers").join(name);
 
@@ -194,22 +194,22 @@ impl FakeHost {
         self.link(function, "driver", &format!("../../drivers/{driver}"));
     }
 
-    /// What has been written to the attribute `name` of the driver `driver`.
+    /// Returns the data written to the attribute `name` of `driver`.
     pub fn written(&self, driver: &str, name: &str) -> String {
         let directory = self.path("sys/bus/pci/drivers").join(driver);
 
         fs::read_to_string(directory.join(name)).unwrap()
     }
 
-    /// The driver that a function is reserved for.
+    /// Returns the function's driver_override.
     pub fn driver_override(&self, function: &str) -> String {
         let text = fs::read_to_string(self.device(function).join("driver_override")).unwrap();
 
-        // A file keeps what a shorter value did not cover; an attribute does not.
+        // Unlike an attribute, a file keeps the tail of a longer old value.
         text.lines().next().unwrap_or_default().to_owned()
     }
 
-    /// Has debugfs show the region `bytes` of a function.
+    /// Adds the region `bytes` of a function to debugfs.
     pub fn region(&self, function: &str, bytes: &[u8]) {
         let directory = self.path("sys/kernel/debug/vifa").join(function);
 
@@ -234,7 +234,7 @@ impl FakeHost {
         .unwrap();
     }
 
-    /// Writes a file beside the host's, and returns its path.
+    /// Writes a file in the host's directory and returns its path.
     pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
         let path = self.path(name);
 
@@ -243,17 +243,17 @@ impl FakeHost {
     }
 }
 
-/// A path as an argument.
+/// Returns a path as a command-line argument.
 pub fn path_text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// Where the identity stands in a region.
+/// Returns the offset of the identity in a region.
 pub fn identity_offset() -> usize {
     offset_of!(vifa_region, identity)
 }
 
-/// The region of a VF that runs and has never been migrated.
+/// Returns the region of a running VF that was never migrated.
 pub fn region() -> Vec<u8> {
     let mut bytes = vec![0; size_of::<vifa_region>()];
     let identity = identity_offset();

@@ -77,7 +77,7 @@ fn state_features_and_holder_of_a_vf_are_listed() {
 }
 
 #[test]
-fn a_region_that_cannot_be_read_costs_its_own_cells_alone() {
+fn an_invalid_region_leaves_only_its_own_cells_empty() {
     let host = FakeHost::with_vfs();
 
     host.bound(VF, VF_DRIVER);

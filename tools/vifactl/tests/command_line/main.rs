@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The command as a user runs it, on hosts made of files.
+//! Tests of the command line on fake hosts made of files.
 
 mod binding;
 mod check;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `vifactl restore`, up to where it reaches for the device.
+//! `vifactl restore`, up to its access to the device.
 
 use crate::{
     host::{FakeHost, VF, VF_DRIVER},
@@ -9,13 +9,13 @@ use crate::{
 use serde_json::json;
 use std::fs;
 
-/// No process has this number (the greatest is 2^22).
-const NOBODY: u32 = 1 << 30;
+/// A process id above the maximum of 2^22.
+const NO_PROCESS: u32 = 1 << 30;
 
-/// What a host says that has found everything in order and reaches for the device.
-const REACHED: &str = "its descriptor could not be had from qemu (pid 1073741824)";
+/// The error at the access to the device, after all checks passed.
+const REACHED: &str = "failed to get its descriptor from qemu (pid 1073741824)";
 
-/// The host `name`, whose VF is as the golden streams say and is held.
+/// Returns the host `name`, with a VF of the golden streams' identity that a process has open.
 fn host(name: &str) -> FakeHost {
     let host = FakeHost::with_vfs();
     let mut region = crate::host::region();
@@ -24,14 +24,14 @@ fn host(name: &str) -> FakeHost {
     region[at..at + identity().len()].copy_from_slice(&identity());
     host.bound(VF, VF_DRIVER);
     host.region(VF, &region);
-    host.holder(NOBODY, "qemu", VF);
+    host.holder(NO_PROCESS, "qemu", VF);
     fs::create_dir_all(host.path("proc/sys/kernel")).unwrap();
     fs::write(host.path("proc/sys/kernel/hostname"), format!("{name}\n")).unwrap();
     fs::write(host.path("proc/sys/kernel/osrelease"), "7.3.4\n").unwrap();
     host
 }
 
-/// A guide with these members.
+/// Writes a guide with these members; returns its path.
 fn guide(host: &FakeHost, members: serde_json::Value) -> String {
     let mut guide = members;
 
@@ -40,14 +40,14 @@ fn guide(host: &FakeHost, members: serde_json::Value) -> String {
 }
 
 #[test]
-fn a_stream_that_fits_goes_to_the_device() {
+fn a_compatible_stream_reaches_the_device() {
     host("alpha")
         .run(&["restore", &golden("1.0-sparse.stream"), VF])
         .failed(1, REACHED);
 }
 
 #[test]
-fn a_set_from_the_same_place_goes_to_the_device() {
+fn a_set_from_the_same_place_reaches_the_device() {
     let host = host("alpha");
     let mut set = Set::new();
 
@@ -57,19 +57,19 @@ fn a_set_from_the_same_place_goes_to_the_device() {
 }
 
 #[test]
-fn a_set_from_elsewhere_is_refused_with_all_that_differs() {
+fn a_set_from_another_place_is_rejected_with_all_differences() {
     let host = host("beta");
     let mut set = Set::new();
 
     set.manifest["virtual_function"]["index"] = 1.into();
     let outcome = host.run(&["restore", &host.file("set", set.bytes()), VF]);
-    outcome.failed(3, "host: the set is from alpha, this is beta");
+    outcome.failed(3, "host: the set is from alpha, this host is beta");
     outcome.failed(3, "physical function: the set is from 0000:02:00.0");
-    outcome.failed(3, "virtual function: the set is of number 1");
+    outcome.failed(3, "virtual function: the set is of index 1");
 }
 
 #[test]
-fn a_guide_lets_a_set_go_elsewhere() {
+fn a_guide_allows_another_place() {
     let host = host("beta");
     let file = host.file("set", Set::new().bytes());
     let guide = guide(
@@ -86,7 +86,7 @@ fn a_guide_lets_a_set_go_elsewhere() {
 }
 
 #[test]
-fn a_guide_for_another_set_is_refused() {
+fn a_guide_for_another_set_is_rejected() {
     let host = host("beta");
     let file = host.file("set", Set::new().bytes());
     let guide = guide(&host, json!({"hosts": {"gamma": "beta"}}));
@@ -96,7 +96,7 @@ fn a_guide_for_another_set_is_refused() {
 }
 
 #[test]
-fn a_guide_that_is_none_is_refused() {
+fn an_invalid_guide_is_rejected() {
     let host = host("beta");
     let file = host.file("set", Set::new().bytes());
 
@@ -105,7 +105,7 @@ fn a_guide_that_is_none_is_refused() {
         ("{}", "missing field `guide`"),
         (
             "{\"guide\": {\"major\": 2, \"minor\": 0}}",
-            "guide.major: expected 1, found 2",
+            "invalid guide.major: got 2, expected 1",
         ),
     ] {
         let guide = host.file("guide", text);
@@ -116,7 +116,7 @@ fn a_guide_that_is_none_is_refused() {
 }
 
 #[test]
-fn a_device_that_differs_is_refused_with_all_fields() {
+fn an_incompatible_device_is_rejected_with_all_fields() {
     let host = host("alpha");
 
     host.region(VF, &crate::host::region());
@@ -126,7 +126,7 @@ fn a_device_that_differs_is_refused_with_all_fields() {
 }
 
 #[test]
-fn a_damaged_file_is_refused() {
+fn a_damaged_file_is_rejected() {
     let host = host("alpha");
     let mut set = Set::new();
     set.manifest["physical_function"] = "0000:01:00.0".into();
@@ -148,7 +148,7 @@ fn a_damaged_file_is_refused() {
 }
 
 #[test]
-fn a_stream_for_another_device_is_refused() {
+fn a_stream_for_another_device_is_rejected() {
     host("alpha")
         .run(&["restore", &golden("1.0-addressed.stream"), VF])
         .failed(
@@ -158,7 +158,7 @@ fn a_stream_for_another_device_is_refused() {
 }
 
 #[test]
-fn standard_input_is_verified_before_the_device_is_reached() {
+fn standard_input_is_verified_before_the_device_is_accessed() {
     let host = host("alpha");
     let mut stream = fs::read(golden("1.0-sparse.stream")).unwrap();
 
@@ -170,10 +170,10 @@ fn standard_input_is_verified_before_the_device_is_reached() {
 }
 
 #[test]
-fn a_device_that_nobody_holds_is_refused() {
+fn a_device_that_no_process_has_open_is_rejected() {
     let host = host("alpha");
 
-    fs::remove_dir_all(host.path(&format!("proc/{NOBODY}"))).unwrap();
+    fs::remove_dir_all(host.path(&format!("proc/{NO_PROCESS}"))).unwrap();
     host.run(&["restore", &golden("1.0-sparse.stream"), VF])
-        .failed(5, "nobody has 0000:01:00.1 open");
+        .failed(5, "no process has 0000:01:00.1 open");
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Save sets and streams, composed from what the documentation says.
+//! Save sets and streams, composed according to the documentation.
 
 use crate::host::path_text;
 use serde_json::{json, Value};
 use std::{fs, path::Path};
 use vifa_decoder::encoder;
 
-/// The path of a stream of the tests of the layer.
+/// Returns the path of a golden stream of the layer's tests.
 pub fn golden(name: &str) -> String {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../layer/golden");
 
@@ -57,7 +57,7 @@ impl Set {
         Self { manifest, stream }
     }
 
-    /// The file.
+    /// Returns the file's bytes.
     pub fn bytes(&self) -> Vec<u8> {
         let manifest = self.manifest.to_string().into_bytes();
         let mut file = b"VIFASAVE".to_vec();
@@ -72,12 +72,12 @@ impl Set {
     }
 }
 
-/// The payload of the identity section of the golden streams.
+/// Returns the payload of the golden streams' identity section.
 pub fn identity() -> Vec<u8> {
     encoder::identity()
 }
 
-/// A stream with so many MiB of local memory.
+/// Returns a stream with this many MiB of local memory.
 pub fn long(mebibytes: u64) -> Vec<u8> {
     const MEBIBYTE: u64 = 1 << 20;
     let mut stream = encoder::head();

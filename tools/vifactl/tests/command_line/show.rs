@@ -5,7 +5,7 @@
 use crate::host::{region, FakeHost, PF, VF, VF_DRIVER};
 
 #[test]
-fn the_region_that_debugfs_tells_is_shown() {
+fn the_region_in_debugfs_is_shown() {
     let host = FakeHost::with_vfs();
 
     host.bound(VF, VF_DRIVER);
@@ -13,7 +13,7 @@ fn the_region_that_debugfs_tells_is_shown() {
     let outcome = host.run(&["show", VF]);
     let text = outcome.done();
 
-    assert!(text.starts_with("0000:01:00.1, as told by debugfs\n"));
+    assert!(text.starts_with("0000:01:00.1, read from debugfs\n"));
     assert!(text.contains("control interface  0000:01:00.1/control\n"));
     assert!(text.contains("last error         none\n"));
     assert!(text.contains("  queues             4\n"));
@@ -36,25 +36,25 @@ fn json_has_the_headers_names() {
 }
 
 #[test]
-fn what_is_no_region_is_damaged() {
+fn an_invalid_region_is_damaged() {
     let host = FakeHost::with_vfs();
 
     host.bound(VF, VF_DRIVER);
     host.region(VF, &region()[..100]);
     host.run(&["show", VF]).failed(
         4,
-        "0000:01:00.1: its migration region: length: expected at least",
+        "0000:01:00.1: invalid migration region: length: expected at least",
     );
 }
 
 #[test]
-fn what_cannot_be_shown_is_told() {
+fn a_function_that_cannot_be_shown_is_reported() {
     let host = FakeHost::with_vfs();
 
     host.run(&["show", PF])
-        .failed(1, "0000:01:00.0 is no virtual function");
+        .failed(1, "0000:01:00.0 is not a virtual function");
     host.run(&["show", "0000:09:00.0"])
-        .failed(1, "0000:09:00.0: this host has no such PCI function");
+        .failed(1, "0000:09:00.0: no such PCI function");
     host.run(&["show", VF]).failed(
         1,
         "0000:01:00.1 is bound to no driver (vifactl bind 0000:01:00.1)",
@@ -67,12 +67,14 @@ fn what_cannot_be_shown_is_told() {
 }
 
 #[test]
-fn a_holder_that_has_gone_is_named() {
+fn a_holder_that_exited_is_named() {
     let host = FakeHost::with_vfs();
 
     host.bound(VF, VF_DRIVER);
-    // No process has so high a number.
+    // Above the highest process id.
     host.holder(u32::MAX >> 1, "qemu-system-x86", VF);
-    host.run(&["show", VF])
-        .failed(1, "could not be had from qemu-system-x86 (pid 2147483647)");
+    host.run(&["show", VF]).failed(
+        1,
+        "failed to get its descriptor from qemu-system-x86 (pid 2147483647)",
+    );
 }

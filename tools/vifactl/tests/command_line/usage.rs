@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Arguments, help and what is made of the command line.
+//! Arguments, help, manual pages and completions.
 
 use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt, process::Command};
 
@@ -31,19 +31,19 @@ fn every_command_has_help() {
 }
 
 #[test]
-fn help_and_manual_pages_tell_the_exit_codes() {
+fn help_and_manual_pages_list_the_exit_codes() {
     let directory = FakeHost::empty();
     let path = directory.path("");
 
     assert!(vifactl(&["--help"])
         .done()
-        .contains("  3  the destination cannot take the source's state"));
+        .contains("  3  the destination cannot accept the source's state"));
     vifactl(&["man", "--directory", &path_text(&path)]).done();
     for command in COMMANDS {
         let page = fs::read_to_string(path.join(format!("vifactl-{command}.1"))).unwrap();
 
         assert!(page.contains(".SH \"EXIT STATUS\""), "{command}");
-        assert!(page.contains("3\nthe destination cannot take the source\\(aqs state"));
+        assert!(page.contains("3\nthe destination cannot accept the source\\(aqs state"));
     }
     assert!(vifactl(&["man"]).done().contains("vifactl\\-watch(1)"));
 }
@@ -60,7 +60,7 @@ fn every_shell_gets_completions_of_every_command() {
 }
 
 #[test]
-fn a_wrong_command_line_is_told_from_a_failure() {
+fn a_wrong_command_line_has_its_own_exit_code() {
     for arguments in [
         &[][..],
         &["frobnicate"],
@@ -80,7 +80,7 @@ fn a_wrong_command_line_is_told_from_a_failure() {
 }
 
 #[test]
-fn arguments_that_are_no_text_are_an_error() {
+fn arguments_that_are_not_utf8_are_an_error() {
     for command in COMMANDS {
         let output = Command::new(env!("CARGO_BIN_EXE_vifactl"))
             .args([

@@ -19,7 +19,7 @@ fn host() -> FakeHost {
 }
 
 #[test]
-fn as_many_lines_are_shown_as_asked_for() {
+fn count_limits_the_lines() {
     let outcome = host().run(&["watch", VF, "--interval", "0.01", "--count", "3"]);
     let lines: Vec<_> = outcome.done().lines().collect();
 
@@ -44,7 +44,7 @@ fn each_line_is_a_json_object() {
 }
 
 #[test]
-fn it_ends_when_the_device_goes() {
+fn it_ends_when_the_device_is_removed() {
     let host = host();
     let root = path_text(&host.path(""));
     let mut command = Command::new(env!("CARGO_BIN_EXE_vifactl"))
@@ -63,7 +63,7 @@ fn it_ends_when_the_device_goes() {
 }
 
 #[test]
-fn it_ends_without_a_word_when_nobody_reads() {
+fn it_ends_silently_when_its_output_is_closed() {
     let host = host();
     let root = path_text(&host.path(""));
     let mut command = Command::new(env!("CARGO_BIN_EXE_vifactl"))
@@ -81,10 +81,10 @@ fn it_ends_without_a_word_when_nobody_reads() {
 }
 
 #[test]
-fn what_nobody_shows_cannot_be_watched() {
+fn a_device_without_debugfs_and_holder_cannot_be_watched() {
     let host = FakeHost::with_vfs();
 
     host.bound(VF, VF_DRIVER);
     host.run(&["watch", VF])
-        .failed(1, "0000:01:00.1 cannot be watched");
+        .failed(1, "failed to watch 0000:01:00.1");
 }
