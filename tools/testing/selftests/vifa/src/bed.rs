@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The test bed: the reference device's physical function bound to the module's PF driver, and two
-//! virtual functions bound to `vifa_vfio_pci`. Each test begins with it, whatever the one before it
-//! left.
+//! virtual functions bound to `vifa_vfio_pci`. Each test restores it first, whatever state the
+//! previous test left.
 
 use std::{
     path::{Path, PathBuf},
@@ -20,15 +20,15 @@ use crate::{
 
 /// The driver of virtual functions.
 pub const VF_DRIVER: &str = "vifa_vfio_pci";
-/// The module that has both drivers.
+/// The module with both drivers.
 pub const MODULE: Module<'static> = Module("vifa_vfio_pci");
 /// The virtual functions that the tests use.
 pub const VFS: u32 = 2;
 
-/// What the tests are told on the command line.
+/// The settings from the command line.
 #[derive(Clone, Default)]
 pub struct Settings {
-    /// The module's file; `None`: it is loaded already, and stays so.
+    /// The module's file; `None` if it is already loaded and must stay loaded.
     pub module: Option<PathBuf>,
 }
 
@@ -41,14 +41,14 @@ pub struct Bed {
 }
 
 impl Bed {
-    /// Finds the physical function, loads the module, binds the drivers: what of that is not so yet.
+    /// Finds the physical function, loads the module and binds the drivers, as far as necessary.
     pub fn set_up(settings: &Settings) -> Result<Self> {
         let bed = Self::find(settings)?;
         bed.restore()?;
         Ok(bed)
     }
 
-    /// Finds the physical function and changes nothing.
+    /// Finds the physical function, without changes.
     pub fn find(settings: &Settings) -> Result<Self> {
         Self::find_with(settings, |pf| {
             Ok(fault::capability(pf)?.features & hw::VIFA_HW_FEATURE_P2P != 0)
@@ -56,22 +56,23 @@ impl Bed {
         .context("there is no VIFA reference device")
     }
 
-    /// A bed on another reference device, whose VFs have no P2P-quiesced run state.
+    /// Returns a bed on another reference device, whose VFs have no P2P-quiesced run state.
     pub fn without_p2p(&self) -> Result<Self> {
         self.without(hw::VIFA_HW_FEATURE_P2P, "p2p")
     }
 
-    /// A bed on another reference device, whose VFs do not know which local memory has changed.
+    /// Returns a bed on another reference device, whose VFs do not track changed local memory.
     pub fn without_local_dirty(&self) -> Result<Self> {
         self.without(hw::VIFA_HW_FEATURE_LOCAL_DIRTY, "local-dirty")
     }
 
-    /// A bed on another reference device, whose VFs do not log what they write.
+    /// Returns a bed on another reference device, whose VFs do not log their writes.
     pub fn without_dirty_log(&self) -> Result<Self> {
         self.without(hw::VIFA_HW_FEATURE_DIRTY_LOG, "dirty-log")
     }
 
-    /// A bed on a reference device with P2P and a log that a host has to wait for after a reset.
+    /// Returns a bed on a reference device with P2P and a log, for which the host must wait after a
+    /// reset.
     pub fn slow_to_reset(&self) -> Result<Self> {
         const FEATURES: u32 = hw::VIFA_HW_FEATURE_P2P | hw::VIFA_HW_FEATURE_DIRTY_LOG;
         let bed = Self::find_with(&self.settings, |pf| {
@@ -83,7 +84,8 @@ impl Bed {
         Ok(bed)
     }
 
-    /// A bed on the first reference device without `feature`, which the device's `property` gives.
+    /// Returns a bed on the first reference device without `feature`, which the device's `property`
+    /// controls.
     fn without(&self, feature: u32, property: &str) -> Result<Self> {
         let bed = Self::find_with(&self.settings, |pf| {
             Ok(fault::capability(pf)?.features & feature == 0)
@@ -93,7 +95,7 @@ impl Bed {
         Ok(bed)
     }
 
-    /// Finds the first reference device that is `fit`.
+    /// Finds the first reference device for which `fit` returns true.
     fn find_with(settings: &Settings, fit: impl Fn(&PciFunction) -> Result<bool>) -> Result<Self> {
         for pf in PciFunction::find(hw::VIFA_REFERENCE_VENDOR, hw::VIFA_REFERENCE_PF_DEVICE)? {
             if fit(&pf)? {
@@ -104,7 +106,7 @@ impl Bed {
         bail!("no physical function is such a device")
     }
 
-    /// Makes the bed anew where a test changed it.
+    /// Restores the bed after the changes of a test.
     pub fn restore(&self) -> Result<()> {
         if !MODULE.is_loaded() {
             self.load_module()?;
@@ -127,22 +129,23 @@ impl Bed {
             .with_context(|| format!("sriov_numvfs = {count} of {}", self.pf))
     }
 
-    /// The virtual function `index`.
+    /// Returns the virtual function `index`.
     pub fn vf(&self, index: u32) -> Result<PciFunction> {
         self.pf
             .virtual_function(index)
             .with_context(|| format!("{} has no VF {index}", self.pf))
     }
 
-    /// Binds the virtual function `index` anew. What its driver has logged counts no more against the
-    /// limit on the rate of its messages.
+    /// Rebinds the virtual function `index`. This also resets the rate limit of its driver's
+    /// messages.
     pub fn rebind(&self, index: u32) -> Result<()> {
         let vf = self.vf(index)?;
         vf.unbind().with_context(|| format!("unbind of {vf}"))?;
         vf.ensure_bound(VF_DRIVER)
     }
 
-    /// The driver of physical functions: the one of the module's that is not for virtual ones.
+    /// Returns the driver of physical functions: the module's driver that is not for virtual
+    /// functions.
     pub fn pf_driver(&self) -> Result<String> {
         let drivers = MODULE.pci_drivers()?;
         match drivers
@@ -157,7 +160,7 @@ impl Bed {
         }
     }
 
-    /// The module's file.
+    /// Returns the module's file.
     pub fn module_file(&self) -> Result<&Path> {
         self.settings
             .module
@@ -165,7 +168,7 @@ impl Bed {
             .context("the module's file was not given (--module)")
     }
 
-    /// Loads the module and what it stands on.
+    /// Loads the module and its dependencies.
     pub fn load_module(&self) -> Result<()> {
         let file = self.module_file()?;
         let core = Module("vfio_pci_core");
@@ -175,11 +178,11 @@ impl Bed {
         MODULE.insert(file)
     }
 
-    /// Removes the module, which nothing may use any more. An end of use that is still under way,
-    /// such as a descriptor's whose last close is deferred, gets a second.
+    /// Removes the module, which must be unused. Waits up to a second for a use that is still
+    /// ending, such as the deferred last close of a descriptor.
     ///
-    /// The VFs go first: a PF that loses its driver removes them without the lock that the PCI core
-    /// wants, which lockdep reports (driver.rst).
+    /// Removes the VFs first: a PF that loses its driver removes them without the lock that the PCI
+    /// core requires, which lockdep reports (driver.rst).
     pub fn unload_module(&self) -> Result<()> {
         let driver = self.pf_driver()?;
         for pf in PciFunction::find(hw::VIFA_REFERENCE_VENDOR, hw::VIFA_REFERENCE_PF_DEVICE)? {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The driver of a VF's DMA engine, as a guest has one: rings in memory, submission, completion.
+//! The driver of a VF's DMA engine, as in a guest: rings in memory, submission, completion.
 //!
-//! What the guest knows (the rings and its own indices) is apart from the VF, so that it can go on
-//! with another VF after a migration, as a guest does.
+//! The state known to the guest (the rings and its own indices) is separate from the VF, so that
+//! the guest can continue with another VF after a migration.
 
 use std::{
     fs::File,
@@ -24,16 +24,16 @@ use crate::{
     vfio::{AddressSpace, Device, DmaMemory, Interrupt, IovaRange},
 };
 
-/// How long the engine at full speed may take for a command.
+/// Maximum time for a command of the engine at full speed.
 pub const COMPLETION_TIMEOUT: Duration = Duration::from_secs(10);
-/// Entries of each ring, where nothing else is said.
+/// Default number of entries per ring.
 const ENTRIES: u32 = 16;
 
 const COMMAND_REGISTER: u64 = 0x04;
 const COMMAND_MEMORY: u16 = 0x0002;
 const COMMAND_MASTER: u16 = 0x0004;
 
-/// An open VF, ready for DMA, with its registers mapped.
+/// An open VF, ready for DMA, with mapped registers.
 #[derive(Debug)]
 pub struct Vf {
     /// The VFIO device.
@@ -76,26 +76,26 @@ impl Vf {
         self.set_register(offset + 4, (value >> 32) as u32);
     }
 
-    /// Bytes of local memory.
+    /// Returns the size of local memory in bytes.
     pub fn local_memory(&self) -> u64 {
         let [low, high] = [hw::VIFA_REFERENCE_LOCAL_LOW, hw::VIFA_REFERENCE_LOCAL_HIGH]
             .map(|register| u64::from(self.register(register)));
         (high << 32) | low
     }
 
-    /// Bytes that the engine moves in a millisecond; 0: as many as it can.
+    /// Returns the number of bytes that the engine moves per millisecond; 0 for no limit.
     pub fn set_speed(&self, speed: u32) {
         self.set_register(hw::VIFA_REFERENCE_SPEED, speed);
     }
 
-    /// An event counter that vector 0 signals.
+    /// Returns an event counter that vector 0 signals.
     pub fn interrupt(&self) -> Result<File> {
         self.device
             .signal(Interrupt::Msix)
             .context("MSI-X vector 0")
     }
 
-    /// A function level reset as a guest does it: by the PCI Express capability.
+    /// Issues a function level reset like a guest, through the PCI Express capability.
     pub fn function_level_reset(&self) -> Result<()> {
         const CAPABILITIES_POINTER: u64 = 0x34;
         const PCI_EXPRESS: u16 = 0x10;
@@ -115,13 +115,13 @@ impl Vf {
         bail!("the VF has no PCI Express capability");
     }
 
-    /// VFIO_DEVICE_RESET
+    /// Issues `VFIO_DEVICE_RESET`.
     pub fn reset(&self) -> Result<()> {
         self.device.reset().context("VFIO_DEVICE_RESET")
     }
 }
 
-/// A command of the engine. Guest memory is named by IOVA, local memory by offset.
+/// A command of the engine. Guest memory is addressed by IOVA, local memory by offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     Nop,
@@ -153,8 +153,8 @@ pub enum Command {
         local: u64,
         length: u64,
     },
-    /// Writes the words from `first` on, `length` bytes of them, each where [`scattered`] says in the
-    /// `window` bytes at `destination`.
+    /// Writes `length` bytes of words, beginning with `first`, each at the offset that
+    /// [`scattered`] returns for the `window` bytes at `destination`.
     Scatter {
         destination: u64,
         window: u64,
@@ -163,7 +163,8 @@ pub enum Command {
     },
 }
 
-/// Where in a window of `window` bytes the engine's SCATTER writes the word `word`: its offset.
+/// Returns the offset at which the engine's SCATTER writes the word `word` in a window of `window`
+/// bytes.
 pub fn scattered(word: u64, window: u64) -> u64 {
     let mut x = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -226,23 +227,23 @@ impl Command {
     }
 }
 
-/// The guest's side of the engine.
+/// The guest's state of the engine.
 #[derive(Debug)]
 pub struct Engine {
     rings: DmaMemory,
-    /// Of each ring: a power of two.
+    /// Number of entries per ring, a power of two.
     entries: u32,
     submitted: u32,
     completed: u32,
 }
 
 impl Engine {
-    /// Puts rings at `iova` and enables `vf`'s engine with them.
+    /// Places rings at `iova` and enables `vf`'s engine with them.
     pub fn new(vf: &Vf, space: &Arc<AddressSpace>, iova: u64) -> Result<Self> {
         Self::with_entries(vf, space, iova, ENTRIES)
     }
 
-    /// As [`Self::new`], with rings of `entries`, a power of two up to `VIFA_REFERENCE_RING_MAX`.
+    /// Like [`Self::new`], with rings of `entries`, a power of two up to `VIFA_REFERENCE_RING_MAX`.
     pub fn with_entries(
         vf: &Vf,
         space: &Arc<AddressSpace>,
@@ -261,12 +262,12 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Where the completion ring stands in the rings' memory.
+    /// Returns the offset of the completion ring in the rings' memory.
     fn completions(&self) -> usize {
         self.entries as usize * size_of::<vifa_reference_submission>()
     }
 
-    /// The IOVAs that the device writes completions to.
+    /// Returns the IOVAs to which the device writes completions.
     pub fn completion_ring(&self) -> IovaRange {
         let length = self.entries as usize * size_of::<vifa_reference_completion>();
         IovaRange::new(self.rings.iova + self.completions() as u64, length as u64)
@@ -297,33 +298,33 @@ impl Engine {
         )
     }
 
-    /// Commands that were submitted and whose completion was not taken.
+    /// Returns the number of submitted commands without a consumed completion.
     pub fn outstanding(&self) -> u32 {
         self.submitted.wrapping_sub(self.completed)
     }
 
-    /// Where the next completion will stand in the rings' memory.
+    /// Returns the offset of the next completion in the rings' memory.
     fn completion_slot(&self) -> usize {
         let entry = (self.completed % self.entries) as usize;
         self.completions() + entry * size_of::<vifa_reference_completion>()
     }
 
-    /// The phase that the next completion will carry.
+    /// Returns the phase of the next completion.
     fn phase(&self) -> u16 {
         1 - (self.completed / self.entries) as u16 % 2
     }
 
-    /// Commands that can be submitted now.
+    /// Returns the number of commands that can be submitted now.
     pub fn room(&self) -> u32 {
         self.entries - self.outstanding()
     }
 
-    /// Submits `command`. Its id is the number of commands before it.
+    /// Submits `command`, with the number of previous commands as its id.
     pub fn submit(&mut self, vf: &Vf, command: Command) -> Result<()> {
         self.submit_all(vf, [command])
     }
 
-    /// Submits `commands`, and tells the device of them once.
+    /// Submits `commands` with one doorbell write.
     pub fn submit_all(
         &mut self,
         vf: &Vf,
@@ -347,7 +348,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes the next completion, if there is one; it must be that of the next command.
+    /// Consumes the next completion, if there is one; it must be that of the next command.
     pub fn take_completion(&mut self, vf: &Vf) -> Result<Option<vifa_reference_completion>> {
         let completion = self.next_completion()?;
         if completion.is_some() {
@@ -356,7 +357,7 @@ impl Engine {
         Ok(completion)
     }
 
-    /// Takes all completions that there are, each of which must tell of success; returns how many.
+    /// Consumes all available completions, which must report success; returns their number.
     pub fn take_completions(&mut self, vf: &Vf) -> Result<u32> {
         let before = self.completed;
         while let Some(completion) = self.next_completion()? {
@@ -373,7 +374,7 @@ impl Engine {
         Ok(taken)
     }
 
-    /// As [`Self::take_completion`], without telling the device.
+    /// Like [`Self::take_completion`], without a doorbell write.
     fn next_completion(&mut self) -> Result<Option<vifa_reference_completion>> {
         let slot = self.completion_slot();
         let there: u16 = self
@@ -389,7 +390,7 @@ impl Engine {
         Ok(Some(completion))
     }
 
-    /// Waits for the next completion by looking.
+    /// Waits for the next completion by polling.
     pub fn wait(&mut self, vf: &Vf, timeout: Duration) -> Result<vifa_reference_completion> {
         let deadline = Instant::now() + timeout;
         loop {
@@ -417,7 +418,7 @@ impl Engine {
         self.wait(vf, COMPLETION_TIMEOUT)
     }
 
-    /// Does `command`, which must succeed, and returns its result.
+    /// Executes `command`, which must succeed, and returns its result.
     pub fn run(&mut self, vf: &Vf, command: Command) -> Result<u64> {
         self.submit(vf, command)?;
         let completion = self
@@ -427,8 +428,8 @@ impl Engine {
         Ok(completion.result)
     }
 
-    /// Every submitted command completed exactly once: the engine says so, and no completion stands
-    /// in the ring beyond the last.
+    /// Checks that every submitted command completed exactly once: the engine's counts agree, and
+    /// the ring has no completion beyond the last.
     pub fn verify_idle(&mut self, vf: &Vf) -> Result<()> {
         expect::equal("commands without completion", self.outstanding(), 0)?;
         for (register, what) in [
@@ -446,7 +447,7 @@ impl Engine {
     }
 }
 
-/// `command` completed with success.
+/// Checks that `command` completed with success.
 pub fn succeeded(command: Command, completion: &vifa_reference_completion) -> Result<()> {
     expect::equal(
         &format!("status of {command:?}"),

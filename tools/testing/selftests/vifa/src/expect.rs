@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Claims: each function compares what came with what was expected, and its error says both.
+//! Checks: each function compares a result with its expected value and reports both in its error.
 
 use std::{fmt::Debug, io};
 
 use anyhow::{bail, Result};
 
-/// An error number that the kernel may answer.
+/// An error number that the kernel may return.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Errno(pub i32);
 
@@ -16,7 +16,7 @@ impl Debug for Errno {
     }
 }
 
-/// `actual` is `expected`.
+/// Checks that `actual` is `expected`.
 pub fn equal<T: PartialEq + Debug>(what: &str, actual: T, expected: T) -> Result<()> {
     if actual != expected {
         bail!("{what}: expected {expected:?}, got {actual:?}");
@@ -24,7 +24,7 @@ pub fn equal<T: PartialEq + Debug>(what: &str, actual: T, expected: T) -> Result
     Ok(())
 }
 
-/// `actual` is equal to `expected`, byte for byte; says where the first difference is.
+/// Checks that `actual` equals `expected` byte for byte; reports the first difference.
 pub fn same_bytes(what: &str, actual: &[u8], expected: &[u8]) -> Result<()> {
     if let Some(at) = actual.iter().zip(expected).position(|(a, e)| a != e) {
         bail!(
@@ -36,15 +36,15 @@ pub fn same_bytes(what: &str, actual: &[u8], expected: &[u8]) -> Result<()> {
     equal(&format!("{what}: length"), actual.len(), expected.len())
 }
 
-/// `holds` is true.
+/// Checks that `holds` is true.
 pub fn claim(what: &str, holds: bool) -> Result<()> {
     if !holds {
-        bail!("expected {what}; it is not so");
+        bail!("expected {what}, which is not the case");
     }
     Ok(())
 }
 
-/// `result` is an error with one of the numbers `expected`.
+/// Checks that `result` is an error with one of the numbers `expected`.
 pub fn refused<T: Debug>(what: &str, result: io::Result<T>, expected: &[i32]) -> Result<()> {
     let numbers: Vec<_> = expected.iter().copied().map(Errno).collect();
     match result {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The physical function's register file, as far as tests touch it behind the driver's back: fault
-//! injection, and the timeout that the capability states.
+//! Direct access to the physical function's register file, bypassing the driver: fault injection,
+//! and the timeout stated in the capability.
 
 use std::{fs, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{hw, sysfs::PciFunction, vfio::IovaRange};
 /// A mailbox command of a control or data frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opcode {
-    /// The command's name as in `vifa_hw.h`, without its prefix.
+    /// The command's name in `vifa_hw.h`, without its prefix.
     pub name: &'static str,
     frame: u32,
     number: u32,
@@ -38,7 +38,7 @@ impl Opcode {
     }
 }
 
-/// Every command of either frame.
+/// Any command of either frame.
 pub const ANY: Opcode = Opcode {
     name: "any command",
     frame: 0,
@@ -59,52 +59,52 @@ pub const LOCAL_READ: Opcode = Opcode::data("LOCAL_READ", hw::VIFA_DATA_LOCAL_RE
 pub const LOCAL_WRITE: Opcode = Opcode::data("LOCAL_WRITE", hw::VIFA_DATA_LOCAL_WRITE);
 pub const LOCAL_CLEAR: Opcode = Opcode::data("LOCAL_CLEAR", hw::VIFA_DATA_LOCAL_CLEAR);
 
-/// What goes wrong.
+/// An injected fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The command ends with this `VIFA_STATUS_*` and does nothing.
+    /// The command completes with this `VIFA_STATUS_*` without effect.
     Status(u32),
-    /// The command never ends, unless it is aborted.
+    /// The command never completes, unless it is aborted.
     Hang,
-    /// As [`Fault::Hang`], with another tag in the status.
+    /// Like [`Fault::Hang`], with another tag in the status.
     BusyWithTag(u64),
-    /// As [`Fault::Hang`], and each look at the status brings an interrupt.
+    /// Like [`Fault::Hang`], and each read of the status raises an interrupt.
     Flood,
-    /// The command never ends, and neither does its abort.
+    /// Neither the command nor its abort completes.
     HangAbort,
-    /// The command begins late.
+    /// The command starts late.
     Delay(Duration),
-    /// Result 0 is too small by this.
+    /// Result 0 is reduced by this value.
     ShortResult(u64),
-    /// So many bytes at the end of the buffer are not written.
+    /// This number of bytes at the end of the buffer is not written.
     ShortData(u64),
-    /// Result 0 is this.
+    /// Result 0 is this value.
     Result(u64),
     /// The `width` bytes at `offset` of the buffer are `value`.
     Patch { offset: u32, width: u32, value: u64 },
     /// The status has another tag.
     Tag(u64),
-    /// No interrupt tells of the end.
+    /// No interrupt reports the completion.
     NoInterrupt,
-    /// The VF's log becomes lost before the command.
+    /// The VF's log is lost before the command.
     LogLost,
 }
 
-/// Pages that are to be in a VF's log as if the VF had written them.
+/// Pages to mark in a VF's log as if the VF had written them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Marks {
-    /// From where to where.
+    /// The marked range.
     pub range: IovaRange,
-    /// Of each so many bytes,
+    /// Length of a period, in bytes.
     pub stride: u64,
-    /// so many are marked:
+    /// Number of marked bytes per period.
     pub run: u64,
-    /// the first of them, or with a seed that is not 0, those from a page on that it chooses.
+    /// Seed of the random position in each period; 0 marks the start of the period.
     pub seed: u32,
 }
 
 impl Marks {
-    /// All pages of `range`.
+    /// Marks all pages of `range`.
     pub const fn all_of(range: IovaRange) -> Self {
         Self {
             range,
@@ -127,7 +127,7 @@ pub fn capability(pf: &PciFunction) -> Result<Capability> {
         .context("the PF has no VIFA capability")
 }
 
-/// Whether `pf` is ready at once after a reset, and so are its virtual functions.
+/// Returns whether `pf` and its virtual functions are ready immediately after a reset.
 pub fn is_ready_at_once(pf: &PciFunction) -> Result<bool> {
     let config = fs::read(pf.attribute("config")).context("configuration space of the PF")?;
     let status = config
@@ -140,12 +140,12 @@ pub fn is_ready_at_once(pf: &PciFunction) -> Result<bool> {
 /// The register file of a physical function.
 pub struct RegisterFile {
     registers: Mapping,
-    /// The longest that a command may take.
+    /// Maximum duration of a command.
     pub timeout: Duration,
 }
 
 impl RegisterFile {
-    /// Maps the register file of `pf`, whose driver goes on using it.
+    /// Maps the register file of `pf`, which its driver continues to use.
     pub fn map(pf: &PciFunction) -> Result<Self> {
         let capability = capability(pf)?;
         let length = (capability.frames * hw::VIFA_HW_FRAME_SIZE) as usize;
@@ -170,7 +170,7 @@ impl RegisterFile {
         self.registers.read(hw::VIFA_FAULT_SLOTS as usize)
     }
 
-    /// Lets `fault` happen to the next `times` commands `opcode` of the VF `vf`.
+    /// Injects `fault` into the next `times` commands `opcode` of the VF `vf`.
     pub fn arm(&self, vf: u32, opcode: Opcode, fault: Fault, times: u32) -> Result<Armed<'_>> {
         let (kind, value, offset, width) = match fault {
             Fault::Status(status) => (hw::VIFA_FAULT_STATUS, status.into(), 0, 0),
@@ -205,7 +205,7 @@ impl RegisterFile {
         .with_context(|| format!("{fault:?}"))
     }
 
-    /// Writes `values` to the registers of a free slot; the last one is the count.
+    /// Writes `values` to the registers of a free slot; the last value is the count.
     fn arm_slot(&self, values: &[(u32, u32)]) -> Result<Armed<'_>> {
         ensure!(
             self.slots() > 0,
@@ -223,7 +223,7 @@ impl RegisterFile {
         Ok(Armed { file: self, slot })
     }
 
-    /// Sabotages the log of the VF `vf`: one in `pages` pages that it writes is not logged.
+    /// Sabotages the log of the VF `vf`: one of `pages` written pages is not logged.
     pub fn sabotage_log(&self, vf: u32, pages: u64) -> Result<Armed<'_>> {
         self.arm_slot(&[
             (hw::VIFA_FAULT_KIND, hw::VIFA_FAULT_LOG_DROP),
@@ -234,7 +234,7 @@ impl RegisterFile {
         ])
     }
 
-    /// Has the next reset of the VF `vf` leave it in `run_state`, a `VIFA_RUN_STATE_*`.
+    /// Makes the next reset of the VF `vf` leave it in `run_state`, a `VIFA_RUN_STATE_*`.
     pub fn spoil_reset(&self, vf: u32, run_state: u32) -> Result<Armed<'_>> {
         self.arm_slot(&[
             (hw::VIFA_FAULT_KIND, hw::VIFA_FAULT_RESET),
@@ -245,8 +245,8 @@ impl RegisterFile {
         ])
     }
 
-    /// Changes the `width` bytes at `field` of the PF's capability in configuration space, a
-    /// `VIFA_DVSEC_*`, as long as the result lives.
+    /// Sets the `width` bytes at `field` of the PF's capability in configuration space, a
+    /// `VIFA_DVSEC_*`, until the result is dropped.
     pub fn change_capability(&self, field: u32, width: usize, value: u32) -> ChangedCapability<'_> {
         let register = (hw::VIFA_FAULT_DVSEC + field / 4 * 4) as usize;
         let shift = 8 * (field % 4);
@@ -261,13 +261,13 @@ impl RegisterFile {
         }
     }
 
-    /// Pulls the device out, until the result is dropped or the PF is reset.
+    /// Removes the device until the result is dropped or the PF is reset.
     pub fn pull_out(&self) -> Gone<'_> {
         self.registers.write(hw::VIFA_FAULT_GONE as usize, 1u32);
         Gone(self)
     }
 
-    /// Has a function report an error.
+    /// Makes a function report an error.
     pub fn report_error(&self, reporter: Reporter, error: UncorrectableError) {
         let vf = match reporter {
             Reporter::Physical => hw::VIFA_FAULT_ANY_VF,
@@ -278,7 +278,7 @@ impl RegisterFile {
         self.registers.write(hw::VIFA_FAULT_ERROR as usize, status);
     }
 
-    /// Marks pages in the log of the VF `vf`, which writes nothing.
+    /// Marks pages in the log of the VF `vf`, without writes of the VF.
     pub fn mark(&self, vf: u32, marks: Marks) -> Result<()> {
         let pairs = [
             (hw::VIFA_FAULT_MARK_START_LOW, marks.range.iova),
@@ -300,8 +300,8 @@ impl RegisterFile {
         Ok(())
     }
 
-    /// Has the device take scatter lists of `scatter_max` entries and logs of `log_ranges` ranges, at
-    /// the most. The driver learns of it when it is bound.
+    /// Limits the device to scatter lists of `scatter_max` entries and logs of `log_ranges` ranges.
+    /// The driver reads these limits when it is bound.
     pub fn set_limits(&self, scatter_max: u32, log_ranges: u32) -> Result<()> {
         for (register, limit) in [
             (hw::VIFA_FAULT_SCATTER_MAX, scatter_max),
@@ -314,7 +314,7 @@ impl RegisterFile {
         Ok(())
     }
 
-    /// Counts the commands `opcode` of the VF `vf`: a fault that changes nothing.
+    /// Counts the commands `opcode` of the VF `vf`, with a fault that changes nothing.
     pub fn count(&self, vf: u32, opcode: Opcode) -> Result<Armed<'_>> {
         self.arm(
             vf,
@@ -328,17 +328,17 @@ impl RegisterFile {
         self.registers.read(slot_register(slot, register))
     }
 
-    /// The run state of the VF `vf`, as its control frame shows it.
+    /// Returns the run state of the VF `vf` from its control frame.
     pub fn run_state(&self, vf: u32) -> u32 {
         self.control_register(vf, hw::VIFA_CONTROL_RUN_STATE)
     }
 
-    /// How often the guest has configured the VF `vf` since its last reset.
+    /// Returns how often the guest has configured the VF `vf` since its last reset.
     pub fn configurations(&self, vf: u32) -> u32 {
         self.control_register(vf, hw::VIFA_CONTROL_CONFIGURATIONS)
     }
 
-    /// Whether the data frame of the VF `vf` works on a command.
+    /// Returns whether the data frame of the VF `vf` is executing a command.
     pub fn data_frame_is_busy(&self, vf: u32) -> bool {
         let frame = 2 + 2 * vf;
         let register = frame * hw::VIFA_HW_FRAME_SIZE + hw::VIFA_MAILBOX_STATUS;
@@ -353,7 +353,7 @@ impl RegisterFile {
     }
 }
 
-/// A device that is gone until this is dropped.
+/// A removed device, which returns when this is dropped.
 pub struct Gone<'a>(&'a RegisterFile);
 
 impl Drop for Gone<'_> {
@@ -380,14 +380,14 @@ pub const NON_FATAL: UncorrectableError = UncorrectableError(1 << 14);
 /// A data link protocol error, which is fatal.
 pub const FATAL: UncorrectableError = UncorrectableError(1 << 4);
 
-/// A fault that is armed until this is dropped.
+/// A fault, armed until this is dropped.
 pub struct Armed<'a> {
     file: &'a RegisterFile,
     slot: u32,
 }
 
 impl Armed<'_> {
-    /// How often it happened.
+    /// Returns how often the fault occurred.
     pub fn fired(&self) -> u32 {
         self.file.slot(self.slot, hw::VIFA_FAULT_FIRED)
     }
@@ -401,12 +401,12 @@ impl Drop for Armed<'_> {
     }
 }
 
-/// `VIFA_FAULT_SLOT()`, and a register in the slot.
+/// Returns the offset of a register in a slot, from `VIFA_FAULT_SLOT()`.
 fn slot_register(slot: u32, register: u32) -> usize {
     (0x840 + 0x40 * slot + register) as usize
 }
 
-/// A capability that is not as it was.
+/// A changed capability, restored when this is dropped.
 pub struct ChangedCapability<'a> {
     file: &'a RegisterFile,
     register: usize,

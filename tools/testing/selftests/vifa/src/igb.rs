@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A network adapter whose VFs the tests use besides the reference device's: an 82576, as QEMU models
-//! it, with its physical function bound to the kernel's igb.
+//! A network adapter with VFs, in addition to the reference device: an 82576 as modelled by QEMU,
+//! with its physical function bound to the kernel's igb.
 
 use std::{
     collections::BTreeSet,
@@ -25,19 +25,19 @@ pub const VIRTUAL_82576: u16 = 0x10ca;
 /// The id of an I350's VFs.
 pub const VIRTUAL_I350: u16 = 0x1520;
 
-/// `STATUS`, which can be read as often as one likes.
+/// `STATUS`, a register without side effects of reads.
 pub const STATUS: u64 = 0x0008;
-/// `VTEITR(0)`, which keeps what is written; its low bits are reserved.
+/// `VTEITR(0)`, which keeps written values except its reserved low bits.
 pub const THROTTLE: u64 = 0x1680;
-/// The first byte behind the page that the driver answers for.
+/// The first byte after the page that the driver mediates.
 pub const WINDOW_END: u64 = 0x1000;
-/// Bytes of BAR 0.
+/// Length of BAR 0 in bytes.
 pub const BAR_SIZE: u64 = 0x4000;
 
-/// `VTCTRL`, and its bit that resets the function.
+/// `VTCTRL`, and its reset bit.
 const CONTROL: u64 = 0x0000;
 const RESET: u32 = 1 << 26;
-/// The mailbox: its buffer, and its control with some of the bits of that.
+/// The mailbox: its buffer, its control register and some bits of that.
 pub const BUFFER: u64 = 0x0800;
 pub const MAILBOX: u64 = 0x0c40;
 pub const REQUEST: u32 = 1 << 0;
@@ -45,7 +45,7 @@ pub const ACKNOWLEDGE: u32 = 1 << 1;
 pub const OWN: u32 = 1 << 2;
 const ANSWERED: u32 = 1 << 4;
 
-/// How long an answer of the physical function may take.
+/// Maximum time for an answer of the physical function.
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// Reads a register of a function.
@@ -59,7 +59,8 @@ pub fn set_register(device: &Device, offset: u64, value: u32) -> Result<()> {
     Ok(device.write(BAR, offset, &value.to_le_bytes())?)
 }
 
-/// Asks the physical function as a guest's driver does; returns the first word of the answer.
+/// Sends a request to the physical function like a guest's driver; returns the first word of the
+/// answer.
 pub fn ask(device: &Device, words: &[u32]) -> Result<u32> {
     own(device)?;
     for (word, &value) in (0..).zip(words) {
@@ -85,7 +86,7 @@ pub fn answer(device: &Device) -> Result<u32> {
     Ok(answer)
 }
 
-/// Takes the mailbox's buffer.
+/// Acquires the mailbox's buffer.
 pub fn own(device: &Device) -> Result<()> {
     let begin = Instant::now();
     loop {
@@ -97,36 +98,36 @@ pub fn own(device: &Device) -> Result<()> {
     }
 }
 
-/// Has a function let in by its physical function, as a guest's driver does first.
+/// Makes the physical function accept the VF, which a guest's driver requests first.
 pub fn enter(device: &Device) -> Result<()> {
     set_register(device, CONTROL, RESET)?;
-    // Says that it was reset, once.
+    // Reports the reset, once.
     register(device, MAILBOX)?;
     ask(device, &[1]).map(drop)
 }
 
-/// Bytes of the physical function's registers.
+/// Length of the physical function's registers in bytes.
 const PF_REGISTERS: usize = 0x2_0000;
-/// Entries of an 82576 for receive addresses, and for VLANs.
+/// Number of an 82576's entries for receive addresses and for VLANs.
 const RECEIVE_ADDRESSES: usize = 24;
 const VLAN_FILTERS: usize = 32;
-/// In `RAH` and `VLVF`.
+/// A bit of `RAH` and `VLVF`.
 const VALID: u32 = 1 << 31;
-/// In `VMOLR`.
+/// A bit of `VMOLR`.
 const MULTICAST_BY_HASH: u32 = 1 << 25;
 
-/// What an adapter filters by for one virtual function.
+/// The adapter's filters for one virtual function.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Filters {
-    /// MAC addresses, each with its first byte lowest.
+    /// MAC addresses, with the first byte lowest.
     pub addresses: BTreeSet<u64>,
-    /// VLANs, without what has none, which each function receives.
+    /// VLANs, without untagged traffic, which each function receives.
     pub vlans: BTreeSet<u32>,
-    /// Multicast is received by its hash.
+    /// Whether multicast is filtered by hash.
     pub multicast: bool,
 }
 
-/// The virtual functions that the tests use.
+/// The virtual functions under test.
 const VFS: u32 = 3;
 
 /// The adapter, with its VFs bound to `vifa_vfio_pci`.
@@ -135,7 +136,7 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// Finds the adapter, brings its interface up, makes the VFs: what of that is not so yet.
+    /// Finds the adapter, sets its interface up and creates the VFs, as far as necessary.
     pub fn set_up() -> Result<Self> {
         let found = PciFunction::find(VENDOR, PHYSICAL_82576)?;
         let pf = found.into_iter().next().context("there is no 82576")?;
@@ -156,7 +157,7 @@ impl Adapter {
         Ok(adapter)
     }
 
-    /// Name of the physical function's network interface.
+    /// Returns the name of the physical function's network interface.
     fn interface(&self) -> Result<String> {
         let directory: PathBuf = self.pf.attribute("net");
         let entry = fs::read_dir(&directory)
@@ -166,7 +167,7 @@ impl Adapter {
         Ok(entry.file_name().to_string_lossy().into_owned())
     }
 
-    /// What the adapter filters by for the virtual function `index`, as its registers say.
+    /// Reads the adapter's filters for the virtual function `index` from its registers.
     pub fn filters(&self, index: u32) -> Result<Filters> {
         let path = self.pf.attribute("resource0");
         let registers =
@@ -196,7 +197,7 @@ impl Adapter {
         })
     }
 
-    /// Sets the physical function's network interface up: it does not answer VFs otherwise.
+    /// Sets the physical function's network interface up, without which it does not answer VFs.
     fn set_up_interface(&self) -> Result<()> {
         let status = Command::new("ip")
             .args(["link", "set", "up", "dev", &self.interface()?])
@@ -208,7 +209,7 @@ impl Adapter {
         Ok(())
     }
 
-    /// The virtual function `index`.
+    /// Returns the virtual function `index`.
     pub fn vf(&self, index: u32) -> Result<PciFunction> {
         self.pf
             .virtual_function(index)

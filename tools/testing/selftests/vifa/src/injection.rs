@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Failures inside the kernel: an allocation, or a copy from or to user memory, fails for the thread
-//! that asks for it (Documentation/fault-injection of the kernel).
+//! Failures inside the kernel: an allocation, or a copy from or to user memory, fails for the
+//! calling thread (Documentation/fault-injection of the kernel).
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -14,9 +14,9 @@ use anyhow::{Context, Result};
 
 const DEBUGFS: &str = "/sys/kernel/debug";
 
-/// What the kernel has to know before anything can fail: that allocations which may sleep can, and
-/// that it need not log each failure with a trace. Single pages do not fail, and of the caches only
-/// those that kmalloc() takes from: DMA-API's checks end with the first allocation that they miss.
+/// Settings of the kernel's fault injection: allocations that may sleep can fail, and failures are
+/// not logged with a trace. Single pages do not fail, and only kmalloc() caches do, because
+/// DMA-API's checks stop after the first allocation that they miss.
 const SETTINGS: [(&str, &str); 11] = [
     ("failslab/ignore-gfp-wait", "N"),
     ("failslab/cache-filter", "Y"),
@@ -31,16 +31,16 @@ const SETTINGS: [(&str, &str); 11] = [
     ("fail_usercopy/verbose", "0"),
 ];
 
-/// What became of a call during which something was to fail.
+/// The result of a call during which a failure was to be injected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Injected {
-    /// It failed.
+    /// A failure was injected.
     Yes,
-    /// The call ended before.
+    /// The call ended before the failure.
     No,
 }
 
-/// The failures of the thread that made it.
+/// Failures of the thread that created this.
 pub struct Injector {
     nth: File,
     all: File,
@@ -51,7 +51,7 @@ fn write_setting(name: &str, value: &str) -> Result<()> {
     fs::write(&path, value).with_context(|| path.display().to_string())
 }
 
-/// Lets allocations fail that kmalloc() takes from the kernel's caches.
+/// Makes allocations from the kmalloc() caches fail.
 fn select_caches() -> Result<()> {
     const CACHES: &str = "/sys/kernel/slab";
     for entry in fs::read_dir(CACHES).context(CACHES)? {
@@ -74,7 +74,7 @@ fn open(name: &str) -> Result<File> {
 }
 
 impl Injector {
-    /// For this thread, which has to be the only one that uses it.
+    /// Injects failures into this thread, which must be the only one that uses this.
     pub fn of_this_thread() -> Result<Self> {
         SETTINGS
             .iter()
@@ -86,7 +86,7 @@ impl Injector {
         })
     }
 
-    /// Does `call`, in which the allocation or copy number `nth` fails, counted from 1.
+    /// Calls `call`; the allocation or copy number `nth` in it fails, counted from 1.
     pub fn fail<T>(&self, nth: u32, call: impl FnOnce() -> T) -> Result<(T, Injected)> {
         self.set(nth)?;
         let result = call();
@@ -99,7 +99,7 @@ impl Injector {
         Ok((result, injected))
     }
 
-    /// Does `call`, in which each allocation from the kernel's caches fails.
+    /// Calls `call`; each allocation from the kernel's caches fails in it.
     pub fn starve<T>(&self, call: impl FnOnce() -> T) -> Result<T> {
         self.all.write_all_at(b"1", 0).context("make-it-fail")?;
         let result = call();
@@ -107,7 +107,8 @@ impl Injector {
         Ok(result)
     }
 
-    /// How many are to go until one fails. The copy of the answer is one, too.
+    /// Returns the number of allocations and copies before the next failure. The copy of this
+    /// answer counts, too.
     fn left(&self) -> Result<u32> {
         let mut answer = [0; 16];
         let length = match self.nth.read_at(&mut answer, 0) {
@@ -118,7 +119,7 @@ impl Injector {
         text.trim().parse().with_context(|| text.into_owned())
     }
 
-    /// Writes `nth`. The copy of that may be the one that was to fail; then none is.
+    /// Writes `nth`. If the copy of this write consumes the failure, none is injected.
     fn set(&self, nth: u32) -> Result<()> {
         let text = nth.to_string();
         match (&self.nth).write_all(text.as_bytes()) {

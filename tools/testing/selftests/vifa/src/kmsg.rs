@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The kernel's log, from a moment on.
+//! The kernel's log, beginning at a given time.
 
 use std::{
     fs::{File, OpenOptions},
@@ -12,17 +12,17 @@ use std::{
 
 use anyhow::{bail, Context, Result};
 
-/// How long a message may take to arrive.
+/// Maximum delay of a message.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What the kernel logs from the moment on that this was made.
+/// The kernel's messages since this was created.
 pub struct KernelLog {
     file: File,
     messages: Vec<String>,
 }
 
 impl KernelLog {
-    /// Listens from now on.
+    /// Begins to record messages.
     pub fn from_now() -> Result<Self> {
         let mut file = OpenOptions::new()
             .read(true)
@@ -37,7 +37,7 @@ impl KernelLog {
         })
     }
 
-    /// Reads what was logged since.
+    /// Reads new messages.
     fn collect(&mut self) -> Result<()> {
         let mut buffer = [0; 8192];
         loop {
@@ -50,7 +50,8 @@ impl KernelLog {
                 }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EAGAIN) => return Ok(()),
-                    // Messages were overwritten before we read them; go on with the oldest left.
+                    // Messages were overwritten before they were read; continue with the oldest
+                    // remaining one.
                     Some(libc::EPIPE) => {}
                     _ => return Err(error).context("read of the kernel's log"),
                 },
@@ -58,19 +59,19 @@ impl KernelLog {
         }
     }
 
-    /// How many messages so far hold all of `words`.
+    /// Returns the number of messages that contain all of `words`.
     pub fn count(&mut self, words: &[&str]) -> Result<usize> {
         self.collect()?;
         let holds = |message: &&String| words.iter().all(|word| message.contains(word));
         Ok(self.messages.iter().filter(holds).count())
     }
 
-    /// Waits for a message that holds all of `words`.
+    /// Waits for a message that contains all of `words`.
     pub fn expect(&mut self, words: &[&str]) -> Result<()> {
         self.expect_within(TIMEOUT, words)
     }
 
-    /// Waits for a message that holds all of `words`, at most for `timeout`.
+    /// Waits for a message that contains all of `words`, at most for `timeout`.
     pub fn expect_within(&mut self, timeout: Duration, words: &[&str]) -> Result<()> {
         let deadline = Instant::now() + timeout;
         loop {

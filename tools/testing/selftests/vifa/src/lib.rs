@@ -2,8 +2,8 @@
 
 //! Tests of the VIFA driver against the reference device, through VFIO's user API.
 //!
-//! Each test of [`tests`] stands for one claim. What they stand on, from VFIO's ioctls to the guest's
-//! side of the reference device, is public for other programs that drive the same devices.
+//! Each test of [`tests`] proves one claim. The modules below the tests, from VFIO's ioctls to the
+//! guest's part of the reference device, are public for other programs that use the same devices.
 
 pub mod bed;
 pub mod engine;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Runs the tests: as root on the SR-IOV host, each in a process of its own with a deadline. The
-//! results come as TAP. `Documentation/vifa/testing.rst` tells how to run them.
+//! Runs the tests as root on the SR-IOV host, each in its own process with a deadline, and prints
+//! the results as TAP. `Documentation/vifa/testing.rst` describes how to run them.
 
 use std::{
     path::PathBuf,
@@ -19,43 +19,44 @@ use vifa_selftests::{
 };
 use vifa_tap::Tap;
 
-/// After so many tests in a row that cannot be killed, the machine is beyond testing: what they hold
-/// makes others wait for ever, each for a minute.
+/// Maximum number of consecutive tests that cannot be killed. Their resources block the following
+/// tests, each of which would time out after a minute.
 const STUCK_AT_MOST: u32 = 2;
 
 /// Tests the VIFA driver against the reference device.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Print the names of the tests and run none
+    /// Print the names of the tests without running them
     #[arg(long)]
     list: bool,
 
-    /// The module's file, which is loaded, and reloaded by the tests of that
+    /// The module's file, which is loaded, and reloaded by some tests
     #[arg(long, value_name = "PATH", env = "VIFA_MODULE")]
     module: Option<PathBuf>,
 
-    /// How many words the VF writes while its log is read; the log is broken for one in a tenth of them
+    /// Number of words that the VF writes while its log is read; a tenth of them is used with a
+    /// broken log
     #[arg(long, value_name = "NUMBER", default_value_t = 300_000, value_parser = value_parser!(u64).range(10_000..))]
     logged_writes: u64,
 
-    /// Run the random caller, too, for so long
+    /// Also run the random caller, for this many seconds
     #[arg(long, value_name = "SECONDS")]
     random_seconds: Option<u64>,
 
-    /// What the random caller does follows from this number (default: the time)
+    /// Seed of the random caller's actions (default: the time)
     #[arg(long, value_name = "NUMBER", env = "VIFA_RANDOM_SEED", value_parser = parse_number)]
     random_seed: Option<u64>,
 
-    /// Leave out tests whose names contain this; may be given again
+    /// Skip tests whose names contain this text; may be repeated
     #[arg(long, value_name = "PART")]
     without: Vec<String>,
 
-    /// Run only tests whose names contain one of these
+    /// Run only tests whose names contain one of these texts
     filter: Vec<String>,
 }
 
-/// A decimal number, or a hexadecimal one with 0x.
+/// Parses a decimal number, or a hexadecimal one with 0x.
 fn parse_number(text: &str) -> Result<u64, std::num::ParseIntError> {
     match text.strip_prefix("0x") {
         Some(digits) => u64::from_str_radix(digits, 16),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! VFIO migration v2: a device's state, and the data that moves through a session's descriptor.
+//! VFIO migration v2: a device's state, and the data of a session's descriptor.
 
 use std::{
     fs::File,
@@ -33,7 +33,7 @@ pub enum State {
 }
 
 impl State {
-    /// All of them.
+    /// All states.
     pub const ALL: [Self; 8] = [
         Self::Error,
         Self::Stop,
@@ -45,7 +45,7 @@ impl State {
         Self::PreCopyP2p,
     ];
 
-    /// Those that a device can be brought to that has STOP_COPY, P2P and PRE_COPY.
+    /// States that can be requested of a device with STOP_COPY, P2P and PRE_COPY.
     pub const SUPPORTED: [Self; 7] = [
         Self::Stop,
         Self::Running,
@@ -56,12 +56,12 @@ impl State {
         Self::PreCopyP2p,
     ];
 
-    /// Whether this is one of the "saving group" of states, which share a session.
+    /// Returns whether this is a state of the "saving group", whose states share a session.
     pub fn is_saving(self) -> bool {
         matches!(self, Self::StopCopy | Self::PreCopy | Self::PreCopyP2p)
     }
 
-    /// The state's name in the header.
+    /// Returns the state's name in the header.
     pub fn name(self) -> &'static str {
         match self {
             Self::Error => "ERROR",
@@ -83,17 +83,17 @@ impl State {
     }
 }
 
-/// The sizes of the pieces in which a stream is read or written.
+/// Sizes of the pieces in which a stream is read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Segments {
-    /// Pieces of so many bytes.
+    /// Pieces of this many bytes.
     Of(usize),
-    /// All at once.
+    /// One piece.
     Whole,
 }
 
 impl Segments {
-    /// Those that every stream is tried with.
+    /// The sizes used for every stream.
     pub const TRIED: [Self; 8] = [
         Self::Of(1),
         Self::Of(3),
@@ -124,7 +124,7 @@ impl AsFd for Session {
 }
 
 impl Session {
-    /// One read of up to `length` bytes.
+    /// Reads up to `length` bytes once.
     pub fn read(&self, length: usize) -> io::Result<Vec<u8>> {
         let mut buffer = vec![0; length];
         let got = (&self.0).read(&mut buffer)?;
@@ -144,8 +144,7 @@ impl Session {
         }
     }
 
-    /// Reads to the temporary end of the stream, as there is one in PRE_COPY, in pieces of
-    /// `segments`.
+    /// Reads to the temporary end of the stream in PRE_COPY, in pieces of `segments`.
     pub fn read_to_pause(&self, segments: Segments) -> io::Result<Vec<u8>> {
         let mut stream = Vec::new();
         loop {
@@ -158,7 +157,7 @@ impl Session {
         }
     }
 
-    /// What `VFIO_MIG_GET_PRECOPY_INFO` answers to `flags`, which are the kernel's to set.
+    /// Returns the answer of `VFIO_MIG_GET_PRECOPY_INFO` to `flags`, which the kernel must set.
     pub fn precopy_info(&self, flags: u32) -> io::Result<vfio_precopy_info> {
         let mut info = vfio_precopy_info {
             argsz: size_of::<vfio_precopy_info>() as u32,
@@ -170,12 +169,12 @@ impl Session {
         Ok(info)
     }
 
-    /// One write of `bytes`; returns how many were taken.
+    /// Writes `bytes` once; returns the number of accepted bytes.
     pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         (&self.0).write(bytes)
     }
 
-    /// Writes `stream` in pieces of `segments`, until one is refused.
+    /// Writes `stream` in pieces of `segments`, until one is rejected.
     pub fn write_all(&self, stream: &[u8], segments: Segments) -> io::Result<()> {
         for piece in stream.chunks(segments.length()) {
             (&self.0).write_all(piece)?;
@@ -183,7 +182,7 @@ impl Session {
         Ok(())
     }
 
-    /// What poll() shows of the descriptor at once.
+    /// Returns the current poll() events of the descriptor.
     pub fn poll(&self) -> io::Result<i16> {
         sys::poll(
             self,
@@ -192,14 +191,14 @@ impl Session {
         )
     }
 
-    /// The descriptor as a file.
+    /// Returns the descriptor as a file.
     pub fn file(&self) -> &File {
         &self.0
     }
 }
 
 impl Device {
-    /// The device's migration state.
+    /// Returns the device's migration state.
     pub fn state(&self) -> Result<State> {
         let data = self
             .feature(Feature::new(
@@ -212,14 +211,14 @@ impl Device {
         State::from_number(data.device_state)
     }
 
-    /// Asks for the state `number`; returns the session that it began, if it began one.
+    /// Requests the state `number`; returns the session, if the state begins one.
     pub fn request_state(&self, number: u32) -> io::Result<Option<Session>> {
         let mut feature = Feature::new(
             Operation::Set,
             vfio::VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
             vfio_device_feature_mig_state {
                 device_state: number,
-                // The kernel must set it, also where it refuses.
+                // The kernel must set it, even on failure.
                 data_fd: i32::MAX,
             },
         );
@@ -232,7 +231,7 @@ impl Device {
         }
     }
 
-    /// Brings the device to `state`, which begins no session.
+    /// Changes the state to `state`, which begins no session.
     pub fn change_state(&self, state: State) -> Result<()> {
         match self.enter(state)? {
             None => Ok(()),
@@ -240,13 +239,13 @@ impl Device {
         }
     }
 
-    /// Brings the device to `state`, which begins a session.
+    /// Changes the state to `state`, which begins a session.
     pub fn start(&self, state: State) -> Result<Session> {
         self.enter(state)?
             .ok_or_else(|| anyhow!("{}: expected a data_fd, got none", state.name()))
     }
 
-    /// Brings the device to `state`, and sees that it is there.
+    /// Changes the state to `state` and checks the new state.
     pub fn enter(&self, state: State) -> Result<Option<Session>> {
         let session = self
             .request_state(state as u32)
@@ -255,7 +254,7 @@ impl Device {
         Ok(session)
     }
 
-    /// The size that the device gives for what STOP_COPY will yield, in bytes.
+    /// Returns the size that the device reports for STOP_COPY, in bytes.
     pub fn data_size(&self) -> io::Result<u64> {
         let data = self.feature(Feature::new(
             Operation::Get,
@@ -275,7 +274,7 @@ impl Device {
         Ok(stream)
     }
 
-    /// Stops the device and gives it the state in `stream`; leaves it in STOP.
+    /// Stops the device and loads the state in `stream`; leaves it in STOP.
     pub fn load(&self, stream: &[u8]) -> Result<()> {
         self.try_load(stream, Segments::Whole)?.or_else(|error| {
             let region = region::read(self)?;
@@ -284,8 +283,8 @@ impl Device {
         expect::equal("state after a load", self.state()?, State::Stop)
     }
 
-    /// Tries to give the device the state in `stream`: at the write, or when RESUMING ends, as
-    /// whoever refuses first. The device is in STOP after success, and must be reset after an error.
+    /// Tries to load the state in `stream`. The error comes from a write or from the end of
+    /// RESUMING. The device is in STOP after success, and must be reset after an error.
     pub fn try_load(&self, stream: &[u8], segments: Segments) -> Result<io::Result<()>> {
         let session = self.start(State::Resuming)?;
         if let Err(error) = session.write_all(stream, segments) {

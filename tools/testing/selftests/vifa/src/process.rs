@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Child processes with deadlines: each test runs in one, so that a test that hangs or dies takes
-//! nothing else along, and the tests themselves make some to be killed.
+//! Child processes with deadlines. Each test runs in one, so that a test that hangs or crashes
+//! affects no other. Some tests create child processes to kill them.
 
 use std::{
     fs::File,
@@ -16,11 +16,10 @@ use anyhow::{anyhow, bail, Context, Result};
 
 use crate::sys::{self, Ending, Fork};
 
-/// How long a process may take to be gone once it was killed: until the kernel has taken down what
-/// it held.
+/// Maximum time for a killed process to exit, with the release of its resources by the kernel.
 const TEARDOWN: Duration = Duration::from_secs(20);
 
-/// A child process, in a process group of its own. Killed when dropped.
+/// A child process in its own process group. Killed when dropped.
 pub struct Child {
     pidfd: OwnedFd,
     pid: libc::pid_t,
@@ -28,8 +27,8 @@ pub struct Child {
 }
 
 impl Child {
-    /// Runs `body` in a child process, which ends with status 0, or 1 if `body` failed or panicked,
-    /// after writing the reason to `report`.
+    /// Runs `body` in a child process, which exits with status 0, or with 1 if `body` failed or
+    /// panicked, after writing the reason to `report`.
     fn run(
         mut report: UnixStream,
         body: impl FnOnce(&mut UnixStream) -> Result<()>,
@@ -47,7 +46,7 @@ impl Child {
                     Ok(Err(error)) => format!("{error:#}"),
                     Err(panic) => format!("panicked: {}", panic_message(panic.as_ref())),
                 };
-                // So much fits into the socket: a child never waits for its reader.
+                // This much fits into the socket, so that a child never waits for its reader.
                 let bytes = message.as_bytes();
                 let _ = report.write_all(&bytes[..bytes.len().min(32 << 10)]);
                 sys::exit_child(1)
@@ -55,12 +54,12 @@ impl Child {
         }
     }
 
-    /// Kills the child and all that it started.
+    /// Kills the child and all processes that it started.
     pub fn kill(&self) -> Result<()> {
         sys::kill_group(self.pid).with_context(|| format!("kill {}", self.pid))
     }
 
-    /// Waits for the child's end; `None` if it takes longer than `timeout`.
+    /// Waits for the child's exit; returns `None` after `timeout`.
     pub fn wait(&mut self, timeout: Duration) -> Result<Option<Ending>> {
         let ended = sys::poll(&self.pidfd, libc::POLLIN, timeout).context("poll of a process")?;
         if ended == 0 {
@@ -80,16 +79,16 @@ impl Drop for Child {
     }
 }
 
-/// How a test's process came out.
+/// The result of a test's process.
 #[derive(Debug)]
 pub enum Outcome {
     Passed,
     Failed(String),
-    /// Failed, and what it left behind cannot be killed.
+    /// The test failed, and its process cannot be killed.
     Stuck(String),
 }
 
-/// Runs `body` in a process of its own, at most for `deadline`.
+/// Runs `body` in its own process, at most for `deadline`.
 pub fn run_with_deadline(deadline: Duration, body: impl FnOnce() -> Result<()>) -> Outcome {
     run(deadline, body).unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")))
 }
@@ -101,14 +100,14 @@ fn run(deadline: Duration, body: impl FnOnce() -> Result<()>) -> Result<Outcome>
         child.kill()?;
         let reason = format!("timed out after {} s", deadline.as_secs());
         let gone = child.wait(TEARDOWN)?;
-        // One that failed, but has a thread that does not come back from the kernel, has said why.
+        // A failed test with a thread that is stuck in the kernel has already written its reason.
         let said = read_report(reader)?;
         return Ok(match gone {
             Some(_) => Outcome::Failed(format!("{reason}\n{said}")),
             None => Outcome::Stuck(format!("{reason}, and it could not be killed\n{said}")),
         });
     };
-    // What the test started and did not end itself.
+    // Processes that the test started and did not end.
     let _ = child.kill();
     Ok(match ending {
         Ending::Exited(0) => Outcome::Passed,
@@ -117,7 +116,7 @@ fn run(deadline: Duration, body: impl FnOnce() -> Result<()>) -> Result<Outcome>
     })
 }
 
-/// Reads what a child that has ended wrote, without waiting for others that hold the other end.
+/// Reads the output of a child that exited, without waiting for other holders of the other end.
 fn read_report(mut reader: UnixStream) -> Result<String> {
     let mut report = Vec::new();
     let mut chunk = [0; 4096];
@@ -130,11 +129,11 @@ fn read_report(mut reader: UnixStream) -> Result<String> {
     Ok(String::from_utf8_lossy(&report).into_owned())
 }
 
-/// A child process that brings something about and then waits to be killed with it.
+/// A child process that sets something up and then waits to be killed.
 pub struct Victim(Child);
 
 impl Victim {
-    /// Runs `set_up` in a child process and returns once it is done; what `set_up` returned stays
+    /// Runs `set_up` in a child process and returns when it is done; the result of `set_up` stays
     /// alive there.
     pub fn holding<T>(timeout: Duration, set_up: impl FnOnce() -> Result<T>) -> Result<Self> {
         let (reader, writer) = UnixStream::pair().context("socket pair")?;
@@ -155,7 +154,7 @@ impl Victim {
         Ok(Self(child))
     }
 
-    /// Kills the process and waits until it is gone.
+    /// Kills the process and waits for its exit.
     pub fn kill(mut self) -> Result<()> {
         self.0.kill()?;
         match self.0.wait(TEARDOWN)? {
@@ -166,9 +165,9 @@ impl Victim {
     }
 }
 
-/// Runs `job` in a thread and waits for it at most for `timeout`; `during` runs meanwhile.
+/// Runs `job` in a thread and waits for it at most for `timeout`; runs `during` meanwhile.
 ///
-/// A thread that is late is left behind: the process that it is in ends with the test.
+/// After a timeout the thread continues, until the test's process exits.
 pub fn alongside<T: Send + 'static>(
     timeout: Duration,
     job: impl FnOnce() -> Result<T> + Send + 'static,
@@ -188,7 +187,7 @@ pub fn alongside<T: Send + 'static>(
         .map_err(|panic| anyhow!("panicked: {}", panic_message(panic.as_ref())))?
 }
 
-/// Runs all `jobs` at once; returns when the last has ended.
+/// Runs all `jobs` concurrently; returns when the last has ended.
 pub fn all_at_once<'a>(jobs: Vec<Box<dyn FnOnce() -> Result<()> + Send + 'a>>) -> Result<()> {
     thread::scope(|scope| {
         let threads: Vec<_> = jobs.into_iter().map(|job| scope.spawn(job)).collect();
@@ -199,7 +198,7 @@ pub fn all_at_once<'a>(jobs: Vec<Box<dyn FnOnce() -> Result<()> + Send + 'a>>) -
     })
 }
 
-/// Waits until `file`'s event counter was signalled, and resets it.
+/// Waits until `file`'s event counter is signalled, and resets it.
 pub fn wait_for_event(file: &File, timeout: Duration) -> Result<u64> {
     if sys::poll(file, libc::POLLIN, timeout)? & libc::POLLIN == 0 {
         bail!("expected an event, got none in {timeout:?}");

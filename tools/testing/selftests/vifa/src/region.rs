@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The migration region, by the device's descriptor and by debugfs: what a VF tells of itself.
+//! The migration region, through the device's descriptor and through debugfs.
 
 use std::{
     fs::File,
@@ -17,17 +17,17 @@ use crate::{
     vfio::Device,
 };
 
-/// Bytes of the region.
+/// Length of the region in bytes.
 pub const SIZE: usize = size_of::<vifa_region>();
 
-/// The index of `device`'s migration region.
+/// Returns the index of `device`'s migration region.
 pub fn index(device: &Device) -> Result<u32> {
     let kind = (
         vfio::VFIO_REGION_TYPE_PCI_VENDOR_TYPE | hw::VIFA_REGION_VENDOR,
         hw::VIFA_REGION_SUBTYPE,
     );
     for index in 0..device.info()?.num_regions {
-        // Some of the fixed ones are not there at all.
+        // Some of the fixed regions do not exist.
         if matches!(device.region_kind(index), Ok(Some(found)) if found == kind) {
             return Ok(index);
         }
@@ -39,35 +39,35 @@ pub fn index(device: &Device) -> Result<u32> {
     )
 }
 
-/// `device`'s migration region in one read.
+/// Reads `device`'s migration region in one read.
 pub fn read(device: &Device) -> Result<vifa_region> {
     decode(&device.read(index(device)?, 0, SIZE)?)
 }
 
-/// The region that stands in `bytes`.
+/// Returns the region in `bytes`.
 pub fn decode(bytes: &[u8]) -> Result<vifa_region> {
     value_of(bytes).context("a region that is too short")
 }
 
-/// The text of the last error.
+/// Returns the text of the last error.
 pub fn error_text(region: &vifa_region) -> Result<&str> {
     let end = region.error_text.iter().position(|byte| *byte == 0);
     let text = &region.error_text[..end.context("the text does not end")?];
     std::str::from_utf8(text).context("the text is no UTF-8")
 }
 
-/// The file with the same content in debugfs.
+/// Returns the debugfs file with the same content.
 pub fn debugfs_file(function: &PciFunction) -> PathBuf {
     Path::new("/sys/kernel/debug/vifa")
         .join(function.to_string())
         .join("region")
 }
 
-/// The region of `function`, whoever uses it.
+/// Reads the region of `function`, whoever has the device open.
 pub fn of_function(function: &PciFunction) -> Result<vifa_region> {
     let path = debugfs_file(function);
     let mut bytes = [0; SIZE];
-    // One read: several would see several moments.
+    // One read returns a consistent region.
     File::open(&path)
         .and_then(|file| file.read_at(&mut bytes, 0))
         .with_context(|| path.display().to_string())

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The edge to the kernel: the few system calls that the standard library lacks. What needs unsafe
-//! code stands here or in [`vifa_vfio`].
+//! System calls that the standard library lacks. All unsafe code is here or in [`vifa_vfio`].
 
 use std::{
     ffi::{c_int, CStr},
@@ -14,7 +13,7 @@ use std::{
 
 pub use vifa_vfio::{ioctl, ioctl_number, Mapping};
 
-/// Takes over the descriptor that a call returned.
+/// Takes ownership of the descriptor that a call returned.
 pub fn adopt(fd: c_int) -> OwnedFd {
     assert!(fd >= 0, "descriptor {fd}");
     // SAFETY: only used on what the kernel just returned as a fresh descriptor.
@@ -29,14 +28,14 @@ fn result(value: c_int) -> io::Result<c_int> {
     }
 }
 
-/// Makes an event counter that does not block.
+/// Creates a non-blocking event counter.
 pub fn eventfd() -> io::Result<File> {
     // SAFETY: passes no memory.
     let fd = result(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
     Ok(adopt(fd).into())
 }
 
-/// Makes a pipe that holds `bytes`: what is written to the second end is read from the first.
+/// Creates a pipe with a capacity of `bytes`: data written to the second end is read from the first.
 pub fn pipe(bytes: c_int) -> io::Result<[File; 2]> {
     let mut ends = [0; 2];
     // SAFETY: two descriptors, which live during the call.
@@ -47,7 +46,7 @@ pub fn pipe(bytes: c_int) -> io::Result<[File; 2]> {
     Ok(ends)
 }
 
-/// Waits until `file` shows one of `events`, at most for `timeout`; returns what it shows, nothing
+/// Waits for one of `events` of `file`, at most for `timeout`; returns the current events, none
 /// after a timeout.
 pub fn poll(file: impl AsFd, events: i16, timeout: Duration) -> io::Result<i16> {
     let mut request = libc::pollfd {
@@ -61,14 +60,14 @@ pub fn poll(file: impl AsFd, events: i16, timeout: Duration) -> io::Result<i16> 
     Ok(request.revents)
 }
 
-/// Has calls on `file` fail with `EAGAIN` rather than wait.
+/// Makes calls on `file` fail with `EAGAIN` instead of blocking.
 pub fn set_nonblocking(file: impl AsFd) -> io::Result<()> {
     // SAFETY: passes no memory.
     result(unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) })
         .map(drop)
 }
 
-/// Lets the process open descriptors below `limit`; returns the limit before.
+/// Sets the limit of open descriptors to `limit`; returns the previous limit.
 pub fn limit_descriptors(limit: u64) -> io::Result<u64> {
     let mut value = libc::rlimit {
         rlim_cur: 0,
@@ -97,14 +96,14 @@ pub fn insert_module(file: impl AsFd) -> io::Result<()> {
     result(value as c_int).map(drop)
 }
 
-/// Removes the kernel module `name` if nothing uses it.
+/// Removes the kernel module `name` if it is unused.
 pub fn remove_module(name: &CStr) -> io::Result<()> {
     // SAFETY: the name is a terminated string.
     let value = unsafe { libc::syscall(libc::SYS_delete_module, name.as_ptr(), libc::O_NONBLOCK) };
     result(value as c_int).map(drop)
 }
 
-/// Mounts the file system of the type `kind` on the directory `target`.
+/// Mounts the file system of type `kind` on the directory `target`.
 pub fn mount(kind: &CStr, target: &CStr) -> io::Result<()> {
     // SAFETY: all are terminated strings, and there are no options.
     result(unsafe {
@@ -119,16 +118,15 @@ pub fn mount(kind: &CStr, target: &CStr) -> io::Result<()> {
     .map(drop)
 }
 
-/// Which side of a fork this is.
+/// The side of a fork.
 pub enum Fork {
-    /// The parent, with a descriptor and the number of its child.
+    /// The parent, with a descriptor and the process id of its child.
     Parent(OwnedFd, libc::pid_t),
     /// The child.
     Child,
 }
 
-/// Splits the process in two. The child is killed when its parent ends, and leads a process group
-/// of its own.
+/// Forks the process. The child is killed when its parent exits, and leads its own process group.
 ///
 /// # Panics
 ///
@@ -163,7 +161,7 @@ pub fn fork() -> io::Result<Fork> {
     }
 }
 
-/// Ends the process at once, without running what the parent's copy of it will run.
+/// Exits immediately, without running destructors or exit handlers.
 pub fn exit_child(code: c_int) -> ! {
     // SAFETY: passes no memory.
     unsafe { libc::_exit(code) }
@@ -182,16 +180,16 @@ pub fn signal(process: u32, signal: c_int) -> io::Result<()> {
     result(unsafe { libc::kill(process, signal) }).map(drop)
 }
 
-/// How a process ended.
+/// The way in which a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// By itself, with this status.
+    /// Exited with this status.
     Exited(c_int),
-    /// By this signal.
+    /// Killed by this signal.
     Killed(c_int),
 }
 
-/// Collects the child `child`, which has ended.
+/// Reaps the child `child`, which has ended.
 pub fn reap(child: libc::pid_t) -> io::Result<Ending> {
     let mut status = 0;
     // SAFETY: the status lives during the call.
@@ -203,7 +201,7 @@ pub fn reap(child: libc::pid_t) -> io::Result<Ending> {
     })
 }
 
-/// Whether the process is root.
+/// Returns whether the process is root.
 pub fn is_root() -> bool {
     // SAFETY: passes no memory.
     unsafe { libc::geteuid() == 0 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! PCI functions, their drivers and kernel modules as sysfs shows them.
+//! PCI functions, their drivers and kernel modules in sysfs.
 
 use std::{
     ffi::CString,
@@ -16,7 +16,7 @@ use anyhow::{bail, Context, Result};
 const DEVICES: &str = "/sys/bus/pci/devices";
 const DRIVERS: &str = "/sys/bus/pci/drivers";
 
-/// Writes `value` to the attribute `path` in one go, as sysfs demands.
+/// Writes `value` to the attribute `path` in one write, as sysfs requires.
 fn write_attribute(path: &Path, value: &str) -> io::Result<()> {
     OpenOptions::new()
         .write(true)
@@ -29,7 +29,7 @@ fn read_attribute(path: &Path) -> Result<String> {
     Ok(text.trim_end().to_owned())
 }
 
-/// The last part of where the link `path` points; `None` if it is not there.
+/// Returns the last component of the target of the link `path`; `None` if the link does not exist.
 fn link_name(path: &Path) -> Option<String> {
     let target = fs::read_link(path).ok()?;
     Some(target.file_name()?.to_string_lossy().into_owned())
@@ -46,7 +46,7 @@ impl fmt::Display for PciFunction {
 }
 
 impl PciFunction {
-    /// All functions with these PCI ids, in order of address.
+    /// Returns all functions with these PCI ids, in order of address.
     pub fn find(vendor: u32, device: u32) -> Result<Vec<Self>> {
         let mut found = Vec::new();
         for entry in fs::read_dir(DEVICES).context(DEVICES)? {
@@ -65,7 +65,7 @@ impl PciFunction {
             .with_context(|| format!("{attribute} of {self}: {text}"))
     }
 
-    /// Domain, bus, and device with function.
+    /// Returns domain, bus, and device with function.
     pub fn address(&self) -> Result<(u32, u8, u8)> {
         let parse = || -> Option<(u32, u8, u8)> {
             let (domain, rest) = self.0.split_once(':')?;
@@ -75,15 +75,15 @@ impl PciFunction {
             let devfn = (hex(device)? << 3) | hex(function)?;
             Some((hex(domain)?, hex(bus)? as u8, devfn as u8))
         };
-        parse().with_context(|| format!("{self} is no PCI address"))
+        parse().with_context(|| format!("{self} is not a PCI address"))
     }
 
-    /// Resets the function by its attribute, whoever uses it.
+    /// Resets the function through its attribute, even if it is in use.
     pub fn reset(&self) -> io::Result<()> {
         write_attribute(&self.attribute("reset"), "1")
     }
 
-    /// The port that the function is below.
+    /// Returns the port above the function.
     pub fn port(&self) -> Result<Self> {
         let path = Path::new(DEVICES).join(&self.0);
         let path = fs::canonicalize(&path).with_context(|| path.display().to_string())?;
@@ -92,64 +92,64 @@ impl PciFunction {
         Ok(Self(port.to_string_lossy().into_owned()))
     }
 
-    /// Removes the function and all below it, as if it had been unplugged in good order.
+    /// Removes the function and all functions below it, like an orderly hot-unplug.
     pub fn remove(&self) -> io::Result<()> {
         write_attribute(&self.attribute("remove"), "1")
     }
 
-    /// Where the function's attribute `name` is.
+    /// Returns the path of the function's attribute `name`.
     pub fn attribute(&self, name: &str) -> PathBuf {
         Path::new(DEVICES).join(&self.0).join(name)
     }
 
-    /// The driver that the function is bound to.
+    /// Returns the driver bound to the function.
     pub fn driver(&self) -> Option<String> {
         link_name(&self.attribute("driver"))
     }
 
-    /// The function's IOMMU group.
+    /// Returns the function's IOMMU group.
     pub fn iommu_group(&self) -> Result<String> {
         link_name(&self.attribute("iommu_group"))
-            .with_context(|| format!("{self} is in no IOMMU group"))
+            .with_context(|| format!("{self} is not in an IOMMU group"))
     }
 
-    /// The character device that VFIO shows for the function.
+    /// Returns the function's VFIO character device.
     pub fn vfio_device(&self) -> Result<PathBuf> {
         let directory = self.attribute("vfio-dev");
         let entry = fs::read_dir(&directory)
-            .with_context(|| format!("{self} is no VFIO device"))?
+            .with_context(|| format!("{self} is not a VFIO device"))?
             .next()
             .with_context(|| format!("{} is empty", directory.display()))??;
         Ok(Path::new("/dev/vfio/devices").join(entry.file_name()))
     }
 
-    /// The physical function's virtual function `index`.
+    /// Returns the physical function's virtual function `index`.
     pub fn virtual_function(&self, index: u32) -> Option<Self> {
         link_name(&self.attribute(&format!("virtfn{index}"))).map(Self)
     }
 
-    /// How many virtual functions there are.
+    /// Returns the number of virtual functions.
     pub fn virtual_functions(&self) -> Result<u32> {
         Ok(read_attribute(&self.attribute("sriov_numvfs"))?.parse()?)
     }
 
-    /// How many virtual functions there can be.
+    /// Returns the maximum number of virtual functions.
     pub fn most_virtual_functions(&self) -> Result<u32> {
         Ok(read_attribute(&self.attribute("sriov_totalvfs"))?.parse()?)
     }
 
-    /// Makes `count` virtual functions, or with 0 removes them.
+    /// Creates `count` virtual functions, or removes them if `count` is 0.
     pub fn set_virtual_functions(&self, count: u32) -> io::Result<()> {
         write_attribute(&self.attribute("sriov_numvfs"), &count.to_string())
     }
 
-    /// Reserves the function for the driver `driver`.
+    /// Sets driver_override to `driver`.
     pub fn set_driver_override(&self, driver: &str) -> Result<()> {
         write_attribute(&self.attribute("driver_override"), &format!("{driver}\n"))
             .with_context(|| format!("driver_override of {self}"))
     }
 
-    /// Takes the function's driver away, if it has one.
+    /// Unbinds the function from its driver, if it has one.
     pub fn unbind(&self) -> io::Result<()> {
         match write_attribute(&self.attribute("driver/unbind"), &self.0) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -157,12 +157,12 @@ impl PciFunction {
         }
     }
 
-    /// Binds the function to `driver`, which tells its probe's error.
+    /// Binds the function to `driver`; returns the error of its probe.
     pub fn bind(&self, driver: &str) -> io::Result<()> {
         write_attribute(&Path::new(DRIVERS).join(driver).join("bind"), &self.0)
     }
 
-    /// Binds the function to `driver` if it is not, from whatever it was bound to.
+    /// Binds the function to `driver`, after unbinding it from any other driver.
     pub fn ensure_bound(&self, driver: &str) -> Result<()> {
         if self.driver().as_deref() == Some(driver) {
             return Ok(());
@@ -174,7 +174,7 @@ impl PciFunction {
     }
 }
 
-/// Has the kernel look for PCI functions that are not known yet.
+/// Makes the kernel scan for new PCI functions.
 pub fn rescan() -> io::Result<()> {
     write_attribute(Path::new("/sys/bus/pci/rescan"), "1")
 }
@@ -187,12 +187,12 @@ impl Module<'_> {
         Path::new("/sys/module").join(self.0)
     }
 
-    /// Whether it is in the kernel.
+    /// Returns whether the module is loaded.
     pub fn is_loaded(&self) -> bool {
         self.directory().exists()
     }
 
-    /// The PCI drivers that it registered.
+    /// Returns the PCI drivers that the module registered.
     pub fn pci_drivers(&self) -> Result<Vec<String>> {
         let directory = self.directory().join("drivers");
         let mut drivers = Vec::new();
@@ -203,18 +203,18 @@ impl Module<'_> {
         Ok(drivers)
     }
 
-    /// Inserts it from the file `path`.
+    /// Loads the module from the file `path`.
     pub fn insert(&self, path: &Path) -> Result<()> {
         let file = fs::File::open(path).with_context(|| path.display().to_string())?;
         crate::sys::insert_module(file).with_context(|| format!("insertion of {}", path.display()))
     }
 
-    /// Removes it; fails at once if it is in use.
+    /// Removes the module; fails immediately if it is in use.
     pub fn remove(&self) -> io::Result<()> {
         crate::sys::remove_module(&CString::new(self.0)?)
     }
 
-    /// Loads it with what it depends on from where the kernel's modules are installed.
+    /// Loads the module and its dependencies from the installed modules.
     pub fn probe(&self) -> Result<()> {
         let status = Command::new("modprobe")
             .arg(self.0)

@@ -41,25 +41,25 @@ use anyhow::Result;
 
 use crate::bed::Bed;
 
-/// How long a test may take, where it does not say otherwise: it is for tests that hang. The longest
-/// take some seconds on an idle machine, and twenty times that on a debug kernel on a busy one.
+/// Default deadline of a test, for tests that hang. The longest tests take some seconds on an idle
+/// machine, and twenty times that on a debug kernel on a busy one.
 const DEADLINE: Duration = Duration::from_secs(300);
 
-/// What shows a claim, on a test bed.
+/// A function that proves a claim on a test bed.
 type Body = Box<dyn Fn(&Bed) -> Result<()>>;
 
-/// A claim, and what shows it.
+/// A claim and its proof.
 pub struct Test {
     /// `subject.claim`
     pub name: String,
-    /// How long it may take.
+    /// Deadline of the test.
     pub deadline: Duration,
-    /// Fails with what was expected and what came.
+    /// Returns an error with the expected and the actual result on failure.
     pub body: Body,
 }
 
 impl Test {
-    /// A test with the usual deadline.
+    /// Creates a test with the default deadline.
     fn new(name: impl Into<String>, body: impl Fn(&Bed) -> Result<()> + 'static) -> Self {
         Self {
             name: name.into(),
@@ -68,7 +68,7 @@ impl Test {
         }
     }
 
-    /// The same with another deadline.
+    /// Sets another deadline.
     fn within(self, seconds: u64) -> Self {
         Self {
             deadline: Duration::from_secs(seconds),
@@ -77,7 +77,7 @@ impl Test {
     }
 }
 
-/// Makes the tests of the subject from functions named after their claims.
+/// Creates the tests of a subject from functions named after their claims.
 macro_rules! claims {
     ($subject:literal: $($name:ident),* $(,)?) => {
         vec![$($crate::tests::Test::new(concat!($subject, ".", stringify!($name)), $name)),*]
@@ -85,8 +85,8 @@ macro_rules! claims {
 }
 use claims;
 
-/// All tests, in the order in which they run: what later ones build on comes first. The largest of the
-/// log has `logged_writes` words written; the random caller is among them where it has settings.
+/// Returns all tests in order of execution: foundations first. The largest test of the log has
+/// `logged_writes` words written. The random caller is included if it has settings.
 pub fn all(logged_writes: u64, random: Option<random::Settings>) -> Vec<Test> {
     [
         device::tests(),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The kernel's tracepoints, as far as an instance of tracefs shows them.
+//! The kernel's tracepoints, through an instance of tracefs.
 
 use std::{
     fs, io,
@@ -19,7 +19,7 @@ pub struct Tracing {
 }
 
 impl Tracing {
-    /// Records the tracepoint `event` of the system `system` from now on.
+    /// Begins to record the tracepoint `event` of the system `system`.
     pub fn of(system: &str, event: &str) -> Result<Self> {
         let tracefs = Path::new(TRACEFS);
         if !tracefs.join("instances").exists() {
@@ -37,7 +37,7 @@ impl Tracing {
         Ok(tracing)
     }
 
-    /// The events so far, each as a line.
+    /// Returns the recorded events, one line each.
     pub fn events(&self) -> Result<Vec<String>> {
         let trace = fs::read_to_string(self.directory.join("trace")).context("trace")?;
         let lines = trace.lines().filter(|line| !line.starts_with('#'));
@@ -52,12 +52,12 @@ impl Tracing {
 
 impl Drop for Tracing {
     fn drop(&mut self) {
-        // What stays, the next test removes.
+        // The next test removes an instance that remains.
         let _ = remove_left_over();
     }
 }
 
-/// Removes the instance of a test that was killed, which would hold the module.
+/// Removes the instance of a killed test, which would pin the module.
 pub fn remove_left_over() -> io::Result<()> {
     match fs::remove_dir(Path::new(TRACEFS).join("instances").join(INSTANCE)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A VFIO device as a VMM holds it: its address space, its regions, its interrupts and features.
+//! A VFIO device as used by a VMM: address space, regions, interrupts and features.
 
 mod address_space;
 mod device;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The administrator's command, run as a program: its arguments, exit codes and output.
+//! `vifactl`, the administrator's command, run as a program: arguments, exit codes and output.
 
 use std::{
     ffi::OsStr,
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{expect, sys};
 
-/// Exit codes, as the command documents them.
+/// Exit codes, as documented by the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Exit {
@@ -25,7 +25,7 @@ pub enum Exit {
     Busy = 5,
 }
 
-/// What a run of the command came to.
+/// The result of a run of the command.
 #[derive(Debug)]
 pub struct Answer {
     code: Option<i32>,
@@ -46,7 +46,7 @@ impl From<Output> for Answer {
 }
 
 impl Answer {
-    /// The exit code is that of `exit`.
+    /// Checks that the exit code is `exit`.
     pub fn ends(self, exit: Exit) -> Result<Self> {
         expect::equal(
             &format!("exit code ({})", self.errors.trim_end()),
@@ -56,8 +56,8 @@ impl Answer {
         Ok(self)
     }
 
-    /// Standard error tells all of `words`.
-    pub fn tells<S: AsRef<str>>(self, words: &[S]) -> Result<Self> {
+    /// Checks that standard error contains all of `words`.
+    pub fn reports<S: AsRef<str>>(self, words: &[S]) -> Result<Self> {
         for word in words.iter().map(AsRef::as_ref) {
             expect::claim(
                 &format!("a message with {word:?}, not {:?}", self.errors),
@@ -67,12 +67,12 @@ impl Answer {
         Ok(self)
     }
 
-    /// Standard output as text.
+    /// Returns standard output as text.
     pub fn text(&self) -> Result<&str> {
-        std::str::from_utf8(&self.output).context("output that is no text")
+        std::str::from_utf8(&self.output).context("output that is not UTF-8")
     }
 
-    /// Standard output as JSON.
+    /// Parses standard output as JSON.
     pub fn json(&self) -> Result<Value> {
         serde_json::from_slice(&self.output)
             .with_context(|| format!("JSON: {}", String::from_utf8_lossy(&self.output)))
@@ -91,14 +91,14 @@ pub fn run<S: AsRef<OsStr>>(arguments: &[S]) -> Result<Answer> {
     Ok(output.into())
 }
 
-/// Runs `vifactl`, which must do what it was asked for.
+/// Runs `vifactl`, which must succeed.
 pub fn succeed(arguments: &[&str]) -> Result<Answer> {
     run(arguments)?
         .ends(Exit::Done)
         .with_context(|| format!("vifactl {}", arguments.join(" ")))
 }
 
-/// A run of the command that goes on. Killed when dropped.
+/// A running command. Killed when dropped.
 pub struct Running(Option<Child>);
 
 impl Running {
@@ -112,13 +112,13 @@ impl Running {
         Ok(Self(Some(child)))
     }
 
-    /// Sends it the signal `signal`.
+    /// Sends the signal `signal` to the command.
     pub fn signal(&self, signal: i32) -> Result<()> {
         let child = self.0.as_ref().context("a process that was waited for")?;
         sys::signal(child.id(), signal).context("signal to vifactl")
     }
 
-    /// Waits for a line of its standard output, and takes nothing behind it.
+    /// Waits for a line of standard output, without consuming data after it.
     pub fn line(&mut self) -> Result<String> {
         let child = self.0.as_mut().context("a process that was waited for")?;
         let output = child.stdout.as_mut().context("standard output")?;
@@ -132,7 +132,7 @@ impl Running {
         bail!("vifactl ended within a line, or before one");
     }
 
-    /// Waits for its end.
+    /// Waits for the command's exit.
     pub fn wait(mut self) -> Result<Answer> {
         let child = self.0.take().context("a process that was waited for")?;
         Ok(child.wait_with_output().context("end of vifactl")?.into())

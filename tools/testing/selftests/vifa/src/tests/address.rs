@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The address record file: where the data plane lives, and where its data stands in the stream.
+//! The address record file: the location of the data plane, and of its data in the stream.
 
 use anyhow::{ensure, Result};
 
@@ -49,11 +49,11 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
-/// Makes the only part of a stream wrong, whose ranges are a granule at the start of the local
-/// memory and one in its middle.
+/// Corrupts the only part of a stream, whose ranges are a granule at the start of local memory and
+/// one in its middle.
 type Change = fn(&mut Part);
 
-/// What is wrong, the field that the error names, and how it is made wrong.
+/// The defect, the field that the error names, and the corruption.
 const WRONG: [(&str, &str, Change); 15] = [
     ("unknown_space", "space", |part| part.record.space = 3),
     ("round_1_without_round_0", "round", |part| {
@@ -106,10 +106,10 @@ const WRONG: [(&str, &str, Change); 15] = [
     }),
 ];
 
-/// A part that stands behind the only one of a stream, without data.
+/// An additional part after the only one of a stream, without data.
 type Addition = fn(&Source) -> Part;
 
-/// What is wrong, the field that the error names, and what has it.
+/// The defect, the field that the error names, and the additional part.
 const WRONG_ADDITIONS: [(&str, &str, Addition); 10] = [
     ("part_of_round_0_that_does_not_ascend", "start", |source| {
         source.part(0, &[(source.granule, source.granule)])
@@ -148,7 +148,7 @@ const WRONG_ADDITIONS: [(&str, &str, Addition); 10] = [
     }),
 ];
 
-/// What a part of a stream depends on.
+/// Parameters of a part of a stream.
 struct Source {
     granule: u64,
     local_memory: u64,
@@ -163,18 +163,18 @@ impl Source {
         })
     }
 
-    /// A part of local memory.
+    /// Returns a part of local memory.
     fn part(&self, round: u32, ranges: &[(u64, u64)]) -> Part {
         Part::new(hw::VIFA_SPACE_LOCAL, round, self.granule as u32, ranges)
     }
 }
 
-/// A part of guest memory.
+/// Returns a part of guest memory.
 fn guest_part(page_size: u32, ranges: &[(u64, u64)]) -> Part {
     Part::new(hw::VIFA_SPACE_GUEST, 0, page_size, ranges)
 }
 
-/// A furnished guest, and its stream in parts.
+/// Returns a furnished guest, and its stream in sections.
 fn saved(bed: &Bed) -> Result<(Guest, Stream, Source)> {
     let (guest, bytes) = Guest::saved(bed, 0)?;
     let stream = Stream::parse(&bytes)?;
@@ -237,7 +237,7 @@ fn ranges_are_what_is_mapped(bed: &Bed) -> Result<()> {
     )
 }
 
-/// A guest with data in `granules` of its local memory, and its stream.
+/// Returns a guest with data in `granules` of its local memory, and its stream.
 fn with_granules(bed: &Bed, granules: &[u64]) -> Result<(Guest, Stream)> {
     let mut guest = Guest::new(bed, 0)?;
     let granule = u64::from(region::read(&guest.vf.device)?.identity.granule);
@@ -298,7 +298,7 @@ fn without_data_in_local_memory_there_is_no_part(bed: &Bed) -> Result<()> {
     expect::equal("data runs", stream.runs()?, vec![])
 }
 
-/// The region of `guest`'s VF tells of the address record file and the data of `stream`.
+/// Checks that the region of `guest`'s VF reports the address record file and the data of `stream`.
 fn region_tells(guest: &Guest, stream: &Stream) -> Result<()> {
     let region = region::read(&guest.vf.device)?;
     let sums = |space: u32| -> Result<(u64, u64)> {
@@ -339,12 +339,13 @@ fn region_of_the_destination_tells_what_the_stream_had(bed: &Bed) -> Result<()> 
     region_tells(&guest, &stream)
 }
 
-/// A run of a granule at `offset` that is filled by `pattern`.
+/// Returns a run of a granule at `offset` that is filled with `pattern`.
 fn granule_of(source: &Source, offset: u64, pattern: u64) -> Vec<u8> {
     run(offset, &filled(pattern, source.granule))
 }
 
-/// The local memory of the VF 1 after it took `stream` is `pattern` at each offset of `expected`.
+/// Checks that after a load of `stream`, the local memory of the VF 1 is `pattern` at each offset
+/// of `expected`.
 fn arrives(bed: &Bed, stream: &Stream, expected: &[(u64, u64)]) -> Result<()> {
     let mut guest = Guest::new(bed, 1)?;
     guest.vf.device.load(&stream.seal())?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Binding and unbinding, making and removing VFs, loading and unloading: in good order and under
-//! load, and what is refused.
+//! Binding and unbinding, creating and removing VFs, loading and unloading: orderly and under load,
+//! and rejected requests.
 
 use std::{io, time::Duration};
 
@@ -47,7 +47,7 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
-/// A guest whose engine is busy for a long time, and whose VF is being saved in turn.
+/// Returns a guest with a long-running engine command, whose VF is also being saved.
 fn busy_guest(bed: &Bed, index: u32) -> Result<Guest> {
     let mut guest = Guest::new(bed, index)?;
     guest.furnish(u64::from(index) + 1)?;
@@ -92,7 +92,7 @@ fn pf_is_not_taken_for_a_vf(bed: &Bed) -> Result<()> {
 fn vf_needs_the_pf_s_driver(bed: &Bed) -> Result<()> {
     let driver = bed.pf_driver()?;
     bed.pf.set_virtual_functions(0)?;
-    // vfio-pci makes VFs for a PF too.
+    // vfio-pci creates VFs for a PF, too.
     let vfio_pci = Module("vfio_pci");
     if !vfio_pci.is_loaded() {
         vfio_pci.probe()?;
@@ -189,8 +189,8 @@ fn as_many_vfs_as_there_are_work(bed: &Bed) -> Result<()> {
     all
 }
 
-/// Does `take_away`, which takes the VF 0 from its driver, while the VF is in use with an open
-/// session: it asks for the VF, waits, and succeeds once the VF is closed.
+/// Runs `take_away`, which unbinds the VF 0 while it is in use with an open session. Checks that it
+/// requests the device, waits, and succeeds once the VF is closed.
 fn waits_for_close(
     bed: &Bed,
     state: State,
@@ -204,7 +204,7 @@ fn waits_for_close(
         move || take_away().context("taking the VF away"),
         || {
             wait_for_event(&request, TEARDOWN).context("request for the device")?;
-            // It is still there, and answers.
+            // The device is still usable.
             expect::equal(
                 "state while it is asked for",
                 guest.vf.device.state()?,

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How long a call can take where the device hangs, floods or is late: counted in commands, each of
-//! which the device has a stated time for (`Documentation/vifa/driver.rst`). And what a call leaves
-//! alone.
+//! Limits of a call's duration on a device that hangs, floods or is slow, counted in commands with
+//! a stated timeout (`Documentation/vifa/driver.rst`). Also the data that a call must not modify.
 
 mod hang;
 
@@ -30,7 +29,7 @@ use crate::{
 };
 
 const PAGE: u64 = 4096;
-/// Time that a process gets to begin something.
+/// Maximum time for a process to begin its work.
 const SET_UP: Duration = Duration::from_secs(20);
 
 pub fn tests() -> Vec<Test> {
@@ -89,15 +88,15 @@ fn poll_issues_no_command(bed: &Bed) -> Result<()> {
     expect::equal("poll once somebody has asked", shown, libc::POLLIN)
 }
 
-/// Granules that do not touch one another: each costs a command of its own.
+/// Granules that do not adjoin, so that each needs its own command.
 fn scattered() -> impl Iterator<Item = u64> {
     (0..40).map(|number| 2 * number)
 }
 
-/// How late a command is whose caller is killed.
+/// Delay of a command whose caller is killed.
 const LATE: Fault = Fault::Delay(Duration::from_millis(100));
 
-/// Waits until two of the commands were given.
+/// Waits until two of the commands were issued.
 fn wait_for_two(armed: &Armed<'_>) -> Result<()> {
     for _ in 0..1000 {
         if armed.fired() >= 2 {
@@ -108,7 +107,8 @@ fn wait_for_two(armed: &Armed<'_>) -> Result<()> {
     anyhow::bail!("expected two commands, got {}", armed.fired())
 }
 
-/// The process of `victim`, which has given two late commands, gives few more once it is killed.
+/// Checks that the process of `victim`, which has issued two slow commands, issues few more after
+/// it is killed.
 fn stops_when_killed(victim: Victim, armed: &Armed<'_>) -> Result<()> {
     victim.kill()?;
     let given = armed.fired();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The end of use in every state: by reset, by close, by the process's death.
+//! The end of use in every state: by reset, by close, by the death of the process.
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
-/// A guest whose VF is in `state` in the middle of what one does there.
+/// Returns a guest whose VF is in `state`, during the typical activity of that state.
 pub(super) fn guest_in(bed: &Bed, state: State) -> Result<(Guest, Option<Session>)> {
     let (guest, stream) = Guest::saved(bed, 0)?;
     if state == State::Error {
@@ -70,7 +70,7 @@ pub(super) fn guest_in(bed: &Bed, state: State) -> Result<(Guest, Option<Session
     Ok((guest, session))
 }
 
-/// A session whose device is gone answers with errors.
+/// Checks that a session fails after its device is gone.
 pub(super) fn has_ended(session: Option<Session>, state: State) -> Result<()> {
     let Some(session) = session else {
         return Ok(());
@@ -86,7 +86,7 @@ pub(super) fn has_ended(session: Option<Session>, state: State) -> Result<()> {
     )
 }
 
-/// The device can be opened and works.
+/// Checks that the device can be opened and works.
 fn is_as_new(bed: &Bed) -> Result<()> {
     let mut guest = Guest::new(bed, 0)?;
     expect::equal(
@@ -117,13 +117,13 @@ fn kill(bed: &Bed, state: State) -> Result<()> {
     is_as_new(bed).context("after the process's death")
 }
 
-/// Does `act` many times, and sees that it costs less memory than a buffer for each.
+/// Runs `act` many times, and checks that it uses less memory than one buffer per run.
 ///
-/// A session has buffers of more than a mebibyte; what else goes on in the machine needs less than
-/// so many of them.
+/// A session has buffers of more than a mebibyte. Other activity of the machine needs less than
+/// this many of them.
 pub(super) fn costs_no_memory(times: u64, mut act: impl FnMut() -> Result<()>) -> Result<()> {
     const MEBIBYTE: u64 = 1 << 20;
-    // What is allocated once, and stays.
+    // One-time allocations remain.
     act()?;
     let before = available_memory()?;
     (0..times).try_for_each(|_| act())?;
@@ -137,7 +137,7 @@ pub(super) fn costs_no_memory(times: u64, mut act: impl FnMut() -> Result<()>) -
     )
 }
 
-/// Bytes of memory that could be had.
+/// Returns the number of available bytes of memory.
 pub(super) fn available_memory() -> Result<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
     let kibibytes: u64 = text

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Compatibility: a destination that does not fit says so with the identity section, which a source
-//! yields while it still runs, and names the field and both values.
+//! Compatibility: an incompatible destination rejects the identity section, which a source yields
+//! while it still runs, and names the field and both values.
 
 use anyhow::{Context, Result};
 
@@ -17,7 +17,7 @@ use crate::{
     vfio::Device,
 };
 
-/// Refusals in a row that the log tells of, at the least.
+/// Minimum number of consecutive rejections that the log reports.
 const BURST: usize = 8;
 
 pub fn tests() -> Vec<Test> {
@@ -43,10 +43,10 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
-/// Makes an identity another.
+/// Changes an identity.
 type Change = fn(&mut vifa_identity);
 
-/// A field by its name, its value in an identity, and a change that makes the source not fit.
+/// A field by name, its value in an identity, and a change that makes the source incompatible.
 struct Field {
     name: &'static str,
     value: fn(&vifa_identity) -> u64,
@@ -67,7 +67,7 @@ macro_rules! field {
     };
 }
 
-/// The fields by groups of the same meaning, each changed alone.
+/// The fields in groups of the same meaning; each field is changed alone.
 const MISFITS: [(&str, &[Field]); 9] = [
     (
         "vendor_or_device_id",
@@ -143,7 +143,8 @@ const MISFITS: [(&str, &[Field]); 9] = [
     ),
 ];
 
-/// Fields of which the destination may have more, and how the source comes to have less.
+/// Fields for which the destination may have a larger value, and the change that reduces the
+/// source's.
 const LESSER: [(&str, Change); 4] = [
     ("queues", |identity| identity.queues -= 1),
     ("local_memory", |identity| identity.local_memory /= 2),
@@ -155,15 +156,15 @@ const LESSER: [(&str, Change); 4] = [
     }),
 ];
 
-/// `stream` with its identity changed.
+/// Returns `stream` with a changed identity.
 fn changed(stream: &Stream, change: impl FnOnce(&mut vifa_identity)) -> Result<Stream> {
     let mut stream = stream.clone();
     stream.edit(hw::VIFA_SECTION_IDENTITY, change)?;
     Ok(stream)
 }
 
-/// `device` refuses `stream` at the write that completes the identity section, and at every one
-/// after that. Returns the text of the error.
+/// Checks that `device` rejects `stream` at the write that completes the identity section, and at
+/// every later write. Returns the text of the error.
 fn refuses_identity(device: &Device, what: &str, stream: &Stream) -> Result<String> {
     let bytes = stream.seal();
     let last = IDENTITY_END - 1;
@@ -191,7 +192,7 @@ fn refuses_identity(device: &Device, what: &str, stream: &Stream) -> Result<Stri
     Ok(region::error_text(&region)?.to_owned())
 }
 
-/// The words by which a refusal names `field`, in which source and destination differ.
+/// Returns the words with which a rejection names `field`, in which source and destination differ.
 fn words(field: &Field, source: &vifa_identity, destination: &vifa_identity) -> [String; 3] {
     let value = |identity| format!("{:#x}", (field.value)(identity));
     [field.name.to_owned(), value(source), value(destination)]
@@ -204,7 +205,7 @@ fn names(what: &str, text: &str, words: &[String]) -> Result<()> {
     )
 }
 
-/// Binds the VF anew: the log of a driver that was just bound has told of nothing yet.
+/// Rebinds the VF, which resets the rate limit of its driver's log.
 fn bind_anew(bed: &Bed) -> Result<()> {
     let vf = bed.vf(0)?;
     vf.unbind()?;
@@ -212,8 +213,8 @@ fn bind_anew(bed: &Bed) -> Result<()> {
     Ok(())
 }
 
-/// The VF refuses its own stream with each of `fields` changed alone, names field and both values
-/// in its region and the log, and takes the unchanged stream afterwards.
+/// Checks that the VF rejects its own stream with each of `fields` changed alone, names field and
+/// both values in its region and in the log, and accepts the unchanged stream afterwards.
 fn are_refused(bed: &Bed, fields: &[Field]) -> Result<()> {
     fields.chunks(BURST).try_for_each(|fields| {
         bind_anew(bed)?;
@@ -239,7 +240,7 @@ fn are_refused(bed: &Bed, fields: &[Field]) -> Result<()> {
     })
 }
 
-/// The VF 1 takes a stream of the VF 0, which has less in one field.
+/// Checks that the VF 1 accepts a stream of the VF 0 with one field reduced.
 fn is_accepted(bed: &Bed, change: Change) -> Result<()> {
     let mut source = Guest::new(bed, 0)?;
     source.write_local(0, 0x1e55)?;
@@ -318,7 +319,7 @@ fn impossible_identity_is_refused(bed: &Bed) -> Result<()> {
     guest.recover()
 }
 
-/// Refusal comes with what PRE_COPY yields: the source has not stopped, and loses nothing.
+/// The rejection occurs with data of PRE_COPY: the source has not stopped and loses nothing.
 fn source_that_was_refused_runs_on_and_fits_elsewhere(bed: &Bed) -> Result<()> {
     let mut source = Guest::new(bed, 0)?;
     source.furnish(0x50)?;

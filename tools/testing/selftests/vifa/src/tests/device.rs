@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What plain vfio-pci gives, the driver gives too.
+//! The driver provides everything that vfio-pci provides.
 
 use std::time::Duration;
 
@@ -102,7 +102,7 @@ fn has_the_regions_of_its_bars(bed: &Bed) -> Result<()> {
     expect::equal("size of configuration space", config.size, 4096)
 }
 
-/// VMMs would take what is left of the table's page for memory.
+/// VMMs would treat the rest of the table's page as memory.
 fn does_not_tell_that_the_msix_table_can_be_mapped(bed: &Bed) -> Result<()> {
     let device = open(bed)?;
     for bar in vfio::VFIO_PCI_BAR0_REGION_INDEX..=vfio::VFIO_PCI_BAR5_REGION_INDEX {
@@ -312,7 +312,7 @@ fn asks_for_the_device_on_unbind(bed: &Bed) -> Result<()> {
 
 fn refuses_unknown_ioctls(bed: &Bed) -> Result<()> {
     let device = open(bed)?;
-    // SAFETY: VFIO has no request of this number, so that no handler takes the argument for an
+    // SAFETY: VFIO has no request of this number, so that no handler uses the argument as an
     // address.
     let request = unsafe { NumberRequest::new(0x3bff) };
     let result = ioctl_number(&device, &request, 0);

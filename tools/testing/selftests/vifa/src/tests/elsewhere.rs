@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Faults that were found in drivers of other devices, and in what uses them.
+//! Regression tests for bugs found in drivers of other devices and in their users.
 
 use std::{
     fs,
@@ -48,7 +48,7 @@ pub fn tests() -> Vec<Test> {
     )
 }
 
-/// hisi_acc: the module went while a file of a transfer was open.
+/// hisi_acc: the module was removed while a file of a transfer was open.
 fn module_goes_with_files_open(bed: &Bed, end: impl Fn(&Bed) -> Result<()>) -> Result<()> {
     bed.module_file()?;
     end(bed)?;
@@ -99,7 +99,7 @@ const BEGINNINGS: [(State, State); 4] = [
     (State::Stop, State::Resuming),
 ];
 
-/// xe, pds: a transition that ran out of something left the device where nobody expected it.
+/// xe, pds: a transition that ran out of a resource left the device in an unexpected state.
 fn fails_at_each_transition(
     bed: &Bed,
     error: i32,
@@ -112,14 +112,15 @@ fn fails_at_each_transition(
         device.change_state(from)?;
         expect::refused(&what, attempt(device, to)?, &[error])?;
         let state = device.state()?;
-        // VFIO looks for a descriptor once the driver has done its part, and closes the file then.
+        // VFIO allocates a descriptor after the driver has finished, and closes the file on
+        // failure.
         let arrived = error == libc::EMFILE && state == to;
         expect::claim(
             &format!("a state before {} rather than {}", to.name(), state.name()),
             arrived || (state != to && state != State::Error),
         )?;
         if state == State::Resuming {
-            // What was to be written is not there, and never will be.
+            // The missing data will never be written.
             device.reset()?;
         }
         device.change_state(from)?;
@@ -140,7 +141,7 @@ fn no_descriptor_is_left_at_any_transition(bed: &Bed) -> Result<()> {
     fails_at_each_transition(bed, libc::EMFILE, |device, to| {
         let open = fs::read_dir("/proc/self/fd")?.count() as u64;
         let mut fill = Vec::new();
-        // The directory was one of them: the numbers below are all in use, or soon will be.
+        // The directory used one of them. All lower numbers are in use, or soon will be.
         let before = sys::limit_descriptors(open + 8)?;
         while let Ok(event) = sys::eventfd() {
             fill.push(event);
@@ -167,7 +168,7 @@ fn guest_resets_and_sets_up_its_device_in_pre_copy(bed: &Bed) -> Result<()> {
     guest.vf.function_level_reset()?;
     guest.works_after_a_reset()?;
     expect::refused("read", session.read(1), &[libc::ENODEV])?;
-    // The VMM begins anew; the guest takes its engine down and up again.
+    // The VMM starts over; the guest disables and enables its engine.
     let session = guest.vf.device.start(State::PreCopy)?;
     let mut stream = session.read_to_pause(Segments::Whole)?;
     guest.engine.enable(&guest.vf)?;
@@ -187,7 +188,7 @@ fn guest_resets_and_sets_up_its_device_in_pre_copy(bed: &Bed) -> Result<()> {
     )
 }
 
-/// libvfio-user: memory that comes after the log began.
+/// libvfio-user: memory that is mapped after the log started.
 fn memory_mapped_after_the_log_began_is_logged(bed: &Bed) -> Result<()> {
     let range = IovaRange::new(0x8000_0000, 1 << 20);
     let mut guest = Guest::new(bed, 0)?;
@@ -209,7 +210,7 @@ fn memory_mapped_after_the_log_began_is_logged(bed: &Bed) -> Result<()> {
     guest.recover()
 }
 
-/// mlx5: a log that starts and stops, resets and transitions, all at once.
+/// mlx5: concurrent log starts and stops, resets and transitions.
 fn log_meets_resets_and_transitions(bed: &Bed) -> Result<()> {
     const ROUNDS: usize = 20;
     let mut guest = Guest::new(bed, 0)?;
@@ -240,7 +241,7 @@ fn log_meets_resets_and_transitions(bed: &Bed) -> Result<()> {
         resets.context("reset")
     })?;
     guest.recover()?;
-    // The device and the driver agree that nothing is logged.
+    // Device and driver agree that logging is off.
     guest.vf.device.start_logging(&[range], PAGE)?;
     guest.work(3)?;
     let dirty = guest.vf.device.dirty_pages(range, PAGE)?;
@@ -249,10 +250,10 @@ fn log_meets_resets_and_transitions(bed: &Bed) -> Result<()> {
     guest.recover()
 }
 
-/// hisi_acc: resets of a VF and of its PF that come together.
+/// hisi_acc: concurrent resets of a VF and of its PF.
 fn resets_of_the_vf_and_the_pf_meet_in_each_state(bed: &Bed) -> Result<()> {
-    // Where a function level reset fails, since the PF is being reset, the PCI core goes on to the
-    // next method: for a VF below a hot-plug port a reset of the slot, in which the PF loses its
+    // If a function level reset fails because the PF is being reset, the PCI core tries the next
+    // method. For a VF below a hot-plug port this is a slot reset, in which the PF loses its
     // configuration.
     let methods = bed.vf(0)?.attribute("reset_method");
     fs::write(&methods, "flr").with_context(|| methods.display().to_string())?;
@@ -268,7 +269,7 @@ fn resets_meet(bed: &Bed, state: State) -> Result<()> {
     let device = &guest.vf.device;
     thread::scope(|scope| {
         let pf = scope.spawn(|| bed.pf.reset());
-        // Which of them fail depends on how far the PF's has come.
+        // The result depends on the progress of the PF's reset.
         while !pf.is_finished() {
             let _ = device.reset();
             let _ = guest.vf.function_level_reset();
@@ -276,7 +277,7 @@ fn resets_meet(bed: &Bed, state: State) -> Result<()> {
         let result = pf.join().map_err(|_| anyhow!("a thread panicked"))?;
         result.context("reset of the PF")
     })?;
-    // As whichever reset came last.
+    // The state is that of the last reset.
     let after = device.state()?;
     expect::claim(
         &format!("ERROR or RUNNING rather than {}", after.name()),
@@ -287,21 +288,21 @@ fn resets_meet(bed: &Bed, state: State) -> Result<()> {
     expect::equal("state after a reset", device.state()?, State::Running)
 }
 
-/// 0, the greatest, and each power of two of a field of so many bytes.
+/// Returns 0, the maximum, and each power of two of a field of `width` bytes.
 fn limits(width: usize) -> impl Iterator<Item = u64> {
     let bits = 8 * width as u32;
     let powers = (0..bits).map(|bit| 1 << bit);
     [0, u64::MAX >> (64 - bits)].into_iter().chain(powers)
 }
 
-/// Whether and how the driver uses a field of the identity.
+/// The driver's use of a field of the identity.
 #[derive(Clone, Copy, PartialEq)]
 enum Use {
-    /// It compares any value with that of another device.
+    /// The field is compared with that of another device; any value is valid.
     Any,
-    /// It checks it.
+    /// The field is validated.
     Checked,
-    /// It checks it, and computes with it.
+    /// The field is validated and used in computations.
     Size,
 }
 
@@ -346,7 +347,7 @@ fn fields() -> Vec<Field> {
     all.into_iter().flat_map(each).collect()
 }
 
-/// Binds the VF while its identity has `value` in `fields`. Whether it is bound then.
+/// Binds the VF with `value` in `fields` of its identity. Returns whether it is bound.
 fn bind_with(vf: &PciFunction, file: &RegisterFile, fields: &[Field], value: u64) -> Result<bool> {
     vf.unbind()?;
     let patch = |field: &Field| {
@@ -364,9 +365,10 @@ fn bind_with(vf: &PciFunction, file: &RegisterFile, fields: &[Field], value: u64
     }
 }
 
-/// mlx5: a capability of 0, or of a size that nobody has.
+/// mlx5: a capability of 0, or of an invalid size.
 ///
-/// The VF is bound and migrates to itself, or is not bound; the next one is sound.
+/// Checks that the VF is bound and migrates to itself, or is not bound, and that the next identity
+/// is valid.
 fn identity_of_any_value_is_taken_or_refused(bed: &Bed) -> Result<()> {
     let vf = bed.vf(0)?;
     let file = RegisterFile::map(&bed.pf)?;
@@ -393,7 +395,7 @@ fn identity_of_any_value_is_taken_or_refused(bed: &Bed) -> Result<()> {
     guest.recover()
 }
 
-/// A device that is not as its identity says fails, but runs after a reset.
+/// A device with a wrong identity fails, but runs after a reset.
 fn saves_and_loads(vf: &PciFunction) -> Result<()> {
     let device = Device::open(vf, &AddressSpace::iommufd()?)?;
     let _ = device.data_size();
@@ -404,7 +406,7 @@ fn saves_and_loads(vf: &PciFunction) -> Result<()> {
     expect::equal("state after a reset", device.state()?, State::Running)
 }
 
-/// The same of the capability in configuration space, by which a PF is found to be one.
+/// Does the same for the capability in configuration space, which identifies a PF.
 fn capability_of_any_value_is_taken_or_refused(bed: &Bed) -> Result<()> {
     const FIELDS: [(u32, usize); 5] = [
         (hw::VIFA_DVSEC_REVISION, 2),

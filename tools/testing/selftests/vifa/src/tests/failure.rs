@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Each allocation and each copy from or to user memory of each call fails in turn, on devices of
-//! both backends. The call returns that, or succeeds all the same; the device can be used afterwards,
-//! and nothing is left of the call.
+//! Injects a failure into each allocation and each copy from or to user memory of each call, on
+//! devices of both backends. The call must return the error or succeed. The device must remain
+//! usable, and the call must leave nothing behind.
 //!
-//! Left out is what VFIO and the IOMMU's core warn of themselves when it fails: close, and the
+//! Calls on whose failure VFIO and the IOMMU core themselves warn are excluded: close, and the
 //! registration of a device.
 
 use std::{
@@ -32,25 +32,25 @@ use crate::{
     vfio::{AddressSpace, Device, DmaMemory, Interrupt, IovaRange, Place},
 };
 
-/// What a call may return whose allocation or copy failed.
+/// Errors of a call with a failed allocation or copy.
 const ERRORS: [i32; 6] = [
     libc::ENOMEM,
     libc::EFAULT,
-    // What the PCI core makes of the same, of a BAR and of interrupts.
+    // Errors of the PCI core for a BAR and for interrupts.
     libc::EBUSY,
     libc::ENOSPC,
     libc::ENODEV,
-    // A BAR that the VFIO core could not map.
+    // Error for a BAR that the VFIO core failed to map.
     libc::ENXIO,
 ];
-/// Bytes of one read or write of a stream.
+/// Bytes per read or write of a stream.
 const PIECE: usize = 32 << 10;
-/// More than any call has.
+/// More failures than any call has.
 const FAILURES_AT_MOST: u32 = 5000;
 /// Memory whose writes are logged.
 const LOGGED: IovaRange = IovaRange::new(0x2000_0000, 64 << 10);
 
-/// The devices on which it is tried.
+/// The tested devices.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Backend {
     Capability,
@@ -88,7 +88,7 @@ impl Backend {
         }
     }
 
-    /// The device migrates to itself, and where the tests know how to have it work, it works.
+    /// Checks that the device migrates to itself, and works if the tests can make it work.
     fn works(self, bed: &Bed) -> Result<()> {
         match self {
             Self::Capability => {
@@ -109,16 +109,16 @@ impl Backend {
     }
 }
 
-/// A device, and what calls need.
+/// A device, and the data that calls need.
 struct Subject {
     device: Device,
-    /// A stream that the device takes.
+    /// A stream that the device accepts.
     stream: Vec<u8>,
-    /// Whether the device yields this stream whenever it is saved.
+    /// Whether the device yields this stream for every save.
     is_constant: bool,
     /// The index of the migration region.
     region: u32,
-    /// Where the kernel puts a bitmap.
+    /// Target of a bitmap.
     bitmap: Mapping,
     _memory: DmaMemory,
 }
@@ -151,7 +151,7 @@ impl Subject {
         })
     }
 
-    /// Brings the device back to RUNNING, by a reset where there is no other way.
+    /// Returns the device to RUNNING, with a reset if necessary.
     fn run(&self) -> Result<()> {
         if self.device.request_state(State::Running as u32).is_err() {
             self.device.reset()?;
@@ -160,12 +160,12 @@ impl Subject {
     }
 }
 
-/// Brings the subject to where a call is made, with the session that the call takes.
+/// Brings the subject to the starting point of a call, with the session that the call uses.
 type Prepare = dyn Fn(&Subject) -> Result<Option<Session>>;
 /// A call.
 type Call = dyn Fn(&Subject, Option<&Session>) -> io::Result<()>;
 
-/// A call in which something fails, and what comes before it.
+/// A call with an injected failure, and its preparation.
 struct Operation {
     name: String,
     prepare: Box<Prepare>,
@@ -173,7 +173,7 @@ struct Operation {
 }
 
 impl Operation {
-    /// `call` in the state `state`.
+    /// Creates the case of `call` in the state `state`.
     fn new(
         name: impl Into<String>,
         state: State,
@@ -240,7 +240,7 @@ fn transfers() -> Vec<Operation> {
     ]
 }
 
-/// Does `call` again if it failed for user memory: a stream goes on where it was.
+/// Repeats `call` if it failed with EFAULT: a stream continues at the same position.
 fn once_more<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     match call() {
         Err(error) if error.raw_os_error() == Some(libc::EFAULT) => call(),
@@ -272,7 +272,7 @@ fn write(subject: &Subject, session: Option<&Session>) -> io::Result<()> {
         let taken = once_more(|| file.write(piece))?;
         rest = &rest[taken..];
     }
-    // What was taken is what the device becomes.
+    // The device becomes what was accepted.
     subject.device.request_state(State::Stop as u32).map(drop)
 }
 
@@ -339,7 +339,7 @@ fn logging() -> Vec<Operation> {
     ]
 }
 
-/// The error of the kernel's behind `error`.
+/// Returns the kernel's error that caused `error`.
 fn io_error(error: anyhow::Error) -> io::Error {
     match error.downcast::<io::Error>() {
         Ok(error) => error,
@@ -351,14 +351,14 @@ fn open_descriptors() -> Result<usize> {
     Ok(fs::read_dir("/proc/self/fd")?.count())
 }
 
-/// The users of the module that the kernel counts.
+/// Returns the kernel's count of users of the module.
 fn module_users() -> Result<u32> {
     let text = fs::read_to_string("/sys/module/vifa_vfio_pci/refcnt").context("refcnt")?;
     Ok(text.trim().parse()?)
 }
 
-/// Does `call` until nothing fails in it any more: the first failures one by one, then fewer and
-/// fewer. `before` and `after` come with each; returns how often something failed.
+/// Runs `call` until no failure is injected any more: the first failures one by one, then with
+/// increasing gaps. `before` and `after` run with each; returns the number of injected failures.
 fn each_failure<T>(
     name: &str,
     mut before: impl FnMut() -> Result<T>,
@@ -396,7 +396,7 @@ fn each_failure<T>(
     bail!("{name} has more than {FAILURES_AT_MOST} failures")
 }
 
-/// Something is checked only if something fails.
+/// A case without injected failures would prove nothing.
 fn were_some(name: &str, failures: u32) -> Result<()> {
     println!("# {name}: {failures} failures");
     expect::claim(&format!("failures in {name}"), failures > 0)
@@ -457,7 +457,7 @@ fn open(bed: &Bed, backend: Backend) -> Result<()> {
     backend.works(bed)
 }
 
-/// What is mapped for the PF's DMA and left when its driver goes, the kernel reports.
+/// The kernel reports memory that is still mapped for the PF's DMA when its driver is unbound.
 fn bind_of_the_pf(bed: &Bed) -> Result<()> {
     let mut log = KernelLog::from_now()?;
     let driver = bed.pf_driver()?;

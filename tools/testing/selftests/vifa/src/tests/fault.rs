@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A device that fails, hangs, answers short or lies: the driver says so, ends where the
-//! specification of the states allows, and a reset makes everything well.
+//! A device that fails, hangs, answers short or lies: the driver reports it, ends in a state that
+//! the specification allows, and a reset recovers the device.
 
 use std::{
     io,
@@ -26,10 +26,10 @@ use crate::{
     vfio::Device,
 };
 
-/// What the user does when the fault happens.
+/// The user's action during which the fault occurs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action {
-    /// Goes to STOP.
+    /// Enters STOP.
     Stop,
     /// Saves.
     Save,
@@ -38,7 +38,7 @@ enum Action {
 }
 
 impl Action {
-    /// The action in which the driver gives the command `opcode`.
+    /// Returns the action in which the driver issues the command `opcode`.
     fn with(opcode: Opcode) -> Self {
         match opcode {
             SET_RUN_STATE => Self::Stop,
@@ -61,7 +61,7 @@ impl Action {
         })
     }
 
-    /// The states in which the device may be after the action failed: those on its way, and ERROR.
+    /// Returns the allowed states after a failed action: those on its way, and ERROR.
     fn states_after_failure(self) -> &'static [State] {
         match self {
             Self::Stop => &[State::Running, State::RunningP2p, State::Error],
@@ -87,7 +87,7 @@ const COMMANDS: [Opcode; 7] = [
     LOCAL_CLEAR,
 ];
 
-/// Longer than any timeout of the device in a test, with room for a slow machine.
+/// Longer than any timeout of the device in a test, with a margin for a slow machine.
 const SLACK: Duration = Duration::from_secs(3);
 
 pub fn tests() -> Vec<Test> {
@@ -222,7 +222,7 @@ fn fails(bed: &Bed, opcode: Opcode, fault: Fault, errors: &[i32]) -> Result<()> 
     let elapsed = start.elapsed();
     expect::equal("times that the fault happened", armed.fired(), 1)?;
     expect::refused(&format!("{action:?}"), result, errors)?;
-    // An abort may take as long again as the command.
+    // An abort may take as long as the command.
     let limit = 2 * registers.timeout + SLACK;
     expect::claim(
         &format!("the error within {limit:?}, not after {elapsed:?}"),
@@ -252,7 +252,7 @@ fn fails(bed: &Bed, opcode: Opcode, fault: Fault, errors: &[i32]) -> Result<()> 
         .context("load after the fault")
 }
 
-/// A field of the identity that cannot be true.
+/// A field of the identity with an impossible value.
 #[derive(Clone, Copy)]
 struct Lie {
     field: &'static str,
@@ -316,8 +316,8 @@ const LIES: [Lie; 7] = [
     },
 ];
 
-/// A VF whose IDENTIFY meets `fault` is not bound, and the log says so with `word`; it is bound once
-/// the fault is over.
+/// Checks that a VF whose IDENTIFY meets `fault` is not bound, that the log reports it with `word`,
+/// and that the VF is bound after the fault.
 fn is_not_bound(bed: &Bed, fault: Fault, word: &str) -> Result<()> {
     let vf = bed.vf(0)?;
     vf.unbind()?;
@@ -330,7 +330,7 @@ fn is_not_bound(bed: &Bed, fault: Fault, word: &str) -> Result<()> {
     expect::refused("bind", result, &[libc::ENODEV, libc::EIO, libc::ETIMEDOUT])?;
     log.expect(&[&vf.to_string(), word])?;
     if fault == Fault::HangAbort {
-        // Nothing but a reset helps.
+        // Only a reset helps.
         vf.reset().context("reset of a VF without a driver")?;
     }
     vf.bind(VF_DRIVER).context("bind after the fault")?;
@@ -352,7 +352,7 @@ fn data_size_is_not_told_where_the_bitmap_fails(bed: &Bed) -> Result<()> {
     guest.work(1)
 }
 
-/// What a stuck command may still write to outlives the PF's driver.
+/// The target of a stuck command's DMA outlives the PF's driver.
 fn pf_driver_goes_while_a_command_is_stuck(bed: &Bed) -> Result<()> {
     let vf = bed.vf(0)?;
     vf.unbind()?;
@@ -367,7 +367,7 @@ fn pf_driver_goes_while_a_command_is_stuck(bed: &Bed) -> Result<()> {
     Guest::new(bed, 0)?.work(1)
 }
 
-/// Whether it is the command that went wrong, and not what it answered.
+/// Returns whether the command itself failed, rather than returning a wrong answer.
 fn names_its_command(fault: Fault) -> bool {
     matches!(
         fault,
@@ -394,7 +394,7 @@ fn lost_interrupt_ends_within_the_timeout(bed: &Bed) -> Result<()> {
     let registers = RegisterFile::map(&bed.pf)?;
     let armed = registers.arm(0, SET_RUN_STATE, Fault::NoInterrupt, 1)?;
     let start = Instant::now();
-    // The status says success: the driver may find that, or give up.
+    // The status reports success: the driver may accept it or time out.
     let result = guest.vf.device.request_state(State::RunningP2p as u32);
     expect::claim(
         "an answer within the timeout",
@@ -407,7 +407,7 @@ fn lost_interrupt_ends_within_the_timeout(bed: &Bed) -> Result<()> {
     guest.recover()
 }
 
-/// Nothing of the kernel's memory gets into the stream where the device writes less than it says.
+/// No kernel memory leaks into the stream if the device writes less than it reports.
 fn bytes_that_the_device_withholds_are_zeroes(bed: &Bed) -> Result<()> {
     const WITHHELD: usize = 1000;
     let mut guest = Guest::new(bed, 0)?;

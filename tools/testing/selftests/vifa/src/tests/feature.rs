@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What `VFIO_DEVICE_FEATURE` offers, and what it refuses.
+//! The operations that `VFIO_DEVICE_FEATURE` offers and rejects.
 
 use anyhow::Result;
 use vfio_bindings::bindings::vfio::{
@@ -104,7 +104,7 @@ fn precopy_information_can_be_had_in_version_2(bed: &Bed) -> Result<()> {
     Ok(())
 }
 
-/// Asks for `feature` with `argsz` and `flags` as they are given.
+/// Issues `feature` with the given `argsz` and `flags`.
 fn ask<T>(device: &Device, argsz: usize, flags: u32, data: T) -> std::io::Result<()> {
     let argsz = argsz as u32;
     device.raw_feature(&mut Feature { argsz, flags, data })

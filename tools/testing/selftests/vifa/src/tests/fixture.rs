@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A guest on a VF: memory, rings, and work that is checked.
+//! A guest on a VF: memory, rings, and verified work.
 
 use std::{sync::Arc, thread, time::Duration};
 
@@ -19,15 +19,15 @@ use crate::{
     vfio::{AddressSpace, DmaMemory},
 };
 
-/// Bytes of memory that the guest works in.
+/// Bytes of the guest's working memory.
 pub const MEMORY: u64 = 64 << 10;
-/// Bytes that one step of the guest's work moves.
+/// Bytes moved by one step of the guest's work.
 pub const CHUNK: u64 = 4096;
 
 const RINGS_AT: u64 = 0x1000_0000;
 const MEMORY_AT: u64 = 0x2000_0000;
 
-/// A guest: a VF, its engine and memory for it.
+/// A guest: a VF, its engine and its memory.
 pub struct Guest {
     pub vf: Vf,
     pub engine: Engine,
@@ -35,21 +35,21 @@ pub struct Guest {
     pub space: Arc<AddressSpace>,
 }
 
-/// The words that the engine's FILL with `pattern` writes into `length` bytes.
+/// Returns the words that the engine's FILL with `pattern` writes to `length` bytes.
 pub fn filled(pattern: u64, length: u64) -> Vec<u8> {
     (0..length / 8)
         .flat_map(|word| pattern.wrapping_add(word).to_le_bytes())
         .collect()
 }
 
-/// The ids of `function`'s control interface and data interface.
+/// Returns the ids of `function`'s control interface and data interface.
 pub fn interfaces(function: &PciFunction) -> Result<[u64; 2]> {
     let (domain, bus, devfn) = function.address()?;
     let place = (u64::from(domain) << 32) | (u64::from(bus) << 16) | (u64::from(devfn) << 8);
     Ok([hw::VIFA_PLANE_CONTROL, hw::VIFA_PLANE_DATA].map(|plane| place | u64::from(plane)))
 }
 
-/// Both VFs are bound and work.
+/// Checks that both VFs are bound and work.
 pub fn both_work(bed: &Bed) -> Result<()> {
     for index in 0..VFS {
         Guest::new(bed, index)?
@@ -60,12 +60,12 @@ pub fn both_work(bed: &Bed) -> Result<()> {
 }
 
 impl Guest {
-    /// A guest on the VF `index`, with an iommufd of its own.
+    /// Creates a guest on the VF `index`, with its own iommufd.
     pub fn new(bed: &Bed, index: u32) -> Result<Self> {
         Self::within(bed, index, &AddressSpace::iommufd()?)
     }
 
-    /// A guest on the VF `index` with the address space `space`.
+    /// Creates a guest on the VF `index` in the address space `space`.
     pub fn within(bed: &Bed, index: u32, space: &Arc<AddressSpace>) -> Result<Self> {
         let vf = Vf::open(&bed.vf(index)?, space)?;
         Ok(Self {
@@ -76,24 +76,24 @@ impl Guest {
         })
     }
 
-    /// Does `command` and returns its result.
+    /// Executes `command` and returns its result.
     pub fn run(&mut self, command: Command) -> Result<u64> {
         self.engine.run(&self.vf, command)
     }
 
-    /// The IOVA of the guest's memory at `offset`.
+    /// Returns the IOVA of the guest's memory at `offset`.
     pub fn at(&self, offset: u64) -> u64 {
         self.memory.iova + offset
     }
 
-    /// The guest's memory, `length` bytes at `offset`.
+    /// Returns `length` bytes of the guest's memory at `offset`.
     pub fn bytes(&self, offset: u64, length: u64) -> Vec<u8> {
         self.memory
             .memory
             .copy_out(offset as usize, length as usize)
     }
 
-    /// Does each of the engine's commands and checks every byte. `seed` makes the data.
+    /// Executes each of the engine's commands and checks every byte. `seed` generates the data.
     pub fn work(&mut self, seed: u64) -> Result<()> {
         let expected = filled(seed, CHUNK);
         let [fill, copy, read] = [0, CHUNK, 2 * CHUNK];
@@ -128,8 +128,8 @@ impl Guest {
         self.engine.verify_idle(&self.vf)
     }
 
-    /// Writes [`CHUNK`] bytes made from `seed` to local memory at `local`, by way of the first bytes
-    /// of the guest's memory.
+    /// Writes [`CHUNK`] bytes generated from `seed` to local memory at `local`, through the first
+    /// bytes of the guest's memory.
     pub fn write_local(&mut self, local: u64, seed: u64) -> Result<()> {
         self.memory.memory.copy_in(0, &filled(seed, CHUNK));
         self.run(Command::LocalWrite {
@@ -140,7 +140,7 @@ impl Guest {
         Ok(())
     }
 
-    /// Reads [`CHUNK`] bytes of local memory at `local`, by way of the guest's memory at `offset`.
+    /// Reads [`CHUNK`] bytes of local memory at `local`, through the guest's memory at `offset`.
     pub fn read_local(&mut self, local: u64, offset: u64) -> Result<Vec<u8>> {
         self.run(Command::LocalRead {
             local,
@@ -150,8 +150,8 @@ impl Guest {
         Ok(self.bytes(offset, CHUNK))
     }
 
-    /// Gives the VF a state with something of everything: scratch registers, and local memory with
-    /// data at its start and in its middle and nothing elsewhere.
+    /// Sets up a state with all kinds of content: scratch registers, and local memory with data at
+    /// its start and in its middle only.
     pub fn furnish(&mut self, seed: u64) -> Result<()> {
         self.write_local(0, seed)?;
         self.write_local(self.vf.local_memory() / 2, !seed)?;
@@ -164,8 +164,7 @@ impl Guest {
         Ok(())
     }
 
-    /// Sees that a command which the guest submits now waits until the VF is in `state`, and then
-    /// completes.
+    /// Checks that a command submitted now waits until the VF is in `state`, and then completes.
     pub fn doorbell_is_kept_until(&mut self, state: State) -> Result<()> {
         let present = self.vf.device.state()?;
         self.engine.submit(&self.vf, Command::Nop)?;
@@ -179,7 +178,7 @@ impl Guest {
         self.engine.verify_idle(&self.vf)
     }
 
-    /// Sees that the VF, which has the index 0, has these run states when it gets to these states.
+    /// Checks that the VF, which has the index 0, has these run states in these states.
     pub fn follows(&self, registers: &RegisterFile, states: &[(State, u32)]) -> Result<()> {
         for &(state, expected) in states {
             let _session = self.vf.device.enter(state)?;
@@ -192,13 +191,13 @@ impl Guest {
         Ok(())
     }
 
-    /// Resets the VF and sees that it is as new and works.
+    /// Resets the VF and checks that it is in its initial state and works.
     pub fn recover(&mut self) -> Result<()> {
         self.vf.reset()?;
         self.works_after_a_reset()
     }
 
-    /// Sees that the VF, which was reset, is as new and works.
+    /// Checks that the VF is in its initial state after a reset, and works.
     pub fn works_after_a_reset(&mut self) -> Result<()> {
         expect::equal(
             "state after a reset",
@@ -209,8 +208,8 @@ impl Guest {
         self.work(0x1234_5678_9abc_def0).context("after a reset")
     }
 
-    /// The VF refuses `stream`, at the write or when RESUMING ends; a reset makes it run again.
-    /// Returns the text of the error.
+    /// Checks that the VF rejects `stream` at a write or at the end of RESUMING, and that a reset
+    /// recovers the VF. Returns the text of the error.
     pub fn refuses(&self, what: &str, stream: &[u8]) -> Result<String> {
         let device = &self.vf.device;
         let result = device.try_load(stream, Segments::Whole)?;
@@ -226,7 +225,7 @@ impl Guest {
         Ok(text)
     }
 
-    /// The VF refuses all `streams` and works afterwards.
+    /// Checks that the VF rejects all `streams` and works afterwards.
     pub fn refuses_each<S: AsRef<[u8]>>(
         &mut self,
         streams: impl IntoIterator<Item = (String, S)>,
@@ -237,7 +236,7 @@ impl Guest {
         self.recover()
     }
 
-    /// The VF refuses `stream`, whose error names `field`.
+    /// Checks that the VF rejects `stream` with an error that names `field`.
     pub fn refuses_naming(&self, field: &str, what: &str, stream: &Stream) -> Result<()> {
         let text = self.refuses(what, &stream.seal())?;
         expect::claim(
@@ -246,7 +245,7 @@ impl Guest {
         )
     }
 
-    /// A VF that saved a state, and the stream of it; in STOP.
+    /// Returns a saved VF in STOP, and its stream.
     pub fn saved(bed: &Bed, index: u32) -> Result<(Self, Vec<u8>)> {
         let mut guest = Self::new(bed, index)?;
         guest.furnish(0xfeed)?;
@@ -254,7 +253,7 @@ impl Guest {
         Ok((guest, stream))
     }
 
-    /// Brings the VF `index` to ERROR: it refuses a good stream after it took a part of it.
+    /// Brings the VF `index` to ERROR: part of a stream makes it reject a valid one.
     pub fn fail(&self, bed: &Bed, index: u32) -> Result<()> {
         let device = &self.vf.device;
         let stream = device.save()?;

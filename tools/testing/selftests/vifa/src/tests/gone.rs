@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The device is gone, as if it had been pulled out: its registers read as all ones, in
-//! configuration space it is still there. Calls fail with ENODEV instead of waiting for it.
+//! A device that is gone, like one pulled out: its registers read as all ones, but configuration
+//! space is still present. Calls must fail with ENODEV without waiting for it.
 
 use std::{
     fmt::Debug,
@@ -29,9 +29,9 @@ use crate::{
 };
 
 const PAGE: u64 = 4096;
-/// Calls in a row, each of which would wait for a command to time out.
+/// Number of consecutive calls, each of which would wait for a command to time out.
 const CALLS: u32 = 32;
-/// Commands that may time out before the driver finds out: one of each frame.
+/// Number of commands that may time out before the driver detects the removal: one per frame.
 const COMMANDS: u32 = 2;
 
 pub fn tests() -> Vec<Test> {
@@ -46,8 +46,8 @@ pub fn tests() -> Vec<Test> {
     tests.into_iter().map(|test| test.within(120)).collect()
 }
 
-/// `act` waits for no more commands than [`COMMANDS`]. The bound leaves a busy machine as much again
-/// and is a fraction of what [`CALLS`] commands would take.
+/// Checks that `act` waits for at most [`COMMANDS`] commands. The limit doubles the time for a busy
+/// machine and is a fraction of the time for [`CALLS`] commands.
 fn waits_little(registers: &RegisterFile, act: impl FnOnce() -> Result<()>) -> Result<()> {
     let limit = 4 * COMMANDS * registers.timeout;
     let start = Instant::now();
@@ -59,12 +59,12 @@ fn waits_little(registers: &RegisterFile, act: impl FnOnce() -> Result<()>) -> R
     )
 }
 
-/// `call` fails with ENODEV.
+/// Checks that `call` fails with ENODEV.
 fn fails<T: Debug>(what: &str, result: io::Result<T>) -> Result<()> {
     expect::refused(what, result, &[libc::ENODEV])
 }
 
-/// `session` fails with ENODEV, once what the driver has read before is read.
+/// Checks that `session` fails with ENODEV after the data that the driver has already read.
 fn read_fails(session: &Session) -> Result<()> {
     loop {
         match session.read(1 << 20) {
@@ -90,7 +90,7 @@ fn calls_fail_with_enodev_and_do_not_wait(bed: &Bed) -> Result<()> {
                 source.session.precopy_info(0).map(drop),
             )?;
             fails("MIG_DATA_SIZE", device.data_size())?;
-            // What is not known is dirty.
+            // Unknown pages are dirty.
             let dirty = device.dirty_pages(range, PAGE)?.count();
             expect::equal("pages reported dirty", dirty, range.length / PAGE)?;
         }

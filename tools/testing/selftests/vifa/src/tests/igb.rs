@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Network adapters of a second backend: their guests reach one page of registers through the driver
-//! only, and all else by themselves; their streams fit their own kind.
+//! Network adapters of a second backend: their guests access one page of registers through the
+//! driver and all other registers directly; their streams fit devices of the same kind.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -25,7 +25,7 @@ use crate::{
     vifactl::succeed,
 };
 
-/// BAR 0 has the registers.
+/// The BAR with the registers.
 const BAR: u32 = vfio::VFIO_PCI_BAR0_REGION_INDEX;
 
 pub fn tests() -> Vec<Test> {
@@ -175,7 +175,7 @@ fn window_can_be_read_while_the_device_is_reset(_: &Bed) -> Result<()> {
     let device = open(0)?;
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        // A read waits for the reset that it meets, and ends when there is none.
+        // A read waits for a concurrent reset, and ends without one.
         let reader = scope.spawn(|| -> Result<()> {
             while !done.load(Ordering::Relaxed) {
                 register(&device, STATUS).context("read beside a reset")?;
@@ -218,7 +218,7 @@ fn state_follows_a_round_through_all_states(_: &Bed) -> Result<()> {
         State::Running,
     ] {
         if state == State::Running && device.state()? == State::Resuming {
-            // An empty stream is none.
+            // An empty stream is invalid.
             device.reset()?;
         } else {
             let _session = device.enter(state)?;
@@ -247,7 +247,7 @@ fn identity_of_a_stream(index: u32) -> Result<(Stream, vifa_identity)> {
     Ok((stream, identity))
 }
 
-/// A destination refuses `stream`, and names `field`.
+/// Checks that a destination rejects `stream` and names `field`.
 fn is_refused(device: &Device, field: &str, stream: &Stream) -> Result<()> {
     let result = device.try_load(&stream.seal(), Segments::Whole)?;
     expect::refused("stream", result, &[libc::EINVAL])?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a network adapter's guest obtains of its physical function, which igb drives, and what it
-//! can do to that.
+//! The resources that a network adapter's guest obtains from its physical function, which igb
+//! drives, and the guest's influence on that driver.
 
 use std::{
     collections::BTreeSet,
@@ -32,13 +32,13 @@ pub fn tests() -> Vec<Test> {
     )
 }
 
-/// An address, and the messages that ask for it, for multicast and for a VLAN.
+/// An address, and the messages that request it, multicast and a VLAN.
 const MAC: u64 = 0x4100_005e_0002;
 const SET_MAC: [u32; 3] = [2, MAC as u32, (MAC >> 32) as u32];
 const SET_MULTICAST: [u32; 2] = [0x0001_0003, 0x0123];
 const ADD_VLAN: u32 = 0x0001_0004;
 
-/// The answer to a message that was done.
+/// The answer to a successful message.
 const DONE: u32 = 0xa000_0000;
 
 fn open(adapter: &Adapter, index: u32) -> Result<Device> {
@@ -85,8 +85,8 @@ fn cancelled_migration_leaves_all_where_it_was(_: &Bed) -> Result<()> {
     Ok(())
 }
 
-/// igb waits for a guest that owns the buffer, with interrupts off, then revokes its rights and says
-/// so in the log.
+/// igb waits with interrupts off for a guest that owns the buffer, then revokes its rights and logs
+/// that.
 fn guest_does_not_hold_the_mailbox_against_its_physical_function(_: &Bed) -> Result<()> {
     let device = open(&Adapter::set_up()?, 0)?;
     enter(&device)?;
@@ -96,7 +96,7 @@ fn guest_does_not_hold_the_mailbox_against_its_physical_function(_: &Bed) -> Res
         set_register(&device, BUFFER, 5)?;
         set_register(&device, BUFFER + 4, 1522)?;
         set_register(&device, MAILBOX, REQUEST | OWN)?;
-        // Time enough to be waited for.
+        // The duration of that wait.
         thread::sleep(Duration::from_millis(20));
         set_register(&device, MAILBOX, 0)?;
         expect::equal("answer to a frame size", answer(&device)?, DONE | 5)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What user space holds open while the device, or the module, goes.
+//! Files that user space holds open while the device or the module is removed.
 
 use std::{fs::File, io::Read};
 
@@ -30,8 +30,8 @@ fn open(bed: &Bed, name: &str) -> Result<File> {
     File::open(&path).with_context(|| path.display().to_string())
 }
 
-/// The order of events that made the kernel read freed module memory: the files are opened, the VFs
-/// go, the module goes, the files are closed.
+/// The order of events that made the kernel read freed module memory: open the files, remove the
+/// VFs, remove the module, close the files.
 fn file_in_debugfs_is_open_when_its_vf_and_the_module_go(bed: &Bed) -> Result<()> {
     bed.module_file()?;
     let files = FILES.map(|name| open(bed, name));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! DMA logging: VFIO is told of each page that the VF has written, and of no other.
+//! DMA logging: VFIO reports exactly the pages that the VF has written.
 
 mod fault;
 mod hint;
@@ -15,7 +15,7 @@ pub(super) mod tracked;
 
 use super::Test;
 
-/// The tests; the largest has `writes` words written.
+/// Returns the tests; the largest has `writes` words written.
 pub fn tests(writes: u64) -> Vec<Test> {
     [
         refusal::tests(),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The memory that the driver takes for a device's DMA: pages from anywhere, no more than the device
-//! can need, and charged to whoever asked for it.
+//! The memory that the driver allocates for a device's DMA: pages from anywhere, no more than the
+//! device can need, and charged to the caller's memory cgroup.
 
 use std::{
     fs,
@@ -29,7 +29,7 @@ use crate::{
     vfio::IovaRange,
 };
 
-/// What the reference device takes by default.
+/// The reference device's default limits.
 const SCATTER_MAX: u32 = 512;
 const LOG_RANGES: u32 = 1024;
 
@@ -60,23 +60,23 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
-/// How the PF's DMA addresses become physical ones.
+/// The translation of the PF's DMA addresses to physical addresses.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Domain {
-    /// By the IOMMU.
+    /// Translated by the IOMMU.
     Translated,
-    /// They are the same.
+    /// Identical addresses.
     Identity,
 }
 
-/// A PF that was bound anew with other limits, until this is dropped.
+/// A PF that is bound with other limits, until this is dropped.
 pub(super) struct Limits<'a> {
     bed: &'a Bed,
     lifted: bool,
 }
 
 impl<'a> Limits<'a> {
-    /// The PF takes so many entries of a scatter list and so many ranges of a log.
+    /// Binds the PF with a limit of entries per scatter list and of ranges per log.
     pub(super) fn new(bed: &'a Bed, scatter_max: u32, log_ranges: u32) -> Result<Self> {
         Self::within(bed, scatter_max, log_ranges, Domain::Translated)
     }
@@ -101,7 +101,7 @@ impl<'a> Limits<'a> {
         self.bed.restore()
     }
 
-    /// Everything is as it was.
+    /// Restores the default limits.
     pub(super) fn lift(mut self) -> Result<()> {
         self.lifted = true;
         self.rebind(SCATTER_MAX, LOG_RANGES, Domain::Translated)
@@ -116,9 +116,9 @@ impl Drop for Limits<'_> {
     }
 }
 
-/// While this exists, the process gets single pages from the page allocator and nothing larger.
+/// While this exists, the page allocator returns only single pages to the process.
 struct SinglePages {
-    /// Each of their pages is beside a free one.
+    /// Each of their pages adjoins a free page.
     _pipes: Vec<[File; 2]>,
 }
 
@@ -128,7 +128,7 @@ impl SinglePages {
         for (attribute, value) in [
             ("task-filter", "Y"),
             ("ignore-gfp-wait", "N"),
-            // As all of vmalloc()'s pages may be.
+            // vmalloc() memory may consist of such pages.
             ("ignore-gfp-highmem", "N"),
             ("min-order", "1"),
             ("interval", "1"),
@@ -145,8 +145,8 @@ impl SinglePages {
         Ok(Self { _pipes: pipes })
     }
 
-    /// Has the kernel's free pages lie apart from one another: of two pipes that are filled page by
-    /// page in turn, one is closed.
+    /// Fragments the kernel's free pages: two pipes are filled alternately page by page, and one of
+    /// them is closed.
     fn fragment() -> Result<Vec<[File; 2]>> {
         const PIPES: usize = 8;
         const BYTES: i32 = 1 << 20;
@@ -184,8 +184,8 @@ fn buffers_are_scattered(bed: &Bed, guest: &Guest) -> Result<()> {
     guest.vf.device.change_state(State::Running)
 }
 
-/// A VF whose PF takes `entries` entries of a scatter list is saved and restored, with more than a run
-/// of local memory.
+/// Saves and restores a VF whose PF accepts `entries` entries per scatter list, with more than a
+/// run of local memory.
 fn transfer(
     bed: &Bed,
     entries: u32,
@@ -224,7 +224,7 @@ fn log_needs_no_contiguous_pages(bed: &Bed) -> Result<()> {
     {
         let mut tracked = Tracked::idle(bed, 0)?;
         let short = SinglePages::new()?;
-        // A tebibyte, whose bitmap takes more than one window.
+        // A tebibyte, with a bitmap of more than one window.
         let all = IovaRange::new(0, 1 << 40);
         tracked.start(&[all], PAGE)?;
         drop(short);
@@ -241,9 +241,9 @@ fn log_needs_no_contiguous_pages(bed: &Bed) -> Result<()> {
     limits.lift()
 }
 
-/// Each command that reads a piece of the bitmap reports as many granules as a number can be.
+/// Each LOCAL_BITMAP command reports the maximum number of granules, 2^64 - 1.
 fn bitmap_in_pieces_with_too_many_bits_is_an_error(bed: &Bed) -> Result<()> {
-    // Its bitmap takes two pages.
+    // The bitmap of this device occupies two pages.
     let bed = &bed.without_local_dirty()?;
     let limits = Limits::within(bed, 1, LOG_RANGES, Domain::Identity)?;
     {
@@ -262,7 +262,7 @@ fn bitmap_in_pieces_with_too_many_bits_is_an_error(bed: &Bed) -> Result<()> {
     limits.lift()
 }
 
-/// The bytes of each piece of memory that the PF's driver has mapped for DMA.
+/// Returns the length of each piece of memory that the PF's driver has mapped for DMA.
 fn dma_pieces(bed: &Bed) -> Result<Vec<u64>> {
     let dump = fs::read_to_string("/sys/kernel/debug/dma-api/dump").context("DMA-API dump")?;
     let name = bed.pf.to_string();
@@ -278,7 +278,7 @@ fn dma_pieces(bed: &Bed) -> Result<Vec<u64>> {
     Ok(lengths.collect())
 }
 
-/// Bytes of DMA memory that the PF's driver holds.
+/// Returns the number of bytes that the PF's driver has mapped for DMA.
 fn dma_bytes(bed: &Bed) -> Result<u64> {
     Ok(dma_pieces(bed)?.iter().sum())
 }
@@ -296,7 +296,7 @@ fn log_takes_what_its_ranges_need(bed: &Bed) -> Result<()> {
     expect::equal("DMA memory after STOP", dma_bytes(bed)?, before)
 }
 
-/// A memory cgroup with this process in it, until it is dropped.
+/// A memory cgroup that contains this process until it is dropped.
 struct Cgroup(PathBuf);
 
 impl Cgroup {
@@ -315,7 +315,7 @@ impl Cgroup {
         Ok(cgroup)
     }
 
-    /// Bytes of vmalloc's pages that are charged to it.
+    /// Returns the number of vmalloc bytes charged to the cgroup.
     fn vmalloc(&self) -> Result<u64> {
         let stat = fs::read_to_string(self.0.join("memory.stat"))?;
         let line = stat.lines().find_map(|line| line.strip_prefix("vmalloc "));
@@ -334,7 +334,7 @@ impl Drop for Cgroup {
 }
 
 fn buffers_are_charged_to_the_cgroup(bed: &Bed) -> Result<()> {
-    // The kernel may be behind with its statistics by so much.
+    // Maximum delay of the kernel's statistics.
     const SLACK: u64 = 512 << 10;
     let guest = Guest::new(bed, 0)?;
     let cgroup = Cgroup::new()?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The driver has the device read the next run of local memory ahead, and write one while the next
-//! comes. Here the device hangs in such a command, and something else happens meanwhile.
+//! The driver makes the device read the next run of local memory ahead, and write one run while the
+//! next arrives. Here the device hangs in such a command during another operation.
 
 use anyhow::{Context, Result};
 
@@ -15,7 +15,7 @@ use crate::{
     stream::Stream,
 };
 
-/// What the session does in which the device hangs.
+/// The session's operation in which the device hangs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     Save,
@@ -23,17 +23,17 @@ enum Way {
 }
 
 impl Way {
-    /// The command in which the device hangs, and how many of it succeed before.
+    /// Returns the command in which the device hangs, and the number of preceding successful ones.
     fn command(self) -> (Opcode, u32) {
         match self {
-            // The first run is waited for, the second one is read ahead.
+            // The driver waits for the first run and reads the second one ahead.
             Self::Save => (LOCAL_READ, 1),
             Self::Restore => (LOCAL_WRITE, 0),
         }
     }
 }
 
-/// What happens meanwhile.
+/// The concurrent operation.
 type Moment = fn(&mut Hanging) -> Result<()>;
 
 const MOMENTS: [(&str, Moment); 6] = [
@@ -66,18 +66,18 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
-/// A device that hangs in a command that nobody waits for.
+/// A device that hangs in a command for which no call waits.
 struct Hanging {
     guest: Guest,
     way: Way,
     fault: Fault,
     session: Option<Session>,
-    /// What a session that restores has not written yet.
+    /// The data that a restoring session has not yet written.
     rest: Vec<u8>,
 }
 
 impl Hanging {
-    /// Brings the VF 0 there; the fault is armed until what comes with it is dropped.
+    /// Brings the VF 0 into this condition; the fault is armed until the returned guard is dropped.
     fn new<'a>(
         bed: &Bed,
         registers: &'a RegisterFile,
@@ -118,8 +118,8 @@ impl Hanging {
         Ok((hanging, armed))
     }
 
-    /// The transition that ends the session succeeds, or tells that the stream is not whole. A
-    /// device that drops the command when it is told to needs no reset.
+    /// Checks that the transition that ends the session succeeds, or reports an incomplete stream.
+    /// A device that executes the abort needs no reset.
     fn end(&mut self) -> Result<()> {
         let device = &self.guest.vf.device;
         let result = device.request_state(State::Stop as u32);
@@ -133,14 +133,14 @@ impl Hanging {
         Ok(())
     }
 
-    /// The session is not the file's: it goes on, and the device with it.
+    /// Checks that closing the file does not end the session: it continues, and so does the device.
     fn close(&mut self) -> Result<()> {
         let before = self.guest.vf.device.state()?;
         drop(self.session.take());
         expect::equal("state", self.guest.vf.device.state()?, before)
     }
 
-    /// The next use of the session tells that the device did not answer.
+    /// Checks that the next use of the session reports a timeout of the device.
     fn go_on(&mut self) -> Result<()> {
         let session = self.session.as_ref().context("a session")?;
         let result = match self.way {
@@ -150,7 +150,7 @@ impl Hanging {
         expect::refused("use of the session", result, &[libc::ETIMEDOUT])
     }
 
-    /// Another command waits for the one that hangs; it leaves the answer to whom it belongs.
+    /// Another command waits for the hanging one, and leaves the answer to its owner.
     fn ask(&mut self) -> Result<()> {
         let size = self.guest.vf.device.data_size();
         if self.fault == Fault::HangAbort {

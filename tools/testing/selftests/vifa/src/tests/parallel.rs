@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Two VFs at once: neither disturbs the other.
+//! Two VFs in parallel: neither affects the other.
 
 use std::{
     io,
@@ -70,10 +70,10 @@ fn two_threads_change_one_vf_s_state(bed: &Bed) -> Result<()> {
     guest.work(1)
 }
 
-/// Resets, transitions, and the use of sessions that come and go, all at once for a while.
+/// Concurrent resets, transitions, and sessions for a while.
 fn resets_meet_sessions_in_use(bed: &Bed) -> Result<()> {
     const WHILE: Duration = Duration::from_secs(3);
-    /// What each of them may be told because of the others.
+    /// Errors that each of them may get because of the others.
     const ERRORS: [i32; 7] = [
         libc::EBUSY,
         libc::ENODEV,

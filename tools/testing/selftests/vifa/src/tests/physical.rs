@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What becomes of VFs when their PF is reset or fails, and when the system is to sleep.
+//! VFs whose PF is reset or fails, and system sleep.
 
 use std::{fs, time::Duration};
 
@@ -23,7 +23,7 @@ use crate::{
     sysfs::PciFunction,
 };
 
-/// How long the kernel may take for what it does by itself, on a busy machine.
+/// Maximum time for the kernel's own actions, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn tests() -> Vec<Test> {
@@ -47,7 +47,7 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
-/// The VF of `guest` is in ERROR, since what holds `words` happened.
+/// Checks that the VF of `guest` is in ERROR because of an event described by `words`.
 pub(super) fn is_in_error(guest: &Guest, words: &str) -> Result<()> {
     let device = &guest.vf.device;
     expect::equal("state", device.state()?, State::Error)?;
@@ -58,7 +58,8 @@ pub(super) fn is_in_error(guest: &Guest, words: &str) -> Result<()> {
     )
 }
 
-/// The VF of `guest`, which is in ERROR, runs after a reset, and works once it was opened anew.
+/// Checks that the VF of `guest`, which is in ERROR, runs after a reset, and works after it is
+/// reopened.
 pub(super) fn works_again(bed: &Bed, guest: Guest) -> Result<()> {
     guest.vf.reset()?;
     expect::equal(
@@ -88,7 +89,7 @@ fn reset_of_the_pf_while_the_vfs_are_closed_leaves_them_usable(bed: &Bed) -> Res
     both_work(bed)
 }
 
-/// The error registers of `function`, which has them first among its extended capabilities.
+/// Returns the error registers of `function`, which must be its first extended capability.
 fn error_registers(function: &PciFunction) -> Result<Vec<u8>> {
     const ADVANCED_ERROR_REPORTING: u8 = 0x01;
     let config = fs::read(function.attribute("config")).context("configuration space")?;
@@ -101,8 +102,8 @@ fn error_registers(function: &PciFunction) -> Result<Vec<u8>> {
     Ok(capability.to_vec())
 }
 
-/// `reporter` reports `error` while VF 0 is being saved. Nothing in its registers remains of it: a
-/// VMM compares those of a VF with the destination's.
+/// Makes `reporter` report `error` while VF 0 is being saved. Its registers must not keep the
+/// error: a VMM compares those of a VF with the destination's.
 fn error_ends_a_migration(bed: &Bed, reporter: Reporter, error: UncorrectableError) -> Result<()> {
     let (guest, session) = guest_in(bed, State::PreCopy)?;
     let function = match reporter {
@@ -132,7 +133,7 @@ fn non_fatal_error_of_a_vf_is_recovered_and_ends_a_migration(bed: &Bed) -> Resul
 }
 
 fn system_sleep_is_refused_while_a_vf_is_open(bed: &Bed) -> Result<()> {
-    // What is tested comes before any task is frozen.
+    // The refusal under test occurs before any task is frozen.
     fs::write("/sys/power/pm_test", "freezer").context("/sys/power/pm_test")?;
     let delay = "/sys/module/suspend/parameters/pm_test_delay";
     fs::write(delay, "0").context(delay)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The states PRE_COPY and PRE_COPY_P2P: a stream begins while the device runs.
+//! The states PRE_COPY and PRE_COPY_P2P, in which a stream begins while the device runs.
 
 mod failures;
 pub(super) mod local_memory;
@@ -76,7 +76,7 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
-/// A furnished guest in `state`, and its session.
+/// Returns a furnished guest in `state`, and its session.
 fn begun(bed: &Bed, state: State) -> Result<(Guest, Session)> {
     let mut guest = Guest::new(bed, 0)?;
     guest.furnish(0x9_2ec0)?;
@@ -84,12 +84,12 @@ fn begun(bed: &Bed, state: State) -> Result<(Guest, Session)> {
     Ok((guest, session))
 }
 
-/// The stream of `session` has come to its temporary end.
+/// Checks that the stream of `session` has reached its temporary end.
 fn pauses(session: &Session) -> Result<()> {
     expect::refused("read at the pause", session.read(1), &[libc::ENOMSG])
 }
 
-/// Bytes that `count` ranges of a granule each take in a stream, in one part.
+/// Returns the number of stream bytes of `count` ranges of one granule each, in one part.
 fn part_of(count: usize, granule: u64) -> usize {
     let section = size_of::<vifa_section_header>();
     let address = section + size_of::<vifa_address_record>();
@@ -97,7 +97,7 @@ fn part_of(count: usize, granule: u64) -> usize {
     address + count * (size_of::<vifa_address_range>() + data)
 }
 
-/// Bytes of the stream of a furnished guest that can be read before it changes anything.
+/// Returns the number of stream bytes of a furnished guest that can be read before any change.
 fn pause_of(guest: &Guest) -> Result<usize> {
     Ok(RELATIONS_END + part_of(2, granule_of(guest)?))
 }
@@ -154,7 +154,7 @@ fn poll_shows_the_pause(bed: &Bed) -> Result<()> {
     pauses(&session)?;
     shows("poll at the pause", 0)?;
     guest.write_local(0, 5)?;
-    // The device does not say that it has changed something: it has to be asked.
+    // The device does not report changes by itself; the driver must ask.
     shows("poll after a write", 0)?;
     session.precopy_info(0)?;
     shows("poll after the information of a write", libc::POLLIN)?;
@@ -168,7 +168,8 @@ fn poll_shows_the_pause(bed: &Bed) -> Result<()> {
     shows("poll at the end", libc::POLLIN)
 }
 
-/// Who waits at the pause sees `expected` of poll() once the device has gone to `state`.
+/// Checks that a waiter at the pause gets `expected` from poll() once the device has entered
+/// `state`.
 fn wakes(bed: &Bed, state: State, expected: i16) -> Result<()> {
     const WAIT: Duration = Duration::from_secs(10);
     let (guest, session) = begun(bed, State::PreCopy)?;
@@ -196,8 +197,8 @@ fn poll_wakes_when_the_session_ends(bed: &Bed) -> Result<()> {
     wakes(bed, State::Running, libc::POLLERR)
 }
 
-/// "Without this opt-in, the flags field of struct vfio_precopy_info is reserved": whoever does not
-/// know of it may have left anything there.
+/// "Without this opt-in, the flags field of struct vfio_precopy_info is reserved": older users may
+/// leave any value there.
 fn information_in_version_1_leaves_the_flags_alone(bed: &Bed) -> Result<()> {
     let (_guest, session) = begun(bed, State::PreCopy)?;
     let info = session.precopy_info(0x5a5a_5a5a)?;
@@ -271,8 +272,8 @@ fn information_in_other_states_is_refused(bed: &Bed) -> Result<()> {
 fn other_ioctls_are_unknown(bed: &Bed) -> Result<()> {
     let (_guest, session) = begun(bed, State::PreCopy)?;
     let answer = |number| {
-        // SAFETY: no request of a migration file has one of these numbers, so that no handler takes
-        // the argument for an address.
+        // SAFETY: A migration file has no request with one of these numbers, so that no handler
+        // uses the argument as an address.
         let request = unsafe { NumberRequest::new(number) };
         ioctl_number(&session, &request, 0)
     };
@@ -347,8 +348,8 @@ fn device_follows_the_states(bed: &Bed) -> Result<()> {
     )
 }
 
-/// Goes on from `state` to STOP_COPY after `before` bytes of the stream; the whole is the one of
-/// STOP_COPY alone, and loads.
+/// Continues from `state` to STOP_COPY after `before` bytes of the stream. The whole stream must
+/// equal that of STOP_COPY alone, and load.
 fn goes_on(bed: &Bed, state: State, before: usize) -> Result<()> {
     let (mut guest, session) = begun(bed, state)?;
     let device = &guest.vf.device;
@@ -367,7 +368,7 @@ fn stream_goes_on_in_stop_copy(bed: &Bed) -> Result<()> {
     goes_on(bed, State::PreCopyP2p, 1 << 20)
 }
 
-/// Whichever part of the stream is read while the device runs.
+/// Reads different parts of the stream while the device runs.
 fn stream_that_was_read_in_part_goes_on_in_stop_copy(bed: &Bed) -> Result<()> {
     let middle_of_data = RELATIONS_END + part_of(0, 0) + 1000;
     [
@@ -478,7 +479,8 @@ fn two_vfs_at_once(bed: &Bed) -> Result<()> {
     Ok(())
 }
 
-/// The device refuses the first run state on the way to `to`, and its session goes on where it was.
+/// The device rejects the first run state on the way to `to`, and its session continues at the same
+/// position.
 fn refuses_and_stays(bed: &Bed, from: State, to: State) -> Result<()> {
     let (mut guest, session) = begun(bed, from)?;
     let device = &guest.vf.device;
@@ -507,8 +509,8 @@ fn device_that_refuses_to_stop_stays_quiesced(bed: &Bed) -> Result<()> {
     refuses_and_stays(bed, State::PreCopyP2p, State::StopCopy)
 }
 
-/// A device that does not answer on the way to `to` is in ERROR, its session has ended, and a reset
-/// helps.
+/// A device that does not respond on the way to `to` enters ERROR, its session ends, and a reset
+/// recovers it.
 fn hangs(bed: &Bed, from: State, to: State) -> Result<()> {
     let (mut guest, session) = begun(bed, from)?;
     let device = &guest.vf.device;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A random caller: several threads on each of two devices do whatever a VMM may do, with arguments
-//! that make sense and with wild ones, and reset and close the devices at any moment. What a call
-//! returns does not matter. Afterwards both devices migrate, nothing holds the module, and the
-//! kernel's log has to be without a complaint.
+//! A random caller: several threads per device, on two devices, issue the calls that a VMM can
+//! issue, with valid and with arbitrary arguments, and reset and close the devices at any time. The
+//! results of the calls do not matter. Afterwards both devices must migrate, the module must be
+//! unused, and the kernel's log must contain no warning.
 
 mod watchdog;
 
@@ -34,21 +34,21 @@ use crate::{
     vfio::{AddressSpace, Device, DmaMemory, IovaRange, Place},
 };
 
-/// Threads that call one device.
+/// Threads per device.
 const CALLERS: u64 = 3;
-/// More than a fast machine does in a minute would show nothing new.
+/// Maximum number of calls; more would not find anything new.
 const CALLS_AT_MOST: u64 = 2_000_000;
-/// Memory of the devices, which they may write.
+/// Memory to which the devices may write.
 const MEMORY: IovaRange = IovaRange::new(0x1000_0000, 1 << 20);
-/// The longest read or write of a stream.
+/// Maximum length of a read or write of a stream.
 const LONGEST: u64 = 128 << 10;
 
-/// How the random caller runs.
+/// Settings of the random caller.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// For how long.
+    /// Duration.
     pub seconds: u64,
-    /// What all that it does follows from.
+    /// Seed of all actions.
     pub seed: u64,
 }
 
@@ -60,11 +60,11 @@ pub fn tests(settings: Option<Settings>) -> Vec<Test> {
     settings.map(make).into_iter().collect()
 }
 
-/// A device that is open, and what came of it.
+/// An open device, and its session.
 struct Opened {
     device: Device,
     session: Mutex<Option<Arc<Session>>>,
-    /// How much of a good stream was written to the session.
+    /// Number of bytes of a valid stream written to the session.
     written: AtomicUsize,
     _memory: DmaMemory,
 }
@@ -90,7 +90,7 @@ impl Opened {
     }
 }
 
-/// A function, and whoever has it open.
+/// A function and its open device.
 struct Slot {
     function: PciFunction,
     opened: Mutex<Option<Arc<Opened>>>,
@@ -98,7 +98,7 @@ struct Slot {
 }
 
 impl Slot {
-    /// The device, which is opened if it is not; `None` if it cannot be just now.
+    /// Returns the device, opening it if necessary; `None` if that is currently impossible.
     fn device(&self) -> Option<Arc<Opened>> {
         let mut opened = self.opened.lock().expect("nobody panics with it");
         if opened.is_none() {
@@ -107,18 +107,18 @@ impl Slot {
         opened.clone()
     }
 
-    /// Closes the device, when the last call is through.
+    /// Closes the device after the last call has returned.
     fn close(&self) {
         self.opened.lock().expect("nobody panics with it").take();
     }
 }
 
-/// One thread.
+/// A calling thread.
 struct Caller {
     slot: Arc<Slot>,
     random: Random,
     watched: Watched,
-    /// A page for arguments, and one that is not accessible.
+    /// A page for arguments, followed by an inaccessible page.
     page: Mapping,
 }
 
@@ -139,7 +139,7 @@ impl Caller {
         choice[self.random.below(choice.len() as u64) as usize]
     }
 
-    /// A number that is often at a limit of something.
+    /// Returns a number that is often near a limit.
     fn number(&mut self) -> u64 {
         let bit = 1 << self.random.below(64);
         let any = self.random.next();
@@ -147,7 +147,7 @@ impl Caller {
         self.of(&[0, u64::MAX, bit, bit - 1, any, small, small])
     }
 
-    /// One call, whatever it returns.
+    /// Issues one call and ignores its result.
     fn call(&mut self) {
         self.watched.begins(format_args!("open"));
         let Some(opened) = self.slot.device() else {
@@ -182,7 +182,7 @@ impl Caller {
                 drop(region::of_function(&self.slot.function));
             }
         }
-        // It may be the last to have it.
+        // This may be the last reference.
         self.watched.begins(format_args!("close"));
         drop(opened);
     }
@@ -266,7 +266,7 @@ impl Caller {
             _ => {
                 let offset = self.random.below(PAGE as u64) as usize & !7;
                 let place = Place::of(&self.page, offset);
-                // The bitmap ends with what is not accessible: behind that is memory of others.
+                // The bitmap must end at the inaccessible page, because other memory follows.
                 let most = 8 * unit * (2 * PAGE - offset) as u64;
                 let range = IovaRange::new(range.iova, range.length % most);
                 self.watched.begins(format_args!(
@@ -277,7 +277,7 @@ impl Caller {
         }
     }
 
-    /// A request of VFIO's with a number and an argument that may make no sense.
+    /// Issues a VFIO request with arbitrary number and argument.
     fn wild_request(&mut self, opened: &Opened) {
         const FIRST: c_ulong = (b';' as c_ulong) << 8;
         let number = FIRST + 100 + self.random.below(32);
@@ -297,7 +297,7 @@ impl Caller {
         for word in &mut words[1..] {
             *word = self.number();
         }
-        // Where a report's page size and bitmap are, and a start's ranges.
+        // The fields with a report's page size and bitmap, and with a start's ranges.
         let addresses = [0, self.page.address(), Place::KERNEL.address()];
         for word in [3, 4] {
             words[word] = self.of(&addresses);
@@ -313,9 +313,9 @@ impl Caller {
         self.watched.begins(format_args!(
             "request {number:#x} with {words:x?} at {offset:#x}"
         ));
-        // SAFETY: what requests of VFIO's write beside their argument, which ends with the page, is
-        // the bitmap of a report. Its page size is one of `addresses`, of which none is a power of
-        // two, so that it is refused.
+        // SAFETY: Besides their argument, which ends with the page, VFIO's requests write only the
+        // bitmap of a report. Its page size is one of `addresses`, none of which is a power of two,
+        // so that the report is rejected.
         let result = unsafe { self.page.any_ioctl(file, number, offset) };
         let request = (
             number - FIRST - 100,
@@ -323,7 +323,7 @@ impl Caller {
         );
         match (request, result) {
             (DMA_BUF, Ok(fd @ 1..)) => drop(sys::adopt(fd)),
-            // Whatever it was that `words` had there, the kernel has replaced it.
+            // The kernel has replaced the previous value of `words`.
             (MIG_DEVICE_STATE, Ok(_)) if flags as u32 & PROBE_OR_GET == 0 => {
                 let fd = self.page.read::<u32>(offset + 12) as i32;
                 drop((fd >= 0).then(|| sys::adopt(fd)));
@@ -332,7 +332,7 @@ impl Caller {
         }
     }
 
-    /// A read or write somewhere in a region that may not be there.
+    /// Reads or writes at any offset of a region that may not exist.
     fn wild_access(&mut self, opened: &Opened) {
         let index = match self.chance(8) {
             true => self.number() as u32,
@@ -363,7 +363,8 @@ fn page() -> io::Result<Mapping> {
     Ok(page)
 }
 
-/// What the VF `from` is goes to the VF `to` and back, and is the same then; both work.
+/// Moves the state of the VF `from` to the VF `to` and back, and checks that it is the same and
+/// that both work.
 fn migrates(bed: &Bed, from: u32, to: u32) -> Result<()> {
     let (mut source, stream) = Guest::saved(bed, from)?;
     let mut destination = Guest::new(bed, to)?;

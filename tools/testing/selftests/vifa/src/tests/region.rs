@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The migration region: what the VF tells of itself besides the stream.
+//! The migration region: the VF's reports outside of the stream.
 
 use std::{
     collections::HashMap,
@@ -209,7 +209,7 @@ fn generation_stays_while_nothing_changes(bed: &Bed) -> Result<()> {
     let (guest, _) = Guest::saved(bed, 0)?;
     let device = &guest.vf.device;
     let first = read(device)?;
-    // What asks and changes nothing.
+    // Requests without side effects.
     device.data_size()?;
     device.state()?;
     of_function(&bed.vf(0)?)?;
@@ -249,8 +249,7 @@ fn generation_rises_with_each_change(bed: &Bed) -> Result<()> {
     rises("a reset")
 }
 
-/// In `region`, bytes and complete sections of the transfer are what they are after `bytes` of
-/// `stream`.
+/// Checks that bytes and complete sections of the transfer in `region` match `bytes` of `stream`.
 fn follows(region: &vifa_region, stream: &[u8], bytes: usize) -> Result<()> {
     expect::equal(
         &format!("bytes after {bytes} bytes"),
@@ -258,7 +257,7 @@ fn follows(region: &vifa_region, stream: &[u8], bytes: usize) -> Result<()> {
         bytes as u64,
     )?;
     let ends = Stream::parse(stream)?.borders();
-    // After the header's, each second border is the end of a section.
+    // After the header's border, every second border is the end of a section.
     let complete = ends[1..].iter().skip(2).step_by(2);
     let complete = complete.filter(|end| **end <= bytes).count();
     expect::equal(
@@ -268,7 +267,7 @@ fn follows(region: &vifa_region, stream: &[u8], bytes: usize) -> Result<()> {
     )
 }
 
-/// Places in a stream where something ends, one byte before and one behind.
+/// Returns offsets in a stream at which a part ends, one byte before and one after.
 fn places(stream: &[u8]) -> Result<Vec<usize>> {
     let borders = Stream::parse(stream)?.borders();
     let mut places: Vec<usize> = borders[1..]
@@ -310,7 +309,7 @@ fn follows_the_bytes_of_a_stream_that_is_written(bed: &Bed) -> Result<()> {
     follows(&read(device)?, &stream, stream.len())
 }
 
-/// Transfers that were read to the end, taken and failed, so far.
+/// Returns the number of transfers read to the end, accepted and failed, so far.
 fn counters(region: &vifa_region) -> [u64; 3] {
     [region.saved, region.restored, region.failed]
 }
@@ -373,7 +372,7 @@ fn counts_transfers_until_the_driver_goes(bed: &Bed) -> Result<()> {
     )
 }
 
-/// What must be true of each region, whatever goes on.
+/// Checks the invariants of a region, during any activity.
 fn is_one_moment(region: &vifa_region) -> Result<()> {
     expect::equal("magic", &region.magic[..], &hw::VIFA_REGION_MAGIC[..8])?;
     expect::equal("size", region.size as usize, size_of::<vifa_region>())?;
@@ -389,7 +388,7 @@ fn is_one_moment(region: &vifa_region) -> Result<()> {
         match role {
             hw::VIFA_ROLE_NONE => !begun,
             hw::VIFA_ROLE_RECEIVER => begun,
-            // The source knows them a little before it gives them away.
+            // The source counts them slightly before it returns them.
             _ => true,
         },
     )?;
@@ -409,8 +408,8 @@ fn is_one_moment(region: &vifa_region) -> Result<()> {
     )
 }
 
-/// Reads as long as `going_on` by `read`: each region is one moment, no later one has a smaller
-/// generation, and equal generations mean equal bytes.
+/// Reads with `read` during `going_on`: each region is consistent, no later one has a smaller
+/// generation, and equal generations have equal bytes.
 fn watch(going_on: &AtomicBool, read: impl Fn() -> Result<vifa_region>) -> Result<()> {
     let mut seen: HashMap<u64, Vec<u8>> = HashMap::new();
     let mut last = 0;
@@ -499,7 +498,7 @@ fn file_in_debugfs_is_there_as_long_as_the_driver_is(bed: &Bed) -> Result<()> {
     of_function(&vf).map(drop)
 }
 
-/// A read of `file` whose driver has gone is refused, and does no harm.
+/// Checks that a read of `file` fails after its driver was unbound, without any other effect.
 fn has_gone(file: &mut File) -> Result<()> {
     expect::refused(
         "read of the file of a driver that has gone",
@@ -522,7 +521,7 @@ fn file_in_debugfs_may_be_open_when_the_driver_goes(bed: &Bed) -> Result<()> {
     Guest::new(bed, 0)?.work(1)
 }
 
-/// Reads the file of `vf` as long as `going_on`; where it is there, it is whole.
+/// Reads the file of `vf` during `going_on`; whenever it exists, it is complete.
 fn read_again_and_again(vf: &PciFunction, going_on: &AtomicBool) -> Result<()> {
     let mut whole = 0;
     while going_on.load(Ordering::Relaxed) {

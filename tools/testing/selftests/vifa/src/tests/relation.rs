@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Transfer relationships: which the source offers, which the destination accepts, and what both
-//! show of them.
+//! Transfer relationships: those that the source offers, those that the destination accepts, and
+//! their representation on both sides.
 
 use anyhow::{Context, Result};
 
@@ -45,10 +45,10 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
-/// Makes relations wrong, for a destination with these interfaces.
+/// Corrupts relations, for a destination with these interfaces.
 type Change = fn(&mut [vifa_relation; 2], [u64; 2]);
 
-/// What is wrong, the field that the error names, and how it is made wrong.
+/// The defect, the field that the error names, and the corruption.
 type Wrong = (&'static str, &'static str, Change);
 
 const OTHER_FUNCTION: u64 = 0x100;
@@ -97,7 +97,7 @@ const WRONG: [Wrong; 13] = [
     }),
 ];
 
-/// A stream of the VF 0, and the VF 1 to take it.
+/// A stream of the VF 0, and the VF 1 as its destination.
 fn pair(bed: &Bed) -> Result<(Stream, Guest)> {
     let (source, bytes) = Guest::saved(bed, 0)?;
     drop(source);
@@ -112,7 +112,8 @@ fn change(stream: &mut Stream, change: impl FnOnce(&mut [vifa_relation; 2])) -> 
     Ok(())
 }
 
-/// The write that completes the relations section is refused, and all that follow; a reset helps.
+/// Checks that the write that completes the relations section fails, and all later writes; a reset
+/// recovers the VF.
 fn is_refused(bed: &Bed, what: &str, field: &str, make_wrong: Change) -> Result<()> {
     let (good, mut guest) = pair(bed)?;
     let mut stream = good.clone();
@@ -139,7 +140,7 @@ fn is_refused(bed: &Bed, what: &str, field: &str, make_wrong: Change) -> Result<
     guest.vf.device.load(&good.seal()).context("a sound stream")
 }
 
-/// What a region shows of its relationships.
+/// Returns the relationships in a region.
 type Shown = [vifa_region_relation; hw::VIFA_RELATIONS as usize];
 
 const NOT_THERE: vifa_region_relation = vifa_region_relation {
@@ -151,8 +152,8 @@ const NOT_THERE: vifa_region_relation = vifa_region_relation {
 };
 const NONE: Shown = [NOT_THERE; 2];
 
-/// Both relationships of a party with `role`, from `output` to `receiver`, which are control and
-/// data interfaces.
+/// Returns both relationships of a party with `role`, from `output` to `receiver`, which are
+/// control and data interfaces.
 fn both(role: u32, output: [u64; 2], receiver: [u64; 2]) -> Shown {
     let planes = [hw::VIFA_PLANE_CONTROL, hw::VIFA_PLANE_DATA];
     std::array::from_fn(|index| vifa_region_relation {
@@ -166,7 +167,7 @@ fn both(role: u32, output: [u64; 2], receiver: [u64; 2]) -> Shown {
 
 fn shows(device: &Device, expected: Shown) -> Result<()> {
     let bytes = |relations: Shown| -> Vec<Vec<u8>> {
-        // Of `output` and `receiver`, both 8 bytes, the plane, the role, and 6 reserved ones.
+        // 8 bytes each of `output` and `receiver`, then the plane, the role, and 6 reserved bytes.
         let encode = |relation: &vifa_region_relation| {
             [
                 &relation.output.to_le_bytes()[..],
@@ -299,7 +300,7 @@ fn refused_ones_are_not_shown(bed: &Bed) -> Result<()> {
     shows(device, NONE)
 }
 
-/// The stream of the VF 0, addressed to the VF `receiver`.
+/// Returns the stream of the VF 0, addressed to the VF `receiver`.
 fn addressed(bed: &Bed, stream: &mut Stream, receiver: u32) -> Result<()> {
     let interfaces = interfaces(&bed.vf(receiver)?)?;
     change(stream, |relations| {
@@ -323,7 +324,7 @@ fn addressed_stream_is_refused_by_another(bed: &Bed) -> Result<()> {
     guest.refuses_naming("receiver", "a stream for another VF", &stream)
 }
 
-/// The events of the tracepoint are those of the VF `index` in `role`, one for each plane.
+/// Checks that the events of the tracepoint are those of the VF `index` in `role`, one per plane.
 fn told(
     bed: &Bed,
     tracing: &Tracing,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The PF goes, or its driver does, while a VF is open.
+//! Removal of the PF, or of its driver, while a VF is open.
 
 use std::{
     fs, io,
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{bed::Bed, expect, migration::State, process::wait_for_event, sysfs, vfio::Interrupt};
 
-/// The longest that anything here may take.
+/// Maximum duration of any step.
 const LONGEST: Duration = Duration::from_secs(20);
 
 pub fn tests() -> Vec<Test> {
@@ -63,7 +63,7 @@ impl Task {
             .with_context(|| self.name.to_string())
     }
 
-    /// Waits until the task sleeps in the kernel where no signal wakes it.
+    /// Waits until the task sleeps uninterruptibly in the kernel.
     fn blocked(&self) -> Result<()> {
         let deadline = Instant::now() + LONGEST;
         let path = format!("/proc/self/task/{}/stat", self.id);
@@ -79,7 +79,7 @@ impl Task {
     }
 }
 
-/// Both VFs are bound and work.
+/// Checks that both VFs are bound and work.
 fn works(bed: &Bed) -> Result<()> {
     bed.restore()?;
     both_work(bed)
@@ -104,7 +104,7 @@ fn pf_unbind_waits_for_an_open_vf_and_stalls_no_rescan(bed: &Bed) -> Result<()> 
     is_asked_for(&guest, &request)?;
     Task::new("rescan", sysfs::rescan)?.done()?;
 
-    // The VFs go in good order meanwhile: unbinding a PF that has VFs warns under lockdep.
+    // The VFs are removed first: unbinding a PF that has VFs warns under lockdep.
     let pf = bed.pf.clone();
     let removal = Task::new("sriov_numvfs = 0", move || pf.set_virtual_functions(0))?;
     removal.blocked()?;
@@ -132,7 +132,7 @@ fn removal_of_the_port_waits_for_an_open_vf(bed: &Bed) -> Result<()> {
 }
 
 fn bound_vf_is_a_consumer_of_its_pf(bed: &Bed) -> Result<()> {
-    // The link that has the driver core unbind a VF before its PF.
+    // The device link with which the driver core unbinds a VF before its PF.
     let vf = bed.vf(0)?;
     let link = vf.attribute(&format!("supplier:pci:{}", bed.pf));
     expect::equal("link to the PF while bound", link.exists(), true)?;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Resets beside everything else. A function-level reset takes effect at once, and the host then
-//! waits 100 ms before the driver hears of its end: the window in which these tests do something
-//! else. Afterwards the driver's state must be the device's.
+//! Resets concurrent with other operations. A function-level reset takes effect immediately, and
+//! the host then waits 100 ms before it notifies the driver. These tests act in that window.
+//! Afterwards the driver's state must match the device's.
 
 use std::{
     io,
@@ -31,10 +31,10 @@ use crate::{
 
 const PAGE: u64 = 4096;
 
-/// How long a reset may take to begin.
+/// Maximum delay of a reset's start.
 const BEGIN: Duration = Duration::from_secs(5);
 
-/// What a call may be told because of a reset.
+/// Errors that a call may return because of a reset.
 const ERRORS: [i32; 7] = [
     libc::EBUSY,
     libc::ECANCELED,
@@ -101,12 +101,13 @@ fn tolerate<T>(what: &str, result: io::Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// The memory of `guest`, for a log.
+/// Returns the memory of `guest` as a range for a log.
 fn memory(guest: &Guest) -> IovaRange {
     IovaRange::new(guest.memory.iova, MEMORY)
 }
 
-/// The driver's state is the device's: the run state, and whether writes are logged.
+/// Checks that the driver's state matches the device's: the run state, and whether writes are
+/// logged.
 fn agree(guest: &Guest, registers: &RegisterFile) -> Result<()> {
     let device = &guest.vf.device;
     let state = device.state()?;
@@ -134,13 +135,13 @@ fn agree(guest: &Guest, registers: &RegisterFile) -> Result<()> {
     )
 }
 
-/// A session that a phase has, and what it has yet to write.
+/// A session of a phase, and the data that it has not yet written.
 struct Held {
     session: Option<Session>,
     rest: Vec<u8>,
 }
 
-/// Brings the VF 0 to `phase`, with its local memory written.
+/// Brings the VF 0 to `phase`, with written local memory.
 fn bring(bed: &Bed, guest: &mut Guest, phase: State) -> Result<Held> {
     if guest.vf.device.state()? != State::Running {
         guest.vf.reset()?;
@@ -172,7 +173,7 @@ fn bring(bed: &Bed, guest: &mut Guest, phase: State) -> Result<Held> {
     }
 }
 
-/// Waits until the device was reset, of which the driver does not know yet.
+/// Waits until the device was reset and the driver was not yet notified.
 fn wait_for_reset(registers: &RegisterFile) -> Result<()> {
     let deadline = Instant::now() + BEGIN;
     while registers.configurations(0) != 0 {
@@ -184,7 +185,7 @@ fn wait_for_reset(registers: &RegisterFile) -> Result<()> {
     Ok(())
 }
 
-/// What is done in the window of a reset.
+/// The operation in the window of a reset.
 #[derive(Clone, Copy, Debug)]
 enum Call {
     SetState(State),
@@ -210,7 +211,7 @@ const CALLS: [Call; 11] = [
 ];
 
 impl Call {
-    /// Does it; returns a session that began.
+    /// Runs the operation; returns the session that it began, if any.
     fn meet(self, guest: &Guest, held: &mut Held) -> Result<Option<Session>> {
         let device = &guest.vf.device;
         match self {
@@ -240,7 +241,7 @@ impl Call {
     }
 }
 
-/// Each call beside a reset, in the window, with the VF in `phase` and its writes logged.
+/// Runs each call in the window of a reset, with the VF in `phase` and its writes logged.
 fn calls_meet_a_reset(bed: &Bed, phase: State) -> Result<()> {
     let bed = bed.slow_to_reset()?;
     let registers = RegisterFile::map(&bed.pf)?;
@@ -273,7 +274,7 @@ fn calls_meet_a_reset(bed: &Bed, phase: State) -> Result<()> {
     Ok(())
 }
 
-/// Where the VF runs, it has nothing of before its reset; it can be used either way.
+/// A running VF has no data from before its reset; it can be saved and restored.
 fn is_as_new(guest: &mut Guest) -> Result<()> {
     if guest.vf.device.state()? == State::Running {
         guest.engine.enable(&guest.vf)?;
@@ -284,7 +285,7 @@ fn is_as_new(guest: &mut Guest) -> Result<()> {
     tolerate("LOG_STOP", guest.vf.device.stop_logging()).map(drop)
 }
 
-/// Transitions, logs, transfers and resets all at once for a while.
+/// Concurrent transitions, logs, transfers and resets for a while.
 fn beside_all_else(bed: &Bed, way: Way) -> Result<()> {
     const WHILE: Duration = Duration::from_secs(2);
     const STATES: [State; 6] = [
@@ -349,7 +350,7 @@ fn beside_all_else(bed: &Bed, way: Way) -> Result<()> {
     agree(&guest, &registers)
 }
 
-/// A command in which the device hangs ends with the reset, and so does the call.
+/// A reset ends a hanging command, and the call that issued it.
 fn command_that_hangs_is_overtaken(bed: &Bed) -> Result<()> {
     let bed = bed.slow_to_reset()?;
     let registers = RegisterFile::map(&bed.pf)?;
@@ -416,7 +417,7 @@ fn vf_that_does_not_run_after_a_reset_is_in_error(bed: &Bed) -> Result<()> {
     agree(&guest, &registers)
 }
 
-/// Transitions and resets of a network adapter's VF, which always takes 100 ms for a reset.
+/// Transitions and resets of a network adapter's VF, whose resets always take 100 ms.
 fn network_adapter(_: &Bed) -> Result<()> {
     const RESETS: u32 = 8;
     const STATES: [State; 4] = [

@@ -44,7 +44,7 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
-/// What is wrong, the field that the error names, and how it is made wrong.
+/// The defect, the field that the error names, and the corruption.
 type WrongTable = (&'static str, &'static str, fn(&mut vifa_resources));
 
 const WRONG_TABLES: [WrongTable; 9] = [
@@ -65,7 +65,7 @@ const WRONG_TABLES: [WrongTable; 9] = [
     }),
 ];
 
-/// What is wrong, the field that the error names, the type of the record, and how it is made wrong.
+/// The defect, the field that the error names, the type of the record, and the corruption.
 type WrongRecord = (&'static str, &'static str, u32, fn(&mut Record));
 
 const WRONG_RECORDS: [WrongRecord; 9] = [
@@ -125,8 +125,8 @@ const WRONG_RECORDS: [WrongRecord; 9] = [
     ),
 ];
 
-/// The VF refuses its own stream after `change`, with an error that names `field`; nothing reaches
-/// the device.
+/// Checks that the VF rejects its own stream after `change`, with an error that names `field`, and
+/// that nothing reaches the device.
 fn is_refused(
     bed: &Bed,
     what: &str,
@@ -177,7 +177,7 @@ fn records_hold_what_the_guest_configured(bed: &Bed) -> Result<()> {
     )
 }
 
-/// The region of `guest`'s VF tells of the records in `stream`.
+/// Checks that the region of `guest`'s VF reports the records in `stream`.
 fn region_tells(guest: &Guest, stream: &Stream) -> Result<()> {
     let region = region::read(&guest.vf.device)?;
     let table: vifa_resources = stream.value(hw::VIFA_SECTION_CONTROL)?;
@@ -201,7 +201,7 @@ fn region_of_the_destination_tells_what_the_stream_had(bed: &Bed) -> Result<()> 
     region_tells(&guest, &Stream::parse(&bytes)?)
 }
 
-/// Types that have no place in the device may have any index; what it means, the device knows.
+/// Types without a place in the device may have any index; its meaning is up to the device.
 fn unknown_private_index_is_left_to_the_device(bed: &Bed) -> Result<()> {
     let (mut guest, bytes) = Guest::saved(bed, 0)?;
     let mut stream = Stream::parse(&bytes)?;
@@ -232,7 +232,7 @@ fn bytes_behind_the_records_are_refused(bed: &Bed) -> Result<()> {
     guest.recover()
 }
 
-/// What only the device can know to be wrong, it refuses itself.
+/// The device itself rejects values that only it can check.
 fn control_record_that_the_device_refuses_is_refused(bed: &Bed) -> Result<()> {
     let (mut guest, bytes) = Guest::saved(bed, 0)?;
     let mut stream = Stream::parse(&bytes)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Writing a device's state: what is taken, and what is refused.
+//! Restoring a device's state: accepted and rejected streams.
 
 use anyhow::{Context, Result};
 
@@ -247,18 +247,18 @@ fn later_minor_version_is_taken(bed: &Bed) -> Result<()> {
 }
 
 fn any_flipped_bit_is_refused(bed: &Bed) -> Result<()> {
-    /// Flips in bulk data, spread evenly.
+    /// Number of flipped bits in bulk data, spread evenly.
     const SAMPLES: usize = 24;
     let (mut guest, stream) = Guest::saved(bed, 0)?;
     let parsed = Stream::parse(&stream)?;
     let borders = parsed.borders();
     let mut places: Vec<usize> = (0..SAMPLES).map(|n| n * stream.len() / SAMPLES).collect();
-    // Every byte of the stream's header and of the first and the last section's.
+    // Every byte of the stream's header and of the first and the last section's header.
     places.extend(0..size_of::<hw::vifa_stream_header>());
     for border in [borders[1], borders[borders.len() - 3]] {
         places.extend(border..border + size_of::<hw::vifa_section_header>());
     }
-    // A byte of every field group in between.
+    // One byte of every field group in between.
     for pair in borders.windows(2).skip(2) {
         places.extend([pair[0], (pair[0] + pair[1]) / 2, pair[1] - 1]);
     }
@@ -274,7 +274,7 @@ fn any_flipped_bit_is_refused(bed: &Bed) -> Result<()> {
         }
         guest.recover()
     };
-    // Resets take their time; the stream is as wrong for the other VF.
+    // Resets are slow, so the other VF is used, too; the stream is equally invalid for it.
     let mut other = Guest::new(bed, 1)?;
     other.vf.device.load(&stream).context("unchanged stream")?;
     all_at_once(vec![
@@ -283,7 +283,7 @@ fn any_flipped_bit_is_refused(bed: &Bed) -> Result<()> {
     ])
 }
 
-/// A section of an unknown type with `payload`, from the interface of `like`.
+/// Returns a section of an unknown type with `payload`, from the interface of `like`.
 fn unknown_section(like: &Section, flags: u32, payload: &[u8]) -> Section {
     let mut section = like.clone();
     section.header.type_ = 0x7f;
@@ -371,8 +371,8 @@ fn missing_repeated_and_misplaced_sections_are_refused(bed: &Bed) -> Result<()> 
     guest.refuses_each(streams)
 }
 
-/// The VF refuses the saved stream with the bits `flipped` of a section's interface, whichever
-/// section that is.
+/// Checks that the VF rejects the saved stream with the bits `flipped` of a section's interface,
+/// for every section.
 fn refuses_interface(bed: &Bed, flipped: u64) -> Result<()> {
     let (mut guest, bytes) = Guest::saved(bed, 0)?;
     let stream = Stream::parse(&bytes)?;
@@ -415,7 +415,7 @@ fn wrong_totals_are_refused(bed: &Bed) -> Result<()> {
     guest.refuses_each(streams)
 }
 
-/// A section that is right by itself, but not of this stream: the end section's CRC tells.
+/// A valid section of another stream; the end section's CRC detects it.
 fn exchanged_section_is_refused(bed: &Bed) -> Result<()> {
     let (mut guest, bytes) = Guest::saved(bed, 0)?;
     let mut streams = Vec::new();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reading a device's state.
+//! Saving a device's state.
 
 use anyhow::{Context, Result};
 
@@ -45,7 +45,7 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
-/// A VF with a furnished state.
+/// Returns a VF with a furnished state.
 fn furnished(bed: &Bed) -> Result<Guest> {
     let mut guest = Guest::new(bed, 0)?;
     guest.furnish(0xabad_1dea)?;
@@ -209,15 +209,15 @@ fn read_to_a_bad_address_takes_nothing(bed: &Bed) -> Result<()> {
     expect::same_bytes("stream", &stream, &expected)
 }
 
-/// A fault on a BAR's mapping takes locks of the VFIO core, which a reset holds when it ends a
-/// session: lockdep tells if the driver faults it in at the wrong moment.
+/// A page fault on a BAR's mapping takes locks of the VFIO core, which a reset holds when it ends a
+/// session. lockdep reports a fault at the wrong time.
 fn read_into_the_device_s_own_registers_does_no_harm(bed: &Bed) -> Result<()> {
     let mut guest = furnished(bed)?;
     let registers = guest.vf.device.map(hw::VIFA_REFERENCE_BAR)?;
     let session = guest.vf.device.start(State::StopCopy)?;
     let taken = registers.fill_from(&session)?;
     expect::claim("bytes to be read into the registers", taken > 0)?;
-    // The reset takes the registers away from the mapping.
+    // The reset revokes the mapping of the registers.
     guest.vf.reset()?;
     expect::refused(
         "read after a reset",

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The state machine of VFIO migration v2: every ordered pair of states, and numbers that are none.
+//! The state machine of VFIO migration v2: every ordered pair of states, and invalid numbers.
 //!
-//! What is expected is computed here from the words of `include/uapi/linux/vfio.h`, for a device
-//! with STOP_COPY and PRE_COPY, with P2P and without, and not taken from the kernel's table.
+//! The expected results are computed from the text of `include/uapi/linux/vfio.h`, for a device
+//! with STOP_COPY and PRE_COPY, with and without P2P, and not from the kernel's table.
 
 use std::{collections::VecDeque, io};
 
@@ -16,7 +16,7 @@ use crate::{
     migration::{Segments, Session, State},
 };
 
-/// An arc of the state machine: the driver implements it as one step.
+/// An arc of the state machine, which the driver implements as one step.
 struct Arc {
     from: State,
     to: State,
@@ -39,7 +39,7 @@ const fn arc_with_session(from: State, to: State) -> Arc {
     }
 }
 
-/// What of the protocol a device has besides STOP_COPY and PRE_COPY.
+/// The optional features of a device besides STOP_COPY and PRE_COPY.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Protocol {
     WithP2p,
@@ -56,7 +56,7 @@ const ARCS: [Arc; 6] = [
     arc(State::PreCopy, State::Running),
 ];
 
-/// The further arcs of a device with P2P.
+/// The additional arcs of a device with P2P.
 const ARCS_WITH_P2P: [Arc; 9] = [
     arc(State::Running, State::RunningP2p),
     arc(State::RunningP2p, State::Running),
@@ -69,7 +69,7 @@ const ARCS_WITH_P2P: [Arc; 9] = [
     arc(State::PreCopyP2p, State::StopCopy),
 ];
 
-/// The further arcs of a device without P2P.
+/// The additional arcs of a device without P2P.
 const ARCS_WITHOUT_P2P: [Arc; 3] = [
     arc(State::Running, State::Stop),
     arc(State::Stop, State::Running),
@@ -85,12 +85,12 @@ impl Protocol {
         ARCS.iter().chain(further)
     }
 
-    /// Whether a device can be brought to `state`.
+    /// Returns whether `state` can be requested.
     fn has(self, state: State) -> bool {
         State::SUPPORTED.contains(&state) && self.arcs().any(|arc| arc.to == state)
     }
 
-    /// The states that a test can begin in.
+    /// Returns the states in which a test can begin.
     fn starts(self) -> impl Iterator<Item = State> {
         let states = State::SUPPORTED.into_iter();
         [State::Error]
@@ -98,9 +98,10 @@ impl Protocol {
             .chain(states.filter(move |state| self.has(*state)))
     }
 
-    /// The shortest path from `from` to `to`; `None`: there is none. Empty where both are the same.
+    /// Returns the shortest path from `from` to `to`, empty if both are the same; `None` if there
+    /// is none.
     ///
-    /// A state of the saving group is an interior one only where the whole path is in the group,
+    /// A state of the saving group is an interior state only if the whole path is in the group,
     /// whose states share a session.
     fn path(self, from: State, to: State) -> Option<Vec<&'static Arc>> {
         if from == State::StopCopy && matches!(to, State::PreCopy | State::PreCopyP2p) {
@@ -144,16 +145,16 @@ impl Protocol {
     }
 }
 
-/// What the specification says of a request.
+/// The specified result of a request.
 #[derive(Debug, PartialEq, Eq)]
 enum Expected {
-    /// The device is in the state that was asked for.
+    /// The device is in the requested state.
     Reached { session: bool },
-    /// EINVAL, and the device is where it was.
+    /// EINVAL, and the device is in its previous state.
     Refused,
 }
 
-/// Numbers that are no state.
+/// Numbers that are not states.
 const NO_STATES: [u32; 5] = [8, 9, 255, 0x7fff_ffff, 0xffff_ffff];
 
 pub fn tests() -> Vec<Test> {
@@ -202,8 +203,8 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
-/// Brings the VF of `guest` to `state`; returns the session that this state has. In RESUMING, a
-/// complete stream was written.
+/// Brings the VF of `guest` to `state`; returns the state's session. For RESUMING, a complete
+/// stream was written.
 fn bring(bed: &Bed, guest: &mut Guest, state: State) -> Result<Option<Session>> {
     guest.furnish(1)?;
     let device = &guest.vf.device;
@@ -253,7 +254,7 @@ fn try_pair(
     guest.recover()
 }
 
-/// The errors of a refusal: in ERROR, drivers say EIO as well.
+/// The errors of a rejected request: in ERROR, drivers may also return EIO.
 fn refusal(from: State) -> &'static [i32] {
     match from {
         State::Error => &[libc::EINVAL, libc::EIO],
@@ -261,8 +262,8 @@ fn refusal(from: State) -> &'static [i32] {
     }
 }
 
-/// The session of the state `from` lives on only where the state is the same, or another of the
-/// saving group; a new one works.
+/// Checks that the session of the state `from` survives only if the state is the same, or another
+/// of the saving group, and that a new session works.
 fn sessions_are_right(
     from: State,
     to: State,
@@ -298,7 +299,7 @@ fn try_numbers(bed: &Bed, from: State) -> Result<()> {
     guest.recover()
 }
 
-/// RESUMING is left with an error where no stream was written.
+/// Leaving RESUMING without a written stream fails.
 fn try_incomplete(bed: &Bed, to: State) -> Result<()> {
     let mut guest = Guest::new(bed, 0)?;
     let session = guest.vf.device.start(State::Resuming)?;

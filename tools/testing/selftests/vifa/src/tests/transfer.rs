@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! From one VF to another: the whole state arrives, and work that was begun is finished there, once.
+//! Transfer from one VF to another: the whole state arrives, and unfinished work completes there,
+//! once.
 
 use std::{io::Seek, os::unix::fs::FileExt, thread, time::Duration};
 
@@ -37,7 +38,7 @@ pub fn tests() -> Vec<Test> {
     )
 }
 
-/// A session can be moved in by no offset.
+/// A session has no file offset.
 pub fn has_no_position(session: &Session) -> Result<()> {
     let mut file = session.file();
     expect::refused("lseek", file.rewind(), &[libc::ESPIPE])?;
@@ -45,17 +46,18 @@ pub fn has_no_position(session: &Session) -> Result<()> {
     expect::refused("pwrite", file.write_at(&[0], 0), &[libc::ESPIPE])
 }
 
-/// Moves `guest` to the VF `index`: saves it, closes its VF, loads it there and lets it run.
+/// Moves `guest` to the VF `index`: saves it, closes its VF, loads it there and sets it running.
 fn migrate(bed: &Bed, guest: &mut Guest, index: u32) -> Result<()> {
     let stream = guest.vf.device.save().context("save")?;
     let destination = Vf::open(&bed.vf(index)?, &guest.space)?;
     destination.device.load(&stream).context("load")?;
-    // The guest's rings and memory are the same, as it is the same guest.
+    // Rings and memory stay the same, as it is the same guest.
     guest.vf = destination;
     guest.vf.device.change_state(State::Running)
 }
 
-/// The payloads of a stream's sections, but for those that are of its source or of its headers.
+/// Returns the payloads of a stream's sections, except those that depend on its source or its
+/// headers.
 fn planes(stream: &[u8]) -> Result<Vec<(u32, Vec<u8>)>> {
     let sections = Stream::parse(stream)?.sections;
     Ok(sections
@@ -109,7 +111,7 @@ fn local_memory_and_scratch_registers_arrive(bed: &Bed) -> Result<()> {
     guest.work(2)
 }
 
-/// Where the slow command of [`leave_unfinished`] writes.
+/// The target of the slow command of [`leave_unfinished`].
 const SLOW: u64 = 8 * CHUNK;
 const SLOW_PATTERN: u64 = 0xdead_0000_0000;
 const SLOW_COMMAND: fn(&Guest) -> Command = |guest| Command::Fill {
@@ -155,7 +157,7 @@ fn unfinished_command_completes_once_on_the_other_vf(bed: &Bed) -> Result<()> {
 }
 
 fn commands_not_begun_complete_once_on_the_other_vf(bed: &Bed) -> Result<()> {
-    /// Commands that wait behind the slow one.
+    /// Commands queued after the slow one.
     const WAITING: u64 = 5;
     let mut guest = Guest::new(bed, 0)?;
     leave_unfinished(&mut guest)?;
@@ -249,7 +251,7 @@ fn stopped_vf_takes_no_doorbell(bed: &Bed) -> Result<()> {
     let mut guest = Guest::new(bed, 0)?;
     guest.work(1)?;
     guest.vf.device.change_state(State::Stop)?;
-    // Against the rules: the user must not touch a stopped device. It must do no harm.
+    // The user must not access a stopped device. If it does, nothing bad may happen.
     guest
         .vf
         .set_register(hw::VIFA_REFERENCE_SUBMISSION_TAIL, 0x55aa);

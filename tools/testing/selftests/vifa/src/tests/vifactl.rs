@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The administrator's command from end to end: each sub-command on real devices.
+//! End-to-end tests of the administrator's command: each sub-command on real devices.
 
 mod administration;
 mod check;
@@ -27,7 +27,7 @@ pub fn tests() -> Vec<Test> {
     .collect()
 }
 
-/// A directory for a test's files, which goes with it.
+/// A directory for a test's files, removed when dropped.
 struct Directory(TempDir);
 
 impl Directory {
@@ -35,17 +35,17 @@ impl Directory {
         Ok(Self(tempfile::tempdir().context("temporary directory")?))
     }
 
-    /// The path of the file `name`.
+    /// Returns the path of the file `name`.
     fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    /// The same as text.
+    /// Returns the path of the file `name` as text.
     fn name(&self, name: &str) -> String {
         self.path(name).to_string_lossy().into_owned()
     }
 
-    /// Makes the file `name`, and returns its path as text.
+    /// Creates the file `name` and returns its path as text.
     fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Result<String> {
         fs::write(self.path(name), content).context(name.to_owned())?;
         Ok(self.name(name))
@@ -55,7 +55,7 @@ impl Directory {
         fs::read(self.path(name)).context(name.to_owned())
     }
 
-    /// The names of all files in it.
+    /// Returns the names of all files in the directory.
     fn names(&self) -> Result<Vec<String>> {
         let mut names = fs::read_dir(self.0.path())?
             .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
@@ -65,7 +65,7 @@ impl Directory {
     }
 }
 
-/// A furnished guest on the VF 0, and a save set of its state in `directory`.
+/// Returns a furnished guest on the VF 0, and the path of a save set of its state in `directory`.
 fn saved_set(bed: &Bed, directory: &Directory) -> Result<(Guest, String)> {
     let mut guest = Guest::new(bed, 0)?;
     guest.furnish(0x5e7)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The address space that devices do DMA in, by either of VFIO's two ways: an iommufd, or a legacy
+//! The address space for devices' DMA, through either of VFIO's interfaces: an iommufd, or a legacy
 //! container.
 
 use std::{
@@ -22,7 +22,7 @@ const IOMMUFD: &str = "/dev/iommu";
 /// An address space for DMA.
 #[derive(Debug)]
 pub enum AddressSpace {
-    /// An IOAS of an iommufd of its own.
+    /// An IOAS in its own iommufd.
     Iommufd {
         /// `/dev/iommu`
         file: File,
@@ -33,7 +33,7 @@ pub enum AddressSpace {
     Container {
         /// `/dev/vfio/vfio`
         file: File,
-        /// The groups in it, which stay open as long as the container.
+        /// The groups in the container, which must stay open with it.
         groups: Mutex<Vec<File>>,
     },
 }
@@ -47,7 +47,8 @@ fn open(path: &str) -> Result<File> {
 }
 
 impl AddressSpace {
-    /// An empty one of an iommufd, or of a container where the kernel has no iommufd.
+    /// Creates an empty address space in an iommufd, or in a container if the kernel has no
+    /// iommufd.
     pub fn iommufd() -> Result<Arc<Self>> {
         if !Path::new(IOMMUFD).exists() {
             return Self::container();
@@ -64,7 +65,7 @@ impl AddressSpace {
         }))
     }
 
-    /// An empty one of a container, which becomes usable with its first group.
+    /// Creates an empty address space in a container, which becomes usable with its first group.
     pub fn container() -> Result<Arc<Self>> {
         Ok(Arc::new(Self::Container {
             file: open("/dev/vfio/vfio")?,
@@ -78,7 +79,7 @@ impl AddressSpace {
         }
     }
 
-    /// Maps `memory` at `iova`, for the devices to read and write.
+    /// Maps `memory` at `iova`, readable and writable for devices.
     fn map(&self, memory: &Mapping, iova: u64) -> io::Result<()> {
         match self {
             Self::Iommufd { file, ioas } => {
@@ -109,7 +110,7 @@ impl AddressSpace {
         Ok(())
     }
 
-    /// Unmaps the `length` bytes at `iova`, which were mapped as a whole.
+    /// Unmaps the `length` bytes at `iova`, which were mapped as one range.
     fn unmap(&self, iova: u64, length: u64) -> io::Result<()> {
         match self {
             Self::Iommufd { file, ioas } => {
@@ -134,14 +135,14 @@ impl AddressSpace {
         Ok(())
     }
 
-    /// Puts the group `name` into the container and returns its file.
+    /// Adds the group `name` to the container and returns the group's file.
     ///
     /// # Panics
     ///
-    /// If this is no container.
+    /// If this is not a container.
     pub(super) fn add_group(&self, name: &str) -> Result<File> {
         let Self::Container { file, groups } = self else {
-            panic!("a group belongs into a container");
+            panic!("a group can only be added to a container");
         };
         let group = open(&format!("/dev/vfio/{name}"))?;
         let mut groups = groups.lock().expect("no thread panics with the list");
@@ -160,12 +161,12 @@ impl AddressSpace {
     }
 }
 
-/// Zeroed memory of this process that devices of an address space reach at an IOVA.
+/// Zeroed memory of this process that devices of an address space access at an IOVA.
 #[derive(Debug)]
 pub struct DmaMemory {
-    /// The memory as this process sees it.
+    /// The memory in this process.
     pub memory: Arc<Mapping>,
-    /// Where the devices see it.
+    /// The IOVA of the memory.
     pub iova: u64,
     space: Arc<AddressSpace>,
 }
@@ -177,7 +178,7 @@ impl DmaMemory {
         Self::of(memory, space, iova)
     }
 
-    /// Maps the same memory at `iova` as well.
+    /// Also maps the same memory at `iova`.
     pub fn again(&self, iova: u64) -> Result<Self> {
         Self::of(self.memory.clone(), &self.space, iova)
     }
@@ -197,7 +198,7 @@ impl DmaMemory {
 
 impl Drop for DmaMemory {
     fn drop(&mut self) {
-        // Fails where the container has lost its groups, and with them its mappings.
+        // Fails if the container has lost its groups and their mappings.
         let _ = self.space.unmap(self.iova, self.memory.length() as u64);
     }
 }

@@ -32,7 +32,7 @@ use crate::{sys, sysfs::PciFunction};
 #[derive(Debug)]
 pub struct Device {
     file: File,
-    // Lives as long as the device: by the group's way, the container must.
+    // Must outlive the device: a legacy device needs its container.
     _space: Arc<AddressSpace>,
 }
 
@@ -43,7 +43,7 @@ impl AsFd for Device {
 }
 
 impl Device {
-    /// Opens `function` for DMA in `space`, by the way that the space is for.
+    /// Opens `function` for DMA in `space`, through the interface of that space.
     pub fn open(function: &PciFunction, space: &Arc<AddressSpace>) -> Result<Self> {
         let file = match &**space {
             AddressSpace::Iommufd { file, ioas } => function
@@ -58,7 +58,7 @@ impl Device {
         })
     }
 
-    /// Opens the device that VFIO shows as `node` for DMA in `space`, which has to be an iommufd's.
+    /// Opens the device with the VFIO node `node` for DMA in `space`, which must be in an iommufd.
     pub fn open_node(node: &Path, space: &Arc<AddressSpace>) -> Result<Self> {
         let AddressSpace::Iommufd { file, ioas } = &**space else {
             bail!("{} needs an iommufd", node.display());
@@ -76,7 +76,7 @@ impl Device {
             .open(path)
             .with_context(|| path.display().to_string())?;
         let mut bind = vfio_device_bind_iommufd {
-            // Without the token, which older kernels do not know.
+            // Without the token, which older kernels do not support.
             argsz: 16,
             iommufd: iommufd.as_raw_fd(),
             ..Default::default()
@@ -101,7 +101,7 @@ impl Device {
         Ok(device.into())
     }
 
-    /// `VFIO_DEVICE_GET_INFO`
+    /// Issues `VFIO_DEVICE_GET_INFO`.
     pub fn info(&self) -> io::Result<vfio_device_info> {
         let mut info = vfio_device_info {
             argsz: size_of::<vfio_device_info>() as u32,
@@ -111,7 +111,7 @@ impl Device {
         Ok(info)
     }
 
-    /// `VFIO_DEVICE_GET_REGION_INFO`
+    /// Issues `VFIO_DEVICE_GET_REGION_INFO`.
     pub fn region(&self, index: u32) -> io::Result<vfio_region_info> {
         let mut info = vfio_region_info {
             argsz: size_of::<vfio_region_info>() as u32,
@@ -122,18 +122,18 @@ impl Device {
         Ok(info)
     }
 
-    /// Type and subtype of the region `index`, where it is a device-specific one.
+    /// Returns type and subtype of the region `index`, if it is device-specific.
     pub fn region_kind(&self, index: u32) -> io::Result<Option<(u32, u32)>> {
         Ok(self.region_with_capabilities(index)?.kind())
     }
 
-    /// The ids of the capabilities of the region `index`.
+    /// Returns the ids of the capabilities of the region `index`.
     pub fn region_capabilities(&self, index: u32) -> io::Result<Vec<u32>> {
         Ok(self.region_with_capabilities(index)?.capabilities())
     }
 
-    /// Offset and size of each area of the region `index` that can be mapped, where the kernel lists
-    /// areas at all.
+    /// Returns offset and size of each mappable area of the region `index`, if the kernel lists
+    /// areas.
     pub fn sparse_areas(&self, index: u32) -> io::Result<Option<Vec<(u64, u64)>>> {
         Ok(self.region_with_capabilities(index)?.areas())
     }
@@ -148,7 +148,7 @@ impl Device {
         Ok(argument)
     }
 
-    /// `VFIO_DEVICE_GET_IRQ_INFO`
+    /// Issues `VFIO_DEVICE_GET_IRQ_INFO`.
     pub fn interrupt(&self, interrupt: Interrupt) -> io::Result<vfio_irq_info> {
         let mut info = vfio_irq_info {
             argsz: size_of::<vfio_irq_info>() as u32,
@@ -159,7 +159,7 @@ impl Device {
         Ok(info)
     }
 
-    /// Lets the first vector of `interrupt` signal an event counter, which is returned.
+    /// Connects the first vector of `interrupt` to an event counter, which is returned.
     pub fn signal(&self, interrupt: Interrupt) -> io::Result<File> {
         let event = sys::eventfd()?;
         let mut set = InterruptSet::signal(interrupt, event.as_fd());
@@ -209,8 +209,8 @@ impl Device {
         Mapping::of_file(&self.file, self.region(index)?.offset + offset, length)
     }
 
-    /// Has an event counter, which is returned, write 0 to the 32 bits at `offset` of the region
-    /// `index` (`VFIO_DEVICE_IOEVENTFD`).
+    /// Creates an event counter that makes the kernel write 0 to the 32 bits at `offset` of the
+    /// region `index` (`VFIO_DEVICE_IOEVENTFD`).
     pub fn ioeventfd(&self, index: u32, offset: u64) -> io::Result<File> {
         let event = sys::eventfd()?;
         let mut argument = vfio_device_ioeventfd {
@@ -224,7 +224,7 @@ impl Device {
         Ok(event)
     }
 
-    /// `VFIO_DEVICE_RESET`
+    /// Issues `VFIO_DEVICE_RESET`.
     pub fn reset(&self) -> io::Result<()> {
         while_resetting(|| ioctl_number(self, &request::DEVICE_RESET, 0)).map(drop)
     }

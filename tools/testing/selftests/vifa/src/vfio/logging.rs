@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! DMA logging: the kernel tells which pages a device has written.
+//! DMA logging: reports of the pages that a device has written.
 
 use std::{io, marker::PhantomData};
 
@@ -19,37 +19,37 @@ const REPORT: u32 = vfio::VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT;
 /// The argument of `VFIO_DEVICE_FEATURE_DMA_LOGGING_START`.
 pub type Start = Feature<vfio_device_feature_dma_logging_control>;
 
-/// Bytes of a bitmap's unit.
+/// Bytes per unit of a bitmap.
 const WORD: usize = size_of::<u64>();
 const WORD_BITS: u64 = u64::BITS as u64;
 
-/// Memory that devices may write to.
+/// Memory to which devices may write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IovaRange {
-    /// The first byte.
+    /// The first IOVA.
     pub iova: u64,
-    /// In bytes.
+    /// Length in bytes.
     pub length: u64,
 }
 
 impl IovaRange {
-    /// The `length` bytes at `iova`.
+    /// Returns the range of `length` bytes at `iova`.
     pub const fn new(iova: u64, length: u64) -> Self {
         Self { iova, length }
     }
 
-    /// The IOVA behind the last byte.
+    /// Returns the first IOVA after the range.
     pub const fn end(self) -> u64 {
         self.iova + self.length
     }
 
-    /// Whether `iova` is in it.
+    /// Returns whether the range contains `iova`.
     pub const fn contains(self, iova: u64) -> bool {
         self.iova <= iova && iova - self.iova < self.length
     }
 }
 
-/// Where the kernel is to put a bitmap.
+/// The address at which the kernel writes a bitmap.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
     address: u64,
@@ -57,23 +57,23 @@ pub struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    /// Nowhere: address 0.
+    /// Returns address 0.
     pub const NULL: Place<'static> = Place {
         address: 0,
         memory: PhantomData,
     };
-    /// An address of the kernel's, which no process may name.
+    /// Returns a kernel address, which no process may use.
     pub const KERNEL: Place<'static> = Place {
         address: 0xffff_8880_0000_0000,
         memory: PhantomData,
     };
 
-    /// The place as a number.
+    /// Returns the address as a number.
     pub fn address(self) -> u64 {
         self.address
     }
 
-    /// `offset` bytes into `memory`. The kernel finds the end of what is accessible by itself.
+    /// Returns the address at `offset` of `memory`. The kernel checks the accessible range itself.
     pub fn of(memory: &'a Mapping, offset: usize) -> Self {
         assert!(
             offset < memory.length(),
@@ -86,7 +86,7 @@ impl<'a> Place<'a> {
     }
 }
 
-/// The bitmap of a report: a bit for each page of a range, from the range's first byte on.
+/// The bitmap of a report: one bit per page of a range, from the range's first byte.
 #[derive(Debug)]
 pub struct DirtyBitmap {
     memory: Mapping,
@@ -95,7 +95,8 @@ pub struct DirtyBitmap {
 }
 
 impl DirtyBitmap {
-    /// A clear one for `range`, with a bit for each `page_size` bytes, the last of which may be less.
+    /// Creates a clear bitmap for `range` with one bit per `page_size` bytes; the last page may be
+    /// shorter.
     pub fn new(range: IovaRange, page_size: u64) -> io::Result<Self> {
         let words = range.length.div_ceil(page_size).div_ceil(WORD_BITS);
         let bytes = usize::try_from(words).map_err(|_| io::ErrorKind::OutOfMemory)? * WORD;
@@ -106,22 +107,22 @@ impl DirtyBitmap {
         })
     }
 
-    /// What it is about.
+    /// Returns the range of the bitmap.
     pub fn range(&self) -> IovaRange {
         self.range
     }
 
-    /// Bytes that a bit stands for.
+    /// Returns the number of bytes per bit.
     pub fn page_size(&self) -> u64 {
         self.page_size
     }
 
-    /// Its words: bit 0 of the first is the first page.
+    /// Returns the words; bit 0 of the first word is the first page.
     pub fn words(&self) -> impl Iterator<Item = u64> + '_ {
         (0..self.memory.length() / WORD).map(|word| u64::from_le(self.memory.read(word * WORD)))
     }
 
-    /// Clears all bits, without a write to those that are clear.
+    /// Clears all bits, without writing to clear words.
     pub fn clear(&mut self) {
         for offset in (0..self.memory.length()).step_by(WORD) {
             if self.memory.read::<u64>(offset) != 0 {
@@ -130,12 +131,12 @@ impl DirtyBitmap {
         }
     }
 
-    /// How many bits are set.
+    /// Returns the number of set bits.
     pub fn count(&self) -> u64 {
         self.words().map(|word| u64::from(word.count_ones())).sum()
     }
 
-    /// The IOVA of each page whose bit is set, ascending.
+    /// Returns the IOVA of each page with a set bit, in ascending order.
     pub fn dirty(&self) -> impl Iterator<Item = u64> + '_ {
         let bits = self.words().zip(0..).flat_map(|(mut word, number)| {
             std::iter::from_fn(move || {
@@ -149,13 +150,13 @@ impl DirtyBitmap {
 }
 
 impl Device {
-    /// Whether the driver offers DMA logging, for which it needs a kernel with iommufd.
+    /// Returns whether the driver offers DMA logging, which requires a kernel with iommufd.
     pub fn can_log(&self) -> bool {
         self.probe(Operation::ProbeSet, START).is_ok()
     }
 
-    /// Logs the writes to `ranges` in pages of `page_size` bytes, or what the device has instead;
-    /// returns that.
+    /// Starts logging of `ranges` in pages of `page_size` bytes; returns the page size that the
+    /// device uses.
     pub fn start_logging(&self, ranges: &[IovaRange], page_size: u64) -> io::Result<u64> {
         let ranges: Vec<_> = ranges
             .iter()
@@ -175,18 +176,18 @@ impl Device {
         Ok(control.page_size)
     }
 
-    /// Logs no longer.
+    /// Stops logging.
     pub fn stop_logging(&self) -> io::Result<()> {
         self.feature(Feature::new(Operation::Set, STOP, ()))
     }
 
-    /// Sets the bits of the pages that were written since they were last reported.
+    /// Sets the bits of the pages written since their last report.
     pub fn report(&self, bitmap: &mut DirtyBitmap) -> io::Result<()> {
         let place = Place::of(&bitmap.memory, 0);
         self.report_to(place, bitmap.range, bitmap.page_size)
     }
 
-    /// As [`Self::report`], with a bitmap wherever `place` is.
+    /// Like [`Self::report`], with a bitmap at `place`.
     pub fn report_to(&self, place: Place, range: IovaRange, page_size: u64) -> io::Result<()> {
         let report = vfio_device_feature_dma_logging_report {
             iova: range.iova,
@@ -198,7 +199,7 @@ impl Device {
             .map(drop)
     }
 
-    /// What was written in `range` since it was last reported, in pages of `page_size` bytes.
+    /// Returns the pages of `page_size` bytes in `range` that were written since their last report.
     pub fn dirty_pages(&self, range: IovaRange, page_size: u64) -> io::Result<DirtyBitmap> {
         let mut bitmap = DirtyBitmap::new(range, page_size)?;
         self.report(&mut bitmap)?;

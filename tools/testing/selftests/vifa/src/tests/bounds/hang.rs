@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Calls on a device that hangs in every command: how many commands each of them issues, none of
-//! which the device answers in time.
+//! Calls on a device that hangs in every command: the number of commands that each call issues.
 
 use std::io;
 
@@ -32,12 +31,12 @@ pub fn tests() -> Vec<Test> {
     )
 }
 
-/// The device hangs in every command of VF 0.
+/// Makes the device hang in every command of VF 0.
 fn hang(registers: &RegisterFile) -> Result<Armed<'_>> {
     registers.arm(0, ANY, Fault::Hang, hw::VIFA_FAULT_ALWAYS)
 }
 
-/// `call` gives one command, which hangs, and no second.
+/// Checks that `call` issues exactly one command, which hangs.
 fn hangs_once<T: std::fmt::Debug>(
     what: &str,
     registers: &RegisterFile,
@@ -99,7 +98,7 @@ fn logging_ends_with_the_first_command_that_hangs(bed: &Bed) -> Result<()> {
     let mut guest = Guest::new(bed, 0)?;
     let registers = RegisterFile::map(&bed.pf)?;
     let device = &guest.vf.device;
-    // Each of them costs a report a command.
+    // Each range costs a report one command.
     let ranges = [1, 2, 3].map(|place| IovaRange::new(place << 28, 16 * PAGE));
     let all = IovaRange::new(1 << 28, 3 << 28);
     hangs_once("DMA_LOGGING_START", &registers, || {
@@ -119,7 +118,7 @@ fn logging_ends_with_the_first_command_that_hangs(bed: &Bed) -> Result<()> {
 fn open_ends_with_the_first_command_that_hangs(bed: &Bed) -> Result<()> {
     let registers = RegisterFile::map(&bed.pf)?;
     let (vf, space) = (bed.vf(0)?, AddressSpace::iommufd()?);
-    // The device is reset when it is opened.
+    // Opening the device resets it.
     let spoilt = registers.spoil_reset(0, hw::VIFA_RUN_STATE_STOPPED)?;
     hangs_once("open", &registers, || {
         Vf::open(&vf, &space).map_err(|error| match error.downcast::<io::Error>() {
@@ -145,7 +144,7 @@ fn reset_ends_with_the_first_command_that_hangs(bed: &Bed) -> Result<()> {
     guest.recover()
 }
 
-/// Reads from the stream of `source` until the device hangs in a run that it reads ahead.
+/// Reads from the stream of `source` until the device hangs in a run that the driver reads ahead.
 fn read_until_the_device_hangs<'a>(
     source: &Source,
     registers: &'a RegisterFile,

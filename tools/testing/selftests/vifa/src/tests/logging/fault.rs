@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A device that fails, hangs, lies or has lost count: whatever a report asks for is dirty then, which
-//! is counted, and said once. A log that was not started or stopped as it should can be started anew.
+//! A device that fails, hangs, lies or has lost its log: everything requested is then reported
+//! dirty, counted, and logged once. A log that failed to start or stop can be started again.
 
 use std::{
     collections::BTreeSet,
@@ -25,10 +25,10 @@ use crate::{
     vfio::IovaRange,
 };
 
-/// More than one bit of a summary stands for: reports of it begin with LOG_SUMMARY.
+/// More than one summary bit, so that reports begin with LOG_SUMMARY.
 const LARGE: IovaRange = IovaRange::new(AREA.iova, 512 * MIB);
 
-/// Longer than any timeout of the device in a test, with room for a slow machine.
+/// Longer than any timeout of the device in a test, with a margin for a slow machine.
 const SLACK: Duration = Duration::from_secs(3);
 
 const FAILURES: [Fault; 3] = [
@@ -36,13 +36,13 @@ const FAILURES: [Fault; 3] = [
     Fault::Status(hw::VIFA_STATUS_DMA_FAULT),
     Fault::Status(0x4242),
 ];
-/// Numbers of pages that were not asked for.
+/// Page counts that do not match the request.
 const LIES: [Fault; 3] = [
     Fault::ShortResult(1),
     Fault::Result(0),
     Fault::Result(u64::MAX),
 ];
-/// Page sizes that are none, or more than was asked for.
+/// Invalid page sizes, or larger than requested.
 const PAGE_SIZES: [Fault; 6] = [
     Fault::Result(0),
     Fault::Result(2048),
@@ -121,7 +121,7 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
-/// What has to be told of the log besides the pages.
+/// The expected reports about the log besides the pages.
 struct Told {
     log: KernelLog,
     vf: String,
@@ -141,14 +141,15 @@ impl Told {
         })
     }
 
-    /// Counts from now on.
+    /// Begins counting.
     fn rebase(&mut self, tracked: &Tracked) -> Result<()> {
         self.before = region::read(&tracked.guest.vf.device)?;
         self.lost = 0;
         Ok(())
     }
 
-    /// A report on [`LARGE`] has all of it, is counted, and was said if it is the first of its log.
+    /// Checks that a report on [`LARGE`] is all dirty and counted, and logged if it is the first of
+    /// its log.
     fn all_is_dirty(&mut self, tracked: &Tracked, word: &str, first: bool) -> Result<()> {
         let device = &tracked.guest.vf.device;
         let reported = device.dirty_pages(LARGE, PAGE).context("REPORT")?;
@@ -181,7 +182,7 @@ impl Told {
     }
 }
 
-/// Nothing is lost where the device does not know better, and nothing is reported for ever.
+/// The device detects no loss: nothing is lost, and nothing is reported repeatedly.
 fn is_reported_dirty(bed: &Bed, opcode: Opcode, fault: Fault) -> Result<()> {
     bed.rebind(0)?;
     let registers = RegisterFile::map(&bed.pf)?;
@@ -226,7 +227,7 @@ fn is_reported_dirty(bed: &Bed, opcode: Opcode, fault: Fault) -> Result<()> {
         return Ok(());
     }
 
-    // It is said anew for each log.
+    // The message appears once per log.
     tracked.stop()?;
     tracked.start(&[LARGE], PAGE)?;
     tracked.touch(LARGE.iova)?;
@@ -236,8 +237,8 @@ fn is_reported_dirty(bed: &Bed, opcode: Opcode, fault: Fault) -> Result<()> {
         .context("of a second log")
 }
 
-/// The first report after the fault has at least what was written since, and nothing that was not
-/// written at all.
+/// Checks that the first report after the fault contains all writes since then and no unwritten
+/// pages.
 fn goes_on(tracked: &mut Tracked) -> Result<()> {
     tracked.touch(LARGE.iova + 3 * PAGE)?;
     let reported = tracked.guest.vf.device.dirty_pages(LARGE, PAGE)?;
@@ -260,14 +261,14 @@ fn is_exact(tracked: &mut Tracked) -> Result<()> {
     tracked.reports(LARGE, PAGE)
 }
 
-/// After a reset, the device logs as ever.
+/// Checks that the device logs correctly after a reset.
 fn recovers(tracked: &mut Tracked) -> Result<()> {
     tracked.guest.recover()?;
     tracked.start(&[LARGE], PAGE)?;
     is_exact(tracked)
 }
 
-/// The errors that a command may end with that meets `fault`.
+/// Returns the allowed errors of a command that meets `fault`.
 fn errors(fault: Fault) -> &'static [i32] {
     match fault {
         Fault::Hang | Fault::HangAbort => &[libc::ETIMEDOUT],
@@ -276,7 +277,7 @@ fn errors(fault: Fault) -> &'static [i32] {
     }
 }
 
-/// Nothing is logged, and the region says why.
+/// Checks that logging is off and that the region names the reason.
 fn is_off(tracked: &Tracked, word: &str) -> Result<()> {
     let device = &tracked.guest.vf.device;
     let region = region::read(device)?;
@@ -324,14 +325,14 @@ fn does_not_stop(bed: &Bed, opcode: Opcode, fault: Fault) -> Result<()> {
     if fault == Fault::HangAbort {
         return recovers(&mut tracked);
     }
-    // What the device may still log is no matter of the next log.
+    // Pages that the device still logs do not affect the next log.
     tracked.start(&[LARGE], PAGE).context("after the fault")?;
     is_exact(&mut tracked)
 }
 
 fn device_that_refuses_the_ranges_names_them(bed: &Bed) -> Result<()> {
     let mut tracked = Tracked::idle(bed, 0)?;
-    // More pages than any device of today has a log for.
+    // More pages than any current device can log.
     let range = IovaRange::new(0, 1 << 62);
     let result = tracked.guest.vf.device.start_logging(&[range], PAGE);
     expect::refused("START", result, &[libc::EINVAL])?;
@@ -340,13 +341,13 @@ fn device_that_refuses_the_ranges_names_them(bed: &Bed) -> Result<()> {
     is_exact(&mut tracked)
 }
 
-/// Spares the next `times` commands `opcode` what is armed after this.
+/// Exempts the next `times` commands `opcode` from faults armed after this.
 fn spare(registers: &RegisterFile, opcode: Opcode, times: u32) -> Result<Armed<'_>> {
     registers.arm(0, opcode, Fault::Delay(Duration::ZERO), times)
 }
 
 fn report_that_fails_in_its_middle_is_dirty_as_a_whole(bed: &Bed) -> Result<()> {
-    /// Several windows of the log, whatever their size.
+    /// Several windows of the log, independent of their size.
     const HUGE: IovaRange = IovaRange::new(0, 256 * GIB);
     let registers = RegisterFile::map(&bed.pf)?;
     let tracked = Tracked::idle(bed, 0)?;
@@ -365,7 +366,7 @@ fn report_that_fails_in_its_middle_is_dirty_as_a_whole(bed: &Bed) -> Result<()> 
         )?;
         expect::equal("pages reported", reported.count(), HUGE.length / PAGE)?;
         drop((spared, armed));
-        // What the failed report did not read is still in the log.
+        // The log still has the pages that the failed report did not read.
         device.dirty_pages(HUGE, MIB)?;
         let reported = device.dirty_pages(HUGE, MIB)?;
         expect::equal("pages reported in the end", reported.count(), 0)?;
@@ -373,12 +374,12 @@ fn report_that_fails_in_its_middle_is_dirty_as_a_whole(bed: &Bed) -> Result<()> 
     Ok(())
 }
 
-/// What the device does not tell of is dirty: it says that it has, and has not.
+/// Pages that the device fails to report are dirty: it claims to have reported them.
 fn withholds_its_bitmap(bed: &Bed, opcode: Opcode, fault: Fault) -> Result<()> {
     let registers = RegisterFile::map(&bed.pf)?;
     let mut tracked = Tracked::idle(bed, 0)?;
     tracked.start(&[LARGE], PAGE)?;
-    // What the buffers held before is no matter.
+    // Previous contents of the buffers do not matter.
     for _ in 0..2 {
         tracked.reports(LARGE, PAGE)?;
         tracked.touch(LARGE.iova)?;
@@ -390,7 +391,8 @@ fn withholds_its_bitmap(bed: &Bed, opcode: Opcode, fault: Fault) -> Result<()> {
             reported.dirty().next() == Some(LARGE.iova),
         )?;
         drop(armed);
-        // What the device says that it has told of is gone, and may be reported once more.
+        // The device has dropped the pages that it claims to have reported; they may be reported
+        // once more.
         tracked.guest.vf.device.dirty_pages(LARGE, PAGE)?;
         tracked.expected(LARGE, PAGE)?;
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What user space asks of a log is a wish: any page size is one, and a device may take fewer ranges.
+//! User space's parameters of a log are hints: any page size is valid, and a device may support
+//! fewer ranges.
 
 use anyhow::{Context, Result};
 
@@ -20,7 +21,7 @@ pub fn tests() -> Vec<Test> {
     )
 }
 
-/// VFIO's core wants ranges that are aligned to the hint, as it reckons: to a power of two.
+/// The VFIO core requires ranges aligned to the hint, rounded to a power of two.
 fn any_page_size_is_a_hint(bed: &Bed) -> Result<()> {
     let mut tracked = Tracked::idle(bed, 0)?;
     let range = IovaRange::new(AREA.iova, 16 * MIB);
@@ -52,7 +53,7 @@ fn any_page_size_is_a_hint(bed: &Bed) -> Result<()> {
     tracked.stop()
 }
 
-/// With a hint of less than a page, ranges begin and end anywhere, and several have the same page.
+/// With a hint below a page, ranges begin and end anywhere, and several share a page.
 fn ranges_off_the_page_size_are_logged_in_whole_pages(bed: &Bed) -> Result<()> {
     let mut tracked = Tracked::idle(bed, 0)?;
     let at = |offset| AREA.iova + offset;
@@ -77,7 +78,7 @@ fn ranges_off_the_page_size_are_logged_in_whole_pages(bed: &Bed) -> Result<()> {
 fn more_ranges_than_the_device_takes_are_combined(bed: &Bed) -> Result<()> {
     let limits = Limits::new(bed, 512, 3)?;
     let mut tracked = Tracked::idle(bed, 0)?;
-    // Clusters with wide gaps between them, which are left out where three ranges are enough.
+    // Clusters with wide gaps, which three ranges can exclude.
     let ranges: Vec<_> = (0..240)
         .map(|number| {
             let cluster = number / 80 * 5 * MIB;

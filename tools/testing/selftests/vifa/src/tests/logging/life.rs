@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How long a log lives: through all states of a migration, until a stop, a reset or the end of use;
-//! and what the migration region tells of it.
+//! The lifetime of a log: through all states of a migration, until a stop, a reset or the end of
+//! use; and its report in the migration region.
 
 use std::{
     thread,
@@ -65,7 +65,7 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
-/// Something is written and reported, and reported no more.
+/// Checks that a write is reported, and reported only once.
 fn is_exact(tracked: &mut Tracked) -> Result<()> {
     for range in RANGES {
         tracked.touch(range.iova)?;
@@ -75,7 +75,7 @@ fn is_exact(tracked: &mut Tracked) -> Result<()> {
     tracked.reports_all()
 }
 
-/// No log is there, and one can be started.
+/// Checks that logging is off and can be started.
 fn has_no_log(tracked: &mut Tracked) -> Result<()> {
     let device = &tracked.guest.vf.device;
     let report = device.dirty_pages(RANGES[0], PAGE);
@@ -114,7 +114,7 @@ fn goes_on_through_the_states_of_a_migration(bed: &Bed) -> Result<()> {
     is_exact(&mut tracked)
 }
 
-/// A write that a quiesced device keeps is logged when it is done.
+/// A write that a quiesced device defers is logged when it is executed.
 fn goes_on_where_a_migration_is_cancelled(bed: &Bed) -> Result<()> {
     let mut tracked = Tracked::new(bed, 0)?;
     let destination = RANGES[1].iova + 5 * PAGE;
@@ -168,8 +168,8 @@ fn reset_ends_the_log(bed: &Bed, way: fn(&Bed, &Guest) -> Result<()>) -> Result<
     has_no_log(&mut tracked)
 }
 
-/// The device stops logging by `end`, which ends the use of a device that logs, and logs anew for the
-/// next user.
+/// Checks that the device stops logging at `end`, which ends the use of a logging device, and logs
+/// again for the next user.
 fn ends_the_log(bed: &Bed, end: impl FnOnce() -> Result<()>) -> Result<()> {
     let registers = RegisterFile::map(&bed.pf)?;
     let stops = registers.count(0, LOG_STOP)?;
@@ -178,7 +178,7 @@ fn ends_the_log(bed: &Bed, end: impl FnOnce() -> Result<()>) -> Result<()> {
     let starts = registers.count(0, LOG_START)?;
     let mut tracked = Tracked::idle(bed, 0)?;
     has_no_log(&mut tracked)?;
-    // A device that still logged would have refused the first one.
+    // A device that still logs would have rejected the first one.
     expect::equal("LOG_START commands", starts.fired(), 1)
 }
 
@@ -201,7 +201,7 @@ fn death_of_the_process_ends_the_log(bed: &Bed) -> Result<()> {
 }
 
 fn killed_process_does_not_finish_a_long_report(bed: &Bed) -> Result<()> {
-    /// How long each window of the log takes.
+    /// Duration of each window of the log.
     const LATE: Duration = Duration::from_millis(200);
     let registers = RegisterFile::map(&bed.pf)?;
     let range = IovaRange::new(0, TIB);
@@ -228,7 +228,7 @@ fn killed_process_does_not_finish_a_long_report(bed: &Bed) -> Result<()> {
         }
         Ok(report)
     })?;
-    // The whole report reads 70. One is being read, and one may follow it.
+    // The whole report reads 70. One is being read, and one may follow.
     let mut more = 0;
     ends_the_log(bed, || {
         let before = late.fired();
@@ -268,8 +268,8 @@ fn two_vfs_log_apart(bed: &Bed) -> Result<()> {
     is_exact(&mut second)
 }
 
-/// What `region` tells of the log: page size, ranges and bytes now; reports, bytes reported dirty and
-/// reports of more than was written since the driver was bound.
+/// Checks the log in `region`: page size, ranges and bytes now; reports, bytes reported dirty and
+/// reports without a valid log since the driver was bound.
 fn log(region: &vifa_region) -> [u64; 6] {
     [
         region.log_page_size,
@@ -298,7 +298,7 @@ fn region_tells_of_the_log(bed: &Bed) -> Result<()> {
         Ok(())
     };
     tells(&tracked, "at first", [0; 6])?;
-    // Two of the ranges touch one another.
+    // Two of the ranges adjoin.
     let bytes = RANGES.iter().map(|range| range.length).sum();
     tracked.start(&RANGES, PAGE)?;
     tells(&tracked, "after a start", [PAGE, 2, bytes, 0, 0, 0])?;
@@ -357,7 +357,7 @@ fn many_logs_that_end_with_a_reset_leave_no_memory_behind(bed: &Bed) -> Result<(
 fn log_of_a_tebibyte_takes_less_than_a_mebibyte(bed: &Bed) -> Result<()> {
     const ROUNDS: u64 = 4;
     let mut tracked = Tracked::idle(bed, 0)?;
-    // What else goes on in the machine is less likely to go on each time.
+    // Other activity is less likely to repeat in each round.
     let mut least = u64::MAX;
     for _ in 0..ROUNDS {
         let before = available_memory()?;

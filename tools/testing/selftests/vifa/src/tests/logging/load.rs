@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A device that writes words at random at full rate, while several threads have its log reported: no
-//! write is lost, and none made up. The words themselves tell that the device wrote where the test
-//! says.
+//! A device that writes words at random at full rate while several threads read its log: no write
+//! is lost, and no page is reported without a write. The words themselves prove that the device
+//! wrote where the test assumes.
 
 use std::{
     collections::VecDeque,
@@ -35,23 +35,23 @@ use crate::{
 
 const WORD: u64 = size_of::<u64>() as u64;
 
-/// What the device writes to, over and over again: the same memory at many IOVAs.
+/// The memory that the device writes repeatedly; the same memory at many IOVAs.
 const MEMORY: u64 = 16 * MIB;
 const RINGS_AT: u64 = 0x1000_0000;
-/// The tracked ranges: how often the memory stands in each.
+/// The tracked ranges: number of copies of the memory in each.
 const COPIES: [u64; 3] = [24, 11, 5];
-/// Between two ranges.
+/// Gap between two ranges.
 const GAP: u64 = MIB;
 
-/// Words that one command writes, and commands that the device has ahead.
+/// Words written per command, and commands queued ahead.
 const WORDS: u64 = 256;
 const AHEAD: usize = 8;
-/// One in so many commands writes the first or the last word of a range.
+/// One in this many commands writes the first or the last word of a range.
 const EDGES: u64 = 8;
 
-/// The tests; the largest has `writes` words written.
+/// Returns the tests; the largest has `writes` words written.
 pub fn tests(writes: u64) -> Vec<Test> {
-    // Even a busy machine does more.
+    // Even a busy machine is faster.
     let seconds = 30 + writes / 20_000;
     let test = |name: &str, body: fn(&Bed, u64) -> Result<()>, writes: u64| {
         let name = format!("logging.{name}");
@@ -73,7 +73,7 @@ pub fn tests(writes: u64) -> Vec<Test> {
     ]
 }
 
-/// Where the ranges are.
+/// Returns the ranges.
 fn ranges() -> [IovaRange; 3] {
     let mut iova = 4 * GIB;
     COPIES.map(|copies| {
@@ -83,7 +83,7 @@ fn ranges() -> [IovaRange; 3] {
     })
 }
 
-/// The number of a range, the larger the likelier.
+/// Returns the number of a range; larger ranges are likelier.
 fn any_range(random: &mut Random) -> usize {
     let mut copy = random.below(COPIES.iter().sum());
     COPIES
@@ -98,7 +98,7 @@ fn any_range(random: &mut Random) -> usize {
         .expect("a copy in one of the ranges")
 }
 
-/// A VF whose log is under load.
+/// A VF with a log under load.
 struct Load {
     vf: Vf,
     ranges: [IovaRange; 3],
@@ -106,7 +106,7 @@ struct Load {
     /// The number of the last write to each word of the memory.
     words: Mutex<Vec<u64>>,
     memory: Arc<Mapping>,
-    /// Held while reports are under way: for writing, where there is to be one alone.
+    /// Held during reports; for writing if a report must be the only one.
     reports: RwLock<()>,
     reported: AtomicU64,
     findings: Mutex<Vec<Finding>>,
@@ -149,20 +149,20 @@ impl Load {
         Ok((load, engine))
     }
 
-    /// The number of the first page of the range `range`.
+    /// Returns the number of the first page of the range `range`.
     fn first_page(&self, range: usize) -> usize {
         let before = &self.ranges[..range];
         before.iter().map(|range| range.length / PAGE).sum::<u64>() as usize
     }
 
-    /// The number of the page at `iova`, if it is tracked.
+    /// Returns the number of the page at `iova`, if it is tracked.
     fn page(&self, iova: u64) -> Option<usize> {
         let range = self.ranges.iter().position(|range| range.contains(iova))?;
         let offset = iova - self.ranges[range].iova;
         Some(self.first_page(range) + (offset / PAGE) as usize)
     }
 
-    /// Where the page with this number is.
+    /// Returns the IOVA of the page with this number.
     fn iova(&self, page: usize) -> u64 {
         let range = (0..self.ranges.len())
             .rfind(|range| self.first_page(*range) <= page)
@@ -170,14 +170,13 @@ impl Load {
         self.ranges[range].iova + (page - self.first_page(range)) as u64 * PAGE
     }
 
-    /// The next write is at `offset` of the range `range`.
+    /// Records that the next write is at `offset` of the range `range`.
     fn give(&self, words: &mut [u64], range: usize, offset: u64) {
         let page = self.first_page(range) + (offset / PAGE) as usize;
         words[(offset % MEMORY / WORD) as usize] = self.observer.give(page);
     }
 
-    /// Gives the device the words of the next command, `limit` at the most: each is the number of its
-    /// write.
+    /// Queues the words of the next command, at most `limit`; each word is the number of its write.
     fn next_command(&self, words: &mut [u64], random: &mut Random, limit: u64) -> Command {
         let range = any_range(random);
         let IovaRange { iova, length } = self.ranges[range];
@@ -203,11 +202,11 @@ impl Load {
         }
     }
 
-    /// Has the device write `writes` words.
+    /// Makes the device write `writes` words.
     fn write(&self, engine: &mut Engine, writes: u64) -> Result<()> {
         let mut words = self.words.lock().expect("no thread panics with it");
         let mut random = Random::new(writes);
-        // The last write of each command that is not complete.
+        // The last write of each incomplete command.
         let mut ahead = VecDeque::new();
         let mut done = 0;
         let mut deadline = Instant::now() + COMPLETION_TIMEOUT;
@@ -232,7 +231,7 @@ impl Load {
         Ok(())
     }
 
-    /// As [`Self::write`]; the others end with it.
+    /// Like [`Self::write`]; the other threads end with it.
     fn write_and_end(&self, engine: &mut Engine, writes: u64) -> Result<()> {
         let result = self.write(engine, writes);
         self.going_on.store(false, Ordering::Relaxed);
@@ -250,7 +249,7 @@ impl Load {
         }
     }
 
-    /// Reports all ranges while nobody else reports anything, and looks at each page.
+    /// Reports all ranges without concurrent reports, and checks each page.
     fn sweep(&self) -> Result<()> {
         let _alone = self.reports.write().expect("no thread panics with it");
         for (number, range) in self.ranges.iter().enumerate() {
@@ -272,8 +271,8 @@ impl Load {
         Ok(())
     }
 
-    /// Reports anything, beside others: across ranges, in larger pages, with edges that are none of a
-    /// page.
+    /// Reports arbitrary ranges concurrently with other threads: across ranges, in larger pages,
+    /// with unaligned edges.
     fn peek(&self, random: &mut Random) -> Result<()> {
         let whole = IovaRange::new(
             self.ranges[0].iova,
@@ -289,8 +288,8 @@ impl Load {
         let bitmap = self.vf.device.dirty_pages(range, size)?;
         for iova in bitmap.dirty() {
             let end = range.end().min(iova + size);
-            // All pages that the bit has something of, but for those that the report has only a part
-            // of: these stay in the log.
+            // All pages covered by the bit, except those that the report covers only in part; these
+            // stay in the log.
             let touched = iova - iova % PAGE..end.next_multiple_of(PAGE);
             let whole = touched.start.max(range.iova.next_multiple_of(PAGE))
                 ..touched.end.min(range.end() - range.end() % PAGE);
@@ -340,7 +339,8 @@ impl Load {
         Ok(())
     }
 
-    /// The memory holds what the model says that the device has written.
+    /// Checks that the memory contains the words that the device has written according to the
+    /// model.
     fn memory_is_as_written(&self) -> Result<()> {
         let words = self.words.lock().expect("no thread panics with it");
         for (word, expected) in words.iter().enumerate() {
@@ -354,8 +354,8 @@ impl Load {
         Ok(())
     }
 
-    /// Has the device write `writes` words while its log is reported; returns what was found. `also`
-    /// runs meanwhile.
+    /// Makes the device write `writes` words while its log is reported; returns the findings.
+    /// `also` runs meanwhile.
     fn run(
         &self,
         engine: &mut Engine,
@@ -387,7 +387,7 @@ impl Load {
         Ok(findings)
     }
 
-    /// As [`Self::run`]; nothing may be found.
+    /// Like [`Self::run`], without any findings.
     fn is_exact(
         &self,
         engine: &mut Engine,
@@ -396,7 +396,7 @@ impl Load {
     ) -> Result<()> {
         let findings = self.run(engine, writes, also)?;
         let Some(first) = findings.first() else {
-            // What was reported is not reported again.
+            // Reported pages are not reported again.
             self.sweep()?;
             let findings = self.findings.lock().expect("no thread holds it");
             return expect::equal("findings of a last report", findings.len(), 0);
@@ -430,7 +430,7 @@ fn changing(bed: &Bed, writes: u64) -> Result<()> {
     load.is_exact(&mut engine, writes, Load::change_as_long)
 }
 
-/// The device does not log one page in so many, and does not tell: whoever compares finds it.
+/// The device silently leaves some written pages unlogged; the comparison must detect that.
 fn sabotaged(bed: &Bed, writes: u64) -> Result<()> {
     const DROPPED: u64 = 10;
     let one_in = writes / DROPPED;

@@ -1,29 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a log has to tell, by what a test had the device write: made for the comparison with what
-//! the driver tells, from the uAPI alone.
+//! The expected contents of a log, computed from the device's writes: compared with the driver's
+//! reports, and based on the uAPI only.
 
 use std::collections::BTreeSet;
 
 use crate::vfio::IovaRange;
 
-/// What a device has written, as its log has to know it.
+/// The writes of a device, as its log must record them.
 #[derive(Debug)]
 pub struct Model {
     tracked: Vec<IovaRange>,
     page_size: u64,
-    /// The first byte of each page that was written since it was reported as a whole.
+    /// The first byte of each page written since its last complete report.
     dirty: BTreeSet<u64>,
 }
 
-/// The bytes that both have, if there are any.
+/// Returns the intersection of two ranges.
 fn common(a: IovaRange, b: IovaRange) -> Option<IovaRange> {
     let start = a.iova.max(b.iova);
     let end = a.end().min(b.end());
     (start < end).then(|| IovaRange::new(start, end - start))
 }
 
-/// The bits of a report on `range` with `page_size` that stand for bytes of `part`, which is in it.
+/// Returns the bits of a report on `range` with `page_size` that cover bytes of `part` of the
+/// range.
 fn bits(range: IovaRange, page_size: u64, part: IovaRange) -> impl Iterator<Item = u64> {
     let first = (part.iova - range.iova) / page_size;
     let last = (part.end() - 1 - range.iova) / page_size;
@@ -31,7 +32,7 @@ fn bits(range: IovaRange, page_size: u64, part: IovaRange) -> impl Iterator<Item
 }
 
 impl Model {
-    /// A log of `tracked` in pages of `page_size` bytes.
+    /// Creates a log of `tracked` in pages of `page_size` bytes.
     pub fn new(tracked: &[IovaRange], page_size: u64) -> Self {
         let mut tracked = tracked.to_vec();
         tracked.sort_by_key(|range| range.iova);
@@ -42,7 +43,7 @@ impl Model {
         }
     }
 
-    /// The device has written `range`.
+    /// Records that the device has written `range`.
     pub fn write(&mut self, range: IovaRange) {
         for part in self.tracked.iter().filter_map(|own| common(*own, range)) {
             let first = part.iova - part.iova % self.page_size;
@@ -51,9 +52,9 @@ impl Model {
         }
     }
 
-    /// What a report on `range` has to tell: the first byte of each of its pages of `page_size` that
-    /// is dirty. A page of the log is clean afterwards if the report has it as a whole. Nobody knows
-    /// what was written outside of the tracked ranges.
+    /// Returns the expected report on `range`: the first byte of each dirty page of `page_size`. A
+    /// page of the log is clean afterwards if the report covers it completely. Writes outside of
+    /// the tracked ranges are unknown.
     pub fn report(&mut self, range: IovaRange, page_size: u64) -> BTreeSet<u64> {
         let mut reported = BTreeSet::new();
         for page in &self.dirty {
@@ -72,7 +73,7 @@ impl Model {
         reported
     }
 
-    /// The parts of `range` that are not tracked.
+    /// Returns the untracked parts of `range`.
     fn untracked(&self, range: IovaRange) -> Vec<IovaRange> {
         let mut at = range.iova;
         let mut gaps = Vec::new();

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The judge of a log that is read while the device writes.
+//! Checks a log that is read while the device writes.
 //!
-//! Writes have numbers, from 1 on, in the order in which the device gets them. It does them in that
-//! order, so that two numbers tell all: up to which one it was given writes, and up to which one they
-//! are done. A write that was done when a report began is in it or was in one before; one that was not
-//! yet given when a report returned is in a later one; what is between may be in either.
+//! Writes are numbered from 1 in the order in which the device receives them. It executes them in
+//! that order, so that two numbers describe its progress: the last submitted write and the last
+//! completed one. A write completed before a report began is in that report or in an earlier one. A
+//! write submitted after a report returned is in a later one. Any other write may be in either.
 
 use std::{
     fmt,
@@ -13,23 +13,24 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// A page, by the numbers of its writes.
+/// A page, with the numbers of its writes.
 #[derive(Default)]
 struct Page {
-    /// The last one.
+    /// The last write.
     written: AtomicU64,
-    /// What a report has told that has come: no write up to here is in one that begins now.
+    /// The last write covered by a completed report: a report that begins now contains no write up
+    /// to it.
     told: AtomicU64,
-    /// What it may have told.
+    /// The last write that a report may have covered.
     perhaps_told: AtomicU64,
 }
 
-/// What is wrong with a report.
+/// A defect of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// The page `page` was written, the last time by the write `write`, and no report told so.
+    /// The page `page` was last written by the write `write`, and no report contained it.
     Lost { page: usize, write: u64 },
-    /// The page `page` was reported, and not written since it had been reported before.
+    /// The page `page` was reported without a write since its last report.
     Spurious { page: usize },
 }
 
@@ -42,21 +43,21 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What was written and what was reported.
+/// The record of writes and reports.
 pub struct Observer {
     pages: Vec<Page>,
     given: AtomicU64,
     done: AtomicU64,
 }
 
-/// A report that is under way.
+/// A report in progress.
 pub struct Began {
-    /// The writes up to here were done before.
+    /// The last write completed before the report.
     done: u64,
 }
 
 impl Observer {
-    /// Of a memory of `pages` pages that nobody has written.
+    /// Creates the record of `pages` unwritten pages.
     pub fn new(pages: usize) -> Self {
         Self {
             pages: (0..pages).map(|_| Page::default()).collect(),
@@ -65,7 +66,7 @@ impl Observer {
         }
     }
 
-    /// The device will be given the next write, which is to `page`; returns its number.
+    /// Records that the device will receive the next write, to `page`; returns its number.
     pub fn give(&self, page: usize) -> u64 {
         let write = self.given.load(Ordering::Relaxed) + 1;
         self.pages[page].written.store(write, Ordering::Release);
@@ -73,34 +74,34 @@ impl Observer {
         write
     }
 
-    /// Writes that the device was given.
+    /// Returns the number of submitted writes.
     pub fn given(&self) -> u64 {
         self.given.load(Ordering::Acquire)
     }
 
-    /// The device has done all writes up to `write`.
+    /// Records that the device has completed all writes up to `write`.
     pub fn has_done(&self, write: u64) {
         self.done.store(write, Ordering::Release);
     }
 
-    /// A report begins.
+    /// Begins a report.
     pub fn begin(&self) -> Began {
         Began {
             done: self.done.load(Ordering::Acquire),
         }
     }
 
-    /// The report that `began` has returned, and tells that some of `pages` was written.
+    /// Ends the report that `began`, which contains a write to at least one of `pages`.
     pub fn is_dirty(&self, began: &Began, pages: Range<usize>) -> Option<Finding> {
         let of_one = pages.len() == 1;
         let first = pages.start;
         let mut written = false;
         for page in &self.pages[pages.clone()] {
             let told = page.told.load(Ordering::Acquire);
-            // A report that began after this one may have told of a later write already.
+            // A report that began after this one may already have covered a later write.
             written |= told > began.done || page.written.load(Ordering::Acquire) > told;
-            // Where there are several, it may have been another one that was written, and a report
-            // that has not come yet may tell of this one.
+            // With several pages, another one may have been written, and a report in progress may
+            // cover this one.
             if of_one {
                 page.told.fetch_max(began.done, Ordering::AcqRel);
             }
@@ -109,7 +110,7 @@ impl Observer {
         (!written).then_some(Finding::Spurious { page: first })
     }
 
-    /// A report has returned, and tells that some of `pages` was written, or of what is beside them.
+    /// Ends a report that contains a write to `pages` or to pages beside them.
     pub fn may_be_dirty(&self, pages: Range<usize>) {
         let given = self.given();
         for page in &self.pages[pages] {
@@ -117,20 +118,19 @@ impl Observer {
         }
     }
 
-    /// The report that `began` has returned, and tells that `page` was not written. No other report
-    /// was under way meanwhile.
+    /// Ends the report that `began`, in which `page` is clean. No other report was in progress.
     pub fn is_clean(&self, began: &Began, page: usize) -> Option<Finding> {
         let state = &self.pages[page];
         let write = state.written.load(Ordering::Acquire);
         if write > began.done || write <= state.perhaps_told.load(Ordering::Acquire) {
             return None;
         }
-        // Once is enough.
+        // One finding is enough.
         state.perhaps_told.store(write, Ordering::Release);
         Some(Finding::Lost { page, write })
     }
 
-    /// How many pages were written, and how many of them no report ever told of.
+    /// Returns the number of written pages, and the number of those in no report.
     pub fn totals(&self) -> (usize, usize) {
         let written = self
             .pages
@@ -147,7 +147,7 @@ impl Observer {
 mod tests {
     use super::*;
 
-    /// A report that tells of the pages `dirty`, exactly.
+    /// Ends a report of exactly the pages `dirty`.
     fn report(observer: &Observer, dirty: &[usize]) -> Vec<Finding> {
         let began = observer.begin();
         (0..observer.pages.len())
@@ -218,7 +218,7 @@ mod tests {
         observer.give(1);
         assert_eq!(report(&observer, &[1]), []);
         observer.has_done(2);
-        // The one to page 1 may have been logged after the report had come by.
+        // The write to page 1 may have been logged after the report had passed it.
         assert_eq!(report(&observer, &[0, 1]), []);
         assert_eq!(report(&observer, &[]), []);
         assert_eq!(report(&observer, &[1]), [Finding::Spurious { page: 1 }]);
@@ -231,7 +231,7 @@ mod tests {
         observer.give(1);
         observer.has_done(2);
         let [early, late] = [observer.begin(), observer.begin()];
-        // The log told the one of page 0, then the other of page 1.
+        // The log had the one of page 0, then the one of page 1.
         assert_eq!(observer.is_dirty(&late, 0..2), None);
         assert_eq!(observer.is_dirty(&early, 0..1), None);
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Numbers that look random and are the same in each run.
+//! Reproducible pseudo-random numbers.
 
 use crate::vfio::IovaRange;
 
@@ -8,13 +8,13 @@ use crate::vfio::IovaRange;
 pub struct Random(u64);
 
 impl Random {
-    /// What follows from `seed`, which may not be 0.
+    /// Creates a generator from `seed`, which must not be 0.
     pub fn new(seed: u64) -> Self {
         assert_ne!(seed, 0, "a generator that would stand still");
         Self(seed)
     }
 
-    /// The next number.
+    /// Returns the next number.
     pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -22,13 +22,13 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// A number less than `limit`.
+    /// Returns a number less than `limit`.
     pub fn below(&mut self, limit: u64) -> u64 {
-        // The upper bits are the better ones.
+        // The upper bits have a better distribution.
         ((u128::from(self.next()) * u128::from(limit)) >> 64) as u64
     }
 
-    /// A part of `space` in units of `unit` bytes, more often a short one than a long one.
+    /// Returns a part of `space` in units of `unit` bytes; short parts are likelier.
     pub fn range_in(&mut self, space: IovaRange, unit: u64) -> IovaRange {
         let units = space.length / unit;
         let first = self.below(units);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What START, STOP and REPORT refuse, and that a refusal changes nothing.
+//! Requests that START, STOP and REPORT reject, without any other effect.
 
 use std::{io, mem::offset_of};
 
@@ -38,7 +38,7 @@ const START: u32 = vfio::VFIO_DEVICE_FEATURE_DMA_LOGGING_START;
 const STOP: u32 = vfio::VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP;
 const REPORT: u32 = vfio::VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT;
 
-/// Nothing is logged: reports are refused, and a START is not.
+/// Checks that logging is off: reports fail, and a START succeeds.
 fn is_not_logging(tracked: &mut Tracked) -> Result<()> {
     let report = tracked.guest.vf.device.dirty_pages(RANGES[0], PAGE);
     expect::refused("REPORT after a refusal", report.map(drop), &[libc::EINVAL])?;
@@ -48,7 +48,7 @@ fn is_not_logging(tracked: &mut Tracked) -> Result<()> {
     tracked.stop()
 }
 
-/// The log goes on and is exact.
+/// Checks that the log continues and is exact.
 fn goes_on(tracked: &mut Tracked) -> Result<()> {
     tracked.touch(RANGES[2].iova)?;
     tracked.reports_all()
@@ -81,8 +81,8 @@ fn stop_without_start_changes_nothing(bed: &Bed) -> Result<()> {
     is_not_logging(&mut tracked)
 }
 
-/// What `act` does is refused by the driver, which checks what VFIO's core does not: the migration
-/// region tells which field it was.
+/// Checks that the driver rejects `act`, with a check that the VFIO core lacks, and that the
+/// migration region names the field.
 fn refuses_naming(
     device: &Device,
     field: &str,
@@ -209,7 +209,7 @@ fn start_with_more_ranges_than_fit_in_a_page_is_refused(bed: &Bed) -> Result<()>
     is_not_logging(&mut tracked)
 }
 
-/// A page that can be accessed, and behind it one that cannot.
+/// An accessible page followed by an inaccessible one.
 fn end_of_memory() -> Result<(Mapping, usize)> {
     let memory = Mapping::anonymous(2 * PAGE as usize)?;
     memory.forbid_from(PAGE as usize)?;
@@ -235,7 +235,7 @@ fn start_with_bad_pointers_is_refused(bed: &Bed) -> Result<()> {
             __reserved: 0,
             ranges,
         };
-        // The first range is a good one where it can be read.
+        // The first range is valid if it can be read.
         memory.write(end - size, AREA.iova);
         memory.write(end - size + 8, PAGE);
         let mut start = Start::new(Operation::Set, START, control);
@@ -307,8 +307,8 @@ fn report_on_a_range_that_is_none_is_refused(bed: &Bed) -> Result<()> {
     goes_on(&mut tracked)
 }
 
-/// VFIO's core writes into the bitmap and tells nobody where it cannot: such a report may come to
-/// nothing or be refused.
+/// The VFIO core writes the bitmap without reporting failed writes: such a report may be lost or
+/// rejected.
 fn report_with_bad_pointers_harms_nobody(bed: &Bed) -> Result<()> {
     let mut tracked = Tracked::new(bed, 0)?;
     let (memory, end) = end_of_memory()?;
@@ -332,7 +332,7 @@ fn report_with_bad_pointers_harms_nobody(bed: &Bed) -> Result<()> {
                 &[libc::EFAULT],
             )?;
         }
-        // Whatever became of them: nobody knows any longer.
+        // The pages may have been reported or not.
         for page in ends {
             tracked.touch(page)?;
         }
@@ -360,7 +360,7 @@ fn report_with_bad_pointers_harms_nobody(bed: &Bed) -> Result<()> {
     goes_on(&mut tracked)
 }
 
-/// Asks for `feature` with `argsz` and `flags` as they are given.
+/// Issues `feature` with the given `argsz` and `flags`.
 fn ask<T>(device: &Device, argsz: usize, flags: u32, data: T) -> io::Result<()> {
     let argsz = argsz as u32;
     device.raw_feature(&mut Feature { argsz, flags, data })

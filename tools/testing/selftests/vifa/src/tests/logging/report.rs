@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What reports tell: exactly the pages that the device has written, whatever the ranges, the page
-//! sizes and the order of the reports.
+//! The contents of reports: exactly the pages that the device has written, with any ranges, page
+//! sizes and order of reports.
 
 use std::collections::BTreeSet;
 
@@ -115,7 +115,7 @@ fn is_not_offered_by_a_device_without_a_log(bed: &Bed) -> Result<()> {
 }
 
 fn page_size_is_the_next_supported_one(bed: &Bed) -> Result<()> {
-    /// What the reference device supports.
+    /// Page sizes of the reference device.
     const SUPPORTED: [u64; 3] = [4 * KIB, 64 * KIB, 2 * MIB];
     let mut tracked = Tracked::idle(bed, 0)?;
     for hint in (0..)
@@ -144,11 +144,11 @@ fn every_page_of_a_range_is_logged(bed: &Bed) -> Result<()> {
     tracked.write(&[AREA])?;
     tracked.reports_all().context("of all pages")?;
     tracked.reports_all().context("of none")?;
-    // Each page of a range alone, and none twice.
+    // Each page of a range separately and once.
     let range = RANGES[1];
     let pages = (range.iova..range.end()).step_by(PAGE as usize);
     for (page, number) in pages.zip(0..) {
-        // Across the page: its first bytes, its last ones, some between.
+        // Across the page: its first bytes, its last ones, some in between.
         let offset = [0, 8, 2048, PAGE - 8][number % 4];
         tracked.write(&[IovaRange::new(page + offset, 8)])?;
         if number % 64 == 63 {
@@ -241,7 +241,7 @@ fn reports_out_of_order_twice_and_overlapping_are_exact(bed: &Bed) -> Result<()>
             IovaRange::new(first.iova + half / 2, half),
             IovaRange::new(first.iova + half, half),
             first,
-            // Across the ranges that touch one another.
+            // Across adjoining ranges.
             IovaRange::new(second.iova - 4 * PAGE, 8 * PAGE),
             second,
             IovaRange::new(first.iova, second.end() - first.iova),
@@ -278,7 +278,7 @@ fn page_that_is_reported_in_part_is_reported_again(bed: &Bed) -> Result<()> {
         tracked.start(&RANGES, hint)?;
         tracked.touch(RANGES[2].iova + hint)?;
         let page = IovaRange::new(RANGES[2].iova + hint, hint);
-        // All parts in a row are not the whole.
+        // A partial report of each part does not clear the page.
         for part in 0..4 {
             let part = IovaRange::new(page.iova + part * hint / 4, hint / 4);
             tracked.reports(part, PAGE)?;
@@ -296,13 +296,13 @@ fn report_sets_no_bit_beyond_its_range_and_clears_none(bed: &Bed) -> Result<()> 
     let device = &tracked.guest.vf.device;
     let memory = Mapping::anonymous(2 * PAGE as usize)?;
     let around = |memory: &Mapping| memory.copy_out(0, memory.length());
-    // A quarter of the bits were set before.
+    // A quarter of the bits are set before the report.
     memory.copy_in(0, &[0x11; 2 * PAGE as usize]);
     let before = around(&memory);
     device.report_to(Place::of(&memory, 1024), RANGES[0], PAGE)?;
     expect::same_bytes("bitmap of a clean range", &around(&memory), &before)?;
 
-    // 100 pages: 12 bytes and a half.
+    // 100 pages need 12.5 bytes.
     tracked.write(&[RANGES[0]])?;
     let range = IovaRange::new(RANGES[0].iova, 100 * PAGE);
     tracked
@@ -316,7 +316,7 @@ fn report_sets_no_bit_beyond_its_range_and_clears_none(bed: &Bed) -> Result<()> 
     expect::same_bytes("bitmap of 100 dirty pages", &around(&memory), &expected)
 }
 
-/// Writes and reports at random, each report compared with the model.
+/// Random writes and reports, each report compared with the model.
 fn random_reports_are_exact(bed: &Bed, hint: u64) -> Result<()> {
     const ROUNDS: u64 = 80;
     let mut tracked = Tracked::idle(bed, 0)?;
@@ -329,7 +329,7 @@ fn random_reports_are_exact(bed: &Bed, hint: u64) -> Result<()> {
         tracked.write(&writes)?;
         let range = match random.below(3) {
             0 => RANGES[random.below(3) as usize],
-            // Whole pages, or bytes.
+            // Whole pages, or single bytes.
             1 => random.range_in(AREA, PAGE),
             _ => random.range_in(AREA, 1),
         };
@@ -341,7 +341,7 @@ fn random_reports_are_exact(bed: &Bed, hint: u64) -> Result<()> {
     tracked.reports_all()
 }
 
-/// Whatever bytes a report ends with, and however little of its bitmap there is.
+/// Reports that end at any byte, with bitmaps of any size.
 fn report_ends_where_its_bitmap_has_no_memory(bed: &Bed) -> Result<()> {
     const BITS: u64 = u64::BITS as u64;
     let tracked = Tracked::new(bed, 0)?;
@@ -351,7 +351,7 @@ fn report_ends_where_its_bitmap_has_no_memory(bed: &Bed) -> Result<()> {
     for page_size in [PAGE, 64 * KIB, 2 * MIB, 1 << 62] {
         let whole = page_size.saturating_mul(2 * BITS).min(1 << 62);
         for length in [whole, whole + 1, whole + PAGE, whole + page_size - 1] {
-            // None of it is tracked: all of it is dirty.
+            // The range is untracked, so all of it is dirty.
             for iova in [0, 8, PAGE, 4 * GIB + 37] {
                 let what = format!("REPORT of {length:#x} bytes at {iova:#x}");
                 memory.write(last_word, 0u64);
@@ -383,15 +383,15 @@ fn random_reports_of_2_mib_pages_are_exact(bed: &Bed) -> Result<()> {
     random_reports_are_exact(bed, 2 * MIB)
 }
 
-/// Windows of the device's bitmap begin and end where its summary's units do: at each 32768 pages from
-/// the start of a range on.
+/// Windows of the device's bitmap begin and end at units of its summary: every 32768 pages from the
+/// start of a range.
 fn random_reports_across_summaries_are_exact(bed: &Bed) -> Result<()> {
     const UNIT: u64 = hw::VIFA_LOG_SUMMARY_PAGES as u64 * PAGE;
     const ROUNDS: u64 = 60;
     let mut tracked = Tracked::idle(bed, 0)?;
     let first = IovaRange::new(4 * GIB + 3 * PAGE, 5 * UNIT + 7 * PAGE);
     let second = IovaRange::new(first.end() + 16 * MIB, 3 * UNIT);
-    // Across all borders of units, and those of the ranges.
+    // Across all borders of units and of ranges.
     let borders = (0..6).map(|unit| first.iova + unit * UNIT);
     let borders = borders.chain([second.iova + UNIT, second.end()]);
     let areas = borders.map(|border| tracked.also_at(border - 8 * MIB - 3 * PAGE));
@@ -515,7 +515,7 @@ fn as_many_ranges_as_vfio_takes_are_logged_in_any_order(bed: &Bed) -> Result<()>
 fn last_pages_of_the_address_space_are_logged(bed: &Bed) -> Result<()> {
     let mut tracked = Tracked::idle(bed, 0)?;
     let registers = RegisterFile::map(&bed.pf)?;
-    // VFIO takes no range that ends at 2^64.
+    // VFIO rejects ranges that end at 2^64.
     let range = IovaRange::new(u64::MAX - 10 * PAGE + 1, 9 * PAGE);
     tracked.start(&[IovaRange::new(0, PAGE), range], PAGE)?;
     for (first, pages) in [(0, 1), (8, 1), (0, 9), (3, 2)] {
@@ -532,7 +532,7 @@ fn last_pages_of_the_address_space_are_logged(bed: &Bed) -> Result<()> {
 fn tebibyte_is_logged_page_by_page(bed: &Bed) -> Result<()> {
     let mut tracked = Tracked::idle(bed, 0)?;
     let registers = RegisterFile::map(&bed.pf)?;
-    // Two ranges, the second of which begins off whatever a summary stands for.
+    // Two ranges; the second begins at an offset that is unaligned for a summary.
     let split = 300 * GIB + 5 * PAGE;
     let ranges = [
         IovaRange::new(0, split),

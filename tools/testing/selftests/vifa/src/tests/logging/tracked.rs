@@ -22,26 +22,26 @@ pub const TIB: u64 = 1 << 40;
 /// The smallest page size of a log.
 pub const PAGE: u64 = 4 * KIB;
 
-/// What the guest can have the device write to.
+/// The memory to which the guest can make the device write.
 pub const AREA: IovaRange = IovaRange::new(GIB, 16 * MIB);
-/// Parts of it that are tracked where nothing else is said: two that touch one another, one apart.
+/// The default tracked parts: two that adjoin, and a separate one.
 pub const RANGES: [IovaRange; 3] = [
     IovaRange::new(AREA.iova + 2 * MIB, 4 * MIB),
     IovaRange::new(AREA.iova + 6 * MIB, 2 * MIB),
     IovaRange::new(AREA.iova + 10 * MIB, 4 * MIB),
 ];
 
-/// A guest with memory at [`AREA`], whose log is modelled.
+/// A guest with memory at [`AREA`], and a model of its log.
 pub struct Tracked {
     pub guest: Guest,
-    /// The memory at [`AREA`], and wherever else the device sees it.
+    /// The memory at [`AREA`], and its other mappings.
     areas: Vec<DmaMemory>,
     model: Option<Model>,
     writes: u64,
 }
 
 impl Tracked {
-    /// A guest on the VF `index` whose writes are not logged yet.
+    /// Creates a guest on the VF `index` whose writes are not yet logged.
     pub fn idle(bed: &Bed, index: u32) -> Result<Self> {
         let guest = Guest::new(bed, index)?;
         let area = DmaMemory::new(&guest.space, AREA.iova, AREA.length as usize)?;
@@ -53,21 +53,21 @@ impl Tracked {
         })
     }
 
-    /// A guest on the VF `index` whose writes to [`RANGES`] are logged in pages of 4 KiB.
+    /// Creates a guest on the VF `index` whose writes to [`RANGES`] are logged in pages of 4 KiB.
     pub fn new(bed: &Bed, index: u32) -> Result<Self> {
         let mut tracked = Self::idle(bed, index)?;
         tracked.start(&RANGES, PAGE)?;
         Ok(tracked)
     }
 
-    /// Lets the device see the same memory at `iova` as well; returns where.
+    /// Also maps the same memory at `iova`; returns the range.
     pub fn also_at(&mut self, iova: u64) -> Result<IovaRange> {
         let area = self.areas[0].again(iova)?;
         self.areas.push(area);
         Ok(IovaRange::new(iova, AREA.length))
     }
 
-    /// Logs the writes to `ranges`, with the page size `hint`; returns the one that it came to.
+    /// Starts logging of `ranges` with the page size `hint`; returns the device's page size.
     pub fn start(&mut self, ranges: &[IovaRange], hint: u64) -> Result<u64> {
         let page_size = self
             .guest
@@ -79,13 +79,13 @@ impl Tracked {
         Ok(page_size)
     }
 
-    /// Logs no longer.
+    /// Stops logging.
     pub fn stop(&mut self) -> Result<()> {
         self.model = None;
         self.guest.vf.device.stop_logging().context("STOP")
     }
 
-    /// Has the device write each of `ranges`, whose lengths are multiples of 8.
+    /// Makes the device write each of `ranges`, whose lengths are multiples of 8.
     pub fn write(&mut self, ranges: &[IovaRange]) -> Result<()> {
         for some in ranges.chunks(self.guest.engine.room() as usize) {
             let first = self.writes;
@@ -112,18 +112,18 @@ impl Tracked {
         Ok(())
     }
 
-    /// Has the device write 8 bytes of the page at `iova`.
+    /// Makes the device write 8 bytes of the page at `iova`.
     pub fn touch(&mut self, iova: u64) -> Result<()> {
         self.write(&[IovaRange::new(iova + 8, 8)])
     }
 
-    /// Marks `range` in the log of the VF, which has the index 0, and writes nothing.
+    /// Marks `range` in the log of the VF, which has the index 0, without writes.
     pub fn mark(&mut self, registers: &RegisterFile, range: IovaRange) -> Result<()> {
         registers.mark(0, Marks::all_of(range))?;
         self.wrote(range)
     }
 
-    /// The device has written `range` otherwise.
+    /// Records a write of the device to `range` by other means.
     pub fn wrote(&mut self, range: IovaRange) -> Result<()> {
         self.model()?.write(range);
         Ok(())
@@ -133,12 +133,12 @@ impl Tracked {
         self.model.as_mut().context("a log that is modelled")
     }
 
-    /// What the model expects of a report on `range` with `page_size`.
+    /// Returns the model's expectation of a report on `range` with `page_size`.
     pub fn expected(&mut self, range: IovaRange, page_size: u64) -> Result<BTreeSet<u64>> {
         Ok(self.model()?.report(range, page_size))
     }
 
-    /// A report on `range` with `page_size` tells what the model does, and nothing else.
+    /// Checks that a report on `range` with `page_size` matches the model.
     pub fn reports(&mut self, range: IovaRange, page_size: u64) -> Result<()> {
         let expected = self.expected(range, page_size)?;
         let reported = self
@@ -150,7 +150,7 @@ impl Tracked {
         same_pages(&reported, &expected)
     }
 
-    /// Reports of all tracked ranges are what they have to be.
+    /// Checks the reports of all tracked ranges.
     pub fn reports_all(&mut self) -> Result<()> {
         RANGES
             .iter()
@@ -158,7 +158,7 @@ impl Tracked {
     }
 }
 
-/// `reported` has the pages `expected`.
+/// Checks that `reported` has exactly the pages `expected`.
 pub fn same_pages(reported: &DirtyBitmap, expected: &BTreeSet<u64>) -> Result<()> {
     let reported_pages: BTreeSet<_> = reported.dirty().collect();
     if reported_pages == *expected {

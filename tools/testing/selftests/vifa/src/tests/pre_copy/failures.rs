@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The device fails while its local memory is read in PRE_COPY: the stream ends with the error, the
-//! guest does not notice, and the next migration succeeds.
+//! Failures of the device while its local memory is read in PRE_COPY: the stream ends with the
+//! error, the guest is not affected, and the next migration succeeds.
 
 use std::{
     io,
@@ -25,14 +25,14 @@ use crate::{
     stream::RELATIONS_END,
 };
 
-/// What the user does when the fault happens.
+/// The user's action during which the fault occurs.
 type Use = fn(&mut Source) -> io::Result<()>;
 
 const FAILS: Fault = Fault::Status(hw::VIFA_STATUS_DEVICE_FAILURE);
 
 pub fn tests() -> Vec<Test> {
     let mut tests = Vec::new();
-    // The device is asked of its local memory whenever somebody wants to know of it.
+    // The driver queries the device's local memory for each of these requests.
     let uses: [(&str, Use); 3] = [
         ("read", |source| read_on(&source.session)),
         ("information", |source| {
@@ -76,7 +76,7 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
-/// Reads until there is an error, also that of a pause.
+/// Reads until an error, including that of a pause.
 fn read_on(session: &Session) -> io::Result<()> {
     loop {
         if session.read(1 << 20)?.is_empty() {
@@ -85,7 +85,7 @@ fn read_on(session: &Session) -> io::Result<()> {
     }
 }
 
-/// All that one does with `source`'s stream ends with one of the `errors`.
+/// Checks that every operation on the stream of `source` fails with one of the `errors`.
 fn is_broken(source: &Source, errors: &[i32]) -> Result<()> {
     let session = &source.session;
     expect::refused("read", session.read(1), errors)?;
@@ -103,7 +103,8 @@ fn is_broken(source: &Source, errors: &[i32]) -> Result<()> {
     )
 }
 
-/// The migration of `source`, whose stream broke, is cancelled, and the next one arrives.
+/// Cancels the migration of `source` after its stream failed, and checks that the next one
+/// succeeds.
 fn succeeds_again(bed: &Bed, mut source: Source) -> Result<()> {
     source.guest.vf.device.change_state(State::Running)?;
     source.write([5], 0x55)?;
@@ -115,8 +116,8 @@ fn succeeds_again(bed: &Bed, mut source: Source) -> Result<()> {
     source.arrives(bed, [])
 }
 
-/// `fault` happens to the first command `opcode` in a `using` of the stream that has something more
-/// to give.
+/// Injects `fault` into the first command `opcode` during a `using` of the stream, which has more
+/// data.
 fn breaks(bed: &Bed, opcode: Opcode, fault: Fault, errors: &[i32], using: Use) -> Result<()> {
     bed.rebind(0)?;
     let mut source = Source::begin(bed, State::PreCopy, [1, 2])?;
@@ -147,7 +148,7 @@ fn bitmap_that_fails_at_the_start(bed: &Bed) -> Result<()> {
     let source = Source::begin(bed, State::PreCopy, [1, 2])?;
     let registers = RegisterFile::map(&bed.pf)?;
     let armed = registers.arm(0, LOCAL_BITMAP, FAILS, 1)?;
-    // Who sends what to whom goes out all the same.
+    // The identity and relations sections are sent nevertheless.
     source.session.read(RELATIONS_END - 1)?;
     expect::equal("times that the fault happened", armed.fired(), 0)?;
     expect::refused("read", read_on(&source.session), &[libc::EIO])?;
@@ -178,7 +179,7 @@ fn read_that_is_stuck_is_over_with_a_reset(bed: &Bed) -> Result<()> {
     expect::refused("read", read_on(&source.session), &errors)?;
     drop(armed);
     is_broken(&source, &errors)?;
-    // The engine has no part in it.
+    // The engine is not involved.
     source.write([3], 0x33)?;
     source.guest.vf.device.change_state(State::Running)?;
     source.guest.recover()?;
@@ -189,13 +190,13 @@ fn read_that_is_stuck_is_over_with_a_reset(bed: &Bed) -> Result<()> {
     source.arrives(bed, [])
 }
 
-/// What changes while the device is late with reading it arrives.
+/// A change during a slow read of the same memory is transferred.
 fn late_read_is_waited_for(bed: &Bed) -> Result<()> {
     let mut source = Source::begin(bed, State::PreCopy, [1, 5, 9])?;
     let registers = RegisterFile::map(&bed.pf)?;
     let late = Fault::Delay(Duration::from_millis(50));
     let armed = registers.arm(0, LOCAL_READ, late, hw::VIFA_FAULT_ALWAYS)?;
-    // The run of the granule 5 is announced when that of the granule 1 was read.
+    // The run of the granule 5 is announced after that of the granule 1 was read.
     source.read(RELATIONS_END + 1000)?;
     source.write([1, 5, 9], 0x99)?;
     expect::claim("reads to be late", armed.fired() >= 2)?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the tests know of a VF's local memory, and how they find it in a stream: apart from the
-//! driver, which they judge by it.
+//! The tests' own record of a VF's local memory, and its contents in a stream. Both are independent
+//! of the driver under test.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,15 +22,15 @@ use crate::{
     vfio::AddressSpace,
 };
 
-/// Bytes of a granule of `guest`'s VF.
+/// Returns the number of bytes per granule of `guest`'s VF.
 pub fn granule_of(guest: &Guest) -> Result<u64> {
     Ok(region::read(&guest.vf.device)?.identity.granule.into())
 }
 
-/// Granules with their bytes, by number.
+/// The bytes of granules, by number.
 pub type Granules = BTreeMap<u64, Vec<u8>>;
 
-/// What a stream makes of local memory: each granule as the last data section has it.
+/// Returns the local memory after a stream: each granule as in its last data section.
 pub fn granules_in(stream: &Stream, granule: u64) -> Result<Granules> {
     let mut granules = Granules::new();
     for section in stream.of_kind(hw::VIFA_SECTION_DATA) {
@@ -44,17 +44,17 @@ pub fn granules_in(stream: &Stream, granule: u64) -> Result<Granules> {
     Ok(granules)
 }
 
-/// The local memory of a VF as the guest wrote it.
+/// The local memory of a VF as written by the guest.
 #[derive(Clone)]
 pub struct LocalMemory {
-    /// Bytes of a granule.
+    /// Bytes per granule.
     pub granule: u64,
-    /// The seed of what was written at the start of each granule that is mapped.
+    /// The seed of the data at the start of each mapped granule.
     written: BTreeMap<u64, u64>,
 }
 
 impl LocalMemory {
-    /// That of `guest`, who has not written to it yet.
+    /// Creates the record of `guest`'s local memory, which must be unwritten.
     pub fn of(guest: &Guest) -> Result<Self> {
         Ok(Self {
             granule: granule_of(guest)?,
@@ -62,14 +62,14 @@ impl LocalMemory {
         })
     }
 
-    /// Has `guest` write what `seed` makes to the granule `number`.
+    /// Makes `guest` write data generated from `seed` to the granule `number`.
     pub fn write(&mut self, guest: &mut Guest, number: u64, seed: u64) -> Result<()> {
         guest.write_local(number * self.granule, seed)?;
         self.written.insert(number, seed);
         Ok(())
     }
 
-    /// Has `guest` discard the granule `number`.
+    /// Makes `guest` discard the granule `number`.
     pub fn discard(&mut self, guest: &mut Guest, number: u64) -> Result<()> {
         guest.run(Command::LocalDiscard {
             local: number * self.granule,
@@ -79,17 +79,17 @@ impl LocalMemory {
         Ok(())
     }
 
-    /// The granules that are mapped.
+    /// Returns the mapped granules.
     pub fn mapped(&self) -> BTreeSet<u64> {
         self.written.keys().copied().collect()
     }
 
-    /// Bytes of `granules` granules.
+    /// Returns the number of bytes of `granules` granules.
     pub fn bytes(&self, granules: usize) -> u64 {
         granules as u64 * self.granule
     }
 
-    /// `found` is this memory, with the granules `also` mapped, which read as zeroes.
+    /// Checks that `found` is this memory, with the granules `also` mapped and zero.
     pub fn is(&self, what: &str, found: &Granules, also: &BTreeSet<u64>) -> Result<()> {
         let mapped: BTreeSet<u64> = self.mapped().union(also).copied().collect();
         expect::equal(
@@ -108,29 +108,29 @@ impl LocalMemory {
         Ok(())
     }
 
-    /// The VF `vf`, which is stopped or will be, has this memory, and the granules `also` mapped.
+    /// Checks that the VF `vf`, which this stops, has this memory, with the granules `also` mapped.
     pub fn is_that_of(&self, what: &str, vf: &Vf, also: &BTreeSet<u64>) -> Result<()> {
         let stream = Stream::parse(&vf.device.save()?)?;
         self.is(what, &granules_in(&stream, self.granule)?, also)
     }
 }
 
-/// A VF that is saved while its guest goes on.
+/// A VF that is saved while its guest runs.
 pub struct Source {
     pub guest: Guest,
     pub memory: LocalMemory,
     pub session: Session,
-    /// What was read so far.
+    /// The stream read so far.
     pub stream: Vec<u8>,
 }
 
 impl Source {
-    /// A guest on the VF 0 that has written to `granules`, and a stream that begins in `state`.
+    /// Creates a guest on the VF 0 that has written `granules`, and begins a stream in `state`.
     pub fn begin(bed: &Bed, state: State, granules: impl IntoIterator<Item = u64>) -> Result<Self> {
         Self::begin_on(bed, 0, state, granules)
     }
 
-    /// As [`Self::begin`], on the VF `index`.
+    /// Like [`Self::begin`], on the VF `index`.
     pub fn begin_on(
         bed: &Bed,
         index: u32,
@@ -150,19 +150,19 @@ impl Source {
         })
     }
 
-    /// Has the guest write what `seed` makes to `granules`.
+    /// Makes the guest write data generated from `seed` to `granules`.
     pub fn write(&mut self, granules: impl IntoIterator<Item = u64>, seed: u64) -> Result<()> {
         granules
             .into_iter()
             .try_for_each(|number| self.memory.write(&mut self.guest, number, seed + number))
     }
 
-    /// Has the guest discard the granule `number`.
+    /// Makes the guest discard the granule `number`.
     pub fn discard(&mut self, number: u64) -> Result<()> {
         self.memory.discard(&mut self.guest, number)
     }
 
-    /// One read of up to `length` bytes; whether there were any.
+    /// Reads up to `length` bytes once; returns whether there were any.
     pub fn read(&mut self, length: usize) -> Result<bool> {
         match self.session.read(length) {
             Ok(bytes) => {
@@ -174,14 +174,14 @@ impl Source {
         }
     }
 
-    /// Reads to the pause. Returns the sections of which it read the end.
+    /// Reads to the pause. Returns the sections that were completed.
     pub fn read_on(&mut self) -> Result<Vec<Section>> {
         let before = self.whole_sections();
         while self.read(1 << 20)? {}
         Ok(Stream::parse(&self.stream)?.sections.split_off(before))
     }
 
-    /// How many sections were read to their ends.
+    /// Returns the number of completely read sections.
     fn whole_sections(&self) -> usize {
         let length = offset_of!(vifa_section_header, length);
         let mut at = size_of::<vifa_stream_header>();
@@ -199,13 +199,13 @@ impl Source {
         }
     }
 
-    /// `VFIO_MIG_GET_PRECOPY_INFO`: initial bytes and dirty bytes.
+    /// Returns the initial bytes and the dirty bytes of `VFIO_MIG_GET_PRECOPY_INFO`.
     pub fn left(&self) -> Result<(u64, u64)> {
         let info = self.session.precopy_info(0)?;
         Ok((info.initial_bytes, info.dirty_bytes))
     }
 
-    /// Stops the device and reads the stream to its end. Returns what it read then, in bytes.
+    /// Stops the device and reads the rest of the stream. Returns its length in bytes.
     pub fn stop(&mut self) -> Result<u64> {
         let before = self.stream.len();
         self.guest.vf.device.change_state(State::StopCopy)?;
@@ -214,8 +214,8 @@ impl Source {
         Ok((self.stream.len() - before) as u64)
     }
 
-    /// The bytes of local memory that stand in the stream from byte `from` on, and those of what
-    /// says who sends what to whom.
+    /// Returns the bytes of local memory in the stream beginning at byte `from`, and the bytes of
+    /// the identity and relations sections.
     pub fn counted(&self, from: usize) -> Result<u64> {
         let stream = Stream::parse(&self.stream)?;
         let mut counted = RELATIONS_END.saturating_sub(from);
@@ -230,8 +230,8 @@ impl Source {
         Ok(counted as u64)
     }
 
-    /// The VF 1 has the local memory of this one after the stream, with the granules `also` mapped.
-    /// This VF has what the guest knows.
+    /// Checks that after the stream, the VF 1 has the local memory of this one, with the granules
+    /// `also` mapped, and that this VF has the memory that the guest wrote.
     pub fn arrives(self, bed: &Bed, also: impl IntoIterator<Item = u64>) -> Result<()> {
         let also = also.into_iter().collect();
         let vf = &self.guest.vf;
@@ -242,10 +242,10 @@ impl Source {
     }
 }
 
-/// A round, and the ranges of a part of it: first granule and number of granules.
+/// A round, and the ranges of one of its parts: first granule and number of granules.
 pub type RoundPart = (u32, Vec<(u64, u64)>);
 
-/// The parts of local memory in these sections.
+/// Returns the parts of local memory in these sections.
 pub fn parts(sections: &[Section], granule: u64) -> Result<Vec<RoundPart>> {
     sections
         .iter()

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `VFIO_MIG_GET_PRECOPY_INFO` and `VFIO_DEVICE_FEATURE_MIG_DATA_SIZE`: what they say is left is what
-//! is then read. Both count who sends what to whom and local memory, and nothing else.
+//! The remaining bytes reported by `VFIO_MIG_GET_PRECOPY_INFO` and
+//! `VFIO_DEVICE_FEATURE_MIG_DATA_SIZE` must match the bytes then read. Both count the identity and
+//! relations sections and local memory, and nothing else.
 
 use anyhow::Result;
 use vfio_bindings::bindings::vfio;
@@ -19,7 +20,7 @@ use crate::{
     vfio::{Feature, Operation},
 };
 
-/// Sizes of reads, of which most meet no border.
+/// Sizes of reads, most of which end at no border.
 const SIZES: [usize; 9] = [1, 3, 7, 13, 101, 255, 4096, 5003, 1 << 14];
 
 pub fn tests() -> Vec<Test> {
@@ -39,7 +40,7 @@ pub fn tests() -> Vec<Test> {
     )
 }
 
-/// Has the driver tell of `VFIO_PRECOPY_INFO_REINIT`.
+/// Opts in to `VFIO_PRECOPY_INFO_REINIT`.
 fn opt_in(source: &Source) -> Result<()> {
     source.guest.vf.device.feature(Feature::new(
         Operation::Set,
@@ -49,9 +50,9 @@ fn opt_in(source: &Source) -> Result<()> {
     Ok(())
 }
 
-/// Whether the driver tells of a device that was configured anew, with initial bytes and dirty bytes.
+/// Returns whether the driver reports a reconfigured device, with initial bytes and dirty bytes.
 fn told(source: &Source) -> Result<(bool, u64, u64)> {
-    // What the kernel does not mean is to be gone.
+    // The kernel must clear the flags that it does not set.
     let info = source
         .session
         .precopy_info(!vfio::VFIO_PRECOPY_INFO_REINIT)?;
@@ -100,7 +101,7 @@ fn initial_bytes_only_become_less(bed: &Bed) -> Result<()> {
     let (mut before, _) = source.left()?;
     for number in 0..8 {
         source.read(9001)?;
-        // Of what is read already, of what is read now, and of what is not yet read.
+        // Granules that were read, that are being read, and that are not yet read.
         source.write([number, 7 - number], 100)?;
         let (initial, _) = source.left()?;
         let what = format!("initial bytes of {initial}, at most {before}");
@@ -139,7 +140,7 @@ fn dirty_bytes_count_a_granule_once(bed: &Bed) -> Result<()> {
 
 fn bytes_in_the_present_part_are_not_dirty_too(bed: &Bed) -> Result<()> {
     let mut source = Source::begin(bed, State::PreCopy, 0..6)?;
-    // The part is there, and some of its first run.
+    // The part was read, and some of its first run.
     source.read(RELATIONS_END + 500)?;
     let all = source.left()?;
     source.write([200], 1)?;
@@ -165,7 +166,7 @@ fn information_in_version_2_has_no_flags(bed: &Bed) -> Result<()> {
     expect::equal("flags after the device was closed", unchanged, u32::MAX)
 }
 
-/// Has the guest configure the device anew.
+/// Makes the guest reconfigure the device.
 fn configure(source: &mut Source) -> Result<()> {
     source.guest.engine.enable(&source.guest.vf)
 }
@@ -236,14 +237,14 @@ fn without_opt_in_nothing_is_told_of_configurations(bed: &Bed) -> Result<()> {
     Ok(())
 }
 
-/// Neither too little for what follows in STOP_COPY, nor all that there is.
+/// The size must cover the rest in STOP_COPY, but not the whole memory.
 fn data_size_is_what_is_left_to_stop_copy(bed: &Bed) -> Result<()> {
     let mut source = Source::begin(bed, State::PreCopy, 0..40)?;
     for dirty in [40, 20, 1, 0] {
         source.read_on()?;
         source.write(0..dirty, dirty)?;
         let least = source.memory.bytes(dirty as usize);
-        // Beside local memory there are headers, and the control plane.
+        // The stream also has headers and the control plane.
         let most = least + source.memory.granule + (64 << 10);
         let size = source.guest.vf.device.data_size()?;
         expect::claim(

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Local memory moves while the device runs: first what is mapped, then what has changed, in rounds;
-//! and whatever the guest does meanwhile, what it wrote arrives.
+//! Transfer of local memory while the device runs: first the mapped granules, then the changed
+//! ones, in rounds. Every write of the guest must arrive.
 
 use std::{
     collections::BTreeSet,
@@ -104,7 +104,7 @@ fn idle_device_sends_nothing_more(bed: &Bed) -> Result<()> {
         thread::sleep(Duration::from_millis(20));
         expect::equal("bytes left", source.left()?, (0, 0))?;
     }
-    // Reading is no change.
+    // Reading changes nothing.
     source.guest.read_local(2 * source.memory.granule, 0)?;
     pauses(&source.session)?;
     source.write([2], 4)?;
@@ -112,7 +112,7 @@ fn idle_device_sends_nothing_more(bed: &Bed) -> Result<()> {
 }
 
 fn round_without_changes_has_no_number(bed: &Bed) -> Result<()> {
-    // Nor has one that finds nothing mapped.
+    // Neither does a read of unmapped memory.
     let mut source = Source::begin(bed, State::PreCopy, [])?;
     source.read_on()?;
     for (round, granule) in [(0, 9), (1, 8)] {
@@ -159,7 +159,7 @@ fn nothing_is_left_to_stop_copy_of_an_idle_device(bed: &Bed) -> Result<()> {
 }
 
 fn stop_in_the_middle_of_a_round_sends_nothing_twice(bed: &Bed) -> Result<()> {
-    // The first run, of the granules 0 to 63, is a mebibyte; the others are alone.
+    // The first run, of the granules 0 to 63, is a mebibyte; each other run is a single granule.
     let alone = (70..90).step_by(2);
     for read in [RELATIONS_END + 100, RELATIONS_END + (1 << 20) + 20_000] {
         let mut source = Source::begin(bed, State::PreCopy, (0..64).chain(alone.clone()))?;
@@ -205,7 +205,7 @@ fn discarded_granule_becomes_zeroes(bed: &Bed) -> Result<()> {
     expect::equal("rounds", parts(&sections, granule)?, expected)?;
     source.discard(5)?;
     source.stop()?;
-    // They were sent: no round can unmap them.
+    // They were already sent, and no round can unmap them.
     source.arrives(bed, [4, 5])
 }
 
@@ -218,7 +218,7 @@ fn granule_discarded_before_is_not_sent(bed: &Bed) -> Result<()> {
 }
 
 fn long_ranges_move_in_rounds(bed: &Bed) -> Result<()> {
-    // More than a run holds.
+    // More than fits in a run.
     let granules = u64::from(hw::VIFA_DATA_RUN_MAX) / (16 << 10) * 2 + 10;
     let mut source = Source::begin(bed, State::PreCopy, 0..granules)?;
     source.read(RELATIONS_END + (1 << 20) / 2)?;
@@ -233,7 +233,7 @@ fn long_ranges_move_in_rounds(bed: &Bed) -> Result<()> {
 
 fn granule_that_changes_after_it_was_read_ahead_arrives(bed: &Bed) -> Result<()> {
     let mut source = Source::begin(bed, State::PreCopy, [1, 5, 9])?;
-    // With that of the granule 1, the driver has the run of the granule 5 read.
+    // Together with the run of the granule 1, the driver reads that of the granule 5.
     source.read(RELATIONS_END + 1000)?;
     thread::sleep(Duration::from_millis(50));
     let (initial, _) = source.left()?;
@@ -266,7 +266,7 @@ fn quiesced_device_goes_on_with_its_stream(bed: &Bed) -> Result<()> {
 fn cancelled_stream_is_begun_anew(bed: &Bed) -> Result<()> {
     let mut source = Source::begin(bed, State::PreCopy, [1, 2, 3])?;
     for (number, state) in (10..).zip([State::PreCopy, State::PreCopyP2p, State::PreCopy]) {
-        // Some of it is read, or all, and something has changed that is not.
+        // A part of it is read, or all, and an unread change exists.
         source.read(RELATIONS_END + 20_000 * number as usize % 50_000)?;
         source.guest.vf.device.change_state(State::PreCopy)?;
         source.write([number, 2], number)?;
@@ -291,7 +291,7 @@ fn cancel_leaves_local_memory_alone(bed: &Bed) -> Result<()> {
     source.read(10_000)?;
     source.guest.vf.device.change_state(State::Running)?;
     source.guest.work(6)?;
-    // The work writes the first granule.
+    // The guest's work writes the first granule.
     source.write([0], 6)?;
     let vf = &source.guest.vf;
     source.memory.is_that_of("source", vf, &BTreeSet::new())
@@ -319,7 +319,7 @@ fn stream_read_in_any_pieces_arrives(bed: &Bed) -> Result<()> {
     Ok(())
 }
 
-/// A sequence of numbers that look random; each is less than the bound that is asked for.
+/// Pseudo-random numbers, each less than the requested bound.
 struct Random(u64);
 
 impl Random {
@@ -332,7 +332,7 @@ impl Random {
     }
 }
 
-/// Whatever a guest writes and discards between reads of any size, and whenever it is stopped.
+/// The guest may write and discard between reads of any size, and be stopped at any time.
 fn random_guest_arrives(bed: &Bed, seed: u64) -> Result<()> {
     const STEPS: u64 = 75;
     let mut random = Random(seed);
@@ -360,7 +360,7 @@ fn random_guest_arrives(bed: &Bed, seed: u64) -> Result<()> {
         }
     }
     source.stop()?;
-    // Of what was discarded, that is mapped at the destination which was sent before.
+    // Discarded granules that were already sent are mapped at the destination.
     let sent = granules_in(&Stream::parse(&source.stream)?, source.memory.granule)?;
     let sent: BTreeSet<u64> = sent.keys().copied().collect();
     expect::claim(
@@ -440,7 +440,7 @@ fn guest_that_writes_all_the_while_arrives(bed: &Bed) -> Result<()> {
     source.arrives(bed, [])
 }
 
-/// The device is stopped while it writes, and has written a part.
+/// The device is stopped during a write of which it has done a part.
 fn write_in_progress_arrives(bed: &Bed) -> Result<()> {
     const LENGTH: u64 = 4096;
     let mut source = Source::begin(bed, State::PreCopy, [4])?;
@@ -473,7 +473,7 @@ fn write_in_progress_arrives(bed: &Bed) -> Result<()> {
     destination.device.load(&source.stream)?;
     let found = contents(&destination.device.save()?)?;
     expect::same_bytes("granule", &found[&4], &expected[&4])?;
-    // The rest is written there.
+    // The rest is written at the destination.
     source.guest.vf = destination;
     source.guest.vf.device.change_state(State::Running)?;
     source.guest.vf.set_speed(0);
@@ -541,7 +541,7 @@ fn death_of_the_process_with_changes_unread(bed: &Bed) -> Result<()> {
             Ok(source)
         })?;
         victim.kill()?;
-        // What it left behind is of nobody.
+        // The killed process's data does not appear in the next stream.
         let guest = Guest::new(bed, 0)?;
         let memory = LocalMemory::of(&guest)?;
         memory.is_that_of("after the process's death", &guest.vf, &BTreeSet::new())?;

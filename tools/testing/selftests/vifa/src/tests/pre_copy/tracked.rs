@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Guest memory whose writes are logged stands in the stream as address records.
+//! Address records of logged guest memory in the stream.
 
 use anyhow::Result;
 
@@ -31,7 +31,7 @@ pub fn tests() -> Vec<Test> {
     )
 }
 
-/// The parts of guest memory in these sections: page size and ranges.
+/// Returns the parts of guest memory in these sections: page size and ranges.
 fn guest_parts(sections: &[Section]) -> Result<Vec<(u32, Vec<IovaRange>)>> {
     let mut parts = Vec::new();
     for section in sections {
@@ -48,7 +48,8 @@ fn guest_parts(sections: &[Section]) -> Result<Vec<(u32, Vec<IovaRange>)>> {
     Ok(parts)
 }
 
-/// The stream of `source`, which is stopped, lists `ranges` in one part; both sides tell of them.
+/// Checks that the stream of `source`, which is stopped, lists `ranges` in one part, and that both
+/// regions report them.
 fn lists(bed: &Bed, mut source: Source, ranges: &[IovaRange]) -> Result<()> {
     let before = Stream::parse(&source.stream)?.sections.len();
     source.stop()?;
@@ -109,7 +110,7 @@ fn tracked_ranges_that_touch_are_one(bed: &Bed) -> Result<()> {
 
 fn many_tracked_ranges_arrive(bed: &Bed) -> Result<()> {
     let mut source = Source::begin(bed, State::PreCopy, [1])?;
-    // As many as the kernel takes.
+    // The maximum number that the kernel accepts.
     let ranges: Vec<_> = (0..256)
         .map(|number| IovaRange::new(0x1_0000_0000 + number * 16 * PAGE, 3 * PAGE))
         .collect();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A watchdog over threads that call the kernel: of a call that does not return it shows what the
-//! kernel does for each thread.
+//! A watchdog for threads that call the kernel: it shows the kernel stacks of all threads if a call
+//! does not return.
 
 use std::{
     fmt::{Arguments, Write},
@@ -13,20 +13,20 @@ use std::{
 
 use anyhow::{anyhow, bail, Result};
 
-/// No call may take longer. The longest that the driver allows take some seconds; a machine that is
-/// busy with other things makes them longer.
+/// Maximum duration of a call. The longest calls that the driver allows take some seconds; a busy
+/// machine extends them.
 pub const LONGEST_CALL: Duration = Duration::from_secs(60);
 
-/// What a thread does.
+/// The current call of a thread.
 struct Activity {
     call: String,
     since: Instant,
-    /// The thread's directory below /proc/self/task.
+    /// The thread's directory in /proc/self/task.
     thread: Option<String>,
     has_ended: bool,
 }
 
-/// A thread under the watchdog, which says here what it does.
+/// A watched thread, which records its calls here.
 #[derive(Clone)]
 pub struct Watched(Arc<Mutex<Activity>>);
 
@@ -44,7 +44,7 @@ impl Watched {
         self.0.lock().expect("nobody panics with it")
     }
 
-    /// The thread begins with another call.
+    /// Records the beginning of another call.
     pub fn begins(&self, call: Arguments) {
         let mut activity = self.lock();
         activity.call.clear();
@@ -52,7 +52,7 @@ impl Watched {
         activity.since = Instant::now();
     }
 
-    /// What the thread does, and what the kernel does for it.
+    /// Describes the thread's call and its kernel stack.
     fn describe(&self) -> String {
         let activity = self.lock();
         if activity.has_ended {
@@ -75,8 +75,8 @@ impl Watched {
 ///
 /// # Errors
 ///
-/// A job failed; or a call took longer than `limit`. The threads are left behind then, and the
-/// error describes each.
+/// A job failed, or a call took longer than `limit`. In the latter case the threads keep running,
+/// and the error describes each of them.
 pub fn run<J>(jobs: Vec<J>, limit: Duration) -> Result<()>
 where
     J: FnOnce(Watched) -> Result<()> + Send + 'static,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `vifactl list`, `bind`, `unbind`, `show` and `watch`, and the exit codes of all.
+//! `vifactl list`, `bind`, `unbind`, `show` and `watch`, and the exit codes of all commands.
 
 use std::{iter, process};
 
@@ -35,7 +35,7 @@ pub fn tests() -> Vec<Test> {
     )
 }
 
-/// The entry of `function` in the list `list` of JSON.
+/// Returns the entry of `function` in the JSON list `list`.
 fn entry<'a>(list: &'a Value, function: &PciFunction) -> Result<&'a Value> {
     let name = function.to_string();
     list.as_array()
@@ -106,7 +106,7 @@ fn unbind_of_a_device_in_use_is_refused_and_names_the_holder(bed: &Bed) -> Resul
     let mut guest = Guest::new(bed, 0)?;
     run(&["unbind", &vf.to_string()])?
         .ends(Exit::Busy)?
-        .tells(&[vf.to_string(), process::id().to_string()])?;
+        .reports(&[vf.to_string(), process::id().to_string()])?;
     expect::equal("driver", vf.driver().as_deref(), Some(VF_DRIVER))?;
     guest.work(1)
 }
@@ -116,7 +116,7 @@ fn bind_of_several_functions_is_all_or_nothing(bed: &Bed) -> Result<()> {
     vf.unbind()?;
     run(&["bind", &vf.to_string(), &bed.pf.to_string()])?
         .ends(Exit::Failed)?
-        .tells(&[bed.pf.to_string()])?;
+        .reports(&[bed.pf.to_string()])?;
     expect::equal("driver", vf.driver(), None)?;
     expect::equal("driver of the PF", bed.pf.driver(), Some(bed.pf_driver()?))
 }
@@ -193,14 +193,14 @@ fn show_of_a_function_without_the_driver_fails(bed: &Bed) -> Result<()> {
     vf.unbind()?;
     run(&["show", &vf.to_string()])?
         .ends(Exit::Failed)?
-        .tells(&[vf.to_string()])?;
+        .reports(&[vf.to_string()])?;
     run(&["show", "0000:7f:1f.7"])?
         .ends(Exit::Failed)?
-        .tells(&["0000:7f:1f.7"])
+        .reports(&["0000:7f:1f.7"])
         .map(drop)
 }
 
-/// Lines of `vifactl watch` for the VF 0; `during` goes on behind the first of them.
+/// Returns lines of `vifactl watch` for the VF 0; runs `during` after the first line.
 fn watch(bed: &Bed, count: u32, during: impl FnOnce() -> Result<()>) -> Result<Vec<Value>> {
     let vf = bed.vf(0)?.to_string();
     let count = count.to_string();
@@ -256,6 +256,6 @@ fn wrong_command_lines_are_told_by_their_exit_code(bed: &Bed) -> Result<()> {
     }
     run(&["check", vf, "/nonexistent/set"])?
         .ends(Exit::Failed)?
-        .tells(&["/nonexistent/set"])
+        .reports(&["/nonexistent/set"])
         .map(drop)
 }

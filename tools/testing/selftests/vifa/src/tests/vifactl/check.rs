@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `vifactl check` and `decode`: would it migrate, and what is in a file.
+//! `vifactl check` and `decode`.
 
 use anyhow::{Context, Result};
 use serde_json::{json, Value};
@@ -25,7 +25,7 @@ pub fn tests() -> Vec<Test> {
     )
 }
 
-/// What `vifactl show --json` prints of the VF 0, as a file.
+/// Writes the output of `vifactl show --json` for the VF 0 to a file.
 fn exported(bed: &Bed, directory: &Directory) -> Result<(Value, String)> {
     let answer = succeed(&["show", "--json", &bed.vf(0)?.to_string()])?;
     let file = directory.write("shown.json", &answer.output)?;
@@ -60,7 +60,7 @@ fn check_names_what_the_destination_lacks(bed: &Bed) -> Result<()> {
         &answer.json()?["mismatches"][0]["field"],
         &json!("features"),
     )?;
-    answer.tells(&["features"])?;
+    answer.reports(&["features"])?;
     succeed(&["check", &without, &with]).map(drop)
 }
 
@@ -73,7 +73,7 @@ fn check_names_every_field_that_does_not_fit(bed: &Bed) -> Result<()> {
     for (field, value) in identity.iter_mut() {
         let number = |value: &Value| value.as_u64().context("a number");
         match field.as_str() {
-            // More bits than there are is no identity at all.
+            // Undefined bits make the identity invalid.
             "features" => {}
             "granule" | "local_memory" => {
                 *value = json!(number(value)? * 2);
@@ -122,7 +122,7 @@ fn check_of_noise_is_told_as_damage(bed: &Bed) -> Result<()> {
         let file = directory.write(name, noise)?;
         run(&["check", &file, &vf])?
             .ends(Exit::Damaged)?
-            .tells(&[&file])?;
+            .reports(&[&file])?;
     }
     Ok(())
 }
@@ -172,7 +172,7 @@ fn decode_tells_where_the_damage_is(bed: &Bed) -> Result<()> {
     ] {
         let section = stream.position(kind)?;
         let mut damaged = bytes.clone();
-        // Before each section's end, there are its header's and its own beginning.
+        // Flip a bit before the end of each section's header and payload.
         damaged[borders[2 * section + 3] - 1] ^= 0x40;
         let file = directory.write("damaged", &damaged)?;
         let answer = run(&["decode", "--json", &file])?.ends(Exit::Damaged)?;
@@ -185,6 +185,6 @@ fn decode_tells_where_the_damage_is(bed: &Bed) -> Result<()> {
     let cut = directory.write("cut", &bytes[..bytes.len() - 1])?;
     run(&["decode", &cut])?
         .ends(Exit::Damaged)?
-        .tells(&[&cut])
+        .reports(&[&cut])
         .map(drop)
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `vifactl restore`: the state in a file, to a device that somebody holds.
+//! `vifactl restore`: restores a file to a device that a process has open.
 
 use anyhow::{Context, Result};
 use serde_json::{json, Value};
@@ -40,7 +40,7 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
-/// A guide from the VF 0 to the VF 1.
+/// Writes a guide from the VF 0 to the VF 1.
 fn guide(bed: &Bed, directory: &Directory) -> Result<String> {
     guide_of(directory, &bed.vf(0)?, &bed.vf(1)?)
 }
@@ -53,14 +53,14 @@ fn guide_of(directory: &Directory, from: &PciFunction, to: &PciFunction) -> Resu
     directory.write("guide.json", guide.to_string())
 }
 
-/// Moves `guest` to the VF 1 by the save set `set`, while this process holds both.
+/// Moves `guest` to the VF 1 with the save set `set`, while this process has both devices open.
 fn move_by_set(bed: &Bed, guest: &mut Guest, set: &str, guide: &str) -> Result<Value> {
     let vf = bed.vf(1)?;
     let destination = Vf::open(&vf, &guest.space)?;
     let name = vf.to_string();
     let restored = succeed(&["restore", "--json", set, &name, "--guide", guide])?.json()?;
     expect::equal("state", destination.device.state()?, State::Running)?;
-    // The guest's rings and memory are the same, as it is the same guest.
+    // Rings and memory stay the same, as it is the same guest.
     guest.vf = destination;
     Ok(restored)
 }
@@ -117,8 +117,8 @@ fn restore_of_nothing_from_standard_input_is_refused(bed: &Bed) -> Result<()> {
     expect::equal("generation", after, before)
 }
 
-/// A restore to the VF `index`, which `guest` holds, ends with `exit`, tells `words`, and does not
-/// touch the device.
+/// Checks that a restore to the VF `index`, which `guest` has open, ends with `exit`, reports
+/// `words`, and does not access the device.
 fn does_not_touch<S: AsRef<str>>(
     guest: &Guest,
     arguments: &[&str],
@@ -129,7 +129,7 @@ fn does_not_touch<S: AsRef<str>>(
     let before = region::read(device)?.generation;
     let mut all = vec!["restore"];
     all.extend(arguments);
-    run(&all)?.ends(exit)?.tells(words)?;
+    run(&all)?.ends(exit)?.reports(words)?;
     expect::equal("generation", region::read(device)?.generation, before)
 }
 
@@ -156,7 +156,7 @@ fn restore_to_a_device_that_nobody_holds_is_refused(bed: &Bed) -> Result<()> {
     let before = region::of_function(&vf)?.generation;
     run(&["restore", &set, &vf.to_string()])?
         .ends(Exit::Busy)?
-        .tells(&[vf.to_string()])?;
+        .reports(&[vf.to_string()])?;
     let after = region::of_function(&vf)?.generation;
     expect::equal("generation", after, before)
 }
@@ -185,7 +185,7 @@ fn guide_to_elsewhere_is_refused(bed: &Bed) -> Result<()> {
     let directory = Directory::new()?;
     let (guest, set) = saved_set(bed, &directory)?;
     let name = bed.vf(0)?.to_string();
-    // To the VF 1, but it is the VF 0 that is asked for.
+    // The guide maps to the VF 1, but the command names the VF 0.
     let to_other = guide(bed, &directory)?;
     does_not_touch(
         &guest,
@@ -230,7 +230,7 @@ fn damaged_sets_are_refused_before_the_device_is_touched(bed: &Bed) -> Result<()
     let manifest = size_of::<hw::vifa_save_set_header>();
     let stream = manifest + header.manifest_length as usize;
     let mut places: Vec<usize> = vec![9, 20, manifest + 40];
-    // The last byte of the stream's header, and of each section.
+    // The last byte of the stream's header and of each section.
     let borders = Stream::parse(&set[stream..])?.borders();
     places.extend(
         borders[1..]
@@ -294,7 +294,7 @@ fn restore_to_a_device_that_fails_resets_it(bed: &Bed) -> Result<()> {
     let armed = registers.arm(0, LOAD, status, 1)?;
     run(&["restore", &set, &bed.vf(0)?.to_string()])?
         .ends(Exit::Failed)?
-        .tells(&["the device failed", "reset"])?;
+        .reports(&["the device failed", "reset"])?;
     expect::equal("times that the fault happened", armed.fired(), 1)?;
     drop(armed);
     guest.works_after_a_reset()

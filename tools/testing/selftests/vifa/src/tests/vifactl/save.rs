@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `vifactl save`: the state of a device that somebody holds, in a file.
+//! `vifactl save`: saves the state of a device that a process has open to a file.
 
 use std::{
     fs, thread,
@@ -66,22 +66,18 @@ fn save_finds_and_leaves_each_state(bed: &Bed) -> Result<()> {
         guest.vf.device.change_state(state)?;
         let set = directory.name(state.name());
         let answer = succeed(&["save", "--json", &bed.vf(0)?.to_string(), &set])?.json()?;
-        expect::equal(
-            "state that it tells",
-            &answer["state"],
-            &json!(state.name()),
-        )?;
+        expect::equal("reported state", &answer["state"], &json!(state.name()))?;
         expect::equal("state after a save", guest.vf.device.state()?, state)?;
     }
     Ok(())
 }
 
-/// A save is refused with `exit`, leaves no file, and the device in `state`.
+/// Checks that a save fails with `exit`, and leaves no file and the device in `state`.
 fn is_refused(bed: &Bed, guest: &Guest, state: State, exit: Exit) -> Result<()> {
     let directory = Directory::new()?;
     run(&["save", &bed.vf(0)?.to_string(), &directory.name("set")])?
         .ends(exit)?
-        .tells(&[state.name()])?;
+        .reports(&[state.name()])?;
     expect::equal("state", guest.vf.device.state()?, state)?;
     expect::equal("files", directory.names()?, vec![])
 }
@@ -110,7 +106,7 @@ fn save_of_a_device_in_error_is_refused(bed: &Bed) -> Result<()> {
 fn save_of_a_device_that_nobody_holds_says_what_is_saved(bed: &Bed) -> Result<()> {
     let directory = Directory::new()?;
     let set = directory.name("set");
-    succeed(&["save", &bed.vf(0)?.to_string(), &set])?.tells(&["reset"])?;
+    succeed(&["save", &bed.vf(0)?.to_string(), &set])?.reports(&["reset"])?;
     succeed(&["decode", &set])?;
     Guest::new(bed, 0)?.work(1)
 }
@@ -162,14 +158,14 @@ fn save_does_not_replace_a_file_unless_forced(bed: &Bed) -> Result<()> {
     let set = directory.write("set", "precious")?;
     run(&["save", &vf, &set])?
         .ends(Exit::Failed)?
-        .tells(&[&set])?;
+        .reports(&[&set])?;
     expect::equal("file", directory.read("set")?, b"precious".to_vec())?;
     succeed(&["save", "--force", &vf, &set])?;
     expect::equal("files", directory.names()?, vec!["set".to_owned()])?;
     succeed(&["decode", &set]).map(drop)
 }
 
-/// Sends `signal` to a save of the VF 0 in the middle of it, into `directory`.
+/// Sends `signal` to a save of the VF 0 into `directory` during the transfer.
 fn interrupt(bed: &Bed, directory: &Directory, signal: i32) -> Result<crate::vifactl::Answer> {
     let registers = RegisterFile::map(&bed.pf)?;
     let late = Fault::Delay(registers.timeout * 3 / 4);
@@ -207,7 +203,7 @@ fn killed_save_leaves_no_file_of_that_name(bed: &Bed) -> Result<()> {
     guest.furnish(1)?;
     interrupt(bed, &directory, libc::SIGKILL)?;
     expect::claim("no file", !directory.path("set").exists())?;
-    // Nobody could bring the device back but its holder.
+    // Only its holder can return the device to its state.
     guest.vf.device.change_state(State::Running)?;
     guest.work(2)?;
     for name in directory.names()? {
@@ -225,7 +221,7 @@ fn save_by_a_device_that_fails_leaves_no_file(bed: &Bed) -> Result<()> {
     let _armed = registers.arm(0, SAVE, status, 1)?;
     run(&["save", &bed.vf(0)?.to_string(), &directory.name("set")])?
         .ends(Exit::Failed)?
-        .tells(&["the device failed"])?;
+        .reports(&["the device failed"])?;
     expect::equal("files", directory.names()?, vec![])?;
     expect::equal("state", guest.vf.device.state()?, State::Running)?;
     guest.engine.submit(&guest.vf, Command::Nop)?;
