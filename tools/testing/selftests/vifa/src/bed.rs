@@ -53,7 +53,7 @@ impl Bed {
         Self::find_with(settings, |pf| {
             Ok(fault::capability(pf)?.features & hw::VIFA_HW_FEATURE_P2P != 0)
         })
-        .context("there is no VIFA reference device")
+        .context("no VIFA reference device")
     }
 
     /// Returns a bed on another reference device, whose VFs have no P2P-quiesced run state.
@@ -79,7 +79,7 @@ impl Bed {
             Ok(!fault::is_ready_at_once(pf)?
                 && fault::capability(pf)?.features & FEATURES == FEATURES)
         })
-        .context("there is no VIFA reference device with immediate-readiness=off")?;
+        .context("no VIFA reference device with immediate-readiness=off")?;
         bed.restore()?;
         Ok(bed)
     }
@@ -90,7 +90,7 @@ impl Bed {
         let bed = Self::find_with(&self.settings, |pf| {
             Ok(fault::capability(pf)?.features & feature == 0)
         })
-        .with_context(|| format!("there is no VIFA reference device with {property}=off"))?;
+        .with_context(|| format!("no VIFA reference device with {property}=off"))?;
         bed.restore()?;
         Ok(bed)
     }
@@ -103,7 +103,7 @@ impl Bed {
                 return Ok(Self { pf, settings });
             }
         }
-        bail!("no physical function is such a device")
+        bail!("no physical function of such a device")
     }
 
     /// Restores the bed after the changes of a test.

@@ -218,7 +218,7 @@ impl RegisterFile {
             self.registers.write(slot_register(slot, *register), *value);
         }
         if self.slot(slot, hw::VIFA_FAULT_COUNT) == 0 {
-            bail!("the device does not take the fault");
+            bail!("the device rejects the fault");
         }
         Ok(Armed { file: self, slot })
     }
@@ -295,7 +295,7 @@ impl RegisterFile {
         }
         write(hw::VIFA_FAULT_MARK, 1);
         if self.registers.read::<u32>(hw::VIFA_FAULT_MARK as usize) != 1 {
-            bail!("the device does not take {marks:?}");
+            bail!("the device rejects {marks:?}");
         }
         Ok(())
     }
@@ -309,7 +309,7 @@ impl RegisterFile {
         ] {
             self.registers.write(register as usize, limit);
             let taken: u32 = self.registers.read(register as usize);
-            ensure!(taken == limit, "the device does not take the limit {limit}");
+            ensure!(taken == limit, "the device rejects the limit {limit}");
         }
         Ok(())
     }

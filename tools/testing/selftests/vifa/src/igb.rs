@@ -74,10 +74,7 @@ pub fn ask(device: &Device, words: &[u32]) -> Result<u32> {
 pub fn answer(device: &Device) -> Result<u32> {
     let begin = Instant::now();
     while register(device, MAILBOX)? & ANSWERED == 0 {
-        ensure!(
-            begin.elapsed() < ANSWER,
-            "there is no answer after {ANSWER:?}"
-        );
+        ensure!(begin.elapsed() < ANSWER, "no answer after {ANSWER:?}");
         thread::sleep(Duration::from_millis(1));
     }
     own(device)?;
@@ -139,7 +136,7 @@ impl Adapter {
     /// Finds the adapter, sets its interface up and creates the VFs, as far as necessary.
     pub fn set_up() -> Result<Self> {
         let found = PciFunction::find(VENDOR, PHYSICAL_82576)?;
-        let pf = found.into_iter().next().context("there is no 82576")?;
+        let pf = found.into_iter().next().context("no 82576")?;
         let adapter = Self { pf };
         adapter.set_up_interface()?;
         let pf = &adapter.pf;

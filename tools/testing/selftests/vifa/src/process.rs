@@ -101,10 +101,10 @@ fn run(deadline: Duration, body: impl FnOnce() -> Result<()>) -> Result<Outcome>
         let reason = format!("timed out after {} s", deadline.as_secs());
         let gone = child.wait(TEARDOWN)?;
         // A failed test with a thread that is stuck in the kernel has already written its reason.
-        let said = read_report(reader)?;
+        let report = read_report(reader)?;
         return Ok(match gone {
-            Some(_) => Outcome::Failed(format!("{reason}\n{said}")),
-            None => Outcome::Stuck(format!("{reason}, and it could not be killed\n{said}")),
+            Some(_) => Outcome::Failed(format!("{reason}\n{report}")),
+            None => Outcome::Stuck(format!("{reason}, and failed to be killed\n{report}")),
         });
     };
     // Processes that the test started and did not end.

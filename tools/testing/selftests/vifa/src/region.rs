@@ -53,7 +53,7 @@ pub fn decode(bytes: &[u8]) -> Result<vifa_region> {
 pub fn error_text(region: &vifa_region) -> Result<&str> {
     let end = region.error_text.iter().position(|byte| *byte == 0);
     let text = &region.error_text[..end.context("the text does not end")?];
-    std::str::from_utf8(text).context("the text is no UTF-8")
+    std::str::from_utf8(text).context("the text is not UTF-8")
 }
 
 /// Returns the debugfs file with the same content.
@@ -63,7 +63,7 @@ pub fn debugfs_file(function: &PciFunction) -> PathBuf {
         .join("region")
 }
 
-/// Reads the region of `function`, whoever has the device open.
+/// Reads the region of `function` through debugfs.
 pub fn of_function(function: &PciFunction) -> Result<vifa_region> {
     let path = debugfs_file(function);
     let mut bytes = [0; SIZE];

@@ -16,7 +16,7 @@ pub use vifa_vfio::{ioctl, ioctl_number, Mapping};
 /// Takes ownership of the descriptor that a call returned.
 pub fn adopt(fd: c_int) -> OwnedFd {
     assert!(fd >= 0, "descriptor {fd}");
-    // SAFETY: only used on what the kernel just returned as a fresh descriptor.
+    // SAFETY: only used on a new descriptor that the kernel returned.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
@@ -136,11 +136,11 @@ pub fn fork() -> io::Result<Fork> {
     assert_eq!(threads, 1, "only a process with one thread may fork");
     // SAFETY: passes no memory.
     let parent = unsafe { libc::getpid() };
-    // SAFETY: the process has one thread, as just checked, so that the child is whole.
+    // SAFETY: the process has one thread, as checked above, so no lock is held in the child.
     match result(unsafe { libc::fork() })? {
         0 => {
-            // SAFETY: these pass no memory. Without them a failed run leaves processes behind, which
-            // is no matter of memory safety, so that their results are not needed.
+            // SAFETY: These pass no memory. Their results are ignored: after a failure, a failed run
+            // may leave processes running, which does not affect memory safety.
             unsafe {
                 libc::setpgid(0, 0);
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
@@ -151,10 +151,10 @@ pub fn fork() -> io::Result<Fork> {
             Ok(Fork::Child)
         }
         child => {
-            // SAFETY: passes no memory. The child does the same; whoever comes second changes
-            // nothing, and a failure here means that the child has ended.
+            // SAFETY: passes no memory. The child makes the same call, and the second one has no
+            // effect. A failure means that the child has exited.
             unsafe { libc::setpgid(child, child) };
-            // SAFETY: passes no memory; the child has not been waited for, so that the number is its.
+            // SAFETY: passes no memory; the child was not reaped, so its id is still valid.
             let fd = result(unsafe { libc::syscall(libc::SYS_pidfd_open, child, 0) } as c_int)?;
             Ok(Fork::Parent(adopt(fd), child))
         }

@@ -20,19 +20,19 @@ use crate::{
 
 pub fn tests() -> Vec<Test> {
     let mut tests = claims!("address":
-        ranges_are_what_is_mapped,
+        ranges_match_the_mapped_granules,
         adjoining_granules_are_one_range,
         range_longer_than_a_section_takes_several,
-        without_data_in_local_memory_there_is_no_part,
-        region_of_the_source_tells_what_the_stream_has,
-        region_of_the_destination_tells_what_the_stream_had,
-        later_round_replaces_what_has_changed,
+        without_data_in_local_memory_no_part_is_sent,
+        region_of_the_source_matches_the_stream,
+        region_of_the_destination_matches_the_stream,
+        later_round_replaces_changed_granules,
         rounds_may_have_several_parts,
-        data_plane_may_come_after_the_guest_s_pages,
-        guest_s_pages_are_told_by_the_region,
+        data_plane_may_follow_the_guest_s_pages,
+        guest_s_pages_are_shown_in_the_region,
         data_outside_of_a_part_is_refused,
         part_without_all_of_its_data_is_refused,
-        bytes_behind_the_ranges_are_refused,
+        bytes_after_the_ranges_are_refused,
         more_ranges_than_a_part_has_are_refused,
         run_of_another_range_is_refused,
     );
@@ -66,13 +66,13 @@ const WRONG: [(&str, &str, Change); 15] = [
         part.record.count = 0;
         part.ranges.clear();
     }),
-    ("count_of_more_ranges_than_there_are", "length", |part| {
+    ("count_larger_than_the_number_of_ranges", "length", |part| {
         part.record.count += 1;
     }),
     ("range_off_the_granule", "start", |part| {
         part.ranges[1].start += 8;
     }),
-    ("range_behind_the_end", "length", |part| {
+    ("range_after_the_end", "length", |part| {
         part.ranges[1].start *= 2;
     }),
     ("range_at_the_end_of_the_numbers", "start", |part| {
@@ -101,7 +101,7 @@ const WRONG: [(&str, &str, Change); 15] = [
             part.ranges[1].sequence -= 1;
         },
     ),
-    ("range_that_begins_nowhere", "sequence", |part| {
+    ("range_with_an_unknown_section", "sequence", |part| {
         part.ranges[0].sequence = 0;
     }),
 ];
@@ -207,7 +207,7 @@ fn ranges(part: &Part) -> Vec<(u64, u64)> {
         .collect()
 }
 
-fn ranges_are_what_is_mapped(bed: &Bed) -> Result<()> {
+fn ranges_match_the_mapped_granules(bed: &Bed) -> Result<()> {
     let (_, stream, source) = saved(bed)?;
     let parts = stream.parts()?;
     expect::equal("parts", parts.len(), 1)?;
@@ -292,14 +292,14 @@ fn range_longer_than_a_section_takes_several(bed: &Bed) -> Result<()> {
     guest.vf.device.load(&stream.seal())
 }
 
-fn without_data_in_local_memory_there_is_no_part(bed: &Bed) -> Result<()> {
+fn without_data_in_local_memory_no_part_is_sent(bed: &Bed) -> Result<()> {
     let (_, stream) = with_granules(bed, &[])?;
     expect::equal("parts", stream.parts()?.len(), 0)?;
     expect::equal("data runs", stream.runs()?, vec![])
 }
 
 /// Checks that the region of `guest`'s VF reports the address record file and the data of `stream`.
-fn region_tells(guest: &Guest, stream: &Stream) -> Result<()> {
+fn region_matches(guest: &Guest, stream: &Stream) -> Result<()> {
     let region = region::read(&guest.vf.device)?;
     let sums = |space: u32| -> Result<(u64, u64)> {
         let parts = stream.parts()?;
@@ -323,20 +323,20 @@ fn region_tells(guest: &Guest, stream: &Stream) -> Result<()> {
     )?;
     let data: u64 = stream.runs()?.iter().map(|(_, length)| length).sum();
     expect::equal("bytes of data", region.data_bytes, data)?;
-    ensure!(data > 0, "a stream without data shows nothing");
+    ensure!(data > 0, "a stream without data proves nothing");
     Ok(())
 }
 
-fn region_of_the_source_tells_what_the_stream_has(bed: &Bed) -> Result<()> {
+fn region_of_the_source_matches_the_stream(bed: &Bed) -> Result<()> {
     let (guest, stream, _) = saved(bed)?;
-    region_tells(&guest, &stream)
+    region_matches(&guest, &stream)
 }
 
-fn region_of_the_destination_tells_what_the_stream_had(bed: &Bed) -> Result<()> {
+fn region_of_the_destination_matches_the_stream(bed: &Bed) -> Result<()> {
     let (_, stream, _) = saved(bed)?;
     let guest = Guest::new(bed, 1)?;
     guest.vf.device.load(&stream.seal())?;
-    region_tells(&guest, &stream)
+    region_matches(&guest, &stream)
 }
 
 /// Returns a run of a granule at `offset` that is filled with `pattern`.
@@ -349,7 +349,7 @@ fn granule_of(source: &Source, offset: u64, pattern: u64) -> Vec<u8> {
 fn arrives(bed: &Bed, stream: &Stream, expected: &[(u64, u64)]) -> Result<()> {
     let mut guest = Guest::new(bed, 1)?;
     guest.vf.device.load(&stream.seal())?;
-    region_tells(&guest, stream)?;
+    region_matches(&guest, stream)?;
     guest.vf.device.change_state(State::Running)?;
     guest.engine.enable(&guest.vf)?;
     for (offset, pattern) in expected {
@@ -362,7 +362,7 @@ fn arrives(bed: &Bed, stream: &Stream, expected: &[(u64, u64)]) -> Result<()> {
     Ok(())
 }
 
-fn later_round_replaces_what_has_changed(bed: &Bed) -> Result<()> {
+fn later_round_replaces_changed_granules(bed: &Bed) -> Result<()> {
     let (_, mut stream, source) = saved(bed)?;
     let granule = source.granule;
     let fresh = 5 * granule;
@@ -386,7 +386,7 @@ fn rounds_may_have_several_parts(bed: &Bed) -> Result<()> {
     arrives(bed, &stream, &[(last, 1), (0, 2), (3 * granule, 3)])
 }
 
-fn data_plane_may_come_after_the_guest_s_pages(bed: &Bed) -> Result<()> {
+fn data_plane_may_follow_the_guest_s_pages(bed: &Bed) -> Result<()> {
     let (_, mut stream, source) = saved(bed)?;
     let last = source.local_memory - source.granule;
     stream.append(&guest_part(4096, &[(0, 8192), (1 << 40, 4096)]), Vec::new())?;
@@ -396,19 +396,19 @@ fn data_plane_may_come_after_the_guest_s_pages(bed: &Bed) -> Result<()> {
     arrives(bed, &stream, &[(last, 9), (0, 0xfeed)])
 }
 
-fn guest_s_pages_are_told_by_the_region(bed: &Bed) -> Result<()> {
+fn guest_s_pages_are_shown_in_the_region(bed: &Bed) -> Result<()> {
     let (guest, mut stream, _) = saved(bed)?;
     let part = guest_part(1 << 21, &[(0, 1 << 21), (1 << 30, 3 << 21)]);
     stream.append(&part, Vec::new())?;
     guest.vf.device.load(&stream.seal())?;
-    region_tells(&guest, &stream)
+    region_matches(&guest, &stream)
 }
 
 fn data_outside_of_a_part_is_refused(bed: &Bed) -> Result<()> {
     let (mut guest, stream, source) = saved(bed)?;
     let mut streams = Vec::new();
     let address = stream.position(hw::VIFA_SECTION_ADDRESS)?;
-    for (what, index) in [("before", address), ("behind", address + 3)] {
+    for (what, index) in [("before", address), ("after", address + 3)] {
         let mut stream = stream.clone();
         let mut stray = stream.sections[address + 1].clone();
         stray.payload = granule_of(&source, source.local_memory - source.granule, 0);
@@ -432,12 +432,12 @@ fn part_without_all_of_its_data_is_refused(bed: &Bed) -> Result<()> {
     ])
 }
 
-fn bytes_behind_the_ranges_are_refused(bed: &Bed) -> Result<()> {
+fn bytes_after_the_ranges_are_refused(bed: &Bed) -> Result<()> {
     let (mut guest, mut stream, _) = saved(bed)?;
     stream
         .payload(hw::VIFA_SECTION_ADDRESS)?
         .extend([0; size_of::<vifa_address_range>()]);
-    guest.refuses("bytes behind the ranges", &stream.seal())?;
+    guest.refuses("bytes after the ranges", &stream.seal())?;
     guest.recover()
 }
 
@@ -459,7 +459,7 @@ fn run_of_another_range_is_refused(bed: &Bed) -> Result<()> {
     let (mut guest, stream, source) = saved(bed)?;
     let mut streams = Vec::new();
     for (what, offset) in [
-        ("behind the end", source.local_memory),
+        ("after the end", source.local_memory),
         ("at an odd place", 8),
         ("at the end of the numbers", u64::MAX - 4095),
         ("of the next range", source.local_memory / 2),

@@ -28,12 +28,12 @@ const TEARDOWN: Duration = Duration::from_secs(15);
 pub fn tests() -> Vec<Test> {
     let mut tests = claims!("binding":
         modinfo_lets_only_an_override_bind_a_vf,
-        pf_is_not_taken_for_a_vf,
+        pf_is_not_bound_as_a_vf,
         vf_needs_the_pf_s_driver,
-        more_vfs_than_there_are_are_refused,
-        vf_binds_and_unbinds_again_and_again,
-        device_opens_and_closes_again_and_again,
-        vfs_come_and_go,
+        more_vfs_than_the_maximum_are_refused,
+        vf_binds_and_unbinds_repeatedly,
+        device_opens_and_closes_repeatedly,
+        vfs_are_created_and_removed,
         unbind_with_an_open_session_waits_for_close,
         removal_of_the_vfs_waits_for_close,
         module_in_use_is_not_removed,
@@ -41,7 +41,7 @@ pub fn tests() -> Vec<Test> {
     );
     let long = claims!("binding":
         module_is_reloaded_under_load,
-        as_many_vfs_as_there_are_work,
+        the_maximum_number_of_vfs_works,
     );
     tests.extend(long.into_iter().map(|test| test.within(120)));
     tests
@@ -73,7 +73,7 @@ fn modinfo_lets_only_an_override_bind_a_vf(bed: &Bed) -> Result<()> {
     vf.ensure_bound(VF_DRIVER)
 }
 
-fn pf_is_not_taken_for_a_vf(bed: &Bed) -> Result<()> {
+fn pf_is_not_bound_as_a_vf(bed: &Bed) -> Result<()> {
     let driver = bed.pf_driver()?;
     bed.pf.set_virtual_functions(0)?;
     bed.pf.unbind()?;
@@ -131,7 +131,7 @@ fn vf_needs_the_pf_s_driver(bed: &Bed) -> Result<()> {
     both_work(bed)
 }
 
-fn more_vfs_than_there_are_are_refused(bed: &Bed) -> Result<()> {
+fn more_vfs_than_the_maximum_are_refused(bed: &Bed) -> Result<()> {
     let most = bed.pf.most_virtual_functions()?;
     bed.pf.set_virtual_functions(0)?;
     expect::refused(
@@ -148,7 +148,7 @@ fn more_vfs_than_there_are_are_refused(bed: &Bed) -> Result<()> {
     both_work(bed)
 }
 
-fn vf_binds_and_unbinds_again_and_again(bed: &Bed) -> Result<()> {
+fn vf_binds_and_unbinds_repeatedly(bed: &Bed) -> Result<()> {
     let vf = bed.vf(0)?;
     for _ in 0..10 {
         vf.unbind()?;
@@ -157,12 +157,12 @@ fn vf_binds_and_unbinds_again_and_again(bed: &Bed) -> Result<()> {
     both_work(bed)
 }
 
-fn device_opens_and_closes_again_and_again(bed: &Bed) -> Result<()> {
+fn device_opens_and_closes_repeatedly(bed: &Bed) -> Result<()> {
     (0..10).try_for_each(|_| Guest::new(bed, 0).map(drop))?;
     both_work(bed)
 }
 
-fn vfs_come_and_go(bed: &Bed) -> Result<()> {
+fn vfs_are_created_and_removed(bed: &Bed) -> Result<()> {
     for _ in 0..3 {
         bed.pf.set_virtual_functions(0)?;
         expect::equal("VFs", bed.pf.virtual_functions()?, 0)?;
@@ -172,7 +172,7 @@ fn vfs_come_and_go(bed: &Bed) -> Result<()> {
     both_work(bed)
 }
 
-fn as_many_vfs_as_there_are_work(bed: &Bed) -> Result<()> {
+fn the_maximum_number_of_vfs_works(bed: &Bed) -> Result<()> {
     let most = bed.pf.most_virtual_functions()?;
     bed.pf.set_virtual_functions(0)?;
     bed.pf.set_virtual_functions(most)?;

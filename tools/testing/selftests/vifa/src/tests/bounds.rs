@@ -37,8 +37,8 @@ pub fn tests() -> Vec<Test> {
         device_that_floods_has_no_more_time,
         busy_status_of_another_command_is_an_error,
         poll_issues_no_command,
-        reader_that_is_killed_gives_no_more_commands,
-        writer_that_is_killed_gives_no_more_commands,
+        killed_reader_issues_no_more_commands,
+        killed_writer_issues_no_more_commands,
         read_that_may_not_wait_for_another,
         read_leaves_the_rest_of_the_buffer,
         failures_are_logged_at_a_limited_rate,
@@ -85,7 +85,7 @@ fn poll_issues_no_command(bed: &Bed) -> Result<()> {
     source.session.precopy_info(0)?;
     expect::claim("the information to be asked for", armed.fired() > 0)?;
     let shown = source.session.poll()?;
-    expect::equal("poll once somebody has asked", shown, libc::POLLIN)
+    expect::equal("poll after a request", shown, libc::POLLIN)
 }
 
 /// Granules that do not adjoin, so that each needs its own command.
@@ -118,7 +118,7 @@ fn stops_when_killed(victim: Victim, armed: &Armed<'_>) -> Result<()> {
     )
 }
 
-fn reader_that_is_killed_gives_no_more_commands(bed: &Bed) -> Result<()> {
+fn killed_reader_issues_no_more_commands(bed: &Bed) -> Result<()> {
     let registers = RegisterFile::map(&bed.pf)?;
     let armed = registers.arm(0, LOCAL_READ, LATE, hw::VIFA_FAULT_ALWAYS)?;
     let victim = Victim::holding(SET_UP, || {
@@ -136,7 +136,7 @@ fn reader_that_is_killed_gives_no_more_commands(bed: &Bed) -> Result<()> {
     Guest::new(bed, 0)?.work(1)
 }
 
-fn writer_that_is_killed_gives_no_more_commands(bed: &Bed) -> Result<()> {
+fn killed_writer_issues_no_more_commands(bed: &Bed) -> Result<()> {
     let mut source = Source::begin(bed, State::PreCopy, scattered())?;
     source.stop()?;
     let stream = source.stream.clone();
@@ -174,7 +174,7 @@ fn read_that_may_not_wait_for_another(bed: &Bed) -> Result<()> {
         sys::set_nonblocking(&source.session)?;
         expect::refused("read", source.session.read(1), &[libc::EAGAIN])
     })?;
-    expect::claim("the other read to go on", got as u64 > 40 * PAGE)?;
+    expect::claim("the other read to continue", got as u64 > 40 * PAGE)?;
     expect::refused("read at the pause", source.session.read(1), &[libc::ENOMSG])
 }
 
@@ -223,10 +223,10 @@ fn failures_are_logged_at_a_limited_rate(bed: &Bed) -> Result<()> {
         }
         expect::equal("times that it failed", armed.fired(), TIMES as u32)?;
         drop(armed);
-        let said = log.count(&["LOCAL_BITMAP"])?;
+        let logged = log.count(&["LOCAL_BITMAP"])?;
         expect::claim(
-            &format!("1 to {} messages of {fault:?}, not {said}", TIMES / 2),
-            (1..TIMES / 2).contains(&said),
+            &format!("1 to {} messages of {fault:?}, not {logged}", TIMES / 2),
+            (1..TIMES / 2).contains(&logged),
         )?;
         guest.work(1)?;
     }

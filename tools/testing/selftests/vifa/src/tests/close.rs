@@ -41,9 +41,9 @@ pub fn tests() -> Vec<Test> {
         }
     }
     tests.extend(claims!("close":
-        many_sessions_leave_no_memory_behind,
-        many_sessions_of_a_running_device_leave_no_memory_behind,
-        many_refused_streams_leave_no_memory_behind,
+        many_sessions_leak_no_memory,
+        many_sessions_of_a_running_device_leak_no_memory,
+        many_refused_streams_leak_no_memory,
         ended_sessions_hold_no_buffers,
     ));
     tests
@@ -148,7 +148,7 @@ pub(super) fn available_memory() -> Result<u64> {
     Ok(kibibytes << 10)
 }
 
-fn many_sessions_leave_no_memory_behind(bed: &Bed) -> Result<()> {
+fn many_sessions_leak_no_memory(bed: &Bed) -> Result<()> {
     let (mut guest, stream) = Guest::saved(bed, 0)?;
     let device = &guest.vf.device;
     costs_no_memory(100, || {
@@ -159,7 +159,7 @@ fn many_sessions_leave_no_memory_behind(bed: &Bed) -> Result<()> {
     guest.recover()
 }
 
-fn many_sessions_of_a_running_device_leave_no_memory_behind(bed: &Bed) -> Result<()> {
+fn many_sessions_of_a_running_device_leak_no_memory(bed: &Bed) -> Result<()> {
     let (mut guest, _) = Guest::saved(bed, 0)?;
     let device = &guest.vf.device;
     costs_no_memory(100, || {
@@ -169,7 +169,7 @@ fn many_sessions_of_a_running_device_leave_no_memory_behind(bed: &Bed) -> Result
     guest.recover()
 }
 
-fn many_refused_streams_leave_no_memory_behind(bed: &Bed) -> Result<()> {
+fn many_refused_streams_leak_no_memory(bed: &Bed) -> Result<()> {
     let (mut guest, stream) = Guest::saved(bed, 0)?;
     let device = &guest.vf.device;
     let half = &stream[..stream.len() / 2];

@@ -37,8 +37,8 @@ pub fn tests() -> Vec<Test> {
         features_that_only_the_destination_has_are_accepted,
         reserved_fields_that_are_not_0_are_refused,
         impossible_identity_is_refused,
-        source_that_was_refused_runs_on_and_fits_elsewhere,
-        many_refusals_do_not_flood_the_log_but_are_all_told_by_the_region,
+        refused_source_continues_and_fits_another_destination,
+        many_refusals_do_not_flood_the_log_but_are_all_shown_in_the_region,
     ));
     tests
 }
@@ -320,7 +320,7 @@ fn impossible_identity_is_refused(bed: &Bed) -> Result<()> {
 }
 
 /// The rejection occurs with data of PRE_COPY: the source has not stopped and loses nothing.
-fn source_that_was_refused_runs_on_and_fits_elsewhere(bed: &Bed) -> Result<()> {
+fn refused_source_continues_and_fits_another_destination(bed: &Bed) -> Result<()> {
     let mut source = Guest::new(bed, 0)?;
     source.furnish(0x50)?;
     let lesser = bed.without_p2p()?;
@@ -346,7 +346,7 @@ fn source_that_was_refused_runs_on_and_fits_elsewhere(bed: &Bed) -> Result<()> {
     )
 }
 
-fn many_refusals_do_not_flood_the_log_but_are_all_told_by_the_region(bed: &Bed) -> Result<()> {
+fn many_refusals_do_not_flood_the_log_but_are_all_shown_in_the_region(bed: &Bed) -> Result<()> {
     const REFUSALS: u16 = 25;
     bind_anew(bed)?;
     let (mut guest, bytes) = Guest::saved(bed, 0)?;
@@ -367,7 +367,7 @@ fn many_refusals_do_not_flood_the_log_but_are_all_told_by_the_region(bed: &Bed) 
             region::error_text(&region)?,
             &["vendor".to_owned(), format!("{vendor:#x}")],
         )?;
-        expect::claim("a generation that goes up", region.generation > before)?;
+        expect::claim("an incremented generation", region.generation > before)?;
         before = region.generation;
         guest.vf.reset()?;
     }

@@ -26,7 +26,7 @@ pub fn tests() -> Vec<Test> {
     claims!("device":
         is_a_pci_device_with_reset,
         has_the_regions_of_its_bars,
-        does_not_tell_that_the_msix_table_can_be_mapped,
+        does_not_report_the_msix_table_as_mappable,
         shows_configuration_space,
         keeps_identity_read_only,
         reads_and_writes_bar_0_by_file_and_by_mapping,
@@ -103,7 +103,7 @@ fn has_the_regions_of_its_bars(bed: &Bed) -> Result<()> {
 }
 
 /// VMMs would treat the rest of the table's page as memory.
-fn does_not_tell_that_the_msix_table_can_be_mapped(bed: &Bed) -> Result<()> {
+fn does_not_report_the_msix_table_as_mappable(bed: &Bed) -> Result<()> {
     let device = open(bed)?;
     for bar in vfio::VFIO_PCI_BAR0_REGION_INDEX..=vfio::VFIO_PCI_BAR5_REGION_INDEX {
         expect::equal(
@@ -168,12 +168,12 @@ fn refuses_access_outside_a_region(bed: &Bed) -> Result<()> {
     let device = open(bed)?;
     let end = hw::VIFA_REFERENCE_BAR_SIZE.into();
     expect::refused(
-        "read behind BAR 0",
+        "read after BAR 0",
         device.read(hw::VIFA_REFERENCE_BAR, end, 4),
         &[libc::EINVAL],
     )?;
     expect::refused(
-        "write behind BAR 0",
+        "write after BAR 0",
         device.write(hw::VIFA_REFERENCE_BAR, end, &[0; 4]),
         &[libc::EINVAL],
     )?;

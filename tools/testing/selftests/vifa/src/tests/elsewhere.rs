@@ -35,21 +35,21 @@ const PAGE: u64 = 4096;
 
 pub fn tests() -> Vec<Test> {
     claims!("elsewhere":
-        module_goes_after_refused_transfers_with_their_files_open,
-        module_goes_after_killed_transfers_with_their_files_open,
+        module_is_removed_after_refused_transfers_with_their_files_open,
+        module_is_removed_after_killed_transfers_with_their_files_open,
         no_descriptor_is_left_at_any_transition,
         no_memory_is_left_at_any_transition,
         guest_resets_and_sets_up_its_device_in_pre_copy,
         memory_mapped_after_the_log_began_is_logged,
         log_meets_resets_and_transitions,
         resets_of_the_vf_and_the_pf_meet_in_each_state,
-        identity_of_any_value_is_taken_or_refused,
-        capability_of_any_value_is_taken_or_refused,
+        identity_of_any_value_is_accepted_or_refused,
+        capability_of_any_value_is_accepted_or_refused,
     )
 }
 
 /// hisi_acc: the module was removed while a file of a transfer was open.
-fn module_goes_with_files_open(bed: &Bed, end: impl Fn(&Bed) -> Result<()>) -> Result<()> {
+fn module_is_removed_with_files_open(bed: &Bed, end: impl Fn(&Bed) -> Result<()>) -> Result<()> {
     bed.module_file()?;
     end(bed)?;
     bed.unload_module()?;
@@ -57,8 +57,8 @@ fn module_goes_with_files_open(bed: &Bed, end: impl Fn(&Bed) -> Result<()>) -> R
     both_work(bed)
 }
 
-fn module_goes_after_refused_transfers_with_their_files_open(bed: &Bed) -> Result<()> {
-    module_goes_with_files_open(bed, |bed| {
+fn module_is_removed_after_refused_transfers_with_their_files_open(bed: &Bed) -> Result<()> {
+    module_is_removed_with_files_open(bed, |bed| {
         let (guest, mut stream) = Guest::saved(bed, 0)?;
         stream[40] ^= 1;
         let session = guest.vf.device.start(State::Resuming)?;
@@ -71,9 +71,9 @@ fn module_goes_after_refused_transfers_with_their_files_open(bed: &Bed) -> Resul
     })
 }
 
-fn module_goes_after_killed_transfers_with_their_files_open(bed: &Bed) -> Result<()> {
+fn module_is_removed_after_killed_transfers_with_their_files_open(bed: &Bed) -> Result<()> {
     for state in [State::PreCopy, State::StopCopy, State::Resuming] {
-        module_goes_with_files_open(bed, |bed| {
+        module_is_removed_with_files_open(bed, |bed| {
             let victim = Victim::holding(Duration::from_secs(10), || {
                 let (guest, stream) = Guest::saved(bed, 0)?;
                 let session = guest.vf.device.start(state)?;
@@ -205,7 +205,7 @@ fn memory_mapped_after_the_log_began_is_logged(bed: &Bed) -> Result<()> {
         expect::equal("pages", dirty.dirty().collect(), vec![iova + 3 * PAGE])?;
         drop(memory);
         let dirty = guest.vf.device.dirty_pages(range, PAGE)?;
-        expect::equal("pages of memory that went", dirty.count(), 0)?;
+        expect::equal("pages of unmapped memory", dirty.count(), 0)?;
     }
     guest.recover()
 }
@@ -369,7 +369,7 @@ fn bind_with(vf: &PciFunction, file: &RegisterFile, fields: &[Field], value: u64
 ///
 /// Checks that the VF is bound and migrates to itself, or is not bound, and that the next identity
 /// is valid.
-fn identity_of_any_value_is_taken_or_refused(bed: &Bed) -> Result<()> {
+fn identity_of_any_value_is_accepted_or_refused(bed: &Bed) -> Result<()> {
     let vf = bed.vf(0)?;
     let file = RegisterFile::map(&bed.pf)?;
     let (any, checked): (Vec<_>, Vec<_>) = fields()
@@ -407,7 +407,7 @@ fn saves_and_loads(vf: &PciFunction) -> Result<()> {
 }
 
 /// Does the same for the capability in configuration space, which identifies a PF.
-fn capability_of_any_value_is_taken_or_refused(bed: &Bed) -> Result<()> {
+fn capability_of_any_value_is_accepted_or_refused(bed: &Bed) -> Result<()> {
     const FIELDS: [(u32, usize); 5] = [
         (hw::VIFA_DVSEC_REVISION, 2),
         (hw::VIFA_DVSEC_FEATURES, 4),

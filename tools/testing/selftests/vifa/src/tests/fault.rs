@@ -199,8 +199,8 @@ pub fn tests() -> Vec<Test> {
         late_command_succeeds,
         lost_interrupt_ends_within_the_timeout,
         bytes_that_the_device_withholds_are_zeroes,
-        data_size_is_not_told_where_the_bitmap_fails,
-        pf_driver_goes_while_a_command_is_stuck,
+        data_size_fails_if_the_bitmap_fails,
+        pf_driver_is_unbound_while_a_command_is_stuck,
         other_vf_is_untouched,
     ));
     tests
@@ -337,7 +337,7 @@ fn is_not_bound(bed: &Bed, fault: Fault, word: &str) -> Result<()> {
     Guest::new(bed, 0)?.work(1)
 }
 
-fn data_size_is_not_told_where_the_bitmap_fails(bed: &Bed) -> Result<()> {
+fn data_size_fails_if_the_bitmap_fails(bed: &Bed) -> Result<()> {
     let mut guest = Guest::new(bed, 0)?;
     let registers = RegisterFile::map(&bed.pf)?;
     for (fault, error) in [
@@ -353,7 +353,7 @@ fn data_size_is_not_told_where_the_bitmap_fails(bed: &Bed) -> Result<()> {
 }
 
 /// The target of a stuck command's DMA outlives the PF's driver.
-fn pf_driver_goes_while_a_command_is_stuck(bed: &Bed) -> Result<()> {
+fn pf_driver_is_unbound_while_a_command_is_stuck(bed: &Bed) -> Result<()> {
     let vf = bed.vf(0)?;
     vf.unbind()?;
     let registers = RegisterFile::map(&bed.pf)?;
@@ -419,7 +419,7 @@ fn bytes_that_the_device_withholds_are_zeroes(bed: &Bed) -> Result<()> {
     let data = stream.of_kind(hw::VIFA_SECTION_DATA).next();
     let bytes = &data.context("a data section")?.payload;
     let withheld = &bytes[bytes.len() - WITHHELD..];
-    expect::same_bytes("what was withheld", withheld, &[0; WITHHELD])
+    expect::same_bytes("withheld bytes", withheld, &[0; WITHHELD])
 }
 
 fn other_vf_is_untouched(bed: &Bed) -> Result<()> {

@@ -20,7 +20,7 @@ pub fn tests() -> Vec<Test> {
     claims!("feature":
         migration_is_stop_copy_p2p_and_pre_copy,
         migration_of_a_device_without_p2p_is_stop_copy_and_pre_copy,
-        probes_tell_which_operations_there_are,
+        probes_report_the_supported_operations,
         precopy_information_can_be_had_in_version_2,
         short_arguments_are_refused,
         unknown_flags_are_refused,
@@ -62,7 +62,7 @@ fn migration_of_a_device_without_p2p_is_stop_copy_and_pre_copy(bed: &Bed) -> Res
     )
 }
 
-fn probes_tell_which_operations_there_are(bed: &Bed) -> Result<()> {
+fn probes_report_the_supported_operations(bed: &Bed) -> Result<()> {
     let device = open(bed)?;
     for (operation, feature) in [
         (Operation::ProbeGet, MIGRATION),

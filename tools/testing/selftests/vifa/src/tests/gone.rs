@@ -68,7 +68,7 @@ fn fails<T: Debug>(what: &str, result: io::Result<T>) -> Result<()> {
 fn read_fails(session: &Session) -> Result<()> {
     loop {
         match session.read(1 << 20) {
-            Ok(bytes) => expect::claim("the stream to go on", !bytes.is_empty())?,
+            Ok(bytes) => expect::claim("the stream to continue", !bytes.is_empty())?,
             result => return fails("read", result),
         }
     }
@@ -135,7 +135,7 @@ fn command_in_progress_fails_with_enodev(bed: &Bed) -> Result<()> {
     let _first = registers.arm(0, LOCAL_READ, Fault::Delay(Duration::ZERO), 1)?;
     let ahead = registers.arm(0, LOCAL_READ, Fault::Hang, 1)?;
     while ahead.fired() == 0 {
-        expect::claim("the stream to go on", source.read(256)?)?;
+        expect::claim("the stream to continue", source.read(256)?)?;
     }
     let gone = registers.pull_out();
     waits_little(&registers, || read_fails(&source.session))?;

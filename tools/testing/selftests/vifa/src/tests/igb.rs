@@ -32,21 +32,21 @@ pub fn tests() -> Vec<Test> {
     claims!("igb":
         window_cannot_be_mapped,
         all_but_the_window_can_be_mapped,
-        user_space_is_told_what_it_can_map,
+        user_space_gets_the_mappable_areas,
         window_reads_the_same_in_each_width,
         part_of_a_register_in_the_window_cannot_be_written,
-        access_goes_on_behind_the_end_of_the_window,
-        read_behind_the_bar_is_refused,
+        access_continues_after_the_end_of_the_window,
+        read_after_the_bar_is_refused,
         ioeventfd_is_refused,
         window_can_be_read_while_the_device_is_reset,
         other_devices_have_no_window,
         dma_logging_is_not_offered,
         state_follows_a_round_through_all_states,
-        state_goes_to_another_function,
+        state_moves_to_another_function,
         stream_of_another_adapter_is_refused_by_name,
         stream_of_the_reference_device_is_refused_by_name,
         stream_with_any_damage_is_refused,
-        vifactl_takes_and_gives_the_driver,
+        vifactl_changes_the_driver,
     )
 }
 
@@ -80,7 +80,7 @@ fn all_but_the_window_can_be_mapped(_: &Bed) -> Result<()> {
     Ok(())
 }
 
-fn user_space_is_told_what_it_can_map(_: &Bed) -> Result<()> {
+fn user_space_gets_the_mappable_areas(_: &Bed) -> Result<()> {
     let device = open(0)?;
     expect::equal(
         "areas that can be mapped",
@@ -131,7 +131,7 @@ fn part_of_a_register_in_the_window_cannot_be_written(_: &Bed) -> Result<()> {
     Ok(())
 }
 
-fn access_goes_on_behind_the_end_of_the_window(_: &Bed) -> Result<()> {
+fn access_continues_after_the_end_of_the_window(_: &Bed) -> Result<()> {
     let device = open(0)?;
     let whole = device.read(BAR, WINDOW_END - 8, 16)?;
     for (part, at) in whole.chunks(4).zip((WINDOW_END - 8..).step_by(4)) {
@@ -144,10 +144,10 @@ fn access_goes_on_behind_the_end_of_the_window(_: &Bed) -> Result<()> {
     Ok(())
 }
 
-fn read_behind_the_bar_is_refused(_: &Bed) -> Result<()> {
+fn read_after_the_bar_is_refused(_: &Bed) -> Result<()> {
     let device = open(0)?;
     expect::refused(
-        "read behind BAR 0",
+        "read after BAR 0",
         device.read(BAR, BAR_SIZE, 4),
         &[libc::EINVAL],
     )
@@ -178,14 +178,14 @@ fn window_can_be_read_while_the_device_is_reset(_: &Bed) -> Result<()> {
         // A read waits for a concurrent reset, and ends without one.
         let reader = scope.spawn(|| -> Result<()> {
             while !done.load(Ordering::Relaxed) {
-                register(&device, STATUS).context("read beside a reset")?;
+                register(&device, STATUS).context("read during a reset")?;
             }
             Ok(())
         });
         let resets = (0..RESETS).try_for_each(|_| device.reset());
         done.store(true, Ordering::Relaxed);
         reader.join().expect("the reader does not panic")?;
-        resets.context("reset beside reads")
+        resets.context("reset during reads")
     })
 }
 
@@ -228,7 +228,7 @@ fn state_follows_a_round_through_all_states(_: &Bed) -> Result<()> {
     Ok(())
 }
 
-fn state_goes_to_another_function(_: &Bed) -> Result<()> {
+fn state_moves_to_another_function(_: &Bed) -> Result<()> {
     const VALUE: u32 = 0x2340;
 
     let (source, destination) = (open(0)?, open(1)?);
@@ -289,7 +289,7 @@ fn stream_with_any_damage_is_refused(_: &Bed) -> Result<()> {
     destination.load(&stream)
 }
 
-fn vifactl_takes_and_gives_the_driver(_: &Bed) -> Result<()> {
+fn vifactl_changes_the_driver(_: &Bed) -> Result<()> {
     let vf = Adapter::set_up()?.vf(0)?;
     let name = vf.to_string();
     succeed(&["unbind", &name])?;

@@ -15,7 +15,7 @@ use crate::{
 
 pub fn tests() -> Vec<Test> {
     claims!("lifetime":
-        file_in_debugfs_is_open_when_its_vf_and_the_module_go,
+        file_in_debugfs_is_open_when_its_vf_and_the_module_are_removed,
     )
     .into_iter()
     .map(|test| test.within(60))
@@ -32,7 +32,7 @@ fn open(bed: &Bed, name: &str) -> Result<File> {
 
 /// The order of events that made the kernel read freed module memory: open the files, remove the
 /// VFs, remove the module, close the files.
-fn file_in_debugfs_is_open_when_its_vf_and_the_module_go(bed: &Bed) -> Result<()> {
+fn file_in_debugfs_is_open_when_its_vf_and_the_module_are_removed(bed: &Bed) -> Result<()> {
     bed.module_file()?;
     let files = FILES.map(|name| open(bed, name));
     bed.pf.set_virtual_functions(0)?;

@@ -44,7 +44,7 @@ const MOMENTS: [(&str, Moment); 6] = [
     }),
     ("its_session_is_closed", Hanging::close),
     ("its_session_goes_on", Hanging::go_on),
-    ("its_data_size_is_asked_for", Hanging::ask),
+    ("its_data_size_is_requested", Hanging::ask),
 ];
 
 pub fn tests() -> Vec<Test> {

@@ -37,31 +37,31 @@ const BOTH: [State; 2] = [State::PreCopy, State::PreCopyP2p];
 
 pub fn tests() -> Vec<Test> {
     let mut tests = claims!("pre_copy":
-        stream_begins_with_who_sends_what_to_whom,
-        stream_comes_to_a_pause_again_and_again,
+        stream_begins_with_identity_and_relations,
+        stream_pauses_repeatedly,
         large_read_ends_at_the_pause,
         poll_shows_the_pause,
         poll_wakes_when_the_device_stops,
         poll_wakes_when_the_session_ends,
-        information_in_version_1_leaves_the_flags_alone,
+        information_in_version_1_does_not_change_the_flags,
         information_with_short_arguments_is_refused,
         information_at_a_bad_address_is_refused,
         information_in_other_states_is_refused,
         other_ioctls_are_unknown,
         restore_session_has_no_information,
-        data_size_is_told,
+        data_size_is_reported,
         device_works,
         device_without_p2p_works,
         quiesced_device_waits,
         device_follows_the_states,
-        stream_goes_on_in_stop_copy,
-        stream_that_was_read_in_part_goes_on_in_stop_copy,
+        stream_continues_in_stop_copy,
+        partly_read_stream_continues_in_stop_copy,
         stream_is_the_one_of_stop_copy,
         stream_is_the_same_after_moves_within_the_group,
-        stream_of_a_device_without_p2p_goes_on_in_stop_copy,
+        stream_of_a_device_without_p2p_continues_in_stop_copy,
         stop_copy_has_no_pause,
         cancel_loses_nothing,
-        cancel_again_and_again,
+        repeated_cancel,
         session_closed_early_does_not_bind_the_device,
         two_vfs_at_once,
         device_that_refuses_to_quiesce_stays,
@@ -102,7 +102,7 @@ fn pause_of(guest: &Guest) -> Result<usize> {
     Ok(RELATIONS_END + part_of(2, granule_of(guest)?))
 }
 
-fn stream_begins_with_who_sends_what_to_whom(bed: &Bed) -> Result<()> {
+fn stream_begins_with_identity_and_relations(bed: &Bed) -> Result<()> {
     for state in BOTH {
         let (_guest, session) = begun(bed, state)?;
         let stream = Stream::parse(&session.read_to_pause(Segments::Whole)?)?;
@@ -126,7 +126,7 @@ fn stream_begins_with_who_sends_what_to_whom(bed: &Bed) -> Result<()> {
     Ok(())
 }
 
-fn stream_comes_to_a_pause_again_and_again(bed: &Bed) -> Result<()> {
+fn stream_pauses_repeatedly(bed: &Bed) -> Result<()> {
     let (guest, session) = begun(bed, State::PreCopy)?;
     session.read_to_pause(Segments::Whole)?;
     for state in [State::PreCopyP2p, State::PreCopy, State::PreCopyP2p] {
@@ -199,7 +199,7 @@ fn poll_wakes_when_the_session_ends(bed: &Bed) -> Result<()> {
 
 /// "Without this opt-in, the flags field of struct vfio_precopy_info is reserved": older users may
 /// leave any value there.
-fn information_in_version_1_leaves_the_flags_alone(bed: &Bed) -> Result<()> {
+fn information_in_version_1_does_not_change_the_flags(bed: &Bed) -> Result<()> {
     let (_guest, session) = begun(bed, State::PreCopy)?;
     let info = session.precopy_info(0x5a5a_5a5a)?;
     expect::equal("flags", info.flags, 0x5a5a_5a5a)
@@ -294,7 +294,7 @@ fn restore_session_has_no_information(bed: &Bed) -> Result<()> {
     )
 }
 
-fn data_size_is_told(bed: &Bed) -> Result<()> {
+fn data_size_is_reported(bed: &Bed) -> Result<()> {
     let (guest, session) = begun(bed, State::PreCopy)?;
     let size = guest.vf.device.data_size()?;
     guest.vf.device.change_state(State::StopCopy)?;
@@ -360,16 +360,16 @@ fn goes_on(bed: &Bed, state: State, before: usize) -> Result<()> {
     let expected = device.save()?;
     expect::same_bytes("stream", &stream, &expected)?;
     device.load(&stream)?;
-    expect::same_bytes("stream of what was loaded", &device.save()?, &stream)?;
+    expect::same_bytes("stream of the loaded state", &device.save()?, &stream)?;
     guest.recover()
 }
 
-fn stream_goes_on_in_stop_copy(bed: &Bed) -> Result<()> {
+fn stream_continues_in_stop_copy(bed: &Bed) -> Result<()> {
     goes_on(bed, State::PreCopyP2p, 1 << 20)
 }
 
 /// Reads different parts of the stream while the device runs.
-fn stream_that_was_read_in_part_goes_on_in_stop_copy(bed: &Bed) -> Result<()> {
+fn partly_read_stream_continues_in_stop_copy(bed: &Bed) -> Result<()> {
     let middle_of_data = RELATIONS_END + part_of(0, 0) + 1000;
     [
         0,
@@ -401,7 +401,7 @@ fn stream_is_the_same_after_moves_within_the_group(bed: &Bed) -> Result<()> {
     expect::same_bytes("stream", &stream, &device.save()?)
 }
 
-fn stream_of_a_device_without_p2p_goes_on_in_stop_copy(bed: &Bed) -> Result<()> {
+fn stream_of_a_device_without_p2p_continues_in_stop_copy(bed: &Bed) -> Result<()> {
     goes_on(&bed.without_p2p()?, State::PreCopy, 1 << 20)
 }
 
@@ -411,7 +411,7 @@ fn stop_copy_has_no_pause(bed: &Bed) -> Result<()> {
     guest.vf.device.change_state(State::StopCopy)?;
     session.read_all(Segments::Of(999))?;
     for _ in 0..3 {
-        expect::equal("bytes behind the end", session.read(1)?.len(), 0)?;
+        expect::equal("bytes after the end", session.read(1)?.len(), 0)?;
     }
     Ok(())
 }
@@ -439,7 +439,7 @@ fn cancel_loses_nothing(bed: &Bed) -> Result<()> {
     Ok(())
 }
 
-fn cancel_again_and_again(bed: &Bed) -> Result<()> {
+fn repeated_cancel(bed: &Bed) -> Result<()> {
     let mut guest = Guest::new(bed, 0)?;
     guest.furnish(7)?;
     let expected = guest.vf.device.save()?;

@@ -81,12 +81,18 @@ impl Opened {
     }
 
     fn session(&self) -> Option<Arc<Session>> {
-        self.session.lock().expect("nobody panics with it").clone()
+        self.session
+            .lock()
+            .expect("no thread panics with the lock held")
+            .clone()
     }
 
     fn set_session(&self, session: Option<Session>) {
         self.written.store(0, Ordering::Relaxed);
-        *self.session.lock().expect("nobody panics with it") = session.map(Arc::new);
+        *self
+            .session
+            .lock()
+            .expect("no thread panics with the lock held") = session.map(Arc::new);
     }
 }
 
@@ -100,7 +106,10 @@ struct Slot {
 impl Slot {
     /// Returns the device, opening it if necessary; `None` if that is currently impossible.
     fn device(&self) -> Option<Arc<Opened>> {
-        let mut opened = self.opened.lock().expect("nobody panics with it");
+        let mut opened = self
+            .opened
+            .lock()
+            .expect("no thread panics with the lock held");
         if opened.is_none() {
             *opened = Opened::new(&self.function).ok().map(Arc::new);
         }
@@ -109,7 +118,10 @@ impl Slot {
 
     /// Closes the device after the last call has returned.
     fn close(&self) {
-        self.opened.lock().expect("nobody panics with it").take();
+        self.opened
+            .lock()
+            .expect("no thread panics with the lock held")
+            .take();
     }
 }
 

@@ -34,23 +34,23 @@ use crate::{
 pub fn tests() -> Vec<Test> {
     claims!("region":
         is_read_only_and_has_its_size,
-        tells_identity_and_interfaces_as_the_stream_does,
+        shows_identity_and_interfaces_of_the_stream,
         follows_the_state,
         reads_the_same_in_any_segmentation,
-        cannot_be_written_mapped_or_read_behind_its_end,
-        tells_the_last_error_until_the_device_is_closed,
-        regions_behind_it_are_not_there,
-        generation_stays_while_nothing_changes,
+        cannot_be_written_mapped_or_read_after_its_end,
+        shows_the_last_error_until_the_device_is_closed,
+        regions_after_it_do_not_exist,
+        generation_is_constant_without_changes,
         generation_rises_with_each_change,
         follows_the_bytes_of_a_stream_that_is_read,
         follows_the_bytes_of_a_stream_that_is_written,
-        counts_transfers_until_the_driver_goes,
+        counts_transfers_until_the_driver_is_unbound,
         each_read_sees_one_moment,
         file_in_debugfs_has_the_same_content,
-        file_in_debugfs_can_be_read_by_root_alone,
-        file_in_debugfs_is_there_as_long_as_the_driver_is,
-        file_in_debugfs_may_be_open_when_the_driver_goes,
-        file_in_debugfs_is_read_while_the_driver_comes_and_goes,
+        file_in_debugfs_can_be_read_by_root_only,
+        file_in_debugfs_exists_while_the_driver_is_bound,
+        file_in_debugfs_may_be_open_when_the_driver_is_unbound,
+        file_in_debugfs_is_read_while_the_driver_is_rebound,
     )
 }
 
@@ -82,7 +82,7 @@ fn is_read_only_and_has_its_size(bed: &Bed) -> Result<()> {
     expect::equal("size field", u64::from(region.size), info.size)
 }
 
-fn tells_identity_and_interfaces_as_the_stream_does(bed: &Bed) -> Result<()> {
+fn shows_identity_and_interfaces_of_the_stream(bed: &Bed) -> Result<()> {
     let (guest, stream) = Guest::saved(bed, 0)?;
     let region = read(&guest.vf.device)?;
     let mut stream = Stream::parse(&stream)?;
@@ -147,7 +147,7 @@ fn reads_the_same_in_any_segmentation(bed: &Bed) -> Result<()> {
     Ok(())
 }
 
-fn cannot_be_written_mapped_or_read_behind_its_end(bed: &Bed) -> Result<()> {
+fn cannot_be_written_mapped_or_read_after_its_end(bed: &Bed) -> Result<()> {
     const REFUSED: [i32; 2] = [libc::EINVAL, libc::EPERM];
     let device = open(bed)?;
     let index = index(&device)?;
@@ -155,13 +155,13 @@ fn cannot_be_written_mapped_or_read_behind_its_end(bed: &Bed) -> Result<()> {
     expect::refused("write", device.write(index, 0, &[0; 4]), &REFUSED)?;
     expect::refused("mmap", device.map(index), &REFUSED)?;
     for offset in [end, end + (1 << 30)] {
-        let what = format!("read at {offset:#x}, behind the end");
+        let what = format!("read at {offset:#x}, after the end");
         expect::refused(&what, device.read(index, offset, 1), &REFUSED)?;
     }
     Ok(())
 }
 
-fn tells_the_last_error_until_the_device_is_closed(bed: &Bed) -> Result<()> {
+fn shows_the_last_error_until_the_device_is_closed(bed: &Bed) -> Result<()> {
     let (guest, bytes) = Guest::saved(bed, 0)?;
     let device = &guest.vf.device;
     let region = read(device)?;
@@ -192,7 +192,7 @@ fn tells_the_last_error_until_the_device_is_closed(bed: &Bed) -> Result<()> {
     expect::equal("text after open", error_text(&region)?, "")
 }
 
-fn regions_behind_it_are_not_there(bed: &Bed) -> Result<()> {
+fn regions_after_it_do_not_exist(bed: &Bed) -> Result<()> {
     let device = open(bed)?;
     let count = device.info()?.num_regions;
     for index in [count, count + 1, 0x00ff_ffff, u32::MAX] {
@@ -205,7 +205,7 @@ fn regions_behind_it_are_not_there(bed: &Bed) -> Result<()> {
     Ok(())
 }
 
-fn generation_stays_while_nothing_changes(bed: &Bed) -> Result<()> {
+fn generation_is_constant_without_changes(bed: &Bed) -> Result<()> {
     let (guest, _) = Guest::saved(bed, 0)?;
     let device = &guest.vf.device;
     let first = read(device)?;
@@ -314,7 +314,7 @@ fn counters(region: &vifa_region) -> [u64; 3] {
     [region.saved, region.restored, region.failed]
 }
 
-fn counts_transfers_until_the_driver_goes(bed: &Bed) -> Result<()> {
+fn counts_transfers_until_the_driver_is_unbound(bed: &Bed) -> Result<()> {
     let vf = bed.vf(0)?;
     vf.unbind()?;
     vf.bind(VF_DRIVER)?;
@@ -479,18 +479,18 @@ fn file_in_debugfs_has_the_same_content(bed: &Bed) -> Result<()> {
     same("file after a reset")
 }
 
-fn file_in_debugfs_can_be_read_by_root_alone(bed: &Bed) -> Result<()> {
+fn file_in_debugfs_can_be_read_by_root_only(bed: &Bed) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let file = debugfs_file(&bed.vf(0)?);
     let mode = fs::metadata(&file)?.permissions().mode() & 0o777;
     expect::equal("mode", format!("{mode:o}"), "400".to_owned())
 }
 
-fn file_in_debugfs_is_there_as_long_as_the_driver_is(bed: &Bed) -> Result<()> {
+fn file_in_debugfs_exists_while_the_driver_is_bound(bed: &Bed) -> Result<()> {
     let vf = bed.vf(0)?;
     let file = debugfs_file(&vf);
     let directory = file.parent().context("a directory")?;
-    let region = of_function(&vf).context("while nobody has the device open")?;
+    let region = of_function(&vf).context("while no process has the device open")?;
     expect::equal("state", region.state, State::Running as u32)?;
     vf.unbind()?;
     expect::claim("the directory to be gone", !directory.exists())?;
@@ -507,7 +507,7 @@ fn has_gone(file: &mut File) -> Result<()> {
     )
 }
 
-fn file_in_debugfs_may_be_open_when_the_driver_goes(bed: &Bed) -> Result<()> {
+fn file_in_debugfs_may_be_open_when_the_driver_is_unbound(bed: &Bed) -> Result<()> {
     let vf = bed.vf(0)?;
     let mut never_read = File::open(debugfs_file(&vf))?;
     let mut half_read = File::open(debugfs_file(&vf))?;
@@ -522,7 +522,7 @@ fn file_in_debugfs_may_be_open_when_the_driver_goes(bed: &Bed) -> Result<()> {
 }
 
 /// Reads the file of `vf` during `going_on`; whenever it exists, it is complete.
-fn read_again_and_again(vf: &PciFunction, going_on: &AtomicBool) -> Result<()> {
+fn read_repeatedly(vf: &PciFunction, going_on: &AtomicBool) -> Result<()> {
     let mut whole = 0;
     while going_on.load(Ordering::Relaxed) {
         if let Ok(region) = of_function(vf) {
@@ -533,7 +533,7 @@ fn read_again_and_again(vf: &PciFunction, going_on: &AtomicBool) -> Result<()> {
     expect::claim("the file to be read now and then", whole > 0)
 }
 
-fn file_in_debugfs_is_read_while_the_driver_comes_and_goes(bed: &Bed) -> Result<()> {
+fn file_in_debugfs_is_read_while_the_driver_is_rebound(bed: &Bed) -> Result<()> {
     let vf = bed.vf(0)?;
     let going_on = AtomicBool::new(true);
     let come_and_go = || -> Result<()> {
@@ -549,8 +549,8 @@ fn file_in_debugfs_is_read_while_the_driver_comes_and_goes(bed: &Bed) -> Result<
             going_on.store(false, Ordering::Relaxed);
             result
         }),
-        Box::new(|| read_again_and_again(&vf, &going_on)),
-        Box::new(|| read_again_and_again(&vf, &going_on)),
+        Box::new(|| read_repeatedly(&vf, &going_on)),
+        Box::new(|| read_repeatedly(&vf, &going_on)),
     ])?;
     Guest::new(bed, 0)?.work(2)
 }

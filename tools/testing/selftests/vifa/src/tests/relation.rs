@@ -23,7 +23,7 @@ use crate::{
 
 pub fn tests() -> Vec<Test> {
     let mut tests = claims!("relation":
-        source_offers_one_for_each_plane_to_whoever_takes_them,
+        source_offers_one_for_each_plane_to_any_receiver,
         source_shows_them_as_output_party,
         source_keeps_them_until_the_next_transfer,
         destination_shows_them_as_receiver_once_both_are_verified,
@@ -32,10 +32,10 @@ pub fn tests() -> Vec<Test> {
         refused_ones_are_not_shown,
         addressed_stream_is_accepted_by_its_receiver,
         addressed_stream_is_refused_by_another,
-        tracepoint_tells_of_both_once_they_are_accepted,
-        tracepoint_tells_of_both_that_a_source_offers,
-        tracepoint_tells_nothing_of_a_refused_stream,
-        file_in_debugfs_tells_of_both,
+        tracepoint_reports_both_once_they_are_accepted,
+        tracepoint_reports_both_that_a_source_offers,
+        tracepoint_reports_nothing_of_a_refused_stream,
+        file_in_debugfs_shows_both,
     );
     tests.extend(WRONG.iter().map(|(what, field, change)| {
         Test::new(format!("relation.{what}_is_refused"), move |bed| {
@@ -124,7 +124,7 @@ fn is_refused(bed: &Bed, what: &str, field: &str, make_wrong: Change) -> Result<
     let session = device.start(State::Resuming)?;
     session
         .write_all(&bytes[..RELATIONS_END - 1], Segments::Whole)
-        .context("what stands before")?;
+        .context("the preceding bytes")?;
     for from in [RELATIONS_END - 1, RELATIONS_END] {
         let result = session.write(&bytes[from..=from]);
         expect::refused(what, result, &[libc::EINVAL])?;
@@ -137,7 +137,7 @@ fn is_refused(bed: &Bed, what: &str, field: &str, make_wrong: Change) -> Result<
     )?;
     shows(device, NONE)?;
     guest.recover()?;
-    guest.vf.device.load(&good.seal()).context("a sound stream")
+    guest.vf.device.load(&good.seal()).context("a valid stream")
 }
 
 /// Returns the relationships in a region.
@@ -197,7 +197,7 @@ fn as_receiver(bed: &Bed, source: u32, destination: u32) -> Result<Shown> {
     Ok(both(hw::VIFA_ROLE_RECEIVER, output?, receiver?))
 }
 
-fn source_offers_one_for_each_plane_to_whoever_takes_them(bed: &Bed) -> Result<()> {
+fn source_offers_one_for_each_plane_to_any_receiver(bed: &Bed) -> Result<()> {
     let (_, bytes) = Guest::saved(bed, 0)?;
     let outputs = interfaces(&bed.vf(0)?)?;
     let planes = [hw::VIFA_PLANE_CONTROL, hw::VIFA_PLANE_DATA];
@@ -325,7 +325,7 @@ fn addressed_stream_is_refused_by_another(bed: &Bed) -> Result<()> {
 }
 
 /// Checks that the events of the tracepoint are those of the VF `index` in `role`, one per plane.
-fn told(
+fn reports(
     bed: &Bed,
     tracing: &Tracing,
     index: u32,
@@ -344,7 +344,7 @@ fn told(
     expect::equal("events", tracing.events()?, expected.to_vec())
 }
 
-fn tracepoint_tells_of_both_once_they_are_accepted(bed: &Bed) -> Result<()> {
+fn tracepoint_reports_both_once_they_are_accepted(bed: &Bed) -> Result<()> {
     let (stream, guest) = pair(bed)?;
     let bytes = stream.seal();
     let tracing = Tracing::of("vifa", "vifa_relation")?;
@@ -354,18 +354,18 @@ fn tracepoint_tells_of_both_once_they_are_accepted(bed: &Bed) -> Result<()> {
     session.write_all(&bytes[RELATIONS_END - 1..], Segments::Whole)?;
     guest.vf.device.change_state(State::Stop)?;
     let ids = [interfaces(&bed.vf(0)?)?, interfaces(&bed.vf(1)?)?];
-    told(bed, &tracing, 1, "receiver", ids)
+    reports(bed, &tracing, 1, "receiver", ids)
 }
 
-fn tracepoint_tells_of_both_that_a_source_offers(bed: &Bed) -> Result<()> {
+fn tracepoint_reports_both_that_a_source_offers(bed: &Bed) -> Result<()> {
     let guest = Guest::new(bed, 0)?;
     let tracing = Tracing::of("vifa", "vifa_relation")?;
     guest.vf.device.save()?;
     let ids = [interfaces(&bed.vf(0)?)?, [0; 2]];
-    told(bed, &tracing, 0, "output party", ids)
+    reports(bed, &tracing, 0, "output party", ids)
 }
 
-fn tracepoint_tells_nothing_of_a_refused_stream(bed: &Bed) -> Result<()> {
+fn tracepoint_reports_nothing_of_a_refused_stream(bed: &Bed) -> Result<()> {
     let (mut stream, guest) = pair(bed)?;
     addressed(bed, &mut stream, 0)?;
     let tracing = Tracing::of("vifa", "vifa_relation")?;
@@ -373,7 +373,7 @@ fn tracepoint_tells_nothing_of_a_refused_stream(bed: &Bed) -> Result<()> {
     expect::equal("events", tracing.events()?.len(), 0)
 }
 
-fn file_in_debugfs_tells_of_both(bed: &Bed) -> Result<()> {
+fn file_in_debugfs_shows_both(bed: &Bed) -> Result<()> {
     let (stream, guest) = pair(bed)?;
     let file = region::debugfs_file(&bed.vf(1)?).with_file_name("relations");
     let lines = || -> Result<Vec<String>> {

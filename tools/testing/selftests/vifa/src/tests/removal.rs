@@ -86,7 +86,7 @@ fn works(bed: &Bed) -> Result<()> {
 }
 
 /// The VMM of `guest` gets a `request` for the device, which stays in STOP_COPY.
-fn is_asked_for(guest: &Guest, request: &fs::File) -> Result<()> {
+fn gets_a_request(guest: &Guest, request: &fs::File) -> Result<()> {
     wait_for_event(request, LONGEST).context("request for the device")?;
     expect::equal(
         "state while it is asked for",
@@ -101,7 +101,7 @@ fn pf_unbind_waits_for_an_open_vf_and_stalls_no_rescan(bed: &Bed) -> Result<()> 
     let request = guest.vf.device.signal(Interrupt::Request)?;
     let pf = bed.pf.clone();
     let unbind = Task::new("unbind of the PF", move || pf.unbind())?;
-    is_asked_for(&guest, &request)?;
+    gets_a_request(&guest, &request)?;
     Task::new("rescan", sysfs::rescan)?.done()?;
 
     // The VFs are removed first: unbinding a PF that has VFs warns under lockdep.
@@ -121,7 +121,7 @@ fn removal_of_the_port_waits_for_an_open_vf(bed: &Bed) -> Result<()> {
     let request = guest.vf.device.signal(Interrupt::Request)?;
     let port = bed.pf.port()?;
     let removal = Task::new("removal of the port", move || port.remove())?;
-    is_asked_for(&guest, &request)?;
+    gets_a_request(&guest, &request)?;
     drop(guest);
     removal.done()?;
     if let Some(session) = session {

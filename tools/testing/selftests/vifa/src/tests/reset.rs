@@ -56,7 +56,7 @@ pub fn tests() -> Vec<Test> {
     for (name, way) in WAYS {
         tests.push(Test::new(
             format!("reset.{name}_beside_all_else_at_once"),
-            move |bed| beside_all_else(bed, way),
+            move |bed| concurrent_with_other_operations(bed, way),
         ));
     }
     tests.push(Test::new(
@@ -286,7 +286,7 @@ fn is_as_new(guest: &mut Guest) -> Result<()> {
 }
 
 /// Concurrent transitions, logs, transfers and resets for a while.
-fn beside_all_else(bed: &Bed, way: Way) -> Result<()> {
+fn concurrent_with_other_operations(bed: &Bed, way: Way) -> Result<()> {
     const WHILE: Duration = Duration::from_secs(2);
     const STATES: [State; 6] = [
         State::StopCopy,
@@ -450,7 +450,7 @@ fn network_adapter(_: &Bed) -> Result<()> {
         all
     };
     all_at_once(vec![Box::new(change), Box::new(reset)])?;
-    expect::claim("a transition beside the resets", changes.into_inner() > 0)?;
+    expect::claim("a transition during the resets", changes.into_inner() > 0)?;
     device.reset()?;
     expect::equal("state after a reset", device.state()?, State::Running)?;
     let stream = device.save().context("save afterwards")?;

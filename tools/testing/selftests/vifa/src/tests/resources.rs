@@ -17,11 +17,11 @@ use crate::{
 pub fn tests() -> Vec<Test> {
     let mut tests = claims!("resources":
         table_is_of_a_stopped_device,
-        records_hold_what_the_guest_configured,
-        region_of_the_source_tells_what_the_stream_has,
-        region_of_the_destination_tells_what_the_stream_had,
+        records_contain_the_guest_s_configuration,
+        region_of_the_source_matches_the_stream,
+        region_of_the_destination_matches_the_stream,
         unknown_private_index_is_left_to_the_device,
-        bytes_behind_the_records_are_refused,
+        bytes_after_the_records_are_refused,
         control_record_that_the_device_refuses_is_refused,
     );
     tests.extend(WRONG_TABLES.iter().map(|(what, field, change)| {
@@ -154,7 +154,7 @@ fn table_is_of_a_stopped_device(bed: &Bed) -> Result<()> {
     expect::equal("reserved field", table.reserved, 0)
 }
 
-fn records_hold_what_the_guest_configured(bed: &Bed) -> Result<()> {
+fn records_contain_the_guest_s_configuration(bed: &Bed) -> Result<()> {
     let (guest, bytes) = Guest::saved(bed, 0)?;
     let records = Stream::parse(&bytes)?.records()?;
     let kinds = |record: &Record| (u32::from(record.header.type_), record.header.index);
@@ -178,7 +178,7 @@ fn records_hold_what_the_guest_configured(bed: &Bed) -> Result<()> {
 }
 
 /// Checks that the region of `guest`'s VF reports the records in `stream`.
-fn region_tells(guest: &Guest, stream: &Stream) -> Result<()> {
+fn region_matches(guest: &Guest, stream: &Stream) -> Result<()> {
     let region = region::read(&guest.vf.device)?;
     let table: vifa_resources = stream.value(hw::VIFA_SECTION_CONTROL)?;
     let mut counts = [0; hw::VIFA_IDENTITY_RECORD_TYPES as usize];
@@ -189,16 +189,16 @@ fn region_tells(guest: &Guest, stream: &Stream) -> Result<()> {
     expect::equal("bytes of records", region.record_bytes, table.length.into())
 }
 
-fn region_of_the_source_tells_what_the_stream_has(bed: &Bed) -> Result<()> {
+fn region_of_the_source_matches_the_stream(bed: &Bed) -> Result<()> {
     let (guest, bytes) = Guest::saved(bed, 0)?;
-    region_tells(&guest, &Stream::parse(&bytes)?)
+    region_matches(&guest, &Stream::parse(&bytes)?)
 }
 
-fn region_of_the_destination_tells_what_the_stream_had(bed: &Bed) -> Result<()> {
+fn region_of_the_destination_matches_the_stream(bed: &Bed) -> Result<()> {
     let (_, bytes) = Guest::saved(bed, 0)?;
     let guest = Guest::new(bed, 1)?;
     guest.vf.device.load(&bytes)?;
-    region_tells(&guest, &Stream::parse(&bytes)?)
+    region_matches(&guest, &Stream::parse(&bytes)?)
 }
 
 /// Types without a place in the device may have any index; its meaning is up to the device.
@@ -224,11 +224,11 @@ fn unknown_private_index_is_left_to_the_device(bed: &Bed) -> Result<()> {
     guest.recover()
 }
 
-fn bytes_behind_the_records_are_refused(bed: &Bed) -> Result<()> {
+fn bytes_after_the_records_are_refused(bed: &Bed) -> Result<()> {
     let (mut guest, bytes) = Guest::saved(bed, 0)?;
     let mut stream = Stream::parse(&bytes)?;
     stream.payload(hw::VIFA_SECTION_CONTROL)?.extend([0; 8]);
-    guest.refuses("bytes behind the records", &stream.seal())?;
+    guest.refuses("bytes after the records", &stream.seal())?;
     guest.recover()
 }
 

@@ -34,7 +34,7 @@ pub fn tests() -> Vec<Test> {
         stream_extended_by_a_byte_is_refused,
         foreign_streams_are_refused,
         other_major_version_is_refused,
-        later_minor_version_is_taken,
+        later_minor_version_is_accepted,
         unknown_mandatory_section_is_refused,
         unknown_optional_sections_are_skipped,
         unknown_optional_section_within_a_part_is_refused,
@@ -70,7 +70,7 @@ fn same_in_pieces(bed: &Bed, segments: Segments) -> Result<()> {
     let session = device.start(State::Resuming)?;
     session.write_all(&stream, segments).context("write")?;
     device.change_state(State::Stop)?;
-    expect::same_bytes("stream of what was loaded", &device.save()?, &stream)
+    expect::same_bytes("stream of the loaded state", &device.save()?, &stream)
 }
 
 fn session_cannot_be_read(bed: &Bed) -> Result<()> {
@@ -117,7 +117,7 @@ fn write_of_nothing_changes_nothing(bed: &Bed) -> Result<()> {
     expect::equal("bytes of a write of none", session.write(&[])?, 0)?;
     guest.vf.device.change_state(State::Stop)?;
     expect::same_bytes(
-        "stream of what was loaded",
+        "stream of the loaded state",
         &guest.vf.device.save()?,
         &stream,
     )
@@ -152,7 +152,7 @@ fn write_from_a_bad_address_changes_nothing(bed: &Bed) -> Result<()> {
     session.write_all(&stream[taken..], Segments::Whole)?;
     guest.vf.device.change_state(State::Stop)?;
     expect::same_bytes(
-        "stream of what was loaded",
+        "stream of the loaded state",
         &guest.vf.device.save()?,
         &stream,
     )
@@ -200,7 +200,7 @@ fn stream_extended_by_a_byte_is_refused(bed: &Bed) -> Result<()> {
     let device = &guest.vf.device;
     let session = device.start(State::Resuming)?;
     session.write_all(&stream, Segments::Whole)?;
-    expect::refused("write behind the end", session.write(&[0]), &[libc::EINVAL])?;
+    expect::refused("write after the end", session.write(&[0]), &[libc::EINVAL])?;
     guest.recover()
 }
 
@@ -227,7 +227,7 @@ fn foreign_streams_are_refused(bed: &Bed) -> Result<()> {
 fn other_major_version_is_refused(bed: &Bed) -> Result<()> {
     let (mut guest, bytes) = Guest::saved(bed, 0)?;
     let streams = [1, 2, 0xffff].map(|by: u16| {
-        let mut stream = Stream::parse(&bytes).expect("it is sound");
+        let mut stream = Stream::parse(&bytes).expect("the stream is valid");
         stream.header.major = stream.header.major.wrapping_add(by);
         (
             format!("major version {}", stream.header.major),
@@ -237,13 +237,13 @@ fn other_major_version_is_refused(bed: &Bed) -> Result<()> {
     guest.refuses_each(streams)
 }
 
-fn later_minor_version_is_taken(bed: &Bed) -> Result<()> {
+fn later_minor_version_is_accepted(bed: &Bed) -> Result<()> {
     let (guest, bytes) = Guest::saved(bed, 0)?;
     let mut stream = Stream::parse(&bytes)?;
     stream.header.minor += 7;
     let device = &guest.vf.device;
     device.load(&stream.seal())?;
-    expect::same_bytes("stream of what was loaded", &device.save()?, &bytes)
+    expect::same_bytes("stream of the loaded state", &device.save()?, &bytes)
 }
 
 fn any_flipped_bit_is_refused(bed: &Bed) -> Result<()> {
@@ -309,12 +309,12 @@ fn unknown_optional_sections_are_skipped(bed: &Bed) -> Result<()> {
     let (guest, bytes) = Guest::saved(bed, 0)?;
     let mut stream = Stream::parse(&bytes)?;
     let like = stream.sections[0].clone();
-    for (behind, payload) in [
+    for (predecessor, payload) in [
         (hw::VIFA_SECTION_RELATIONS, &[0x5a; 5000][..]),
         (hw::VIFA_SECTION_RELATIONS, &[]),
         (hw::VIFA_SECTION_CONTROL, b"x"),
     ] {
-        let index = stream.position(behind)? + 1;
+        let index = stream.position(predecessor)? + 1;
         stream.insert(index, unknown_section(&like, 0, payload))?;
     }
     let before_control = stream.position(hw::VIFA_SECTION_CONTROL)?;
@@ -324,7 +324,7 @@ fn unknown_optional_sections_are_skipped(bed: &Bed) -> Result<()> {
     )?;
     let device = &guest.vf.device;
     device.load(&stream.seal())?;
-    expect::same_bytes("stream of what was loaded", &device.save()?, &bytes)
+    expect::same_bytes("stream of the loaded state", &device.save()?, &bytes)
 }
 
 fn unknown_optional_section_within_a_part_is_refused(bed: &Bed) -> Result<()> {

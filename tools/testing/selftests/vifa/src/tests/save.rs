@@ -20,9 +20,9 @@ use crate::{
 
 pub fn tests() -> Vec<Test> {
     let mut tests = claims!("save":
-        stream_is_sound,
+        stream_is_valid,
         equal_states_give_equal_streams,
-        scratch_registers_change_the_control_section_alone,
+        scratch_registers_change_the_control_section_only,
         discarded_local_memory_is_not_in_the_stream,
         end_of_stream_stays,
         read_of_nothing_takes_nothing,
@@ -61,7 +61,7 @@ fn same_in_pieces(bed: &Bed, segments: Segments) -> Result<()> {
     expect::same_bytes("stream", &stream, &expected)
 }
 
-fn stream_is_sound(bed: &Bed) -> Result<()> {
+fn stream_is_valid(bed: &Bed) -> Result<()> {
     let guest = furnished(bed)?;
     let bytes = guest.vf.device.save()?;
     let stream = Stream::parse(&bytes)?;
@@ -129,7 +129,7 @@ fn equal_states_give_equal_streams(bed: &Bed) -> Result<()> {
     expect::same_bytes("second stream", &second, &first)
 }
 
-fn scratch_registers_change_the_control_section_alone(bed: &Bed) -> Result<()> {
+fn scratch_registers_change_the_control_section_only(bed: &Bed) -> Result<()> {
     let guest = furnished(bed)?;
     let before = Stream::parse(&guest.vf.device.save()?)?;
     guest.vf.device.change_state(State::Running)?;
@@ -169,7 +169,7 @@ fn end_of_stream_stays(bed: &Bed) -> Result<()> {
     let session = guest.vf.device.start(State::StopCopy)?;
     session.read_all(Segments::Whole)?;
     for _ in 0..3 {
-        expect::equal("bytes behind the end", session.read(4096)?.len(), 0)?;
+        expect::equal("bytes after the end", session.read(4096)?.len(), 0)?;
     }
     Ok(())
 }

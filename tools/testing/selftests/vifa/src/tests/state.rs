@@ -278,7 +278,7 @@ fn sessions_are_right(
     };
     if let Some(old) = old {
         match from == to || (from.is_saving() && to.is_saving()) {
-            true => use_it(&old, from).context("session that goes on")?,
+            true => use_it(&old, from).context("session that continues")?,
             false => expect::refused("session that ended", use_it(&old, from), &[libc::ENODEV])?,
         }
     }
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn the_combinations_of_a_device_with_p2p_come_out() {
+    fn the_combinations_of_a_device_with_p2p_match_the_specification() {
         let names = |from, to| names(Protocol::WithP2p, from, to);
         for (from, to, expected) in [
             (
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn the_combinations_of_a_device_without_p2p_come_out() {
+    fn the_combinations_of_a_device_without_p2p_match_the_specification() {
         let names = |from, to| names(Protocol::WithoutP2p, from, to);
         for (from, to, expected) in [
             (State::Running, State::StopCopy, &["STOP", "STOP_COPY"][..]),

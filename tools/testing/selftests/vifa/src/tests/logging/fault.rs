@@ -122,22 +122,22 @@ pub fn tests() -> Vec<Test> {
 }
 
 /// The expected reports about the log besides the pages.
-struct Told {
+struct Counts {
     log: KernelLog,
     vf: String,
     before: vifa_region,
     lost: u64,
-    said: usize,
+    logged: usize,
 }
 
-impl Told {
+impl Counts {
     fn from_now(bed: &Bed, tracked: &Tracked) -> Result<Self> {
         Ok(Self {
             log: KernelLog::from_now()?,
             vf: bed.vf(0)?.to_string(),
             before: region::read(&tracked.guest.vf.device)?,
             lost: 0,
-            said: 0,
+            logged: 0,
         })
     }
 
@@ -157,7 +157,7 @@ impl Told {
         self.lost += 1;
         let now = region::read(device)?;
         expect::equal(
-            "reports, bytes reported dirty, and reports of a log that did not know",
+            "reports, bytes reported dirty, and reports without a valid log",
             [
                 now.log_reports - self.before.log_reports,
                 now.log_dirty_bytes - self.before.log_dirty_bytes,
@@ -171,13 +171,13 @@ impl Told {
             text.contains(word) && now.error != 0,
         )?;
         if first {
-            self.said += 1;
+            self.logged += 1;
             self.log.expect(&[&self.vf, word])?;
         }
         expect::equal(
-            "messages that all is dirty",
+            "messages that everything is dirty",
             self.log.count(&[&self.vf, "dirty"])?,
-            self.said,
+            self.logged,
         )
     }
 }
@@ -187,7 +187,7 @@ fn is_reported_dirty(bed: &Bed, opcode: Opcode, fault: Fault) -> Result<()> {
     bed.rebind(0)?;
     let registers = RegisterFile::map(&bed.pf)?;
     let mut tracked = Tracked::idle(bed, 0)?;
-    let mut told = Told::from_now(bed, &tracked)?;
+    let mut counts = Counts::from_now(bed, &tracked)?;
     let word = match fault {
         Fault::LogLost => "lost",
         _ => opcode.name,
@@ -201,7 +201,7 @@ fn is_reported_dirty(bed: &Bed, opcode: Opcode, fault: Fault) -> Result<()> {
         // A clean log is not read.
         tracked.touch(LARGE.iova)?;
         let start = Instant::now();
-        told.all_is_dirty(&tracked, word, *first)?;
+        counts.all_is_dirty(&tracked, word, *first)?;
         let (took, limit) = (start.elapsed(), 2 * registers.timeout + SLACK);
         expect::claim(
             &format!("the report within {limit:?}, not after {took:?}"),
@@ -212,11 +212,11 @@ fn is_reported_dirty(bed: &Bed, opcode: Opcode, fault: Fault) -> Result<()> {
     drop(armed);
     match fault {
         Fault::HangAbort => {
-            told.all_is_dirty(&tracked, word, false)?;
+            counts.all_is_dirty(&tracked, word, false)?;
             return recovers(&mut tracked);
         }
         Fault::LogLost => {
-            told.all_is_dirty(&tracked, word, false)?;
+            counts.all_is_dirty(&tracked, word, false)?;
             tracked.stop()?;
             tracked.start(&[LARGE], PAGE)?;
         }
@@ -232,8 +232,9 @@ fn is_reported_dirty(bed: &Bed, opcode: Opcode, fault: Fault) -> Result<()> {
     tracked.start(&[LARGE], PAGE)?;
     tracked.touch(LARGE.iova)?;
     let _armed = registers.arm(0, opcode, fault, 1)?;
-    told.rebase(&tracked)?;
-    told.all_is_dirty(&tracked, word, true)
+    counts.rebase(&tracked)?;
+    counts
+        .all_is_dirty(&tracked, word, true)
         .context("of a second log")
 }
 
@@ -245,7 +246,7 @@ fn goes_on(tracked: &mut Tracked) -> Result<()> {
     let reported: BTreeSet<_> = reported.dirty().collect();
     let written = tracked.expected(LARGE, PAGE)?;
     expect::claim(
-        "what was written after the fault to be reported",
+        "writes after the fault to be reported",
         reported.contains(&(LARGE.iova + 3 * PAGE)),
     )?;
     expect::claim(

@@ -17,7 +17,7 @@ pub fn tests() -> Vec<Test> {
     claims!("logging":
         any_page_size_is_a_hint,
         ranges_off_the_page_size_are_logged_in_whole_pages,
-        more_ranges_than_the_device_takes_are_combined,
+        more_ranges_than_the_device_accepts_are_combined,
     )
 }
 
@@ -75,7 +75,7 @@ fn ranges_off_the_page_size_are_logged_in_whole_pages(bed: &Bed) -> Result<()> {
     Ok(device.stop_logging()?)
 }
 
-fn more_ranges_than_the_device_takes_are_combined(bed: &Bed) -> Result<()> {
+fn more_ranges_than_the_device_accepts_are_combined(bed: &Bed) -> Result<()> {
     let limits = Limits::new(bed, 512, 3)?;
     let mut tracked = Tracked::idle(bed, 0)?;
     // Clusters with wide gaps, which three ranges can exclude.

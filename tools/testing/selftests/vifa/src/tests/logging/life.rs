@@ -48,18 +48,18 @@ pub fn tests() -> Vec<Test> {
         ));
     }
     tests.extend(claims!("logging":
-        goes_on_through_the_states_of_a_migration,
-        goes_on_where_a_migration_is_cancelled,
-        goes_on_while_a_state_is_loaded,
-        stop_and_start_forget_what_was_written,
+        continues_through_the_states_of_a_migration,
+        continues_after_a_cancelled_migration,
+        continues_while_a_state_is_loaded,
+        stop_and_start_clear_the_log,
         close_ends_the_log,
         death_of_the_process_ends_the_log,
         killed_process_does_not_finish_a_long_report,
-        driver_that_goes_ends_the_log,
+        unbinding_the_driver_ends_the_log,
         two_vfs_log_apart,
-        region_tells_of_the_log,
-        many_logs_leave_no_memory_behind,
-        many_logs_that_end_with_a_reset_leave_no_memory_behind,
+        region_shows_the_log,
+        many_logs_leak_no_memory,
+        many_logs_that_end_with_a_reset_leak_no_memory,
         log_of_a_tebibyte_takes_less_than_a_mebibyte,
     ));
     tests
@@ -87,7 +87,7 @@ fn has_no_log(tracked: &mut Tracked) -> Result<()> {
     is_exact(tracked)
 }
 
-fn goes_on_through_the_states_of_a_migration(bed: &Bed) -> Result<()> {
+fn continues_through_the_states_of_a_migration(bed: &Bed) -> Result<()> {
     let mut tracked = Tracked::new(bed, 0)?;
     tracked.guest.furnish(1)?;
     let mut page = AREA.iova;
@@ -115,7 +115,7 @@ fn goes_on_through_the_states_of_a_migration(bed: &Bed) -> Result<()> {
 }
 
 /// A write that a quiesced device defers is logged when it is executed.
-fn goes_on_where_a_migration_is_cancelled(bed: &Bed) -> Result<()> {
+fn continues_after_a_cancelled_migration(bed: &Bed) -> Result<()> {
     let mut tracked = Tracked::new(bed, 0)?;
     let destination = RANGES[1].iova + 5 * PAGE;
     for state in [State::PreCopyP2p, State::RunningP2p] {
@@ -137,7 +137,7 @@ fn goes_on_where_a_migration_is_cancelled(bed: &Bed) -> Result<()> {
     Ok(())
 }
 
-fn goes_on_while_a_state_is_loaded(bed: &Bed) -> Result<()> {
+fn continues_while_a_state_is_loaded(bed: &Bed) -> Result<()> {
     let (_, stream) = Guest::saved(bed, 1)?;
     let mut tracked = Tracked::new(bed, 0)?;
     tracked.touch(RANGES[0].iova)?;
@@ -148,7 +148,7 @@ fn goes_on_while_a_state_is_loaded(bed: &Bed) -> Result<()> {
     is_exact(&mut tracked)
 }
 
-fn stop_and_start_forget_what_was_written(bed: &Bed) -> Result<()> {
+fn stop_and_start_clear_the_log(bed: &Bed) -> Result<()> {
     let mut tracked = Tracked::new(bed, 0)?;
     for hint in [PAGE, 2 * MIB, PAGE] {
         tracked.touch(RANGES[0].iova)?;
@@ -242,7 +242,7 @@ fn killed_process_does_not_finish_a_long_report(bed: &Bed) -> Result<()> {
     )
 }
 
-fn driver_that_goes_ends_the_log(bed: &Bed) -> Result<()> {
+fn unbinding_the_driver_ends_the_log(bed: &Bed) -> Result<()> {
     let function = bed.vf(0)?;
     let tracked = Tracked::new(bed, 0)?;
     ends_the_log(bed, || {
@@ -281,13 +281,13 @@ fn log(region: &vifa_region) -> [u64; 6] {
     ]
 }
 
-fn region_tells_of_the_log(bed: &Bed) -> Result<()> {
+fn region_shows_the_log(bed: &Bed) -> Result<()> {
     let function = bed.vf(0)?;
     function.unbind()?;
     function.bind(VF_DRIVER)?;
     let mut tracked = Tracked::idle(bed, 0)?;
     let mut generation = 0;
-    let mut tells = |tracked: &Tracked, what: &str, expected: [u64; 6]| -> Result<()> {
+    let mut shows = |tracked: &Tracked, what: &str, expected: [u64; 6]| -> Result<()> {
         let region = region::read(&tracked.guest.vf.device)?;
         expect::equal(&format!("log in the region {what}"), log(&region), expected)?;
         expect::claim(
@@ -297,27 +297,27 @@ fn region_tells_of_the_log(bed: &Bed) -> Result<()> {
         generation = region.generation;
         Ok(())
     };
-    tells(&tracked, "at first", [0; 6])?;
+    shows(&tracked, "at first", [0; 6])?;
     // Two of the ranges adjoin.
     let bytes = RANGES.iter().map(|range| range.length).sum();
     tracked.start(&RANGES, PAGE)?;
-    tells(&tracked, "after a start", [PAGE, 2, bytes, 0, 0, 0])?;
+    shows(&tracked, "after a start", [PAGE, 2, bytes, 0, 0, 0])?;
     tracked.reports(RANGES[0], PAGE)?;
-    tells(&tracked, "after an empty report", [PAGE, 2, bytes, 1, 0, 0])?;
+    shows(&tracked, "after an empty report", [PAGE, 2, bytes, 1, 0, 0])?;
     tracked.write(&[IovaRange::new(RANGES[0].iova, 3 * PAGE)])?;
     tracked.reports(RANGES[0], PAGE)?;
-    tells(&tracked, "after a report", [PAGE, 2, bytes, 2, 3 * PAGE, 0])?;
+    shows(&tracked, "after a report", [PAGE, 2, bytes, 2, 3 * PAGE, 0])?;
     tracked.stop()?;
-    tells(&tracked, "after a stop", [0, 0, 0, 2, 3 * PAGE, 0])?;
+    shows(&tracked, "after a stop", [0, 0, 0, 2, 3 * PAGE, 0])?;
     tracked.start(&RANGES[2..], 64 << 10)?;
     let length = RANGES[2].length;
-    tells(
+    shows(
         &tracked,
         "after another start",
         [64 << 10, 1, length, 2, 3 * PAGE, 0],
     )?;
     tracked.guest.vf.reset()?;
-    tells(&tracked, "after a reset", [0, 0, 0, 2, 3 * PAGE, 0])?;
+    shows(&tracked, "after a reset", [0, 0, 0, 2, 3 * PAGE, 0])?;
     drop(tracked);
     let expected = [0, 0, 0, 2, 3 * PAGE, 0];
     expect::equal(
@@ -327,7 +327,7 @@ fn region_tells_of_the_log(bed: &Bed) -> Result<()> {
     )
 }
 
-fn many_logs_leave_no_memory_behind(bed: &Bed) -> Result<()> {
+fn many_logs_leak_no_memory(bed: &Bed) -> Result<()> {
     let tracked = Tracked::idle(bed, 0)?;
     let device = &tracked.guest.vf.device;
     // Buffers of half a mebibyte each.
@@ -341,7 +341,7 @@ fn many_logs_leave_no_memory_behind(bed: &Bed) -> Result<()> {
     })
 }
 
-fn many_logs_that_end_with_a_reset_leave_no_memory_behind(bed: &Bed) -> Result<()> {
+fn many_logs_that_end_with_a_reset_leak_no_memory(bed: &Bed) -> Result<()> {
     let tracked = Tracked::idle(bed, 0)?;
     let device = &tracked.guest.vf.device;
     costs_no_memory(12, || {

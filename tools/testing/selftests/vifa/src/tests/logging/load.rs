@@ -368,7 +368,7 @@ impl Load {
             Box::new(|| self.sweep_as_long().context("reports alone")),
             Box::new(|| self.peek_as_long(1).context("reports")),
             Box::new(|| self.peek_as_long(2).context("reports")),
-            Box::new(|| also(self).context("beside")),
+            Box::new(|| also(self).context("concurrent action")),
         ])?;
         let took = start.elapsed();
         self.sweep()?;

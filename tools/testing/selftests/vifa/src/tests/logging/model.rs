@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_tracked_is_dirty() {
+    fn untracked_pages_are_dirty() {
         assert_eq!(report(&mut model(), 2, 10, 1), [2, 3, 7, 8, 9]);
         assert_eq!(report(&mut model(), 2, 10, 4), [2, 6]);
     }

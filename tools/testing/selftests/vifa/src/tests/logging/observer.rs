@@ -20,7 +20,7 @@ struct Page {
     written: AtomicU64,
     /// The last write covered by a completed report: a report that begins now contains no write up
     /// to it.
-    told: AtomicU64,
+    reported: AtomicU64,
     /// The last write that a report may have covered.
     perhaps_told: AtomicU64,
 }
@@ -97,13 +97,13 @@ impl Observer {
         let first = pages.start;
         let mut written = false;
         for page in &self.pages[pages.clone()] {
-            let told = page.told.load(Ordering::Acquire);
+            let reported = page.reported.load(Ordering::Acquire);
             // A report that began after this one may already have covered a later write.
-            written |= told > began.done || page.written.load(Ordering::Acquire) > told;
+            written |= reported > began.done || page.written.load(Ordering::Acquire) > reported;
             // With several pages, another one may have been written, and a report in progress may
             // cover this one.
             if of_one {
-                page.told.fetch_max(began.done, Ordering::AcqRel);
+                page.reported.fetch_max(began.done, Ordering::AcqRel);
             }
         }
         self.may_be_dirty(pages);
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn report_of_a_larger_page_does_not_accuse_one_that_comes_late() {
+    fn report_of_a_larger_page_does_not_accuse_a_late_one() {
         let observer = Observer::new(2);
         observer.give(0);
         observer.give(1);

@@ -10,7 +10,7 @@ pub struct Random(u64);
 impl Random {
     /// Creates a generator from `seed`, which must not be 0.
     pub fn new(seed: u64) -> Self {
-        assert_ne!(seed, 0, "a generator that would stand still");
+        assert_ne!(seed, 0, "a generator without change");
         Self(seed)
     }
 

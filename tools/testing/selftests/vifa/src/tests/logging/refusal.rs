@@ -21,7 +21,7 @@ use crate::{
 
 pub fn tests() -> Vec<Test> {
     claims!("logging":
-        second_start_is_refused_and_the_first_goes_on,
+        second_start_is_refused_and_the_first_continues,
         report_without_start_is_refused,
         stop_without_start_changes_nothing,
         start_with_ranges_that_are_none_is_refused,
@@ -29,7 +29,7 @@ pub fn tests() -> Vec<Test> {
         start_with_bad_pointers_is_refused,
         report_with_a_page_size_that_is_none_is_refused,
         report_on_a_range_that_is_none_is_refused,
-        report_with_bad_pointers_harms_nobody,
+        report_with_bad_pointers_fails_without_other_effects,
         wrong_operations_and_sizes_are_refused,
     )
 }
@@ -54,7 +54,7 @@ fn goes_on(tracked: &mut Tracked) -> Result<()> {
     tracked.reports_all()
 }
 
-fn second_start_is_refused_and_the_first_goes_on(bed: &Bed) -> Result<()> {
+fn second_start_is_refused_and_the_first_continues(bed: &Bed) -> Result<()> {
     let mut tracked = Tracked::new(bed, 0)?;
     tracked.touch(RANGES[0].iova)?;
     for ranges in [&RANGES[..], &[IovaRange::new(0, PAGE)]] {
@@ -221,12 +221,12 @@ fn start_with_bad_pointers_is_refused(bed: &Bed) -> Result<()> {
     let device = &tracked.guest.vf.device;
     let (memory, end) = end_of_memory()?;
     let size = size_of::<vfio_device_feature_dma_logging_range>();
-    let behind = memory.address() + end as u64;
+    let end_address = memory.address() + end as u64;
     for (what, ranges, num_ranges) in [
         ("at NULL", 0, 1),
         ("at an address of the kernel's", 0xffff_8880_0000_0000, 1),
-        ("behind the end of memory", behind, 1),
-        ("across the end of memory", behind - size as u64, 2),
+        ("after the end of memory", end_address, 1),
+        ("across the end of memory", end_address - size as u64, 2),
         ("that end the address space", u64::MAX - 15, 1),
     ] {
         let control = vfio_device_feature_dma_logging_control {
@@ -309,7 +309,7 @@ fn report_on_a_range_that_is_none_is_refused(bed: &Bed) -> Result<()> {
 
 /// The VFIO core writes the bitmap without reporting failed writes: such a report may be lost or
 /// rejected.
-fn report_with_bad_pointers_harms_nobody(bed: &Bed) -> Result<()> {
+fn report_with_bad_pointers_fails_without_other_effects(bed: &Bed) -> Result<()> {
     let mut tracked = Tracked::new(bed, 0)?;
     let (memory, end) = end_of_memory()?;
     // Half of the first range's bitmap.
@@ -317,7 +317,7 @@ fn report_with_bad_pointers_harms_nobody(bed: &Bed) -> Result<()> {
     for (what, place) in [
         ("at NULL", Place::NULL),
         ("at an address of the kernel's", Place::KERNEL),
-        ("behind the end of memory", Place::of(&memory, end)),
+        ("after the end of memory", Place::of(&memory, end)),
         ("across the end of memory", Place::of(&memory, end - half)),
     ] {
         let ends = [RANGES[0].iova, RANGES[0].end() - PAGE];

@@ -37,7 +37,7 @@ pub fn tests() -> Vec<Test> {
         report_with_smaller_and_larger_pages_is_exact,
         report_that_begins_and_ends_anywhere_is_exact,
         reports_out_of_order_twice_and_overlapping_are_exact,
-        what_is_not_tracked_is_reported_dirty,
+        untracked_pages_are_reported_dirty,
         page_that_is_reported_in_part_is_reported_again,
         report_sets_no_bit_beyond_its_range_and_clears_none,
         report_ends_where_its_bitmap_has_no_memory,
@@ -45,8 +45,8 @@ pub fn tests() -> Vec<Test> {
         random_reports_of_64_kib_pages_are_exact,
         random_reports_of_2_mib_pages_are_exact,
         random_reports_across_summaries_are_exact,
-        whatever_the_device_writes_is_logged_and_nothing_that_it_reads,
-        as_many_ranges_as_vfio_takes_are_logged_in_any_order,
+        writes_of_the_device_are_logged_and_reads_are_not,
+        the_maximum_number_of_ranges_is_logged_in_any_order,
         last_pages_of_the_address_space_are_logged,
         tebibyte_is_logged_page_by_page,
     )
@@ -253,7 +253,7 @@ fn reports_out_of_order_twice_and_overlapping_are_exact(bed: &Bed) -> Result<()>
     Ok(())
 }
 
-fn what_is_not_tracked_is_reported_dirty(bed: &Bed) -> Result<()> {
+fn untracked_pages_are_reported_dirty(bed: &Bed) -> Result<()> {
     let mut tracked = Tracked::new(bed, 0)?;
     for range in [
         AREA,
@@ -421,7 +421,7 @@ fn random_reports_across_summaries_are_exact(bed: &Bed) -> Result<()> {
     tracked.reports(second, PAGE)
 }
 
-fn whatever_the_device_writes_is_logged_and_nothing_that_it_reads(bed: &Bed) -> Result<()> {
+fn writes_of_the_device_are_logged_and_reads_are_not(bed: &Bed) -> Result<()> {
     let mut guest = Guest::new(bed, 0)?;
     let rings = guest.engine.completion_ring();
     let rings = IovaRange::new(rings.iova - rings.iova % PAGE, PAGE);
@@ -490,7 +490,7 @@ fn whatever_the_device_writes_is_logged_and_nothing_that_it_reads(bed: &Bed) -> 
     Ok(())
 }
 
-fn as_many_ranges_as_vfio_takes_are_logged_in_any_order(bed: &Bed) -> Result<()> {
+fn the_maximum_number_of_ranges_is_logged_in_any_order(bed: &Bed) -> Result<()> {
     let mut tracked = Tracked::idle(bed, 0)?;
     let mut ranges: Vec<_> = (0..256)
         .map(|number| IovaRange::new(AREA.iova + 3 * number * PAGE, (1 + number % 3) * PAGE))

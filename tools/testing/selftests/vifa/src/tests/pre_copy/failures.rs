@@ -98,7 +98,7 @@ fn is_broken(source: &Source, errors: &[i32]) -> Result<()> {
     )?;
     let text = region::error_text(&region::read(&source.guest.vf.device)?)?.to_owned();
     expect::claim(
-        &format!("an error that tells of saving, not {text:?}"),
+        &format!("an error of saving, not {text:?}"),
         text.contains("failed to save"),
     )
 }

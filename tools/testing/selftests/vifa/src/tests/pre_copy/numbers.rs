@@ -25,18 +25,18 @@ const SIZES: [usize; 9] = [1, 3, 7, 13, 101, 255, 4096, 5003, 1 << 14];
 
 pub fn tests() -> Vec<Test> {
     claims!("pre_copy":
-        initial_bytes_are_what_is_mapped,
+        initial_bytes_match_the_mapped_granules,
         information_is_exact_in_any_segmentation,
         initial_bytes_only_become_less,
-        dirty_bytes_are_what_was_written,
+        dirty_bytes_match_the_writes,
         dirty_bytes_count_a_granule_once,
         bytes_in_the_present_part_are_not_dirty_too,
         information_in_version_2_has_no_flags,
         device_configured_anew_has_initial_bytes_again,
-        device_configured_anew_is_told_of_once,
-        device_configured_before_is_not_told_of,
-        without_opt_in_nothing_is_told_of_configurations,
-        data_size_is_what_is_left_to_stop_copy,
+        reconfigured_device_is_reported_once,
+        device_configured_before_is_not_reported,
+        without_opt_in_configurations_are_not_reported,
+        data_size_is_the_rest_in_stop_copy,
     )
 }
 
@@ -51,7 +51,7 @@ fn opt_in(source: &Source) -> Result<()> {
 }
 
 /// Returns whether the driver reports a reconfigured device, with initial bytes and dirty bytes.
-fn told(source: &Source) -> Result<(bool, u64, u64)> {
+fn numbers(source: &Source) -> Result<(bool, u64, u64)> {
     // The kernel must clear the flags that it does not set.
     let info = source
         .session
@@ -64,7 +64,7 @@ fn told(source: &Source) -> Result<(bool, u64, u64)> {
     Ok((info.flags != 0, info.initial_bytes, info.dirty_bytes))
 }
 
-fn initial_bytes_are_what_is_mapped(bed: &Bed) -> Result<()> {
+fn initial_bytes_match_the_mapped_granules(bed: &Bed) -> Result<()> {
     for state in BOTH {
         for granules in [vec![], vec![5], vec![0, 1, 2, 600]] {
             let source = Source::begin(bed, state, granules.iter().copied())?;
@@ -78,19 +78,19 @@ fn initial_bytes_are_what_is_mapped(bed: &Bed) -> Result<()> {
 fn information_is_exact_in_any_segmentation(bed: &Bed) -> Result<()> {
     for state in BOTH {
         let mut source = Source::begin(bed, state, [0, 1, 2, 9, 500])?;
-        let mut told = vec![(0, source.left()?)];
+        let mut answers = vec![(0, source.left()?)];
         for size in SIZES.into_iter().cycle() {
             if !source.read(size)? {
                 break;
             }
-            told.push((source.stream.len(), source.left()?));
+            answers.push((source.stream.len(), source.left()?));
         }
-        for (position, (initial, dirty)) in &told {
+        for (position, (initial, dirty)) in &answers {
             let what = format!("initial bytes at byte {position} in {}", state.name());
             expect::equal(&what, *initial, source.counted(*position)?)?;
             expect::equal("dirty bytes", *dirty, 0)?;
         }
-        let last = told.last().map(|(_, left)| *left);
+        let last = answers.last().map(|(_, left)| *left);
         expect::equal("bytes left at the pause", last, Some((0, 0)))?;
     }
     Ok(())
@@ -112,7 +112,7 @@ fn initial_bytes_only_become_less(bed: &Bed) -> Result<()> {
     expect::equal("bytes left at the pause", source.left()?, (0, 0))
 }
 
-fn dirty_bytes_are_what_was_written(bed: &Bed) -> Result<()> {
+fn dirty_bytes_match_the_writes(bed: &Bed) -> Result<()> {
     let mut source = Source::begin(bed, State::PreCopy, [3, 4])?;
     source.read_on()?;
     for granules in [vec![3], vec![0, 4, 5], (100..130).collect()] {
@@ -155,11 +155,11 @@ fn information_in_version_2_has_no_flags(bed: &Bed) -> Result<()> {
     let mut source = Source::begin(bed, State::PreCopy, [1])?;
     opt_in(&source)?;
     let initial = RELATIONS_END as u64 + source.memory.granule;
-    expect::equal("at the start", told(&source)?, (false, initial, 0))?;
+    expect::equal("at the start", numbers(&source)?, (false, initial, 0))?;
     source.read_on()?;
     source.write([1], 2)?;
     let dirty = source.memory.granule;
-    expect::equal("after a write", told(&source)?, (false, 0, dirty))?;
+    expect::equal("after a write", numbers(&source)?, (false, 0, dirty))?;
     drop(source);
     let source = Source::begin(bed, State::PreCopy, [1])?;
     let unchanged = source.session.precopy_info(u32::MAX)?.flags;
@@ -178,11 +178,11 @@ fn device_configured_anew_has_initial_bytes_again(bed: &Bed) -> Result<()> {
     configure(&mut source)?;
     source.write([2, 7, 30], 9)?;
     let expected = (true, source.memory.bytes(3), 0);
-    expect::equal("configured anew", told(&source)?, expected)?;
+    expect::equal("reconfigured", numbers(&source)?, expected)?;
     source.read(20_000)?;
     source.write([2], 10)?;
-    let (again, initial, dirty) = told(&source)?;
-    expect::equal("configured anew when that was told", again, false)?;
+    let (again, initial, dirty) = numbers(&source)?;
+    expect::equal("reconfigured after the report", again, false)?;
     expect::claim(
         &format!("less initial bytes than {initial}, and not none"),
         initial > 0 && initial < expected.1,
@@ -191,28 +191,28 @@ fn device_configured_anew_has_initial_bytes_again(bed: &Bed) -> Result<()> {
     let before = source.stream.len();
     source.read_on()?;
     expect::equal("bytes read", source.counted(before)?, initial + dirty)?;
-    expect::equal("at the pause", told(&source)?, (false, 0, 0))?;
+    expect::equal("at the pause", numbers(&source)?, (false, 0, 0))?;
     source.write([2], 11)?;
     let dirty = source.memory.granule;
-    expect::equal("after that", told(&source)?, (false, 0, dirty))?;
+    expect::equal("after that", numbers(&source)?, (false, 0, dirty))?;
     source.stop()?;
     source.arrives(bed, [])
 }
 
-fn device_configured_anew_is_told_of_once(bed: &Bed) -> Result<()> {
+fn reconfigured_device_is_reported_once(bed: &Bed) -> Result<()> {
     let mut source = Source::begin(bed, State::PreCopy, [1])?;
     opt_in(&source)?;
-    told(&source)?;
+    numbers(&source)?;
     for _ in 0..3 {
         configure(&mut source)?;
         configure(&mut source)?;
-        expect::equal("configured twice", told(&source)?.0, true)?;
-        expect::equal("when that was told", told(&source)?.0, false)?;
+        expect::equal("configured twice", numbers(&source)?.0, true)?;
+        expect::equal("after the report", numbers(&source)?.0, false)?;
     }
     Ok(())
 }
 
-fn device_configured_before_is_not_told_of(bed: &Bed) -> Result<()> {
+fn device_configured_before_is_not_reported(bed: &Bed) -> Result<()> {
     let mut source = Source::begin(bed, State::PreCopy, [1])?;
     opt_in(&source)?;
     source.read_on()?;
@@ -220,10 +220,10 @@ fn device_configured_before_is_not_told_of(bed: &Bed) -> Result<()> {
     source.guest.vf.device.change_state(State::Running)?;
     configure(&mut source)?;
     source.session = source.guest.vf.device.start(State::PreCopy)?;
-    expect::equal("configured anew", told(&source)?.0, false)
+    expect::equal("reconfigured", numbers(&source)?.0, false)
 }
 
-fn without_opt_in_nothing_is_told_of_configurations(bed: &Bed) -> Result<()> {
+fn without_opt_in_configurations_are_not_reported(bed: &Bed) -> Result<()> {
     let mut source = Source::begin(bed, State::PreCopy, [1])?;
     source.read_on()?;
     configure(&mut source)?;
@@ -238,7 +238,7 @@ fn without_opt_in_nothing_is_told_of_configurations(bed: &Bed) -> Result<()> {
 }
 
 /// The size must cover the rest in STOP_COPY, but not the whole memory.
-fn data_size_is_what_is_left_to_stop_copy(bed: &Bed) -> Result<()> {
+fn data_size_is_the_rest_in_stop_copy(bed: &Bed) -> Result<()> {
     let mut source = Source::begin(bed, State::PreCopy, 0..40)?;
     for dirty in [40, 20, 1, 0] {
         source.read_on()?;

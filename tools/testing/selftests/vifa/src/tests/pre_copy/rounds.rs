@@ -29,10 +29,10 @@ use crate::{
 pub fn tests() -> Vec<Test> {
     let mut tests = claims!("pre_copy":
         mapped_granules_come_first,
-        what_was_written_comes_in_the_next_round,
+        writes_are_sent_in_the_next_round,
         idle_device_sends_nothing_more,
         round_without_changes_has_no_number,
-        what_is_dirty_is_left_to_stop_copy,
+        dirty_granules_are_left_to_stop_copy,
         nothing_is_left_to_stop_copy_of_an_idle_device,
         stop_in_the_middle_of_a_round_sends_nothing_twice,
         sparse_memory_stays_sparse,
@@ -40,9 +40,9 @@ pub fn tests() -> Vec<Test> {
         granule_discarded_before_is_not_sent,
         long_ranges_move_in_rounds,
         granule_that_changes_after_it_was_read_ahead_arrives,
-        quiesced_device_goes_on_with_its_stream,
+        quiesced_device_continues_its_stream,
         cancelled_stream_is_begun_anew,
-        cancel_leaves_local_memory_alone,
+        cancel_does_not_change_local_memory,
         stream_read_in_any_pieces_arrives,
         guest_that_writes_all_the_while_arrives,
         write_in_progress_arrives,
@@ -74,7 +74,7 @@ fn mapped_granules_come_first(bed: &Bed) -> Result<()> {
     Ok(())
 }
 
-fn what_was_written_comes_in_the_next_round(bed: &Bed) -> Result<()> {
+fn writes_are_sent_in_the_next_round(bed: &Bed) -> Result<()> {
     let mut source = Source::begin(bed, State::PreCopy, [1, 2])?;
     source.read_on()?;
     for (round, granules, ranges) in [
@@ -128,7 +128,7 @@ fn round_without_changes_has_no_number(bed: &Bed) -> Result<()> {
     source.arrives(bed, [])
 }
 
-fn what_is_dirty_is_left_to_stop_copy(bed: &Bed) -> Result<()> {
+fn dirty_granules_are_left_to_stop_copy(bed: &Bed) -> Result<()> {
     for dirty in [vec![], vec![0], vec![0, 5, 6, 900]] {
         let mut source = Source::begin(bed, State::PreCopy, 0..64)?;
         source.read_on()?;
@@ -245,7 +245,7 @@ fn granule_that_changes_after_it_was_read_ahead_arrives(bed: &Bed) -> Result<()>
     source.arrives(bed, [])
 }
 
-fn quiesced_device_goes_on_with_its_stream(bed: &Bed) -> Result<()> {
+fn quiesced_device_continues_its_stream(bed: &Bed) -> Result<()> {
     let mut source = Source::begin(bed, State::PreCopy, [1, 2])?;
     source.read(RELATIONS_END + 10_000)?;
     source.write([7], 1)?;
@@ -283,7 +283,7 @@ fn cancelled_stream_is_begun_anew(bed: &Bed) -> Result<()> {
     source.arrives(bed, [])
 }
 
-fn cancel_leaves_local_memory_alone(bed: &Bed) -> Result<()> {
+fn cancel_does_not_change_local_memory(bed: &Bed) -> Result<()> {
     let mut source = Source::begin(bed, State::PreCopy, [1, 2, 3])?;
     source.read_on()?;
     source.write([2, 4], 8)?;
@@ -480,7 +480,7 @@ fn write_in_progress_arrives(bed: &Bed) -> Result<()> {
     let guest = &mut source.guest;
     guest.engine.wait(&guest.vf, Duration::from_secs(5))?;
     let bytes = guest.read_local(local, LENGTH)?;
-    expect::same_bytes("what was written", &bytes, &[0xd1; LENGTH as usize])
+    expect::same_bytes("written bytes", &bytes, &[0xd1; LENGTH as usize])
 }
 
 fn vfs_do_not_mix(bed: &Bed) -> Result<()> {

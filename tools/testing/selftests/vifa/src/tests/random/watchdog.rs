@@ -41,7 +41,7 @@ impl Watched {
     }
 
     fn lock(&self) -> MutexGuard<'_, Activity> {
-        self.0.lock().expect("nobody panics with it")
+        self.0.lock().expect("no thread panics with the lock held")
     }
 
     /// Records the beginning of another call.

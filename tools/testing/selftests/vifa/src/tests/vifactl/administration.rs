@@ -20,18 +20,18 @@ use crate::{
 
 pub fn tests() -> Vec<Test> {
     claims!("vifactl":
-        list_shows_functions_and_what_they_are,
+        list_shows_functions_and_their_attributes,
         list_shows_state_and_holder_of_a_device_in_use,
-        unbind_and_bind_take_and_give_the_driver,
-        bind_of_what_is_bound_changes_nothing,
+        unbind_and_bind_change_the_driver,
+        bind_of_a_bound_function_changes_nothing,
         unbind_of_a_device_in_use_is_refused_and_names_the_holder,
         bind_of_several_functions_is_all_or_nothing,
-        show_tells_what_the_region_tells,
+        show_matches_the_region,
         show_does_not_disturb_a_device_in_use,
         show_of_a_function_without_the_driver_fails,
-        watch_shows_a_line_for_each_moment,
-        watch_ends_when_the_device_goes,
-        wrong_command_lines_are_told_by_their_exit_code,
+        watch_shows_one_line_per_interval,
+        watch_ends_when_the_device_is_removed,
+        wrong_command_lines_have_their_own_exit_code,
     )
 }
 
@@ -45,7 +45,7 @@ fn entry<'a>(list: &'a Value, function: &PciFunction) -> Result<&'a Value> {
         .with_context(|| format!("{name} in {list:#}"))
 }
 
-fn list_shows_functions_and_what_they_are(bed: &Bed) -> Result<()> {
+fn list_shows_functions_and_their_attributes(bed: &Bed) -> Result<()> {
     let list = succeed(&["list", "--json"])?.json()?;
     let physical = entry(&list["physical_functions"], &bed.pf)?;
     expect::equal("VFs", &physical["vfs"], &json!(VFS))?;
@@ -83,7 +83,7 @@ fn list_shows_state_and_holder_of_a_device_in_use(bed: &Bed) -> Result<()> {
     expect::equal("state afterwards", guest.vf.device.state()?, State::PreCopy)
 }
 
-fn unbind_and_bind_take_and_give_the_driver(bed: &Bed) -> Result<()> {
+fn unbind_and_bind_change_the_driver(bed: &Bed) -> Result<()> {
     let vf = bed.vf(0)?;
     let name = vf.to_string();
     succeed(&["unbind", &name])?;
@@ -93,7 +93,7 @@ fn unbind_and_bind_take_and_give_the_driver(bed: &Bed) -> Result<()> {
     Guest::new(bed, 0)?.work(1)
 }
 
-fn bind_of_what_is_bound_changes_nothing(bed: &Bed) -> Result<()> {
+fn bind_of_a_bound_function_changes_nothing(bed: &Bed) -> Result<()> {
     let vf = bed.vf(0)?.to_string();
     let mut guest = Guest::new(bed, 0)?;
     let answer = succeed(&["bind", &vf, "--json"])?.json()?;
@@ -121,7 +121,7 @@ fn bind_of_several_functions_is_all_or_nothing(bed: &Bed) -> Result<()> {
     expect::equal("driver of the PF", bed.pf.driver(), Some(bed.pf_driver()?))
 }
 
-fn show_tells_what_the_region_tells(bed: &Bed) -> Result<()> {
+fn show_matches_the_region(bed: &Bed) -> Result<()> {
     let (guest, stream) = Guest::saved(bed, 0)?;
     let device = &guest.vf.device;
     let noise = device.try_load(&stream[..100], Segments::Whole)?;
@@ -214,7 +214,7 @@ fn watch(bed: &Bed, count: u32, during: impl FnOnce() -> Result<()>) -> Result<V
         .collect()
 }
 
-fn watch_shows_a_line_for_each_moment(bed: &Bed) -> Result<()> {
+fn watch_shows_one_line_per_interval(bed: &Bed) -> Result<()> {
     let (guest, stream) = Guest::saved(bed, 0)?;
     let lines = watch(bed, 40, || {
         let session = guest.vf.device.start(State::StopCopy)?;
@@ -228,12 +228,12 @@ fn watch_shows_a_line_for_each_moment(bed: &Bed) -> Result<()> {
     expect::equal("bytes", &last["stream_bytes"], &json!(stream.len()))
 }
 
-fn watch_ends_when_the_device_goes(bed: &Bed) -> Result<()> {
+fn watch_ends_when_the_device_is_removed(bed: &Bed) -> Result<()> {
     let vf = bed.vf(0)?;
     watch(bed, 1000, || Ok(vf.unbind()?)).map(drop)
 }
 
-fn wrong_command_lines_are_told_by_their_exit_code(bed: &Bed) -> Result<()> {
+fn wrong_command_lines_have_their_own_exit_code(bed: &Bed) -> Result<()> {
     let vf = bed.vf(0)?.to_string();
     let vf = vf.as_str();
     for arguments in [

@@ -15,13 +15,13 @@ use crate::{
 
 pub fn tests() -> Vec<Test> {
     claims!("vifactl":
-        check_of_what_fits_says_so_whatever_it_is_told_by,
-        check_names_what_the_destination_lacks,
+        check_accepts_compatible_sources_of_every_kind,
+        check_names_missing_features_of_the_destination,
         check_names_every_field_that_does_not_fit,
-        check_of_noise_is_told_as_damage,
+        check_reports_noise_as_damage,
         decode_shows_all_sections_of_a_stream,
         decode_shows_the_manifest_of_a_set,
-        decode_tells_where_the_damage_is,
+        decode_reports_the_place_of_the_damage,
     )
 }
 
@@ -32,7 +32,7 @@ fn exported(bed: &Bed, directory: &Directory) -> Result<(Value, String)> {
     Ok((answer.json()?, file))
 }
 
-fn check_of_what_fits_says_so_whatever_it_is_told_by(bed: &Bed) -> Result<()> {
+fn check_accepts_compatible_sources_of_every_kind(bed: &Bed) -> Result<()> {
     let directory = Directory::new()?;
     let (guest, set) = saved_set(bed, &directory)?;
     let stream = directory.write("stream", guest.vf.device.save()?)?;
@@ -51,7 +51,7 @@ fn check_of_what_fits_says_so_whatever_it_is_told_by(bed: &Bed) -> Result<()> {
     succeed(&["check", &vf, &set]).map(drop)
 }
 
-fn check_names_what_the_destination_lacks(bed: &Bed) -> Result<()> {
+fn check_names_missing_features_of_the_destination(bed: &Bed) -> Result<()> {
     let [with, without] = [bed, &bed.without_p2p()?].map(|bed| bed.vf(0));
     let (with, without) = (with?.to_string(), without?.to_string());
     let answer = run(&["check", "--json", &with, &without])?.ends(Exit::Incompatible)?;
@@ -110,7 +110,7 @@ fn check_names_every_field_that_does_not_fit(bed: &Bed) -> Result<()> {
     expect::equal("fields", found, expected)
 }
 
-fn check_of_noise_is_told_as_damage(bed: &Bed) -> Result<()> {
+fn check_reports_noise_as_damage(bed: &Bed) -> Result<()> {
     let directory = Directory::new()?;
     let vf = bed.vf(1)?.to_string();
     for (name, noise) in [
@@ -160,7 +160,7 @@ fn decode_shows_the_manifest_of_a_set(bed: &Bed) -> Result<()> {
     Ok(())
 }
 
-fn decode_tells_where_the_damage_is(bed: &Bed) -> Result<()> {
+fn decode_reports_the_place_of_the_damage(bed: &Bed) -> Result<()> {
     let directory = Directory::new()?;
     let (_guest, bytes) = Guest::saved(bed, 0)?;
     let stream = Stream::parse(&bytes)?;

@@ -24,12 +24,12 @@ pub fn tests() -> Vec<Test> {
     let mut tests = claims!("vifactl":
         restore_to_another_vf_brings_the_whole_state,
         restore_to_the_same_vf_needs_no_guide,
-        restore_of_nothing_from_standard_input_is_refused,
+        restore_from_empty_standard_input_is_refused,
         restore_to_another_vf_needs_a_guide,
-        restore_to_a_device_that_nobody_holds_is_refused,
+        restore_to_an_unused_device_is_refused,
         restore_by_way_of_trial_needs_no_holder,
         guide_addresses_the_stream,
-        guide_to_elsewhere_is_refused,
+        guide_to_another_place_is_refused,
         damaged_guides_are_refused,
         set_of_a_device_that_does_not_fit_is_refused_before_the_device_is_touched,
         restore_to_a_device_that_is_migrated_is_refused,
@@ -108,7 +108,7 @@ fn restore_to_the_same_vf_needs_no_guide(bed: &Bed) -> Result<()> {
 }
 
 /// Standard input is empty here.
-fn restore_of_nothing_from_standard_input_is_refused(bed: &Bed) -> Result<()> {
+fn restore_from_empty_standard_input_is_refused(bed: &Bed) -> Result<()> {
     let guest = Guest::new(bed, 0)?;
     let before = region::read(&guest.vf.device)?.generation;
     let answer = run(&["restore", "-", &bed.vf(0)?.to_string()])?;
@@ -148,7 +148,7 @@ fn restore_to_another_vf_needs_a_guide(bed: &Bed) -> Result<()> {
     succeed(&["restore", &set, &vf, "--guide", &guide(bed, &directory)?]).map(drop)
 }
 
-fn restore_to_a_device_that_nobody_holds_is_refused(bed: &Bed) -> Result<()> {
+fn restore_to_an_unused_device_is_refused(bed: &Bed) -> Result<()> {
     let directory = Directory::new()?;
     let (source, set) = saved_set(bed, &directory)?;
     drop(source);
@@ -181,7 +181,7 @@ fn guide_addresses_the_stream(bed: &Bed) -> Result<()> {
     expect::equal("addressed", &restored["addressed"], &json!(true))
 }
 
-fn guide_to_elsewhere_is_refused(bed: &Bed) -> Result<()> {
+fn guide_to_another_place_is_refused(bed: &Bed) -> Result<()> {
     let directory = Directory::new()?;
     let (guest, set) = saved_set(bed, &directory)?;
     let name = bed.vf(0)?.to_string();
@@ -251,7 +251,7 @@ fn damaged_sets_are_refused_before_the_device_is_touched(bed: &Bed) -> Result<()
     for length in [stream, set.len() - 1] {
         refuses(&format!("cut at {length}"), &set[..length])?;
     }
-    refuses("a byte behind the end", &[&set[..], &[0]].concat())?;
+    refuses("a byte after the end", &[&set[..], &[0]].concat())?;
     let good = directory.write("good", &set)?;
     succeed(&["restore", &good, &name]).map(drop)
 }

@@ -25,13 +25,13 @@ use crate::{
 
 pub fn tests() -> Vec<Test> {
     claims!("vifactl":
-        save_of_a_device_in_use_leaves_it_as_it_was,
-        save_finds_and_leaves_each_state,
+        save_of_a_device_in_use_does_not_change_it,
+        save_returns_the_device_to_each_state,
         save_of_a_device_that_is_migrated_is_refused,
         save_of_a_device_in_error_is_refused,
-        save_of_a_device_that_nobody_holds_says_what_is_saved,
-        save_makes_a_set_that_is_sound,
-        save_to_a_stream_is_what_the_kernel_gives,
+        save_of_an_unused_device_warns_of_the_reset,
+        save_creates_a_valid_set,
+        save_to_a_stream_copies_the_kernel_s_stream,
         save_does_not_replace_a_file_unless_forced,
         interrupted_save_leaves_no_file_and_a_running_device,
         killed_save_leaves_no_file_of_that_name,
@@ -39,7 +39,7 @@ pub fn tests() -> Vec<Test> {
     )
 }
 
-fn save_of_a_device_in_use_leaves_it_as_it_was(bed: &Bed) -> Result<()> {
+fn save_of_a_device_in_use_does_not_change_it(bed: &Bed) -> Result<()> {
     let directory = Directory::new()?;
     let mut guest = Guest::new(bed, 0)?;
     guest.furnish(0x11)?;
@@ -59,7 +59,7 @@ fn save_of_a_device_in_use_leaves_it_as_it_was(bed: &Bed) -> Result<()> {
     guest.work(0x12)
 }
 
-fn save_finds_and_leaves_each_state(bed: &Bed) -> Result<()> {
+fn save_returns_the_device_to_each_state(bed: &Bed) -> Result<()> {
     let directory = Directory::new()?;
     let guest = Guest::new(bed, 0)?;
     for state in [State::Running, State::RunningP2p, State::Stop] {
@@ -103,7 +103,7 @@ fn save_of_a_device_in_error_is_refused(bed: &Bed) -> Result<()> {
     is_refused(bed, &guest, State::Error, Exit::Failed)
 }
 
-fn save_of_a_device_that_nobody_holds_says_what_is_saved(bed: &Bed) -> Result<()> {
+fn save_of_an_unused_device_warns_of_the_reset(bed: &Bed) -> Result<()> {
     let directory = Directory::new()?;
     let set = directory.name("set");
     succeed(&["save", &bed.vf(0)?.to_string(), &set])?.reports(&["reset"])?;
@@ -111,7 +111,7 @@ fn save_of_a_device_that_nobody_holds_says_what_is_saved(bed: &Bed) -> Result<()
     Guest::new(bed, 0)?.work(1)
 }
 
-fn save_makes_a_set_that_is_sound(bed: &Bed) -> Result<()> {
+fn save_creates_a_valid_set(bed: &Bed) -> Result<()> {
     let directory = Directory::new()?;
     let (guest, _) = saved_set(bed, &directory)?;
     let bytes = directory.read("set")?;
@@ -138,7 +138,7 @@ fn save_makes_a_set_that_is_sound(bed: &Bed) -> Result<()> {
     )
 }
 
-fn save_to_a_stream_is_what_the_kernel_gives(bed: &Bed) -> Result<()> {
+fn save_to_a_stream_copies_the_kernel_s_stream(bed: &Bed) -> Result<()> {
     let directory = Directory::new()?;
     let mut guest = Guest::new(bed, 0)?;
     guest.furnish(0x57)?;
