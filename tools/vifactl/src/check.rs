@@ -46,14 +46,14 @@ pub(crate) struct Arguments {
 /// The kind of a source or a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Kind {
+enum PartyKind {
     Device,
     SaveSet,
     Stream,
     Json,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for PartyKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Device => "device",
@@ -67,7 +67,7 @@ impl fmt::Display for Kind {
 /// The source or the destination.
 #[derive(Serialize)]
 struct Party {
-    kind: Kind,
+    kind: PartyKind,
     name: String,
     identity: Identity,
 }
@@ -149,7 +149,7 @@ impl Party {
             Some(address) => {
                 let (region, _) = region::read(address, host)?;
 
-                (Kind::Device, checked(name, &region.identity)?)
+                (PartyKind::Device, checked(name, &region.identity)?)
             }
             None => of_file(name)?,
         };
@@ -166,13 +166,13 @@ impl Party {
 }
 
 /// Returns the kind of the file at `path`, and its identity. `-` is standard input.
-fn of_file(path: &Path) -> Result<(Kind, identity::Identity)> {
+fn of_file(path: &Path) -> Result<(PartyKind, identity::Identity)> {
     let mut file = StreamFile::open(path)?;
     let mut start = Vec::new();
 
     file.stream()?.take(JSON_MAX).read_to_end(&mut start)?;
     if file.save_set().is_none() && is_json(&start) {
-        return Ok((Kind::Json, exported(path, &start)?));
+        return Ok((PartyKind::Json, exported(path, &start)?));
     }
     if file.save_set().is_none() && !start.starts_with(&MAGIC) {
         return Err(Exit::Damaged
@@ -184,8 +184,8 @@ fn of_file(path: &Path) -> Result<(Kind, identity::Identity)> {
     }
     let identity = file.source()?.identity;
     let kind = match file.save_set() {
-        Some(_) => Kind::SaveSet,
-        None => Kind::Stream,
+        Some(_) => PartyKind::SaveSet,
+        None => PartyKind::Stream,
     };
 
     Ok((kind, identity))

@@ -3,7 +3,7 @@
 //! Exit codes.
 //!
 //! Errors are passed as [`anyhow::Error`]. An error of a kind that scripts distinguish has a
-//! [`Fault`] in its chain. System errors are classified by their number.
+//! [`ExitError`] in its chain. System errors are classified by their number.
 
 use std::{fmt, io, process::ExitCode};
 
@@ -52,8 +52,8 @@ impl From<Exit> for ExitCode {
 
 impl Exit {
     /// Returns an error with this exit code.
-    pub fn because(self, message: impl fmt::Display) -> Fault {
-        Fault {
+    pub fn because(self, message: impl fmt::Display) -> ExitError {
+        ExitError {
             exit: self,
             message: message.to_string(),
         }
@@ -61,8 +61,8 @@ impl Exit {
 
     /// Returns the exit code for `error`.
     pub fn of(error: &anyhow::Error) -> Self {
-        if let Some(fault) = error.downcast_ref::<Fault>() {
-            return fault.exit;
+        if let Some(error) = error.downcast_ref::<ExitError>() {
+            return error.exit;
         }
         let errno = error
             .chain()
@@ -78,18 +78,18 @@ impl Exit {
 
 /// An error with a known exit code. It can also be the context of another error.
 #[derive(Debug)]
-pub struct Fault {
+pub struct ExitError {
     exit: Exit,
     message: String,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ExitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for ExitError {}
 
 #[cfg(test)]
 mod tests {
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_sets_the_exit_code_at_any_depth() {
+    fn an_exit_error_sets_the_exit_code_at_any_depth() {
         let below = anyhow::Error::from(Exit::Damaged.because("x")).context("y");
         let above = Err::<(), _>(system(libc::EACCES))
             .context(Exit::Incompatible.because("x"))

@@ -2,7 +2,7 @@
 
 //! `vifactl list`: the VIFA interfaces of a host, and their physical functions.
 //!
-//! The list comes from sysfs and is available without the driver. A physical function is recognised
+//! The list comes from sysfs and is available without the driver. A physical function is recognized
 //! by its VIFA capability or its driver, a virtual function by its physical function or its driver.
 
 use std::{collections::BTreeSet, fmt};

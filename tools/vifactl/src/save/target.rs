@@ -112,7 +112,7 @@ impl Target {
     }
 }
 
-fn exists(path: &Path) -> crate::exit::Fault {
+fn exists(path: &Path) -> crate::exit::ExitError {
     Exit::Failed.because(format!("{} exists (--force replaces it)", path.display()))
 }
 

@@ -104,7 +104,7 @@ fn run(deadline: Duration, body: impl FnOnce() -> Result<()>) -> Result<Outcome>
         let report = read_report(reader)?;
         return Ok(match gone {
             Some(_) => Outcome::Failed(format!("{reason}\n{report}")),
-            None => Outcome::Stuck(format!("{reason}, and failed to be killed\n{report}")),
+            None => Outcome::Stuck(format!("{reason}, and it could not be killed\n{report}")),
         });
     };
     // Processes that the test started and did not end.

@@ -34,12 +34,12 @@ const SET_UP: Duration = Duration::from_secs(20);
 
 pub fn tests() -> Vec<Test> {
     let mut tests = claims!("bounds":
-        device_that_floods_has_no_more_time,
+        flooding_device_gets_no_more_time,
         busy_status_of_another_command_is_an_error,
         poll_issues_no_command,
         killed_reader_issues_no_more_commands,
         killed_writer_issues_no_more_commands,
-        read_that_may_not_wait_for_another,
+        nonblocking_read_does_not_wait_for_another,
         read_leaves_the_rest_of_the_buffer,
         failures_are_logged_at_a_limited_rate,
     );
@@ -47,7 +47,7 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
-fn device_that_floods_has_no_more_time(bed: &Bed) -> Result<()> {
+fn flooding_device_gets_no_more_time(bed: &Bed) -> Result<()> {
     let mut guest = Guest::new(bed, 0)?;
     let registers = RegisterFile::map(&bed.pf)?;
     let armed = registers.arm(0, SET_RUN_STATE, Fault::Flood, 1)?;
@@ -160,7 +160,7 @@ fn killed_writer_issues_no_more_commands(bed: &Bed) -> Result<()> {
     Guest::new(bed, 1)?.work(1)
 }
 
-fn read_that_may_not_wait_for_another(bed: &Bed) -> Result<()> {
+fn nonblocking_read_does_not_wait_for_another(bed: &Bed) -> Result<()> {
     let source = Source::begin(bed, State::PreCopy, scattered())?;
     let registers = RegisterFile::map(&bed.pf)?;
     let armed = registers.arm(0, LOCAL_READ, LATE, hw::VIFA_FAULT_ALWAYS)?;

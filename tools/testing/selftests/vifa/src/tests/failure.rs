@@ -272,7 +272,7 @@ fn write(subject: &Subject, session: Option<&Session>) -> io::Result<()> {
         let taken = once_more(|| file.write(piece))?;
         rest = &rest[taken..];
     }
-    // The device becomes what was accepted.
+    // The device now has the accepted state.
     subject.device.request_state(State::Stop as u32).map(drop)
 }
 

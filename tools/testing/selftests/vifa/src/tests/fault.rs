@@ -222,7 +222,7 @@ fn fails(bed: &Bed, opcode: Opcode, fault: Fault, errors: &[i32]) -> Result<()> 
     let elapsed = start.elapsed();
     expect::equal("times that the fault happened", armed.fired(), 1)?;
     expect::refused(&format!("{action:?}"), result, errors)?;
-    // An abort may take as long as the command.
+    // An abort has the same timeout as the command.
     let limit = 2 * registers.timeout + SLACK;
     expect::claim(
         &format!("the error within {limit:?}, not after {elapsed:?}"),

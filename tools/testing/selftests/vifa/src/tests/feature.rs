@@ -21,7 +21,7 @@ pub fn tests() -> Vec<Test> {
         migration_is_stop_copy_p2p_and_pre_copy,
         migration_of_a_device_without_p2p_is_stop_copy_and_pre_copy,
         probes_report_the_supported_operations,
-        precopy_information_can_be_had_in_version_2,
+        precopy_information_is_available_in_version_2,
         short_arguments_are_refused,
         unknown_flags_are_refused,
         get_with_set_and_neither_are_refused,
@@ -88,7 +88,7 @@ fn probes_report_the_supported_operations(bed: &Bed) -> Result<()> {
     Ok(())
 }
 
-fn precopy_information_can_be_had_in_version_2(bed: &Bed) -> Result<()> {
+fn precopy_information_is_available_in_version_2(bed: &Bed) -> Result<()> {
     const INFO: u32 = vfio::VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2;
     let device = open(bed)?;
     device.probe(Operation::ProbeSet, INFO)?;

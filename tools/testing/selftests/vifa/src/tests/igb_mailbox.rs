@@ -26,8 +26,8 @@ use crate::{
 
 pub fn tests() -> Vec<Test> {
     claims!("igb_mailbox":
-        cancelled_migration_leaves_all_where_it_was,
-        guest_does_not_hold_the_mailbox_against_its_physical_function,
+        cancelled_migration_changes_nothing,
+        guest_cannot_block_the_mailbox_of_its_physical_function,
         interrupts_of_the_physical_function_are_limited,
     )
 }
@@ -45,7 +45,7 @@ fn open(adapter: &Adapter, index: u32) -> Result<Device> {
     Device::open(&adapter.vf(index)?, &AddressSpace::iommufd()?)
 }
 
-fn cancelled_migration_leaves_all_where_it_was(_: &Bed) -> Result<()> {
+fn cancelled_migration_changes_nothing(_: &Bed) -> Result<()> {
     let adapter = Adapter::set_up()?;
     let source = open(&adapter, 0)?;
     enter(&source)?;
@@ -87,7 +87,7 @@ fn cancelled_migration_leaves_all_where_it_was(_: &Bed) -> Result<()> {
 
 /// igb waits with interrupts off for a guest that owns the buffer, then revokes its rights and logs
 /// that.
-fn guest_does_not_hold_the_mailbox_against_its_physical_function(_: &Bed) -> Result<()> {
+fn guest_cannot_block_the_mailbox_of_its_physical_function(_: &Bed) -> Result<()> {
     let device = open(&Adapter::set_up()?, 0)?;
     enter(&device)?;
     let mut log = KernelLog::from_now()?;

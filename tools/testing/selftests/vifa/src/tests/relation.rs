@@ -28,7 +28,7 @@ pub fn tests() -> Vec<Test> {
         source_keeps_them_until_the_next_transfer,
         destination_shows_them_as_receiver_once_both_are_verified,
         destination_keeps_them_until_the_next_transfer,
-        they_are_forgotten_with_the_close_of_the_device,
+        they_are_cleared_when_the_device_is_closed,
         refused_ones_are_not_shown,
         addressed_stream_is_accepted_by_its_receiver,
         addressed_stream_is_refused_by_another,
@@ -141,32 +141,32 @@ fn is_refused(bed: &Bed, what: &str, field: &str, make_wrong: Change) -> Result<
 }
 
 /// Returns the relationships in a region.
-type Shown = [vifa_region_relation; hw::VIFA_RELATIONS as usize];
+type RegionRelations = [vifa_region_relation; hw::VIFA_RELATIONS as usize];
 
-const NOT_THERE: vifa_region_relation = vifa_region_relation {
+const ABSENT: vifa_region_relation = vifa_region_relation {
     output: 0,
     receiver: 0,
     plane: 0,
     role: hw::VIFA_ROLE_NONE as u8,
     reserved: [0; 6],
 };
-const NONE: Shown = [NOT_THERE; 2];
+const NONE: RegionRelations = [ABSENT; 2];
 
 /// Returns both relationships of a party with `role`, from `output` to `receiver`, which are
 /// control and data interfaces.
-fn both(role: u32, output: [u64; 2], receiver: [u64; 2]) -> Shown {
+fn both(role: u32, output: [u64; 2], receiver: [u64; 2]) -> RegionRelations {
     let planes = [hw::VIFA_PLANE_CONTROL, hw::VIFA_PLANE_DATA];
     std::array::from_fn(|index| vifa_region_relation {
         output: output[index],
         receiver: receiver[index],
         plane: planes[index] as u8,
         role: role as u8,
-        ..NOT_THERE
+        ..ABSENT
     })
 }
 
-fn shows(device: &Device, expected: Shown) -> Result<()> {
-    let bytes = |relations: Shown| -> Vec<Vec<u8>> {
+fn shows(device: &Device, expected: RegionRelations) -> Result<()> {
+    let bytes = |relations: RegionRelations| -> Vec<Vec<u8>> {
         // 8 bytes each of `output` and `receiver`, then the plane, the role, and 6 reserved bytes.
         let encode = |relation: &vifa_region_relation| {
             [
@@ -187,12 +187,12 @@ fn shows(device: &Device, expected: Shown) -> Result<()> {
     )
 }
 
-fn as_output(bed: &Bed, index: u32) -> Result<Shown> {
+fn as_output(bed: &Bed, index: u32) -> Result<RegionRelations> {
     let output = interfaces(&bed.vf(index)?)?;
     Ok(both(hw::VIFA_ROLE_OUTPUT, output, [0; 2]))
 }
 
-fn as_receiver(bed: &Bed, source: u32, destination: u32) -> Result<Shown> {
+fn as_receiver(bed: &Bed, source: u32, destination: u32) -> Result<RegionRelations> {
     let [output, receiver] = [source, destination].map(|index| interfaces(&bed.vf(index)?));
     Ok(both(hw::VIFA_ROLE_RECEIVER, output?, receiver?))
 }
@@ -278,7 +278,7 @@ fn destination_keeps_them_until_the_next_transfer(bed: &Bed) -> Result<()> {
     shows(device, as_output(bed, 1)?)
 }
 
-fn they_are_forgotten_with_the_close_of_the_device(bed: &Bed) -> Result<()> {
+fn they_are_cleared_when_the_device_is_closed(bed: &Bed) -> Result<()> {
     let (guest, _) = Guest::saved(bed, 0)?;
     shows(&guest.vf.device, as_output(bed, 0)?)?;
     drop(guest);

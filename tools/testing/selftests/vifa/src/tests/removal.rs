@@ -85,7 +85,7 @@ fn works(bed: &Bed) -> Result<()> {
     both_work(bed)
 }
 
-/// The VMM of `guest` gets a `request` for the device, which stays in STOP_COPY.
+/// Checks that the VMM of `guest` gets a `request` for the device, which stays in STOP_COPY.
 fn gets_a_request(guest: &Guest, request: &fs::File) -> Result<()> {
     wait_for_event(request, LONGEST).context("request for the device")?;
     expect::equal(

@@ -24,7 +24,7 @@ pub fn tests() -> Vec<Test> {
     let mut tests = claims!("restore":
         session_cannot_be_read,
         session_has_no_position,
-        session_shows_that_it_can_be_written,
+        session_polls_writable,
         write_ends_with_the_session,
         write_of_nothing_changes_nothing,
         write_from_a_bad_address_changes_nothing,
@@ -85,7 +85,7 @@ fn session_has_no_position(bed: &Bed) -> Result<()> {
     super::transfer::has_no_position(&session)
 }
 
-fn session_shows_that_it_can_be_written(bed: &Bed) -> Result<()> {
+fn session_polls_writable(bed: &Bed) -> Result<()> {
     let (guest, stream) = Guest::saved(bed, 0)?;
     let session = guest.vf.device.start(State::Resuming)?;
     expect::equal("poll", session.poll()?, libc::POLLOUT)?;

@@ -32,7 +32,7 @@ pub fn tests() -> Vec<Test> {
         read_ends_with_the_session_in_the_middle_of_a_stream,
         session_cannot_be_written,
         session_has_no_position,
-        session_shows_that_it_can_be_read,
+        session_polls_readable,
         closed_session_does_not_bind_the_device,
     );
     tests.extend(Segments::TRIED.map(|segments| {
@@ -256,7 +256,7 @@ fn session_has_no_position(bed: &Bed) -> Result<()> {
     super::transfer::has_no_position(&session)
 }
 
-fn session_shows_that_it_can_be_read(bed: &Bed) -> Result<()> {
+fn session_polls_readable(bed: &Bed) -> Result<()> {
     let guest = furnished(bed)?;
     let session = guest.vf.device.start(State::StopCopy)?;
     expect::equal("poll at the start", session.poll()?, libc::POLLIN)?;

@@ -30,7 +30,7 @@ pub fn tests() -> Vec<Test> {
         commands_not_begun_complete_once_on_the_other_vf,
         guest_goes_back_and_forth,
         source_can_run_on_after_a_save,
-        source_that_was_saved_and_reset_is_as_new,
+        saved_and_reset_source_is_in_its_initial_state,
         stopped_vf_does_nothing,
         stopped_vf_takes_no_doorbell,
         p2p_vf_keeps_a_doorbell,
@@ -220,7 +220,7 @@ fn source_can_run_on_after_a_save(bed: &Bed) -> Result<()> {
     guest.work(5)
 }
 
-fn source_that_was_saved_and_reset_is_as_new(bed: &Bed) -> Result<()> {
+fn saved_and_reset_source_is_in_its_initial_state(bed: &Bed) -> Result<()> {
     let (mut guest, _) = Guest::saved(bed, 0)?;
     guest.recover()
 }

@@ -115,7 +115,7 @@ pub fn tests() -> Vec<Test> {
     );
     tests.extend(claims!("logging":
         device_that_refuses_the_ranges_names_them,
-        report_that_fails_in_its_middle_is_dirty_as_a_whole,
+        partly_failed_report_is_all_dirty,
         stop_that_fails_at_close_does_not_bind_the_next_user,
     ));
     tests
@@ -194,7 +194,7 @@ fn is_reported_dirty(bed: &Bed, opcode: Opcode, fault: Fault) -> Result<()> {
     };
     tracked.start(&[LARGE], PAGE)?;
     let armed = registers.arm(0, opcode, fault, 2)?;
-    // A device that hangs takes a second each time.
+    // Each hang costs a timeout of one second.
     let hangs = matches!(fault, Fault::Hang | Fault::HangAbort);
     let times: &[bool] = if hangs { &[true] } else { &[true, false] };
     for first in times {
@@ -347,7 +347,7 @@ fn spare(registers: &RegisterFile, opcode: Opcode, times: u32) -> Result<Armed<'
     registers.arm(0, opcode, Fault::Delay(Duration::ZERO), times)
 }
 
-fn report_that_fails_in_its_middle_is_dirty_as_a_whole(bed: &Bed) -> Result<()> {
+fn partly_failed_report_is_all_dirty(bed: &Bed) -> Result<()> {
     /// Several windows of the log, independent of their size.
     const HUGE: IovaRange = IovaRange::new(0, 256 * GIB);
     let registers = RegisterFile::map(&bed.pf)?;

@@ -56,11 +56,11 @@ pub fn tests() -> Vec<Test> {
         death_of_the_process_ends_the_log,
         killed_process_does_not_finish_a_long_report,
         unbinding_the_driver_ends_the_log,
-        two_vfs_log_apart,
+        two_vfs_log_independently,
         region_shows_the_log,
         many_logs_leak_no_memory,
         many_logs_that_end_with_a_reset_leak_no_memory,
-        log_of_a_tebibyte_takes_less_than_a_mebibyte,
+        log_of_a_tebibyte_uses_less_than_a_mebibyte,
     ));
     tests
 }
@@ -252,7 +252,7 @@ fn unbinding_the_driver_ends_the_log(bed: &Bed) -> Result<()> {
     })
 }
 
-fn two_vfs_log_apart(bed: &Bed) -> Result<()> {
+fn two_vfs_log_independently(bed: &Bed) -> Result<()> {
     let mut first = Tracked::new(bed, 0)?;
     let mut second = Tracked::new(bed, 1)?;
     first.touch(RANGES[0].iova)?;
@@ -354,7 +354,7 @@ fn many_logs_that_end_with_a_reset_leak_no_memory(bed: &Bed) -> Result<()> {
     })
 }
 
-fn log_of_a_tebibyte_takes_less_than_a_mebibyte(bed: &Bed) -> Result<()> {
+fn log_of_a_tebibyte_uses_less_than_a_mebibyte(bed: &Bed) -> Result<()> {
     const ROUNDS: u64 = 4;
     let mut tracked = Tracked::idle(bed, 0)?;
     // Other activity is less likely to repeat in each round.

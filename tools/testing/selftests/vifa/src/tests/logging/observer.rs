@@ -22,7 +22,7 @@ struct Page {
     /// to it.
     reported: AtomicU64,
     /// The last write that a report may have covered.
-    perhaps_told: AtomicU64,
+    maybe_reported: AtomicU64,
 }
 
 /// A defect of a report.
@@ -114,7 +114,7 @@ impl Observer {
     pub fn may_be_dirty(&self, pages: Range<usize>) {
         let given = self.given();
         for page in &self.pages[pages] {
-            page.perhaps_told.fetch_max(given, Ordering::AcqRel);
+            page.maybe_reported.fetch_max(given, Ordering::AcqRel);
         }
     }
 
@@ -122,11 +122,11 @@ impl Observer {
     pub fn is_clean(&self, began: &Began, page: usize) -> Option<Finding> {
         let state = &self.pages[page];
         let write = state.written.load(Ordering::Acquire);
-        if write > began.done || write <= state.perhaps_told.load(Ordering::Acquire) {
+        if write > began.done || write <= state.maybe_reported.load(Ordering::Acquire) {
             return None;
         }
         // One finding is enough.
-        state.perhaps_told.store(write, Ordering::Release);
+        state.maybe_reported.store(write, Ordering::Release);
         Some(Finding::Lost { page, write })
     }
 
@@ -138,7 +138,7 @@ impl Observer {
             .filter(|page| page.written.load(Ordering::Acquire) > 0);
         let unreported = written
             .clone()
-            .filter(|page| page.perhaps_told.load(Ordering::Acquire) == 0);
+            .filter(|page| page.maybe_reported.load(Ordering::Acquire) == 0);
         (written.count(), unreported.count())
     }
 }

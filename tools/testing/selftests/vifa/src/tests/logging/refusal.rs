@@ -24,11 +24,11 @@ pub fn tests() -> Vec<Test> {
         second_start_is_refused_and_the_first_continues,
         report_without_start_is_refused,
         stop_without_start_changes_nothing,
-        start_with_ranges_that_are_none_is_refused,
+        start_with_invalid_ranges_is_refused,
         start_with_more_ranges_than_fit_in_a_page_is_refused,
         start_with_bad_pointers_is_refused,
-        report_with_a_page_size_that_is_none_is_refused,
-        report_on_a_range_that_is_none_is_refused,
+        report_with_an_invalid_page_size_is_refused,
+        report_on_an_invalid_range_is_refused,
         report_with_bad_pointers_fails_without_other_effects,
         wrong_operations_and_sizes_are_refused,
     )
@@ -103,7 +103,7 @@ fn refuses_naming(
     )
 }
 
-fn start_with_ranges_that_are_none_is_refused(bed: &Bed) -> Result<()> {
+fn start_with_invalid_ranges_is_refused(bed: &Bed) -> Result<()> {
     let mut tracked = Tracked::idle(bed, 0)?;
     let device = &tracked.guest.vf.device;
     let range = |page: u64, pages: u64| IovaRange::new(page * PAGE, pages * PAGE);
@@ -262,7 +262,7 @@ fn start_with_bad_pointers_is_refused(bed: &Bed) -> Result<()> {
     is_not_logging(&mut tracked)
 }
 
-fn report_with_a_page_size_that_is_none_is_refused(bed: &Bed) -> Result<()> {
+fn report_with_an_invalid_page_size_is_refused(bed: &Bed) -> Result<()> {
     let mut tracked = Tracked::new(bed, 0)?;
     tracked.touch(RANGES[0].iova)?;
     for page_size in [0, 1, 512, 2 * KIB, 4095, 4097, 12 * KIB, u64::MAX] {
@@ -279,7 +279,7 @@ fn report_with_a_page_size_that_is_none_is_refused(bed: &Bed) -> Result<()> {
     goes_on(&mut tracked)
 }
 
-fn report_on_a_range_that_is_none_is_refused(bed: &Bed) -> Result<()> {
+fn report_on_an_invalid_range_is_refused(bed: &Bed) -> Result<()> {
     let mut tracked = Tracked::new(bed, 0)?;
     tracked.touch(RANGES[0].iova)?;
     let device = &tracked.guest.vf.device;

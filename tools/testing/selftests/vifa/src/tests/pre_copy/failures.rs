@@ -70,7 +70,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(claims!("pre_copy":
         bitmap_that_fails_at_the_start,
         bitmap_that_fails_when_the_device_has_stopped,
-        read_that_is_stuck_is_over_with_a_reset,
+        reset_ends_a_stuck_read,
         late_read_is_waited_for,
     ));
     tests
@@ -171,7 +171,7 @@ fn bitmap_that_fails_when_the_device_has_stopped(bed: &Bed) -> Result<()> {
     succeeds_again(bed, source)
 }
 
-fn read_that_is_stuck_is_over_with_a_reset(bed: &Bed) -> Result<()> {
+fn reset_ends_a_stuck_read(bed: &Bed) -> Result<()> {
     let mut source = Source::begin(bed, State::PreCopy, [1, 2])?;
     let registers = RegisterFile::map(&bed.pf)?;
     let armed = registers.arm(0, LOCAL_READ, Fault::HangAbort, 1)?;

@@ -28,7 +28,7 @@ use crate::{
 
 pub fn tests() -> Vec<Test> {
     let mut tests = claims!("pre_copy":
-        mapped_granules_come_first,
+        mapped_granules_are_sent_first,
         writes_are_sent_in_the_next_round,
         idle_device_sends_nothing_more,
         round_without_changes_has_no_number,
@@ -41,13 +41,13 @@ pub fn tests() -> Vec<Test> {
         long_ranges_move_in_rounds,
         granule_that_changes_after_it_was_read_ahead_arrives,
         quiesced_device_continues_its_stream,
-        cancelled_stream_is_begun_anew,
+        cancelled_stream_starts_over,
         cancel_does_not_change_local_memory,
         stream_read_in_any_pieces_arrives,
-        guest_that_writes_all_the_while_arrives,
+        continuously_writing_guest_arrives,
         write_in_progress_arrives,
         vfs_do_not_mix,
-        device_that_does_not_know_its_changes_sends_all_when_stopped,
+        device_without_change_tracking_sends_all_when_stopped,
         death_of_the_process_with_changes_unread,
     );
     for seed in 1..=6 {
@@ -59,7 +59,7 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
-fn mapped_granules_come_first(bed: &Bed) -> Result<()> {
+fn mapped_granules_are_sent_first(bed: &Bed) -> Result<()> {
     for state in BOTH {
         let mut source = Source::begin(bed, state, [1, 2, 3, 700])?;
         let sections = source.read_on()?;
@@ -263,7 +263,7 @@ fn quiesced_device_continues_its_stream(bed: &Bed) -> Result<()> {
     source.arrives(bed, [])
 }
 
-fn cancelled_stream_is_begun_anew(bed: &Bed) -> Result<()> {
+fn cancelled_stream_starts_over(bed: &Bed) -> Result<()> {
     let mut source = Source::begin(bed, State::PreCopy, [1, 2, 3])?;
     for (number, state) in (10..).zip([State::PreCopy, State::PreCopyP2p, State::PreCopy]) {
         // A part of it is read, or all, and an unread change exists.
@@ -372,7 +372,7 @@ fn random_guest_arrives(bed: &Bed, seed: u64) -> Result<()> {
         .with_context(|| format!("seed {seed}"))
 }
 
-fn guest_that_writes_all_the_while_arrives(bed: &Bed) -> Result<()> {
+fn continuously_writing_guest_arrives(bed: &Bed) -> Result<()> {
     const GRANULES: u64 = 110;
     const WRITES: u64 = 20;
     let Source {
@@ -507,7 +507,7 @@ fn vfs_do_not_mix(bed: &Bed) -> Result<()> {
     source.arrives(bed, [])
 }
 
-fn device_that_does_not_know_its_changes_sends_all_when_stopped(bed: &Bed) -> Result<()> {
+fn device_without_change_tracking_sends_all_when_stopped(bed: &Bed) -> Result<()> {
     let bed = &bed.without_local_dirty()?;
     let mut source = Source::begin(bed, State::PreCopy, [1, 2])?;
     let introduction = RELATIONS_END as u64;

@@ -27,15 +27,15 @@ pub fn tests() -> Vec<Test> {
         restore_from_empty_standard_input_is_refused,
         restore_to_another_vf_needs_a_guide,
         restore_to_an_unused_device_is_refused,
-        restore_by_way_of_trial_needs_no_holder,
+        trial_restore_needs_no_holder,
         guide_addresses_the_stream,
         guide_to_another_place_is_refused,
         damaged_guides_are_refused,
-        set_of_a_device_that_does_not_fit_is_refused_before_the_device_is_touched,
+        set_of_an_incompatible_device_is_refused_before_the_device_is_accessed,
         restore_to_a_device_that_is_migrated_is_refused,
         restore_to_a_device_that_fails_resets_it,
     );
-    let long = claims!("vifactl": damaged_sets_are_refused_before_the_device_is_touched);
+    let long = claims!("vifactl": damaged_sets_are_refused_before_the_device_is_accessed);
     tests.extend(long.into_iter().map(|test| test.within(120)));
     tests
 }
@@ -161,7 +161,7 @@ fn restore_to_an_unused_device_is_refused(bed: &Bed) -> Result<()> {
     expect::equal("generation", after, before)
 }
 
-fn restore_by_way_of_trial_needs_no_holder(bed: &Bed) -> Result<()> {
+fn trial_restore_needs_no_holder(bed: &Bed) -> Result<()> {
     let directory = Directory::new()?;
     let (source, set) = saved_set(bed, &directory)?;
     drop(source);
@@ -221,7 +221,7 @@ fn damaged_guides_are_refused(bed: &Bed) -> Result<()> {
     Ok(())
 }
 
-fn damaged_sets_are_refused_before_the_device_is_touched(bed: &Bed) -> Result<()> {
+fn damaged_sets_are_refused_before_the_device_is_accessed(bed: &Bed) -> Result<()> {
     let directory = Directory::new()?;
     let (guest, _) = saved_set(bed, &directory)?;
     let name = bed.vf(0)?.to_string();
@@ -256,9 +256,7 @@ fn damaged_sets_are_refused_before_the_device_is_touched(bed: &Bed) -> Result<()
     succeed(&["restore", &good, &name]).map(drop)
 }
 
-fn set_of_a_device_that_does_not_fit_is_refused_before_the_device_is_touched(
-    bed: &Bed,
-) -> Result<()> {
+fn set_of_an_incompatible_device_is_refused_before_the_device_is_accessed(bed: &Bed) -> Result<()> {
     let directory = Directory::new()?;
     let (source, set) = saved_set(bed, &directory)?;
     drop(source);
