@@ -84,7 +84,7 @@ impl fmt::Display for Restored {
             self.file, self.device, self.stream_bytes
         )?;
         match &self.holder {
-            Some(holder) => writeln!(f, "the device is in {} again, held by {holder}", self.state),
+            Some(holder) => writeln!(f, "the device is {} again, held by {holder}", self.state),
             None => writeln!(f, "trial only, the state is discarded"),
         }
     }

@@ -81,7 +81,7 @@ impl fmt::Display for Saved {
         writeln!(
             f,
             "{} saved to {}: {} bytes of stream, {} of local memory, {} of records; \
-             the device is in {} again",
+             the device is {} again",
             self.device,
             self.file,
             self.stream.bytes,

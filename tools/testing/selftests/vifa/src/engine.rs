@@ -433,7 +433,7 @@ impl Engine {
     pub fn verify_idle(&mut self, vf: &Vf) -> Result<()> {
         expect::equal("commands without completion", self.outstanding(), 0)?;
         for (register, what) in [
-            (hw::VIFA_REFERENCE_SUBMISSION_HEAD, "commands taken"),
+            (hw::VIFA_REFERENCE_SUBMISSION_HEAD, "consumed commands"),
             (hw::VIFA_REFERENCE_COMPLETION_TAIL, "completions written"),
         ] {
             expect::equal(what, vf.register(register), self.submitted)?;

@@ -85,7 +85,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         .into_iter()
         .filter(|test| arguments.selects(&test.name))
         .collect();
-    ensure!(!tests.is_empty(), "no test has such a name");
+    ensure!(!tests.is_empty(), "no test matches the filter");
     if arguments.list {
         tests.iter().for_each(|test| println!("{}", test.name));
         return Ok(true);

@@ -159,8 +159,8 @@ impl Victim {
         self.0.kill()?;
         match self.0.wait(TEARDOWN)? {
             Some(Ending::Killed(libc::SIGKILL)) => Ok(()),
-            Some(ending) => bail!("expected an end by SIGKILL, got {ending:?}"),
-            None => bail!("a killed process was still there after {TEARDOWN:?}"),
+            Some(ending) => bail!("expected SIGKILL, got {ending:?}"),
+            None => bail!("a killed process still existed after {TEARDOWN:?}"),
         }
     }
 }

@@ -46,7 +46,7 @@ pub fn read(device: &Device) -> Result<vifa_region> {
 
 /// Returns the region in `bytes`.
 pub fn decode(bytes: &[u8]) -> Result<vifa_region> {
-    value_of(bytes).context("a region that is too short")
+    value_of(bytes).context("the region is too short")
 }
 
 /// Returns the text of the last error.

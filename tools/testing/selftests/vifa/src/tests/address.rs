@@ -451,7 +451,7 @@ fn more_ranges_than_a_part_has_are_refused(bed: &Bed) -> Result<()> {
     guest.vf.device.load(&fits.seal())?;
     let too_many: Vec<_> = (0..=most).map(page).collect();
     stream.append(&guest_part(4096, &too_many), Vec::new())?;
-    guest.refuses("a range too many", &stream.seal())?;
+    guest.refuses("an additional range", &stream.seal())?;
     guest.recover()
 }
 

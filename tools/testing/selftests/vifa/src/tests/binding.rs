@@ -135,13 +135,13 @@ fn more_vfs_than_the_maximum_are_refused(bed: &Bed) -> Result<()> {
     let most = bed.pf.most_virtual_functions()?;
     bed.pf.set_virtual_functions(0)?;
     expect::refused(
-        "more VFs than there are",
+        "more VFs than the maximum",
         bed.pf.set_virtual_functions(most + 1),
         &[libc::ERANGE, libc::EINVAL],
     )?;
     bed.restore()?;
     expect::refused(
-        "another number of VFs while there are some",
+        "another number of VFs while VFs exist",
         bed.pf.set_virtual_functions(1),
         &[libc::EBUSY],
     )?;

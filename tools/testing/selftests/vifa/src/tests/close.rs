@@ -130,7 +130,7 @@ pub(super) fn costs_no_memory(times: u64, mut act: impl FnMut() -> Result<()>) -
     let gone = before.saturating_sub(available_memory()?);
     expect::claim(
         &format!(
-            "less than {times} MiB of memory to be gone, not {} MiB",
+            "less than {times} MiB of used memory, not {} MiB",
             gone / MEBIBYTE
         ),
         gone < times * MEBIBYTE,

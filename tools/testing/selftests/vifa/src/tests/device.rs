@@ -178,7 +178,7 @@ fn refuses_access_outside_a_region(bed: &Bed) -> Result<()> {
         &[libc::EINVAL],
     )?;
     expect::refused(
-        "read of a BAR that is not there",
+        "read of an unimplemented BAR",
         device.read(vfio::VFIO_PCI_BAR2_REGION_INDEX, 0, 4),
         &[libc::EINVAL],
     )

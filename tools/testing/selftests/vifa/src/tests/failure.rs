@@ -230,7 +230,7 @@ fn transfers() -> Vec<Operation> {
         Operation::new("read", State::StopCopy, |subject, session| {
             let stream = read(session)?;
             if subject.is_constant && stream != subject.stream {
-                return Err(io::Error::other("the stream is not what the device is"));
+                return Err(io::Error::other("the stream does not match the device"));
             }
             Ok(())
         }),

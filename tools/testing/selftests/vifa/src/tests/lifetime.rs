@@ -39,7 +39,7 @@ fn file_in_debugfs_is_open_when_its_vf_and_the_module_are_removed(bed: &Bed) -> 
     let removed = MODULE.remove();
     for (name, file) in FILES.into_iter().zip(files) {
         expect::refused(
-            &format!("read of {name} of a VF that is gone"),
+            &format!("read of {name} of a removed VF"),
             file?.read(&mut [0; 64]),
             &[libc::EIO],
         )?;

@@ -225,7 +225,7 @@ fn generation_rises_with_each_change(bed: &Bed) -> Result<()> {
         let now = read(device)?;
         expect::claim(
             &format!(
-                "a generation after {what} that is greater than {}, not {}",
+                "a generation after {what} greater than {}, not {}",
                 before.generation, now.generation
             ),
             now.generation > before.generation,
@@ -357,11 +357,7 @@ fn counts_transfers_until_the_driver_is_unbound(bed: &Bed) -> Result<()> {
     drop(guest);
     let guest = Guest::new(bed, 0)?;
     let after = counters(&read(&guest.vf.device)?);
-    expect::equal(
-        "counters after the device was opened anew",
-        after,
-        [1, 1, 3],
-    )?;
+    expect::equal("counters after the device was reopened", after, [1, 1, 3])?;
     drop(guest);
     vf.unbind()?;
     vf.bind(VF_DRIVER)?;
@@ -382,7 +378,7 @@ fn is_one_moment(region: &vifa_region) -> Result<()> {
     let role = u32::from(control.role);
     expect::claim(
         &format!(
-            "relationships in role {role} to be there after {} bytes, and not before",
+            "relationships in role {role} to appear after {} bytes, and not before",
             region.stream_bytes
         ),
         match role {
@@ -493,7 +489,7 @@ fn file_in_debugfs_exists_while_the_driver_is_bound(bed: &Bed) -> Result<()> {
     let region = of_function(&vf).context("while no process has the device open")?;
     expect::equal("state", region.state, State::Running as u32)?;
     vf.unbind()?;
-    expect::claim("the directory to be gone", !directory.exists())?;
+    expect::claim("the directory to be removed", !directory.exists())?;
     vf.bind(VF_DRIVER)?;
     of_function(&vf).map(drop)
 }
@@ -501,7 +497,7 @@ fn file_in_debugfs_exists_while_the_driver_is_bound(bed: &Bed) -> Result<()> {
 /// Checks that a read of `file` fails after its driver was unbound, without any other effect.
 fn has_gone(file: &mut File) -> Result<()> {
     expect::refused(
-        "read of the file of a driver that has gone",
+        "read of the file of an unbound driver",
         file.read(&mut [0; 64]),
         &[libc::EIO, libc::ENODEV],
     )

@@ -141,7 +141,7 @@ fn write_from_a_bad_address_changes_nothing(bed: &Bed) -> Result<()> {
         .drain_to(&session)
         .context("write from a page and a bad one")?;
     expect::claim(
-        &format!("1 to {PAGE} bytes to be taken, not {taken}"),
+        &format!("1 to {PAGE} accepted bytes, not {taken}"),
         (1..=PAGE).contains(&taken),
     )?;
     expect::refused(

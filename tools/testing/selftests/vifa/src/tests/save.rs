@@ -75,7 +75,7 @@ fn stream_is_valid(bed: &Bed) -> Result<()> {
         u32::from(stream.header.major),
         hw::VIFA_STREAM_MAJOR,
     )?;
-    expect::same_bytes("stream, sealed anew", &bytes, &stream.seal())?;
+    expect::same_bytes("stream with recomputed CRCs", &bytes, &stream.seal())?;
 
     let [control, data] = interfaces(&bed.vf(0)?)?;
     for section in &stream.sections {

@@ -136,7 +136,7 @@ fn leave_unfinished(guest: &mut Guest) -> Result<()> {
         }
         thread::sleep(Duration::from_millis(2));
     }
-    anyhow::bail!("the engine takes no command");
+    anyhow::bail!("the engine accepts no command");
 }
 
 fn unfinished_command_completes_once_on_the_other_vf(bed: &Bed) -> Result<()> {

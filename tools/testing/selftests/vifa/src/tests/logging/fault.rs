@@ -250,7 +250,7 @@ fn goes_on(tracked: &mut Tracked) -> Result<()> {
         reported.contains(&(LARGE.iova + 3 * PAGE)),
     )?;
     expect::claim(
-        "nothing to be reported that was not written",
+        "only written pages to be reported",
         reported.is_subset(&written),
     )
 }
@@ -302,7 +302,7 @@ fn does_not_start(bed: &Bed, opcode: Opcode, fault: Fault) -> Result<()> {
     expect::equal("times that the fault happened", armed.fired(), 1)?;
     drop(armed);
     if matches!(fault, Fault::Result(_)) {
-        expect::equal("LOG_STOP of what had started", stops.fired(), 1)?;
+        expect::equal("LOG_STOP of the started log", stops.fired(), 1)?;
     }
     is_off(&tracked, opcode.name)?;
     if fault == Fault::HangAbort {

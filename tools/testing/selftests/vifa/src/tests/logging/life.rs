@@ -222,7 +222,7 @@ fn killed_process_does_not_finish_a_long_report(bed: &Bed) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(5);
         while late.fired() == 0 {
             if report.is_finished() || Instant::now() > deadline {
-                bail!("expected a report that is under way, got none");
+                bail!("expected a report in progress, got none");
             }
             thread::sleep(Duration::from_millis(5));
         }
@@ -291,7 +291,7 @@ fn region_shows_the_log(bed: &Bed) -> Result<()> {
         let region = region::read(&tracked.guest.vf.device)?;
         expect::equal(&format!("log in the region {what}"), log(&region), expected)?;
         expect::claim(
-            &format!("a generation {what} that is greater than the one before"),
+            &format!("a generation {what} greater than the previous one"),
             region.generation > generation,
         )?;
         generation = region.generation;

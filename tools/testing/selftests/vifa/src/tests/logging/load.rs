@@ -365,7 +365,7 @@ impl Load {
         let start = Instant::now();
         all_at_once(vec![
             Box::new(|| self.write_and_end(engine, writes).context("writer")),
-            Box::new(|| self.sweep_as_long().context("reports alone")),
+            Box::new(|| self.sweep_as_long().context("exclusive reports")),
             Box::new(|| self.peek_as_long(1).context("reports")),
             Box::new(|| self.peek_as_long(2).context("reports")),
             Box::new(|| also(self).context("concurrent action")),
@@ -442,12 +442,12 @@ fn sabotaged(bed: &Bed, writes: u64) -> Result<()> {
     expect::claim("a finding at least", !findings.is_empty())?;
     for finding in findings {
         let Finding::Lost { page, write } = finding else {
-            bail!("expected lost writes alone, got: {finding}");
+            bail!("expected lost writes only, got: {finding}");
         };
         eprintln!("# noticed: {finding}, at {:#x}", load.iova(page));
         ensure!(
             write % one_in == 0,
-            "expected a write that was dropped, each {one_in}th, got: {finding}"
+            "expected a dropped write, each {one_in}th, got: {finding}"
         );
     }
     Ok(())

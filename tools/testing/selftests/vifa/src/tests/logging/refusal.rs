@@ -93,10 +93,7 @@ fn refuses_naming(
     expect::refused(what, act(), &[libc::EINVAL])?;
     let region = region::read(device)?;
     let text = region::error_text(&region)?;
-    expect::claim(
-        &format!("{what}: an error that is a new one"),
-        region.generation > before,
-    )?;
+    expect::claim(&format!("{what}: a new error"), region.generation > before)?;
     expect::claim(
         &format!("{what}: an error that names {field}, not {text:?}"),
         text.contains(field),

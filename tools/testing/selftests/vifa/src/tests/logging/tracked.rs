@@ -171,7 +171,7 @@ pub fn same_pages(reported: &DirtyBitmap, expected: &BTreeSet<u64>) -> Result<()
     let lost = first(expected.difference(&reported_pages).collect());
     let spurious = first(reported_pages.difference(expected).collect());
     bail!(
-        "report on {:x?} in pages of {:#x} bytes: expected {} dirty pages, got {}; missing: {}; that were not to be there: {}",
+        "report on {:x?} in pages of {:#x} bytes: expected {} dirty pages, got {}; missing: {}; unexpected: {}",
         reported.range(),
         reported.page_size(),
         expected.len(),

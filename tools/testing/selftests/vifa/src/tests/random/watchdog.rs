@@ -33,7 +33,7 @@ pub struct Watched(Arc<Mutex<Activity>>);
 impl Watched {
     fn new() -> Self {
         Self(Arc::new(Mutex::new(Activity {
-            call: "nothing yet".into(),
+            call: "no call yet".into(),
             since: Instant::now(),
             thread: None,
             has_ended: false,
@@ -106,7 +106,7 @@ where
                 .iter()
                 .map(|(thread, _)| thread.describe())
                 .collect();
-            bail!("a call takes longer than {limit:?}:\n{}", all.join("\n"));
+            bail!("a call timed out after {limit:?}:\n{}", all.join("\n"));
         }
         thread::sleep(Duration::from_millis(100));
     }
