@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# The user's targets. What the kernel's build system reads is in Kbuild.
+# The user's targets. Kbuild holds what the kernel's build system reads.
 
 KDIR ?= /lib/modules/$(shell uname -r)/build
 
-# For the targets that run in the sandbox, a kernel counts only when the user names it.
+# Targets that run in the sandbox use KDIR only if the user sets it.
 ifneq ($(filter command line environment,$(origin KDIR)),)
 export KDIR
 endif
@@ -23,26 +23,26 @@ demo: ## migrate a virtual machine, live, and check every byte (DEVICE)
 shell: ## a shell on the SR-IOV host, with the driver loaded
 	@scripts/shell
 
-test: ## every test: on this machine, in the kernel, on the SR-IOV host, end to end (SUITES)
+test: ## all tests: on this machine, in the kernel, on the SR-IOV host, end to end (SUITES)
 	@VIFA_RANDOM_SECONDS=$(RANDOM_SECONDS) VIFA_RANDOM_SEED=$(RANDOM_SEED) scripts/test $(SUITES)
 
-fuzz: ## look for bytes that break what parses (FUZZ_SECONDS for each target)
+fuzz: ## fuzz the parsers of streams and save sets (FUZZ_SECONDS for each target)
 	@scripts/fuzz --seconds $(or $(FUZZ_SECONDS),60)
 
-mutate: ## judge MUTATIONS mutated streams (default: 10 million)
+mutate: ## check MUTATIONS mutated streams (default: 10 million)
 	@scripts/mutate --count $(or $(MUTATIONS),10000000)
 
 miri: ## the layer's tests under Miri
 	@scripts/miri
 
-lint: ## every check of the source: rustfmt, clippy, checkpatch, shellcheck, other kernels
+lint: ## all checks of the source: rustfmt, clippy, checkpatch, shellcheck, other kernels
 	@scripts/lint
 
-bench: ## the driver against what the kernel does by itself (JSON, PLOTS, ROUNDS, QUICK)
+bench: ## compare the driver with the kernel's own facilities (JSON, PLOTS, ROUNDS, QUICK)
 	@scripts/bench $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds "$(ROUNDS)") $(if $(JSON),--json "$(JSON)") \
 		$(if $(PLOTS),--plots "$(PLOTS)")
 
-sandbox: ## the root directory that everything is built and run in
+sandbox: ## the root directory in which everything is built and run
 	@scripts/sandbox create
 
 kernel: ## the kernels of the SR-IOV host and of the guest (KSRC: another source)
@@ -63,17 +63,17 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
 		while IFS='|' read -r target text; do printf '%-14s %s\n' "$$target" "$$text"; done
 	@echo "Variables:"
-	@echo "  KDIR                     a built kernel tree: for modules, and to run the SR-IOV host with"
+	@echo "  KDIR                     a built kernel tree, for modules and for the SR-IOV host"
 	@echo "  KERNEL                   the kernel of make test: host (default), debug, distribution"
 	@echo "  KSRC                     a kernel source tree to build the test kernels from"
-	@echo "  VIFA_UNSUPPORTED_KERNEL  1: try a kernel that the driver is not known to work with"
-	@echo "  VIFA_CACHE               where everything that is built is kept (default: ~/.cache/vifa)"
-	@echo "  SUITES                   which tests run (default: all); scripts/suites.sh lists them"
-	@echo "  RANDOM_SECONDS           how long the random caller calls (default: 60)"
-	@echo "  RANDOM_SEED              what its calls follow from (default: the time)"
-	@echo "  DEVICE                   what the demo migrates with: reference (default), or igb"
-	@echo "  FUZZ_SECONDS             how long each fuzz target runs (default: 60)"
-	@echo "  MUTATIONS                how many mutated streams are judged (default: 10000000)"
+	@echo "  VIFA_UNSUPPORTED_KERNEL  1: try a kernel release that VIFA does not support"
+	@echo "  VIFA_CACHE               directory for all build results (default: ~/.cache/vifa)"
+	@echo "  SUITES                   the test suites to run (default: all); see scripts/suites.sh"
+	@echo "  RANDOM_SECONDS           run time of the random caller (default: 60)"
+	@echo "  RANDOM_SEED              seed of the random caller (default: the time)"
+	@echo "  DEVICE                   the device of the demo: reference (default) or igb"
+	@echo "  FUZZ_SECONDS             run time of each fuzz target (default: 60)"
+	@echo "  MUTATIONS                number of mutated streams (default: 10000000)"
 	@echo "  JSON, PLOTS              a file for the bench's results, a directory for its plots"
-	@echo "  ROUNDS, QUICK            how often the bench measures (default: 7); 1: twice"
-	@echo "  VIFA_JOBS                how many jobs run at once (default: one for each processor)"
+	@echo "  ROUNDS, QUICK            number of rounds of the bench (default: 7); 1: two rounds"
+	@echo "  VIFA_JOBS                number of parallel jobs (default: one for each processor)"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# Artefacts: what the scripts make once and keep outside the tree. Each lives in a directory of the
-# cache named by a key, a hash of what it is made from. It counts as made when its stamp says so, so
-# whatever was killed half way is taken up again by the next run. Sourced.
+# Artefacts: build results that the scripts keep outside the tree. Each artefact has a directory in
+# the cache, named by a key: a hash of its inputs. A stamp marks a complete artefact, so the next
+# run resumes an interrupted build. Sourced.
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${VIFA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vifa}
@@ -14,7 +14,7 @@ log_dir=$cache/logs
 # shellcheck source=scripts/step.sh
 . "$repo/scripts/step.sh"
 
-# key_of TEXT...: the key of an artefact made from TEXT.
+# key_of TEXT...: print the key of an artefact that is made from TEXT.
 key_of() {
 	printf '%s\n' "$@" | sha256sum | cut -c 1-12
 }
@@ -28,12 +28,12 @@ mark_made() {
 	printf '%s\n' "$2" >"$1/.made-from"
 }
 
-# name_current NAME DIR: let the link NAME in the cache point to DIR, for people to find.
+# name_current NAME DIR: let the link NAME in the cache point to DIR, for the user.
 name_current() {
 	ln -sfn "${2##*/}" "$cache/$1"
 }
 
-# with_lock NAME COMMAND...: run COMMAND while nobody else makes NAME.
+# with_lock NAME COMMAND...: run COMMAND while no other process makes NAME.
 with_lock() {
 	local name=$1 fd
 	shift
@@ -56,13 +56,13 @@ sandbox_dir() {
 	printf '%s/sandbox-%s\n' "$cache" "$(sandbox_key)"
 }
 
-# The programs of tools/, which run in the machines as well.
+# The programs of tools/, which also run in the virtual machines.
 programs_dir() {
 	printf '%s/target/release\n' "$cache"
 }
 
-# forget_other_tree: drops what was compiled of another clone. All clones stand at the same place in
-# the sandbox, and the build systems go by the times of files, which mean nothing between clones.
+# forget_other_tree: remove what was compiled from another clone. In the sandbox all clones have
+# the same path, and the build systems compare file times, which are meaningless between clones.
 forget_other_tree() {
 	[ "$(cat "$cache/tree" 2>/dev/null)" != "$VIFA_TREE" ] || return 0
 	rm -rf "$cache/modules" "$cache/target"/*/.fingerprint/vifa* \
@@ -72,7 +72,7 @@ forget_other_tree() {
 	printf '%s\n' "$VIFA_TREE" >"$cache/tree"
 }
 
-# enter_sandbox ARG...: run the calling script inside the sandbox, unless it is there already.
+# enter_sandbox ARG...: run the calling script inside the sandbox, unless it already runs there.
 enter_sandbox() {
 	[ -z "${VIFA_IN_SANDBOX:-}" ] || return 0
 	exec "$repo/scripts/sandbox" run "/vifa/scripts/${0##*/}" "$@"

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# Which kernels there are and where, and which ones the driver is known to work with. Sourced after
-# artefacts.sh, inside the sandbox.
+# The kernels, their paths, and the releases that the driver supports. Sourced after artefacts.sh,
+# inside the sandbox.
 
-# The same source gives the same kernel, whoever builds it and when.
+# Builds are reproducible: the same source gives the same kernel on any machine at any time.
 export KBUILD_BUILD_USER=vifa KBUILD_BUILD_HOST=sandbox KBUILD_BUILD_VERSION=1
 export KBUILD_BUILD_TIMESTAMP="Thu Jan  1 00:00:00 UTC 1970"
 
-# The source that kernels are built from.
+# kernel_source: print the path of the source that kernels are built from.
 kernel_source() {
 	if [ -n "${KSRC:-}" ]; then
 		[ -d "$KSRC/rust/kernel" ] || die "KSRC=$KSRC is not the source of a kernel with Rust"
@@ -32,18 +32,18 @@ unpack_package_once() {
 	[ -d "$(kernel_source)" ] || step linux-source "kernel source: unpacking" count_nothing unpack_package
 }
 
-# unpack_source: the package's source, where kernel_source says.
+# unpack_source: unpack the package's source into the directory that kernel_source prints.
 unpack_source() {
 	[ -d "$(kernel_source)" ] || with_lock linux-source unpack_package_once
 }
 
-# config_note NAME WORD: what the head of scripts/config/NAME.config says after "# WORD:".
+# config_note NAME WORD: print the value of "# WORD:" in the head of scripts/config/NAME.config.
 config_note() {
 	local config=$repo/scripts/config/$1.config
 	[ ! -f "$config" ] || sed -n "s/^# $2: //p" "$config"
 }
 
-# kernel_options NAME: the options of the kernel NAME, those of its base first.
+# kernel_options NAME: print the options of the kernel NAME, those of its base first.
 kernel_options() {
 	local base
 	base=$(config_note "$1" Base)
@@ -57,7 +57,7 @@ kernel_compiler() {
 	printf '%s\n' "${compiler:-gcc}"
 }
 
-# compiler_of TREE: the C compiler that the kernel in TREE is configured for, which its modules need.
+# compiler_of TREE: print the C compiler of the kernel in TREE, which its modules require.
 compiler_of() {
 	local name
 	name=$(sed -n 's/^CONFIG_CC_VERSION_TEXT="\([^ ]*\) .*/\1/p' "$1/.config" 2>/dev/null)
@@ -71,15 +71,15 @@ compiler_of() {
 	fi
 }
 
-# kernel_build NAME: the directory that the kernel NAME is built in. A change of its configuration
-# is followed there, incrementally; another source or tool chain has another directory.
+# kernel_build NAME: print the build directory of the kernel NAME. A change of the configuration is
+# rebuilt there incrementally. A different source or tool chain has a different directory.
 kernel_build() {
 	printf '%s/kernel-%s-%s\n' "$cache" "$1" \
 		"$(key_of "$1" "$(kernel_source)" "$("$(kernel_compiler "$1")" --version)" \
 			"$(rustc --version)" "$(bindgen --version)")"
 }
 
-# The release of the distribution's own kernel, whose packages the sandbox has.
+# Prints the release of the distribution's kernel, whose packages are in the sandbox.
 distribution_release() {
 	local package
 	package=$(find /usr/src -maxdepth 1 -name 'linux-headers-*.deb' | sort --version-sort | tail -n 1)
@@ -88,12 +88,12 @@ distribution_release() {
 	printf '%s\n' "${package%%_*}"
 }
 
-# The directory that the image and the modules of the distribution's kernel are in.
+# Prints the directory of the image and the modules of the distribution's kernel.
 distribution_image() {
 	printf '%s/kernel-image-%s\n' "$cache" "$(key_of "$(distribution_release)")"
 }
 
-# The SR-IOV host's kernel: KERNEL names another than the tests' own, KDIR a tree that is built.
+# The SR-IOV host's kernel: KERNEL selects one of several, KDIR sets a tree that is already built.
 host_kernel() {
 	printf '%s\n' "${KERNEL:-host}"
 }
@@ -102,7 +102,7 @@ host_tree() {
 	printf '%s\n' "${KDIR:-$(kernel_build "$(host_kernel)")}"
 }
 
-# host_image: what the SR-IOV host boots.
+# host_image: print the path of the kernel image that the SR-IOV host boots.
 host_image() {
 	case $(host_kernel)${KDIR:+-KDIR} in
 	distribution)
@@ -112,36 +112,36 @@ host_image() {
 	esac
 }
 
-# host_module: the driver for the SR-IOV host.
+# host_module: print the path of the driver for the SR-IOV host.
 host_module() {
 	printf '%s/modules/%s/drivers/vfio/pci/vifa/vifa-vfio-pci.ko\n' "$cache" "$(host_kernel)"
 }
 
-# check_host_kernel: stop when KERNEL names none.
+# check_host_kernel: fail if KERNEL is unknown.
 check_host_kernel() {
 	case $(host_kernel) in
 	host | debug | distribution) ;;
-	*) die "there is no kernel '$KERNEL' for the SR-IOV host" "KERNEL: host, debug, distribution" ;;
+	*) die "invalid KERNEL: got '$KERNEL', expected host, debug or distribution" ;;
 	esac
 }
 
-# check_kernel_release TREE RELEASE: stop when the driver is not known to work with it.
+# check_kernel_release TREE RELEASE: fail if the driver does not support RELEASE.
 check_kernel_release() {
 	local series
 	for series in $LINUX_KNOWN_SERIES; do
 		case $2 in "$series" | "$series".* | "$series"-*) return 0 ;; esac
 	done
 	[ -z "${VIFA_UNSUPPORTED_KERNEL:-}" ] || return 0
-	die "$1 is Linux $2, but VIFA is known to work with: $LINUX_KNOWN_SERIES" \
-		"The in-kernel Rust API moves with every release. To try anyway: VIFA_UNSUPPORTED_KERNEL=1"
+	die "$1 is Linux $2, but VIFA supports: $LINUX_KNOWN_SERIES" \
+		"The in-kernel Rust API changes often. To try anyway: VIFA_UNSUPPORTED_KERNEL=1"
 }
 
 jobs_allowed() {
 	printf '%s\n' "${VIFA_JOBS:-$(nproc)}"
 }
 
-# build_modules TREE KIND NAME ARGUMENT...: the modules that the kernel in TREE runs, in
-# $cache/modules/NAME, or what ARGUMENT names of them. KIND is host or guest.
+# build_modules TREE KIND NAME ARGUMENT...: build the modules for the kernel in TREE, in
+# $cache/modules/NAME, or only the targets in ARGUMENT. KIND is host or guest.
 build_modules() {
 	local tree=$1 kind=$2 output=$cache/modules/$3 other
 	shift 3
@@ -153,8 +153,8 @@ build_modules() {
 	make -C "$tree" M="$repo" MO="$output" CC="$(compiler_of "$tree")" -j"$(jobs_allowed)" W=1 "$other" "$@"
 }
 
-# The kernel's source with the driver in its place: links to both, but for the two files that have to
-# name the driver.
+# The kernel's source with the driver in its place: links to both, except for the two files that
+# have to include the driver.
 source_with_driver() {
 	printf '%s/linux-source-with-driver\n' "$cache"
 }
@@ -182,7 +182,7 @@ make_source_with_driver() {
 	mark_made "$tree" "$inputs"
 }
 
-# Where the kernel's own VFIO selftests are.
+# Prints the directory of the kernel's VFIO selftests.
 vfio_selftests() {
 	printf '%s/vfio-selftests\n' "$cache"
 }

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# Steps: what every long action of these scripts shows and keeps. A step says what it does, counts
-# its progress where that can be counted, tells the time it took and keeps a log; when it fails, it
-# says where the log is and shows its end. Sourced.
+# Steps: progress reports and logs of long actions. A step prints its title, counts its progress
+# where possible, prints the elapsed time and keeps a log. If it fails, it prints the path and the
+# end of the log. Sourced.
 #
-# Needs: log_dir, where logs are written. Reads VIFA_LOG_DIR_SHOWN, the same directory as the user
-# knows it, which differs from log_dir inside the sandbox.
+# Requires log_dir, the directory of the logs. Reads VIFA_LOG_DIR_SHOWN, the user's path of the
+# same directory, which differs from log_dir inside the sandbox.
 
-# How often a running step reports when nobody looks at a terminal, in seconds.
+# Interval between reports of a running step without a terminal, in seconds.
 readonly STEP_REPORT_INTERVAL=30
 
 die() {
@@ -27,7 +27,7 @@ on_terminal() {
 	[ -t 1 ] && [ -z "${CI:-}" ]
 }
 
-# shown_log FILE: the path of a log as the user knows it.
+# shown_log FILE: print the user's path of a log.
 shown_log() {
 	case $1 in
 	"$log_dir"/*) printf '%s\n' "${VIFA_LOG_DIR_SHOWN:-$log_dir}${1#"$log_dir"}" ;;
@@ -35,7 +35,7 @@ shown_log() {
 	esac
 }
 
-# Counters: each prints "done/total unit" from the log of a running step, or nothing yet.
+# Counters: each prints "done/total unit" from the log of a running step, or nothing if unknown.
 
 count_packages() {
 	awk '/^[0-9]+ upgraded, [0-9]+ newly installed/ { total = $3 }
@@ -43,20 +43,20 @@ count_packages() {
 		END { if (total) printf "%d/%d packages", done, total }' "$1"
 }
 
-# Objects of a kernel build; the total is what the last complete build counted.
+# Objects of a kernel build. The total is the count of the last complete build.
 count_kernel_objects() {
 	awk -v total="${STEP_EXPECTED:-}" \
 		'$1 ~ /^(CC|AS|AR|LD|RUSTC|BINDGEN|HOSTCC|HOSTRUSTC|EXPORTS|GEN|MODPOST)$/ { done++ }
 		END { if (done) printf "%d%s objects", done, total ? "/" total : "" }' "$1"
 }
 
-# Ninja says itself where it is: "[12/1340] Compiling ...".
+# Ninja reports its progress: "[12/1340] Compiling ...".
 count_ninja() {
 	tail -c 4096 "$1" | tr '\r' '\n' |
 		sed -n 's/^\[\([0-9]*\/[0-9]*\)\].*/\1 objects/p' | tail -n 1
 }
 
-# Cargo says which crates it compiles, and not how many there are.
+# Cargo reports each crate that it compiles, but not the total.
 count_crates() {
 	awk '$1 == "Compiling" { done++ } END { if (done) printf "%d crates", done }' "$1"
 }
@@ -65,7 +65,7 @@ count_nothing() {
 	:
 }
 
-# step NAME TITLE COUNTER COMMAND...: run COMMAND as a step, its output going to NAME.log.
+# step NAME TITLE COUNTER COMMAND...: run COMMAND as a step and write its output to NAME.log.
 step() {
 	local name=$1 title=$2 counter=$3 log start pid status=0 now next
 	shift 3
@@ -76,7 +76,7 @@ step() {
 
 	"$@" >"$log" 2>&1 </dev/null &
 	pid=$!
-	# A step does not outlive its script.
+	# Do not let a step outlive its script.
 	trap 'kill "$pid" 2>/dev/null; wait "$pid" 2>/dev/null; trap - INT TERM; kill -INT $$' INT TERM
 
 	on_terminal || printf '%s ...\n' "$title"
@@ -106,7 +106,7 @@ step() {
 		printf '%s: FAILED after %s (exit status %d). The end of its log:\n' \
 			"$title" "$(elapsed_since "$start")" "$status"
 		tail -n 20 "$log" | sed 's/^/    /'
-		printf 'The whole log: %s\nWhen the cause is mended, run the same command again.\n' "$(shown_log "$log")"
+		printf 'The whole log: %s\nFix the cause, then run the same command again.\n' "$(shown_log "$log")"
 	} >&2
 	return "$status"
 }
