@@ -2,8 +2,8 @@
 /*
  * The VIFA reference device: command buffers.
  *
- * A command's data lies where its scatter list says, in the DMA address space
- * of the physical function.
+ * A command's scatter list contains the addresses of its data, in the DMA
+ * address space of the physical function.
  */
 #include "qemu/osdep.h"
 #include "vifa.h"

@@ -11,7 +11,7 @@
 #define VIFA_RECORD_VERSION         1
 #define VIFA_RECORD_ALIGN           8
 
-/* The bytes of a record with a body of @type, header and padding included. */
+/* Number of bytes of a record of @type, including header and padding. */
 #define VIFA_RECORD_BYTES(type) \
     ROUND_UP(sizeof(struct vifa_hw_record) + sizeof(type), VIFA_RECORD_ALIGN)
 
@@ -28,7 +28,7 @@ typedef union VifaRecordBody {
     struct vifa_reference_unfinished unfinished;
 } VifaRecordBody;
 
-/* More than any valid control plane has; what is longer is not even read. */
+/* More than any valid control plane. Longer data is not even read. */
 #define VIFA_LOAD_MAX               (4 * KiB)
 
 QEMU_BUILD_BUG_ON(sizeof(struct vifa_hw_identity) != 120);
@@ -39,7 +39,7 @@ QEMU_BUILD_BUG_ON(sizeof(struct vifa_reference_interrupt) != 8);
 QEMU_BUILD_BUG_ON(sizeof(struct vifa_reference_unfinished) != 80);
 QEMU_BUILD_BUG_ON(VIFA_CONTROL_PLANE_MAX > VIFA_LOAD_MAX);
 
-/* Write @length bytes as the command's output, or say how many they are. */
+/* Write @length bytes as the command's output, or report their number. */
 static uint16_t vifa_control_answer(VifaCommand *command, const void *data,
                                     size_t length)
 {
@@ -226,7 +226,7 @@ static bool vifa_control_get_unfinished(
            buffer_is_zero(command->reserved1, sizeof(command->reserved1));
 }
 
-/* The length of a record of this type; 0 for a type that is not ours. */
+/* The length of a record of this type; 0 for an unknown type. */
 static uint32_t vifa_control_record_length(uint16_t type)
 {
     switch (type) {
@@ -261,9 +261,8 @@ static bool vifa_control_get(VifaEngineState *state, uint16_t type,
 }
 
 /*
- * Take @length bytes of records to pieces. Returns false, and the type of the
- * record that is missing or wrong (0 where there is no knowing it), when they
- * are not one control plane.
+ * Parse @length bytes of records. If they are not one control plane, return
+ * false and the type of the record that is missing or invalid (0 if unknown).
  */
 static bool vifa_control_parse(const uint8_t *records, uint64_t length,
                                VifaEngineState *state, uint16_t *refused)

@@ -3,10 +3,10 @@
  * The VIFA reference device: DMA engine of a virtual function.
  *
  * Takes commands from the submission ring one at a time, moves their data in
- * slices, and writes a completion for each. At any moment that anyone can
- * observe, a command is in exactly one of three places: in the submission ring,
- * in VifaEngineState.work, or in the completion ring. That is why it completes
- * once, whenever the VF is stopped, saved and loaded elsewhere.
+ * slices, and writes a completion for each. At any observable moment, a command
+ * is in exactly one of three places: in the submission ring, in
+ * VifaEngineState.work, or in the completion ring. Therefore it completes
+ * exactly once, even if the VF is stopped, saved and loaded on another host.
  *
  * The guest is not trusted: it owns the rings and all registers.
  */
@@ -25,18 +25,18 @@
 #define VIFA_ENGINE_WORD            sizeof(uint64_t)
 
 /*
- * Bytes that one slice moves at the most. All VFs can have one in the same turn
- * of the main loop.
+ * Maximum number of bytes that one slice moves. All VFs can have a slice in
+ * the same turn of the main loop.
  */
 #define VIFA_ENGINE_SLICE_BYTES     (256 * KiB)
 
 /*
- * What a transfer takes of that at least, and taking a command, its completion
- * included.
+ * The minimum cost of a transfer, and the cost of taking a command, including
+ * its completion, in bytes of a slice.
  */
 #define VIFA_ENGINE_TRANSFER_COST   512
 
-/* How long credit is saved up while there is nothing to move. */
+/* Time for which credit accumulates while there is nothing to move. */
 #define VIFA_ENGINE_CREDIT_MS       4
 
 QEMU_BUILD_BUG_ON(sizeof(struct vifa_reference_submission) != 64);
@@ -65,7 +65,7 @@ static bool vifa_engine_read_memory(VifaVF *vf, uint64_t address, void *data,
     return pci_dma_read(PCI_DEVICE(vf), address, data, length) == MEMTX_OK;
 }
 
-/* A write that fails may have written a part. */
+/* A failed write may have written a part of the data. */
 static bool vifa_engine_write_memory(VifaVF *vf, uint64_t address,
                                      const void *data, uint64_t length)
 {
@@ -109,14 +109,14 @@ static bool vifa_engine_memory_valid(uint64_t address, uint64_t length)
     return address + length >= address;
 }
 
-/* The memory all over which a SCATTER writes; its length is in the source. */
+/* The memory over which a SCATTER writes; its length is in the source. */
 static bool vifa_engine_window_valid(const VifaWork *work)
 {
     return work->source && work->source % VIFA_ENGINE_WORD == 0 &&
            vifa_engine_memory_valid(work->destination, work->source);
 }
 
-/* How a command has to complete without being begun; 0 if it may begin. */
+/* The status of a command that must not begin; 0 if it may begin. */
 static uint16_t vifa_engine_check_work(VifaVF *vf, const VifaWork *work)
 {
     const VifaLocal *local = &vf->local;
@@ -159,7 +159,10 @@ static uint16_t vifa_engine_check_work(VifaVF *vf, const VifaWork *work)
            VIFA_REFERENCE_COMPLETION_INVALID;
 }
 
-/* Bytes that the command moves; what it does at once moves none. */
+/*
+ * Number of bytes that the command moves; 0 for commands that complete
+ * immediately.
+ */
 static uint64_t vifa_engine_work_length(const VifaWork *work)
 {
     switch (work->opcode) {
@@ -172,8 +175,8 @@ static uint64_t vifa_engine_work_length(const VifaWork *work)
 }
 
 /*
- * Check a control plane that is to be loaded. Returns the type of the record
- * that is wrong, or 0.
+ * Check a control plane before it is loaded. Returns the type of the invalid
+ * record, or 0.
  */
 uint16_t vifa_engine_check(VifaVF *vf, const VifaEngineState *state)
 {
@@ -234,7 +237,9 @@ static void vifa_engine_fail(VifaVF *vf, const char *ring)
     state->interrupt = vifa_engine_interrupts(state);
 }
 
-/* Take the next command, if there is one and room for its completion. */
+/*
+ * Take the next command, if there is one and there is room for its completion.
+ */
 static bool vifa_engine_take(VifaVF *vf)
 {
     VifaEngineState *state = &vf->engine.state;
@@ -276,7 +281,7 @@ static bool vifa_engine_take(VifaVF *vf)
     return true;
 }
 
-/* Write the completion of the command that was taken; the phase last. */
+/* Write the completion of the current command; write the phase last. */
 static bool vifa_engine_complete(VifaVF *vf, uint16_t status)
 {
     VifaEngineState *state = &vf->engine.state;
@@ -401,9 +406,9 @@ static bool vifa_engine_move(VifaVF *vf, uint64_t chunk)
 }
 
 /*
- * Where the destination of a copy begins inside its source, no transfer may
- * read what an earlier word is yet to overwrite: the outcome of an ascending
- * copy does not depend on the length of the transfers.
+ * If the destination of a copy begins inside its source, a transfer must not
+ * read bytes that an earlier word has yet to overwrite. Thus the outcome of an
+ * ascending copy does not depend on the length of the transfers.
  */
 static uint64_t vifa_engine_copy_limit(const VifaWork *work)
 {
@@ -413,7 +418,7 @@ static uint64_t vifa_engine_copy_limit(const VifaWork *work)
            MAX(distance, VIFA_ENGINE_WORD) : UINT64_MAX;
 }
 
-/* What moving @chunk bytes takes of a slice's budget. */
+/* The cost of moving @chunk bytes, in bytes of a slice's budget. */
 static uint64_t vifa_engine_cost(const VifaWork *work, uint64_t chunk)
 {
     uint64_t transfers = work->opcode == VIFA_REFERENCE_SCATTER ?
@@ -427,7 +432,9 @@ static void vifa_engine_spend(uint64_t *budget, uint64_t cost)
     *budget -= MIN(*budget, cost);
 }
 
-/* Bytes that the slice, the speed and the bounce buffer let move now. */
+/*
+ * Number of bytes that the slice, the speed and the bounce buffer allow now.
+ */
 static uint64_t vifa_engine_chunk(const VifaEngine *engine, uint64_t budget)
 {
     const VifaWork *work = &engine->state.work;
@@ -447,8 +454,8 @@ static uint64_t vifa_engine_chunk(const VifaEngine *engine, uint64_t budget)
 }
 
 /*
- * Work on the command that was taken. Returns true when it is completed, false
- * when it has to wait or the engine has stopped.
+ * Work on the current command. Returns true if it is completed, false if it
+ * has to wait or the engine has stopped.
  */
 static bool vifa_engine_advance(VifaVF *vf, uint64_t *budget)
 {
@@ -487,7 +494,7 @@ static bool vifa_engine_advance(VifaVF *vf, uint64_t *budget)
     return vifa_engine_complete(vf, VIFA_REFERENCE_COMPLETION_SUCCESS);
 }
 
-/* Bring the credit up to date. What is less than a byte stays due. */
+/* Update the credit. A fraction of a byte remains due. */
 static void vifa_engine_accrue(VifaEngine *engine)
 {
     int64_t now = qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL);
@@ -517,7 +524,7 @@ static void vifa_engine_forget_credit(VifaEngine *engine)
     engine->credited = qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL);
 }
 
-/* Come back for a command that has to wait. */
+/* Schedule the continuation of a command that has to wait. */
 static void vifa_engine_wait(VifaEngine *engine)
 {
     uint32_t speed = engine->state.speed;
@@ -541,7 +548,7 @@ static void vifa_engine_signal(VifaVF *vf)
     }
 }
 
-/* One slice. */
+/* Run one slice. */
 static void vifa_engine_run(void *opaque)
 {
     VifaVF *vf = opaque;
@@ -599,8 +606,8 @@ void vifa_engine_resume(VifaVF *vf)
 }
 
 /*
- * The VF starts no more DMA and no interrupt, not even one that waits in the
- * MSI-X pending bits for its vector to be unmasked.
+ * Stop DMA and interrupts of the VF. This includes an interrupt that waits in
+ * the MSI-X pending bits for its vector to be unmasked.
  */
 void vifa_engine_suspend(VifaVF *vf)
 {
@@ -685,7 +692,7 @@ static void vifa_engine_write_control(VifaVF *vf, uint32_t value)
     }
 }
 
-/* A new value of an index that the guest owns, or a complaint. */
+/* Set an index that the guest owns, or log an error if it is invalid. */
 static void vifa_engine_write_index(VifaVF *vf, uint32_t *index, uint32_t value,
                                     uint32_t from, uint32_t room)
 {
@@ -698,7 +705,7 @@ static void vifa_engine_write_index(VifaVF *vf, uint32_t *index, uint32_t value,
     vifa_engine_kick(vf);
 }
 
-/* Ring registers are fixed while the rings are in use. */
+/* Ring registers are read-only while the rings are in use. */
 static void vifa_engine_write_ring(VifaVF *vf, hwaddr address, uint32_t value)
 {
     VifaEngineState *state = &vf->engine.state;

@@ -2,10 +2,9 @@
 /*
  * The VIFA reference device: fault injection.
  *
- * Faults come from the property "faults" or, where the property
- * "fault-injection" is on, from registers in the layer frame (vifa_fault.h).
- * Which command a fault meets depends on the order of the commands alone, never
- * on time.
+ * Faults are set by the property "faults" or, if the property "fault-injection"
+ * is on, by registers in the layer frame (vifa_fault.h). The command that a
+ * fault affects depends only on the order of the commands, never on time.
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
@@ -34,7 +33,7 @@ static const char *const vifa_fault_names[] = {
     [VIFA_FAULT_RESET] = "reset",
 };
 
-/* Returns what is wrong with a fault that is to be armed, or NULL. */
+/* Returns the name of an invalid field of a fault to be armed, or NULL. */
 static const char *vifa_fault_check(const VifaFault *fault)
 {
     if (!fault->kind || fault->kind >= ARRAY_SIZE(vifa_fault_names) ||
@@ -85,8 +84,8 @@ static bool vifa_fault_armed(const VifaFault *fault, uint16_t vf)
 }
 
 /*
- * The faults that a command meets, into an array with room for all slots: the
- * first that matches, and where that is a patch, the other patches that match.
+ * Find the faults of a command, in an array with room for all slots: the first
+ * that matches and, if that is a patch, the other patches that match.
  */
 void vifa_fault_for_command(VifaPF *pf, uint16_t vf, uint32_t kind,
                             uint16_t opcode, VifaFault *faults)
@@ -134,8 +133,8 @@ static bool vifa_fault_drops_pages(const VifaFault *fault, uint16_t vf)
 }
 
 /*
- * How many of the next @pages pages that the VF writes are logged until one is
- * not. These pages have passed then, and so has that one.
+ * Return how many of the next @pages pages that the VF writes are logged
+ * before one is not. Count these pages, and the one that is not logged.
  */
 uint64_t vifa_fault_pass_pages(VifaPF *pf, uint16_t vf, uint64_t pages)
 {
@@ -165,7 +164,7 @@ uint64_t vifa_fault_pass_pages(VifaPF *pf, uint16_t vf, uint64_t pages)
         return logged;
     }
 
-    /* The page that is dropped counts for all slots up to the one that acts. */
+    /* The dropped page counts for all slots up to the one that drops it. */
     for (size_t i = 0; i < ARRAY_SIZE(pf->faults); i++) {
         VifaFault *fault = &pf->faults[i];
 
@@ -249,7 +248,7 @@ uint32_t vifa_fault_read(VifaPF *pf, hwaddr address)
     }
 }
 
-/* Has the function of VIFA_FAULT_ERROR_VF report an uncorrectable error. */
+/* Let the function in VIFA_FAULT_ERROR_VF report an uncorrectable error. */
 static void vifa_fault_report_error(VifaPF *pf, uint32_t status)
 {
     PCIDevice *function = PCI_DEVICE(pf);
@@ -267,7 +266,7 @@ static void vifa_fault_report_error(VifaPF *pf, uint32_t status)
     pcie_aer_inject_error(function, &error);
 }
 
-/* A device that is gone does nothing more, and has forgotten its commands. */
+/* A removed device does nothing, and has dropped its commands. */
 static void vifa_fault_set_gone(VifaPF *pf, bool gone)
 {
     if (gone && !pf->gone) {

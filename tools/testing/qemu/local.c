@@ -2,8 +2,8 @@
 /*
  * The VIFA reference device: local memory of a virtual function.
  *
- * Memory is allocated by the granule when it is first written, so that what the
- * VF does not use costs nothing. What is not allocated is not mapped.
+ * Each granule is allocated when it is first written, so that unused memory
+ * costs nothing. A granule that is not allocated is not mapped.
  */
 #include "qemu/osdep.h"
 #include "qemu/bitmap.h"
@@ -86,7 +86,7 @@ void vifa_local_set_dirty(VifaLocal *local, uint64_t offset, uint64_t length)
     }
 }
 
-/* Unmap the granules from @first to @end. What had data is dirty then. */
+/* Unmap the granules from @first to @end. Granules with data become dirty. */
 static void vifa_local_unmap(VifaLocal *local, uint64_t first, uint64_t end)
 {
     for (uint64_t i = find_next_bit(local->mapped, end, first); i < end;
@@ -97,7 +97,7 @@ static void vifa_local_unmap(VifaLocal *local, uint64_t first, uint64_t end)
     }
 }
 
-/* Unmap the granules wholly inside. Those that had data change, to zeroes. */
+/* Unmap the granules wholly inside. Granules with data change to zeroes. */
 void vifa_local_discard(VifaLocal *local, uint64_t offset, uint64_t length)
 {
     assert(vifa_local_contains(local, offset, length));
@@ -130,7 +130,7 @@ void vifa_local_cleanup(VifaLocal *local)
     g_free(local->dirty);
 }
 
-/* What commands that look for granules are to look at. */
+/* The bitmap that commands search for granules. */
 static unsigned long *vifa_local_kind(const VifaLocal *local, bool dirty)
 {
     return dirty ? local->dirty : local->mapped;
@@ -141,7 +141,7 @@ static bool vifa_local_knows_dirty(const VifaVF *vf)
     return vifa_pf_features(vf->pf) & VIFA_HW_FEATURE_LOCAL_DIRTY;
 }
 
-/* Are a command's offset and number of bytes granules of the local memory? */
+/* Are a command's offset and length multiples of granules in local memory? */
 static bool vifa_local_range_valid(const VifaLocal *local, uint64_t offset,
                                    uint64_t length)
 {
@@ -230,7 +230,7 @@ static uint16_t vifa_local_list(VifaVF *vf, VifaCommand *command)
                              ranges->len * sizeof(struct vifa_hw_range));
 }
 
-/* Check a LOCAL_READ or LOCAL_WRITE, at each of its slices. */
+/* Check a LOCAL_READ or LOCAL_WRITE, for each of its slices. */
 static uint16_t vifa_local_transfer_check(const VifaVF *vf,
                                           VifaCommand *command)
 {

@@ -2,13 +2,13 @@
 /*
  * The VIFA reference device: log of writes to guest memory.
  *
- * One bit for each page of the ranges that are logged, and one bit for each
- * group of VIFA_LOG_SUMMARY_PAGES pages that has a dirty page, so that finding
- * nothing costs next to nothing. Each range begins with a group of its own.
+ * The log has one bit for each page of the logged ranges, and one bit for each
+ * group of VIFA_LOG_SUMMARY_PAGES pages that has a dirty page. The latter makes
+ * the search of a clean log fast. Each range begins with a separate group.
  *
- * The engine sets bits in the bottom half that does the DMA, and the commands
- * read and clear them in a bottom half of their own, so that no write falls
- * between the two.
+ * The engine sets bits in the bottom half that does the DMA. The commands read
+ * and clear them in a separate bottom half, so that no write is missed between
+ * the two.
  */
 #include "qemu/osdep.h"
 #include "qemu/bitmap.h"
@@ -16,12 +16,12 @@
 #include "trace.h"
 #include "vifa.h"
 
-/* What one VF may make us allocate: 36 MiB of bitmap, 1 TiB in 4 KiB pages. */
+/* Limit of a VF's allocation: 36 MiB of bitmap, 1 TiB in 4 KiB pages. */
 #define VIFA_LOG_PAGES_MAX          (256 * MiB)
 
 /*
- * Bytes of a bitmap that are read in one step. It passes through VifaPF.bounce:
- * one half for our bits, one for little-endian ones.
+ * Number of bitmap bytes that are read in one step. VifaPF.bounce holds them:
+ * one half for host-endian bits, the other for little-endian bits.
  */
 #define VIFA_LOG_STEP_BYTES         (VIFA_BOUNCE_BYTES / 2)
 
@@ -51,13 +51,15 @@ static uint64_t vifa_log_group_first(uint64_t group)
     return group * VIFA_LOG_SUMMARY_PAGES;
 }
 
-/* The group behind the last of these pages. */
+/* The group after the last of these pages. */
 static uint64_t vifa_log_groups_end(uint64_t first, uint64_t count)
 {
     return DIV_ROUND_UP(first + count, VIFA_LOG_SUMMARY_PAGES);
 }
 
-/* The next group from @group on that has a dirty page; @end if none has. */
+/*
+ * The next group with a dirty page, starting at @group; @end if there is none.
+ */
 static uint64_t vifa_log_next_group(const VifaLog *log, uint64_t group,
                                     uint64_t end)
 {
@@ -95,7 +97,7 @@ static void vifa_log_clear(VifaLog *log, uint64_t first, uint64_t count)
     }
 }
 
-/* As vifa_log_set(), without the pages that faults drop. Returns the others. */
+/* Like vifa_log_set(), without pages that faults drop. Returns the others. */
 static uint64_t vifa_log_set_undropped(VifaVF *vf, uint64_t first,
                                        uint64_t count)
 {
@@ -140,8 +142,8 @@ static uint32_t vifa_log_first_range(const VifaLog *log, uint64_t iova)
 }
 
 /*
- * The VF has written @length bytes at @iova, or a part of them. Returns how
- * many pages that made dirty.
+ * Log a write of the VF to @length bytes at @iova, or to a part of them.
+ * Returns the number of pages that became dirty.
  */
 uint64_t vifa_log_mark(VifaVF *vf, uint64_t iova, uint64_t length)
 {
@@ -181,8 +183,8 @@ static unsigned int vifa_log_page_shift(uint64_t page_size)
 }
 
 /*
- * Take over the ranges of a LOG_START. Returns the number of groups that their
- * pages take; 0 when they are not valid or too large.
+ * Set the ranges of a LOG_START. Returns the number of groups of their pages;
+ * 0 if the ranges are invalid or too large.
  */
 static uint64_t vifa_log_set_ranges(VifaLog *log,
                                     const struct vifa_hw_range *ranges)
@@ -278,15 +280,15 @@ static uint16_t vifa_log_stop(VifaVF *vf, VifaCommand *command)
     return VIFA_STATUS_SUCCESS;
 }
 
-/* The pages that a command asks for: a part of the log's bitmap. */
+/* The pages that a command requests: a part of the log's bitmap. */
 typedef struct VifaLogPages {
     uint64_t first;
     uint64_t count;
 } VifaLogPages;
 
 /*
- * Find the pages of a command that answers with one bit for each @pages_per_bit
- * of them, and check that its buffer takes the answer.
+ * Find the pages of a command that returns one bit for each @pages_per_bit of
+ * them, and check that the command's buffer has room for the output.
  */
 static uint16_t vifa_log_find(const VifaLog *log, VifaCommand *command,
                               uint64_t pages_per_bit, VifaLogPages *pages)
@@ -325,7 +327,7 @@ static uint16_t vifa_log_find(const VifaLog *log, VifaCommand *command,
     return VIFA_STATUS_SUCCESS;
 }
 
-/* Report what vifa_log_find() found. */
+/* Report the result of vifa_log_find(). */
 static void vifa_log_report(const VifaLog *log, VifaCommand *command,
                             const VifaLogPages *pages)
 {
@@ -333,7 +335,7 @@ static void vifa_log_report(const VifaLog *log, VifaCommand *command,
     command->result[1] = log->lost ? VIFA_LOG_LOST : 0;
 }
 
-/* Write the bits of @count pages where the command's output is, clear them. */
+/* Write the bits of @count pages to the command's output, and clear them. */
 static uint16_t vifa_log_move(VifaVF *vf, const VifaCommand *command,
                               uint64_t first, uint64_t count)
 {
@@ -394,9 +396,9 @@ static uint16_t vifa_log_read_and_clear(VifaVF *vf, VifaCommand *command)
 }
 
 /*
- * One bit for each VIFA_LOG_SUMMARY_PAGES of the pages that were asked for,
- * which begin anywhere in a group. Where a group is not asked for as a whole,
- * its bitmap decides.
+ * Write one bit for each VIFA_LOG_SUMMARY_PAGES of the requested pages, which
+ * can begin anywhere in a group. If a group is requested only in part, its
+ * bitmap decides.
  */
 static void vifa_log_summarize(const VifaLog *log, const VifaLogPages *pages,
                                unsigned long *summary)

@@ -89,7 +89,7 @@ static const VifaCommandType *vifa_mailbox_lookup(const VifaMailbox *mailbox,
     return NULL;
 }
 
-/* The first slice of a command: everything that its kind does not matter to. */
+/* The first slice of a command: everything that all kinds have in common. */
 static uint16_t vifa_mailbox_begin(VifaMailbox *mailbox, VifaVF *vf)
 {
     VifaCommand *command = &mailbox->command;
@@ -133,7 +133,7 @@ static void vifa_mailbox_patch(VifaCommand *command, const VifaFault *fault)
     }
 }
 
-/* What its faults make of a command that has succeeded. */
+/* Change the results of a command that has succeeded as its faults require. */
 static void vifa_mailbox_falsify(VifaCommand *command)
 {
     const VifaFault *fault = command->faults;
@@ -254,7 +254,7 @@ static void vifa_mailbox_start(VifaMailbox *mailbox, uint32_t value)
     }
 }
 
-/* The registers behind the mailbox of a control frame. */
+/* The registers after the mailbox of a control frame. */
 static uint32_t vifa_mailbox_read_control(const VifaMailbox *mailbox,
                                           hwaddr address)
 {
@@ -356,7 +356,9 @@ void vifa_mailbox_write(VifaMailbox *mailbox, hwaddr address, uint32_t value)
     }
 }
 
-/* The VF is gone or reset: end the command in progress, whatever its faults. */
+/*
+ * End the command in progress, ignoring its faults: the VF is gone or reset.
+ */
 void vifa_mailbox_cancel(VifaMailbox *mailbox)
 {
     if (vifa_mailbox_busy(mailbox)) {
@@ -367,7 +369,7 @@ void vifa_mailbox_cancel(VifaMailbox *mailbox)
     }
 }
 
-/* The PF is reset: the registers too, and nobody is told. */
+/* Reset the registers too, without an interrupt: the PF is reset. */
 void vifa_mailbox_reset(VifaMailbox *mailbox)
 {
     qemu_bh_cancel(mailbox->bh);

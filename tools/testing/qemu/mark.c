@@ -2,13 +2,13 @@
 /*
  * The VIFA reference device: pages marked in the log without DMA.
  *
- * A test cannot have a tebibyte written. It says by registers in the layer
- * frame (vifa_fault.h) what the log is to hold.
+ * A test cannot write a tebibyte of memory. It sets the contents of the log
+ * through registers in the layer frame (vifa_fault.h) instead.
  */
 #include "qemu/osdep.h"
 #include "vifa.h"
 
-/* What a pseudo-random run begins at a multiple of, from its stride on. */
+/* Alignment of the start of a pseudo-random run within its stride. */
 #define VIFA_MARK_PAGE              (4 * KiB)
 
 /* The generator xorshift64*. */
@@ -27,7 +27,9 @@ static bool vifa_mark_valid(const VifaMark *mark)
            mark->run && mark->run <= mark->stride;
 }
 
-/* Mark what the registers say. Returns whether that was any page. */
+/*
+ * Mark the pages that the registers describe. Returns whether there were any.
+ */
 static bool vifa_mark_run(VifaPF *pf)
 {
     const VifaMark *mark = &pf->mark;

@@ -2,8 +2,8 @@
 /*
  * The VIFA reference device: physical function.
  *
- * Its capability in configuration space says where the register file is,
- * through which the host migrates the virtual functions.
+ * Its capability in configuration space contains the location of the register
+ * file, through which the host migrates the virtual functions.
  */
 #include "qemu/osdep.h"
 #include "qemu/host-utils.h"
@@ -47,7 +47,7 @@ uint32_t vifa_pf_features(const VifaPF *pf)
             VIFA_HW_FEATURE_LOCAL_DIRTY : 0);
 }
 
-/* What the lowest bits of each BAR of the VFs say. */
+/* The lowest bits of each BAR of the VFs. */
 uint8_t vifa_pf_vf_bar_type(const VifaPF *pf)
 {
     return pf->vf_bar_bits == 64 ?
@@ -56,12 +56,12 @@ uint8_t vifa_pf_vf_bar_type(const VifaPF *pf)
 }
 
 /*
- * What the PF and its VFs have in common in configuration space: before they
- * add capabilities.
+ * Initializes the parts of configuration space that the PF and its VFs share.
+ * Call it before capabilities are added.
  */
 void vifa_pf_init_config(const VifaPF *pf, PCIDevice *device)
 {
-    /* By default, QEMU keeps what is written between capabilities. */
+    /* By default, QEMU makes the space between capabilities writable. */
     memset(device->wmask + PCI_CONFIG_HEADER_SIZE, 0,
            pci_config_size(device) - PCI_CONFIG_HEADER_SIZE);
     if (pf->immediate_readiness) {
@@ -70,7 +70,7 @@ void vifa_pf_init_config(const VifaPF *pf, PCIDevice *device)
     }
 }
 
-/* The VF of that index, or NULL where it is not turned on. */
+/* The VF with this index, or NULL if it is not enabled. */
 VifaVF *vifa_pf_vf(VifaPF *pf, uint16_t number)
 {
     PCIDevice *device = pcie_sriov_get_vf_at_index(PCI_DEVICE(pf), number);
@@ -78,7 +78,7 @@ VifaVF *vifa_pf_vf(VifaPF *pf, uint16_t number)
     return device ? VIFA_VF(device) : NULL;
 }
 
-/* A VF is being reset: end what its frames are doing. */
+/* End the commands of a VF's frames, because the VF is being reset. */
 void vifa_pf_cancel(VifaPF *pf, uint16_t number)
 {
     vifa_mailbox_cancel(&pf->mailboxes[2 * number]);
@@ -173,7 +173,7 @@ void vifa_pf_reset_mailboxes(VifaPF *pf)
     }
 }
 
-/* The VFs are reset by the SR-IOV code, which turns them off. */
+/* The SR-IOV code turns the VFs off, which resets them. */
 static void vifa_pf_reset_hold(Object *object, ResetType type)
 {
     VifaPF *pf = VIFA_PF(object);
@@ -182,7 +182,7 @@ static void vifa_pf_reset_hold(Object *object, ResetType type)
     vifa_pf_reset_mailboxes(pf);
 }
 
-/* What the VFs are to the PCI core. */
+/* Check the properties that the PCI core uses for the VFs. */
 static bool vifa_pf_check_vf_properties(const VifaPF *pf, Error **errp)
 {
     const struct {
@@ -194,7 +194,7 @@ static bool vifa_pf_check_vf_properties(const VifaPF *pf, Error **errp)
         { "vf-subsystem-vendor-id", pf->vf_subsystem_vendor_id },
     };
 
-    /* These say that there is nothing. */
+    /* These values mean that the function does not exist. */
     for (size_t i = 0; i < ARRAY_SIZE(ids); i++) {
         if (ids[i].id == 0 || ids[i].id == 0xffff) {
             error_setg(errp, "%s: must be from 1 to 0xfffe", ids[i].name);
@@ -233,7 +233,7 @@ static bool vifa_pf_check_vf_properties(const VifaPF *pf, Error **errp)
     return true;
 }
 
-/* Properties that are wrong are refused with their name. */
+/* Reject invalid properties by name. */
 static bool vifa_pf_check_properties(VifaPF *pf, Error **errp)
 {
     int last_devfn = PCI_DEVICE(pf)->devfn + VIFA_PF_VF_OFFSET +
@@ -244,7 +244,7 @@ static bool vifa_pf_check_properties(VifaPF *pf, Error **errp)
         return false;
     }
     if (last_devfn >= PCI_DEVFN_MAX) {
-        error_setg(errp, "vfs: %u do not fit on the bus behind addr %02x.%x",
+        error_setg(errp, "vfs: %u do not fit on the bus after addr %02x.%x",
                    pf->vfs, PCI_SLOT(PCI_DEVICE(pf)->devfn),
                    PCI_FUNC(PCI_DEVICE(pf)->devfn));
         return false;
@@ -350,7 +350,7 @@ static void vifa_pf_realize(PCIDevice *device, Error **errp)
         return;
     }
 
-    /* The VFs have the PF's vendor: none of their own. */
+    /* The VFs use the PF's vendor ID; they do not have their own. */
     pci_config_set_vendor_id(device->config, pf->vendor_id);
     vifa_pf_init_config(pf, device);
 

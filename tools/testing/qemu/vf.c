@@ -2,7 +2,7 @@
 /*
  * The VIFA reference device: virtual function.
  *
- * What the guest sees, and the run state that the host gives it.
+ * The registers that the guest sees, and the run state that the host sets.
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
@@ -88,7 +88,7 @@ static void vifa_vf_config_write(PCIDevice *device, uint32_t address,
     pcie_aer_write_config(device, address, value, length);
 }
 
-/* The BARs that the PF's properties ask for: in all but two is nothing. */
+/* Register the BARs of the PF's properties. All but two are empty. */
 static void vifa_vf_register_bars(VifaVF *vf)
 {
     const VifaPF *pf = vf->pf;

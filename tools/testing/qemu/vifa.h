@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The VIFA reference device: what its parts share.
+ * The VIFA reference device: declarations that its parts share.
  *
  *   pf.c       the physical function: properties, capabilities, register file
  *   mailbox.c  the command mailboxes of the register file
- *   buffer.c   the scatter lists that commands move their data by
+ *   buffer.c   the scatter lists of the commands' data
  *   control.c  commands of the control frames
  *   log.c      commands of the data frames: log of writes to guest memory
  *   local.c    commands of the data frames: local memory
@@ -14,9 +14,9 @@
  *   engine.c   its DMA engine
  *
  * Everything runs under the BQL: register accesses in the vCPU threads, all DMA
- * in bottom halves of the main loop, in slices of bounded length. DMA can reach
- * configuration space where no IOMMU forbids it, hence reset the very function
- * that does the DMA; whoever goes on after DMA compares generations first.
+ * in bottom halves of the main loop, in slices of bounded length. Without an
+ * IOMMU, DMA can reach configuration space and thus reset the function that
+ * does the DMA. Code that continues after DMA compares generations first.
  */
 #ifndef HW_VIFA_VIFA_H
 #define HW_VIFA_VIFA_H
@@ -45,16 +45,16 @@ OBJECT_DECLARE_SIMPLE_TYPE(VifaVF, VIFA_VF)
 #define VIFA_LOCAL_GRANULES_MAX     (1 << 20)
 
 /*
- * Longest piece of work of a mailbox before the main loop gets its turn, and
- * the turn.
+ * Maximum work of a mailbox before it yields to the main loop, and the length
+ * of the pause.
  */
 #define VIFA_SLICE_BYTES            (1 * MiB)
 #define VIFA_PAUSE_NS               (50 * 1000)
 
-/* Longest single DMA transfer: data passes through VifaPF.bounce. */
+/* Maximum length of a DMA transfer: data passes through VifaPF.bounce. */
 #define VIFA_BOUNCE_BYTES           (64 * KiB)
 
-/* What a command's scatter list describes. */
+/* The memory that a command's scatter list describes. */
 typedef struct VifaBuffer {
     PCIDevice *device;
     uint32_t count;
@@ -95,7 +95,7 @@ uint64_t vifa_fault_pass_pages(VifaPF *pf, uint16_t vf, uint64_t pages);
 char *vifa_fault_get_property(Object *object, Error **errp);
 void vifa_fault_set_property(Object *object, const char *text, Error **errp);
 
-/* Pages to be marked in a log; see vifa_fault.h. */
+/* Pages to mark in a log; see vifa_fault.h. */
 typedef struct VifaMark {
     uint32_t vf;
     uint32_t seed;
@@ -112,8 +112,8 @@ void vifa_mark_write(VifaPF *pf, hwaddr address, uint32_t value);
 typedef struct VifaCommand VifaCommand;
 
 /*
- * One command of a frame. It is called again for as long as it returns
- * VIFA_STATUS_BUSY, and finds where it was in VifaCommand.done.
+ * One command of a frame. It is called again while it returns
+ * VIFA_STATUS_BUSY, and continues at VifaCommand.done.
  */
 typedef struct VifaCommandType {
     uint16_t opcode;
@@ -131,11 +131,13 @@ struct VifaCommand {
     uint64_t result[2];
     uint64_t done;                  /* bytes moved by the slices so far */
     VifaBuffer buffer;
-    /* What it meets: one fault, or patches; the rest is of kind 0. */
+    /*
+     * The faults of the command: one fault, or patches; the rest is of kind 0.
+     */
     VifaFault faults[VIFA_FAULT_SLOT_COUNT];
 };
 
-/* Each ends with an entry that has no function. */
+/* An entry without a function ends each array. */
 extern const VifaCommandType vifa_control_commands[];
 extern const VifaCommandType vifa_log_commands[];
 extern const VifaCommandType vifa_local_commands[];
@@ -218,7 +220,7 @@ typedef struct VifaWork {
     uint32_t checksum;              /* CRC-32C of them */
 } VifaWork;
 
-/* The control plane: all that moves with a migration. */
+/* The control plane: all state that moves with a migration. */
 typedef struct VifaEngineState {
     uint32_t control;
     uint32_t status;

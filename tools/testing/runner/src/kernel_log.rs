@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Complaints in a kernel log: whatever the kernel says when it, or a driver, is at fault.
+//! Complaints in a kernel log: messages that report a fault of the kernel or of a driver.
 //!
-//! A fault of the I/O memory management unit (`DMAR: … fault`) is no complaint: a guest can make its
-//! device access memory that it does not have, and tests do so.
+//! A fault of the I/O memory management unit (`DMAR: … fault`) is not a complaint: a guest can make
+//! its device access memory that the guest does not have, and tests do so.
 
 use crate::tally::Tally;
 
-/// The texts that begin or mark a complaint, wherever they stand in a message.
+/// Texts that mark a complaint, at any position in a message.
 const MARKS: &[&str] = &[
-    // WARN() and what lockdep and RCU report.
+    // WARN() and the reports of lockdep and RCU.
     "WARNING: ",
     "possible circular locking dependency",
     "possible recursive locking",
@@ -58,7 +58,7 @@ const MARKS: &[&str] = &[
     "ODEBUG:",
 ];
 
-/// What contains a mark and is no complaint: how the checks announce themselves.
+/// Messages that contain a mark but are not complaints: announcements of the kernel's checks.
 const ANNOUNCEMENTS: &[&str] = &[
     "DMA-API: preallocated ",
     "DMA-API: debugging enabled by kernel config",
@@ -67,15 +67,15 @@ const ANNOUNCEMENTS: &[&str] = &[
     "kmemleak: Automatic memory scanning thread started",
 ];
 
-/// What the first message of every kernel says.
+/// The beginning of the first message of every kernel.
 const BANNER: &str = "Linux version ";
 
-/// Counts the log as one test, which passes without a complaint; otherwise each complaining line is
-/// a failure.
+/// Counts the log as one test, which passes without a complaint. Otherwise, counts each complaining
+/// line as a failure.
 pub fn judge(log: &str) -> Tally {
     let mut tally = Tally::default();
     if !log.contains(BANNER) {
-        tally.fail("this is no complete kernel log: it lacks the kernel's version");
+        tally.fail("incomplete kernel log: it lacks the kernel's version");
     }
     for (number, line) in (1..).zip(log.lines()) {
         if is_complaint(line) {
@@ -93,7 +93,8 @@ fn is_complaint(line: &str) -> bool {
         && !ANNOUNCEMENTS.iter().any(|text| line.contains(text))
 }
 
-/// Whether `text` stands in `line`, not as the end of a longer word: "BUG " is not in "DEBUG ".
+/// Returns whether `line` contains `text`, not as the end of a longer word: "BUG " is not in "DEBUG
+/// ".
 fn contains_word(line: &str, text: &str) -> bool {
     line.match_indices(text).any(|(at, _)| {
         !line[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_')
@@ -104,7 +105,7 @@ fn contains_word(line: &str, text: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// The complaining lines of a log that is otherwise complete.
+    /// Returns the complaining lines of an otherwise complete log.
     fn complaints(log: &str) -> Vec<String> {
         judge(&format!("[    0.000000] {BANNER}7.3.4\n{log}")).failures
     }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What `cargo test` prints: for each test program `running N tests`, a line for each test, and
-//! `test result: …`. A program that dies has no result line. What a failed test printed comes
-//! behind all tests of its program, below `---- NAME stdout ----`.
+//! The output of `cargo test`: for each test program `running N tests`, a line for each test, and
+//! `test result: …`. A program that dies has no result line. The output of failed tests follows all
+//! tests of their program, after `---- NAME stdout ----`.
 
 use crate::tally::Tally;
 
@@ -46,7 +46,7 @@ pub fn judge(output: &str) -> Tally {
     tally
 }
 
-/// One test program, from its `running` line on.
+/// One test program, starting at its `running` line.
 struct Program {
     planned: usize,
     seen: usize,
@@ -67,7 +67,7 @@ impl Program {
     }
 }
 
-/// Counts a program that never reported a result.
+/// Counts a failure for a program that did not report a result.
 fn finish(program: Option<Program>, tally: &mut Tally) {
     if let Some(program) = program {
         tally.fail(format!(
@@ -77,12 +77,12 @@ fn finish(program: Option<Program>, tally: &mut Tally) {
     }
 }
 
-/// The NAME of `---- NAME stdout ----`.
+/// Returns the NAME of `---- NAME stdout ----`.
 fn printed_by(line: &str) -> Option<&str> {
     line.strip_prefix("---- ")?.strip_suffix(" stdout ----")
 }
 
-/// The N of `running N tests`.
+/// Returns the N of `running N tests`.
 fn planned(line: &str) -> Option<usize> {
     let rest = line.strip_prefix("running ")?;
     let (count, unit) = rest.split_once(' ')?;
@@ -92,8 +92,8 @@ fn planned(line: &str) -> Option<usize> {
     count.parse().ok()
 }
 
-/// The name and the result of `test NAME ... RESULT`. A test that prints without being captured
-/// pushes its result to another line; then the plan does not match, which is a failure.
+/// Returns the name and the result of `test NAME ... RESULT`. A test that prints without being
+/// captured moves its result to another line. Then the plan does not match, which is a failure.
 fn test_line(line: &str) -> Option<(&str, &str)> {
     line.strip_prefix("test ")?.rsplit_once(" ... ")
 }

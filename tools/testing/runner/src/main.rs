@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Judges a test run.
+//! Evaluates a test run.
 //!
-//! The scripts run the suites and keep, in one directory, what each wrote (`NAME.log`), its exit
-//! status (`NAME.status`) and optionally its duration (`NAME.seconds`). This program reads that
-//! directory and reports what passed: a suite that left no result, stopped half way or exited with
-//! an error counts as a failure, and so does every complaint in a kernel log. Its last line is
-//! `N passed, N failed, N skipped`.
+//! The scripts run the suites. For each suite they store, in one directory, its output
+//! (`NAME.log`), its exit status (`NAME.status`) and optionally its duration (`NAME.seconds`). This
+//! program reads that directory and reports the results. A suite without a result, an incomplete
+//! suite, an error exit status and every complaint in a kernel log count as failures. The last line
+//! is `N passed, N failed, N skipped`.
 
 mod kernel_log;
 mod libtest;
@@ -23,21 +23,21 @@ use clap::Parser;
 use crate::suite::{Format, Suite};
 use crate::tally::Tally;
 
-/// Judge a test run: the results of its suites and the kernel logs of its machines.
+/// Evaluate a test run: the results of its suites and the kernel logs of its machines.
 #[derive(Parser)]
 struct Arguments {
     /// The directory with NAME.log and NAME.status of each suite.
     directory: PathBuf,
 
-    /// A suite that wrote TAP or KTAP.
+    /// A suite with TAP or KTAP output.
     #[arg(long, value_name = "NAME")]
     tap: Vec<String>,
 
-    /// A suite that wrote what `cargo test` prints.
+    /// A suite with the output of `cargo test`.
     #[arg(long, value_name = "NAME")]
     cargo: Vec<String>,
 
-    /// A kernel log, in which no complaint may be.
+    /// A kernel log, which must not contain a complaint.
     #[arg(long, value_name = "NAME")]
     kernel_log: Vec<String>,
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One suite of a run: where its output is, and what it comes to.
+//! One suite of a run: the location of its output, and its result.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,17 +10,17 @@ use anyhow::{Context, Result};
 use crate::tally::Tally;
 use crate::{kernel_log, libtest, tap};
 
-/// Lines of a suite's output that are shown where it says nothing of its tests.
+/// Number of output lines to show for a suite that reports no tests.
 const END: usize = 12;
 
-/// The form of a suite's output.
+/// The format of a suite's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// What `cargo test` prints.
+    /// The output of `cargo test`.
     Cargo,
     /// The Test Anything Protocol, in the kernel's form (KTAP) or the common one.
     Tap,
-    /// The log of a kernel.
+    /// A kernel log.
     KernelLog,
 }
 
@@ -32,7 +32,7 @@ pub struct Suite<'a> {
 }
 
 impl Suite<'_> {
-    /// What the suite comes to. That its output is missing or its program failed is a failure.
+    /// Returns the result of the suite. Missing output or a failed program counts as a failure.
     pub fn judge(&self) -> Tally {
         self.read().unwrap_or_else(|error| {
             let mut tally = Tally::default();
@@ -56,12 +56,12 @@ impl Suite<'_> {
         let status = status.trim();
         if tally.is_empty() {
             tally.fail(format!(
-                "{} ran no test, and ended with exit status {status}; its output's end:",
+                "{} ran no test and ended with exit status {status}; the end of its output:",
                 self.name
             ));
         } else if status != "0" && tally.failures.is_empty() {
             tally.fail(format!(
-                "every test passed, but {} ended with exit status {status}; its output's end:",
+                "all tests passed, but {} ended with exit status {status}; end of its output:",
                 self.name
             ));
         } else {
@@ -86,9 +86,9 @@ impl Suite<'_> {
     }
 }
 
-/// Reads a file that may hold bytes that are no UTF-8, as consoles do.
+/// Reads a file that can contain invalid UTF-8, as console logs do.
 fn read_lossy(path: &Path) -> Result<String> {
-    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let bytes = fs::read(path).with_context(|| format!("failed to read {}", path.display()))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -96,7 +96,7 @@ fn read_lossy(path: &Path) -> Result<String> {
 mod tests {
     use super::*;
 
-    /// Judges a suite with this log and status; `None` for a file that is missing.
+    /// Evaluates a suite with this log and status; `None` for a missing file.
     fn judge(format: Format, log: Option<&str>, status: Option<&str>) -> Tally {
         let directory = std::env::temp_dir().join(format!(
             "vifa-test-report-{}-{:?}",
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn end_of_what_said_nothing_of_tests_is_shown() {
+    fn output_end_of_a_suite_without_results_is_shown() {
         let output = (0..100).map(|line| format!("line {line}\n"));
         let tally = judge(Format::Tap, Some(&output.collect::<String>()), Some("1\n"));
         assert_eq!(tally.failures.len(), 1);

@@ -2,34 +2,34 @@
 
 //! Counts of test results.
 
-/// Lines that a failure is described by, at most.
+/// Maximum number of lines in the description of a failure.
 const LINES: usize = 48;
 
-/// What the tests of a suite, or of a whole run, came to.
+/// The test results of a suite, or of a whole run.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// The number of tests that passed.
     pub passed: usize,
     /// The number of tests that were skipped.
     pub skipped: usize,
-    /// Each failure, described: what failed, and in further lines what was said of it.
+    /// The failures: the name of each, followed by lines that describe it.
     pub failures: Vec<String>,
 }
 
 impl Tally {
-    /// Count one failure, described by `what`.
+    /// Counts one failure, described by `what`.
     pub fn fail(&mut self, what: impl Into<String>) {
         self.failures.push(what.into());
     }
 
-    /// Adds `line` to what is said of the last failure.
+    /// Adds `line` to the description of the last failure.
     pub fn explain(&mut self, line: &str) {
         if let Some(failure) = self.failures.last_mut() {
             add(failure, line);
         }
     }
 
-    /// Adds `line` to what is said of the last failure of `what`.
+    /// Adds `line` to the description of the last failure of `what`.
     pub fn explain_failure_of(&mut self, what: &str, line: &str) {
         let mut failures = self.failures.iter_mut().rev();
         if let Some(failure) = failures.find(|failure| failure.lines().next() == Some(what)) {
@@ -37,19 +37,19 @@ impl Tally {
         }
     }
 
-    /// Count what `other` counted as well.
+    /// Adds the counts and failures of `other`.
     pub fn add(&mut self, other: Tally) {
         self.passed += other.passed;
         self.skipped += other.skipped;
         self.failures.extend(other.failures);
     }
 
-    /// Whether nothing was counted at all.
+    /// Returns whether nothing was counted.
     pub fn is_empty(&self) -> bool {
         self.passed == 0 && self.skipped == 0 && self.failures.is_empty()
     }
 
-    /// The counts as a person and a program read them.
+    /// Formats the counts for users and for scripts.
     pub fn counts(&self) -> String {
         format!(
             "{} passed, {} failed, {} skipped",
@@ -60,7 +60,7 @@ impl Tally {
     }
 }
 
-/// Adds `line` to the description `failure`, unless that is long enough.
+/// Adds `line` to the description `failure`, unless the description is long enough.
 fn add(failure: &mut String, line: &str) {
     if failure.lines().count() < LINES {
         failure.push('\n');

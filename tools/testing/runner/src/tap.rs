@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The Test Anything Protocol, in the common form and the kernel's (KTAP, see
+//! The Test Anything Protocol, in the common form and in the kernel's form (KTAP, see
 //! Documentation/dev-tools/ktap.rst of the kernel). Several documents may follow each other.
 //!
-//! A test with subtests is not counted itself: its subtests are. It is a failure, though, when it
-//! is not ok while all of them are.
+//! A test with subtests is not counted; its subtests are. It is a failure, however, if it is not ok
+//! while all its subtests are.
 //!
-//! Remarks tell why a test failed. TAP has them behind the result and KTAP before it: both are
-//! taken.
+//! Remarks describe why a test failed. TAP has them after the result and KTAP before it. Both are
+//! accepted.
 
 use crate::tally::Tally;
 
-/// Counts the tests in a log of TAP documents. Lines that are not TAP are ignored, as the
-/// specification asks for.
+/// Counts the tests in a log of TAP documents. Ignores lines that are not TAP, as the specification
+/// requires.
 pub fn judge(log: &str) -> Tally {
     let mut reader = Reader::default();
     for line in log.lines() {
@@ -26,7 +26,7 @@ struct Level {
     indent: usize,
     plan: Option<usize>,
     seen: usize,
-    /// The failures counted before this level began.
+    /// Number of failures before this level began.
     failures_before: usize,
 }
 
@@ -37,7 +37,7 @@ struct Reader {
     levels: Vec<Level>,
     /// The remarks since the last result.
     remarks: Vec<String>,
-    /// The last result was a failure: remarks are of it, too.
+    /// The last result was a failure, so that remarks after it belong to it.
     failed: bool,
 }
 
@@ -66,7 +66,7 @@ impl Reader {
         self.remarks.push(remark.to_owned());
     }
 
-    /// A result, and the remarks before it if it is a failure.
+    /// Counts a result. If it is a failure, adds the remarks before it.
     fn result(&mut self, indent: usize, test: Test<'_>) {
         let failures = self.tally.failures.len();
         self.test(indent, test);
@@ -77,7 +77,8 @@ impl Reader {
         }
     }
 
-    /// A version line: a new sequence. At the same depth as an open one it is a new document.
+    /// Handles a version line, which begins a new sequence. At the depth of an open sequence it
+    /// begins a new document.
     fn open(&mut self, indent: usize) {
         self.close_while(|level| level.indent >= indent);
         self.levels.push(Level {
@@ -111,7 +112,7 @@ impl Reader {
         let (expected, number) = (level.seen, test.number);
         if number.is_some_and(|number| number != expected) {
             self.tally
-                .fail(format!("{}: its number should be {expected}", test.name));
+                .fail(format!("{}: invalid number, expected {expected}", test.name));
         }
         match (test.outcome, subtests_failed) {
             (Outcome::Failed, Some(false) | None) => self.tally.fail(test.name),
@@ -121,7 +122,7 @@ impl Reader {
         }
     }
 
-    /// The open sequence at `indent`, opened if a producer left out the version line.
+    /// Returns the open sequence at `indent`. Opens one if a producer left out the version line.
     fn level(&mut self, indent: usize) -> &mut Level {
         self.close_while(|level| level.indent > indent);
         if self.levels.last().is_none_or(|level| level.indent < indent) {
@@ -136,7 +137,7 @@ impl Reader {
         }
     }
 
-    /// Ends the innermost sequence; says whether anything in it failed.
+    /// Ends the innermost sequence and returns whether anything in it failed.
     fn close(&mut self) -> bool {
         let level = self.levels.pop().expect("only an open level is closed");
         match level.plan {
@@ -175,7 +176,7 @@ impl<'a> Test<'a> {
             Some(rest) => (false, rest),
             None => (true, text.strip_prefix("ok")?),
         };
-        // "ok" has to be a word of its own.
+        // "ok" must be a separate word.
         if !rest.is_empty() && !rest.starts_with(' ') {
             return None;
         }
@@ -204,7 +205,7 @@ impl<'a> Test<'a> {
     }
 }
 
-/// The N of a plan line `1..N`.
+/// Returns the N of a plan line `1..N`.
 fn plan(text: &str) -> Option<usize> {
     let count = text.strip_prefix("1..")?;
     count.split([' ', '#']).next()?.parse().ok()
@@ -228,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn remarks_before_and_behind_a_failure_are_of_it() {
+    fn remarks_before_and_after_a_failure_belong_to_it() {
         let log =
             "TAP version 13\n1..3\nok 1 a\n# expected 1\nnot ok 2 b\n# found 2\nok 3 c\n# fine\n";
         assert_eq!(judge(log).failures, ["b\nexpected 1\nfound 2"]);
@@ -287,7 +288,7 @@ not ok 1 vifa_states
     #[test]
     fn wrong_number_is_a_failure() {
         let log = "TAP version 13\n1..2\nok 1 a\nok 3 c\n";
-        assert_eq!(judge(log).failures, ["c: its number should be 2"]);
+        assert_eq!(judge(log).failures, ["c: invalid number, expected 2"]);
     }
 
     #[test]
@@ -303,7 +304,7 @@ not ok 1 vifa_states
     }
 
     #[test]
-    fn nothing_is_no_test() {
+    fn empty_log_has_no_test() {
         assert!(judge("").is_empty());
     }
 }
