@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Network cards whose physical functions the kernel's own driver keeps, as on any host; the virtual
-//! functions are ours, or that of a network interface of the host.
+//! Network cards. The kernel's driver keeps the physical functions, as on any host. The virtual
+//! functions are bound to our driver or are network interfaces of the host.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -16,17 +16,17 @@ use anyhow::{ensure, Context, Result};
 use crate::scratch::Scratch;
 use crate::sriov::{self, Function};
 
-/// The kernel's driver of the cards, and that of their virtual functions.
+/// The kernel's drivers of the cards and of their virtual functions.
 const PHYSICAL_DRIVER: &str = "igb";
 const NETWORK_DRIVER: &str = "igbvf";
 
-/// Whether an interface answers for the addresses of others.
+/// The setting that restricts ARP replies of an interface to its own addresses.
 const ARP_IGNORE: &str = "/proc/sys/net/ipv4/conf/all/arp_ignore";
 
-/// How long a link may take, and an interface.
+/// Maximum time until a link is up, or until an interface exists.
 const LINK_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// A card, its link up.
+/// A card with an active link.
 pub struct Card {
     /// The physical function.
     pub physical: Function,
@@ -37,9 +37,9 @@ pub struct Card {
 }
 
 impl Card {
-    /// Every card of this machine, in the order of their addresses, with `count` virtual functions
-    /// that have no driver and packets of up to `mtu` bytes. Loads our driver from `module` unless it
-    /// is there.
+    /// Returns all cards of this machine, in the order of their addresses. Each has `count` virtual
+    /// functions without a driver and accepts packets of up to `mtu` bytes. Loads our driver from
+    /// `module` unless it is loaded.
     pub fn all(module: Option<&Path>, count: usize, mtu: u32) -> Result<Vec<Self>> {
         sriov::load(module)?;
         sriov::run(Command::new("modprobe").arg(PHYSICAL_DRIVER))?;
@@ -66,8 +66,8 @@ impl Card {
         Ok(cards)
     }
 
-    /// Makes the virtual functions in place of those that there are. The physical function answers
-    /// them only while its interface is up.
+    /// Replaces the virtual functions by `count` new ones. The physical function answers them only
+    /// while its interface is up.
     fn make(&mut self, count: usize, mtu: u32) -> Result<()> {
         self.physical.write("sriov_numvfs", "0")?;
         self.physical.write("sriov_drivers_autoprobe", "0")?;
@@ -90,7 +90,7 @@ impl Card {
         })
     }
 
-    /// Takes the interface down, or up again.
+    /// Sets the interface up or down.
     pub fn set_up(&self, up: bool) -> Result<()> {
         let state = if up { "up" } else { "down" };
         ip(["link", "set", "dev", &self.interface, state])?;
@@ -100,7 +100,8 @@ impl Card {
         Ok(())
     }
 
-    /// Fixes the address of the virtual function with this number; zeros let go of it.
+    /// Sets a fixed address for the virtual function with this number. An address of zeros removes
+    /// it.
     pub fn fix_mac(&self, index: usize, mac: &str) -> Result<()> {
         let index = index.to_string();
         ip([
@@ -115,12 +116,12 @@ impl Card {
         ])
     }
 
-    /// Gives the interface an address, as in `192.0.2.1/24`.
+    /// Adds an address to the interface, as in `192.0.2.1/24`.
     pub fn add_address(&self, address: &str) -> Result<()> {
         ip(["address", "add", address, "dev", &self.interface])
     }
 
-    /// Makes the interface of a VLAN, with an address.
+    /// Creates the interface of a VLAN, with an address.
     pub fn add_vlan(&self, id: u16, address: &str) -> Result<()> {
         let name = vlan_name(&self.interface, id);
         ip(vlan(&self.interface, id))?;
@@ -141,14 +142,14 @@ impl Drop for Card {
     }
 }
 
-/// A virtual function that is an interface of this host's, until this is dropped.
+/// A virtual function that is a network interface of this host, until this is dropped.
 pub struct HostInterface {
     function: Function,
     name: String,
 }
 
 impl HostInterface {
-    /// Binds the kernel's own driver to `function`.
+    /// Binds the kernel's driver to `function`.
     pub fn of(function: &Function) -> Result<Self> {
         sriov::run(Command::new("modprobe").arg(NETWORK_DRIVER))?;
         function.bind(NETWORK_DRIVER)?;
@@ -158,8 +159,8 @@ impl HostInterface {
         })
     }
 
-    /// Asks the card for `vlans`. What it refuses the kernel's driver does not notice: it compares
-    /// the answer with one that has no bit of the question.
+    /// Requests `vlans` from the card. The kernel's driver does not detect a refusal: it compares
+    /// the reply with a value that has no bit of the request.
     pub fn take_vlans(&self, vlans: Range<u16>) -> Result<()> {
         let scratch = Scratch::new()?;
         let batch = scratch.path().join("vlans");
@@ -171,7 +172,7 @@ impl HostInterface {
 
 impl Drop for HostInterface {
     fn drop(&mut self) {
-        // Without its driver, its interfaces are gone.
+        // Without its driver, the function has no interfaces.
         let undone = self
             .function
             .write("driver/unbind", &self.function.address())
@@ -182,12 +183,12 @@ impl Drop for HostInterface {
     }
 }
 
-/// The name of the interface of a VLAN.
+/// Returns the name of the interface of a VLAN.
 fn vlan_name(interface: &str, id: u16) -> String {
     format!("{interface}.{id}")
 }
 
-/// What `ip` is told to make it.
+/// Returns the arguments of `ip` that create the interface of a VLAN.
 fn vlan(interface: &str, id: u16) -> [String; 10] {
     let (name, id) = (vlan_name(interface, id), id.to_string());
     [
@@ -196,7 +197,7 @@ fn vlan(interface: &str, id: u16) -> [String; 10] {
     .map(str::to_owned)
 }
 
-/// The network interface that the driver of `function` makes, when whoever names interfaces is done.
+/// Returns the network interface of the driver of `function`, after it got its final name.
 fn interface_of(function: &Function) -> Result<String> {
     sriov::run(Command::new("udevadm").arg("settle"))?;
     wait(&format!("{function} has no network interface"), || {
@@ -206,10 +207,10 @@ fn interface_of(function: &Function) -> Result<String> {
     })
 }
 
-/// Has each interface answer for its own addresses alone. By default a card answers for another's,
-/// too, and what a guest sends goes the way of whoever answered first.
+/// Restricts each interface to replies for its own addresses. By default a card also replies for
+/// another card's addresses, and the guest sends to the first card that replied.
 fn answer_for_own_addresses() -> Result<()> {
-    fs::write(ARP_IGNORE, "1").with_context(|| format!("writing to {ARP_IGNORE}"))
+    fs::write(ARP_IGNORE, "1").with_context(|| format!("failed to write to {ARP_IGNORE}"))
 }
 
 fn attribute(interface: &str, name: &str) -> Option<String> {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A virtual machine that stands in two QEMUs, where it has left and where it has arrived: its
-//! whole memory and each of its devices have to be the same.
+//! Comparison of a virtual machine that exists in two QEMUs, at the source and at the destination:
+//! its whole memory and each of its devices must be equal.
 //!
-//! Nothing of the machine has part in this, and nothing of what moved it: QEMU writes down the
-//! memory of both, and each device is saved once more where it is, from the beginning. Its stream
-//! tells what its local memory holds, and where, and its control plane.
+//! Neither the machine nor the code that moved it takes part. QEMU dumps the memory of both
+//! machines, and each device is saved once more, from the beginning, at both ends. The stream
+//! contains the data in local memory, its location, and the control plane.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -20,23 +20,23 @@ use crate::style::mebibytes;
 use crate::vfio::Device;
 use crate::vmm::Vmm;
 
-/// What is compared as one.
+/// Unit of comparison.
 const PAGE: usize = 4096;
 
-/// Bytes of memory that are compared at a time.
+/// Number of bytes of memory that are compared at a time.
 const CHUNK: usize = 256 * PAGE;
 
-/// How many places of a difference are told.
+/// Maximum number of differing places to report.
 const PLACES: usize = 4;
 
-/// What was found to be the same.
+/// The amounts of data that were equal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Comparison {
-    /// Bytes of memory.
+    /// Number of bytes of memory.
     pub memory: u64,
-    /// Bytes of local memory that hold data, of all devices.
+    /// Number of bytes of local memory that hold data, of all devices.
     pub local: u64,
-    /// Devices.
+    /// Number of devices.
     pub devices: usize,
 }
 
@@ -53,12 +53,12 @@ impl fmt::Display for Comparison {
 }
 
 impl Comparison {
-    /// Compares all `memory` bytes, and all devices. The machine stands in both QEMUs; files are
-    /// made in `directory`, and removed.
+    /// Compares all `memory` bytes, and all devices. The machine is paused in both QEMUs. Creates
+    /// files in `directory` and removes them.
     ///
     /// # Errors
     ///
-    /// When anything differs.
+    /// Fails if anything differs.
     pub fn of(
         source: &mut Vmm,
         destination: &mut Vmm,
@@ -70,7 +70,7 @@ impl Comparison {
         let differences = compare_files(&left.0, &arrived.0, memory)?;
         ensure!(
             differences.is_empty(),
-            "{} of {} pages of memory are not what they were: {}",
+            "{} of {} pages of memory differ: {}",
             differences.len(),
             memory / PAGE as u64,
             places(&differences)
@@ -82,9 +82,9 @@ impl Comparison {
         let mut local = 0;
         for (source, destination) in sources.iter().zip(destinations) {
             let left = Contents::parse(&Device::of(left, source)?.save()?)
-                .with_context(|| format!("what {source} saves"))?;
+                .with_context(|| format!("stream of {source}"))?;
             let arrived = Contents::parse(&Device::of(arrived, destination)?.save()?)
-                .with_context(|| format!("what {destination} saves"))?;
+                .with_context(|| format!("stream of {destination}"))?;
             left.compare(&arrived)
                 .with_context(|| format!("{source} and {destination}"))?;
             local += left.bytes();
@@ -97,7 +97,7 @@ impl Comparison {
     }
 }
 
-/// The memory of a virtual machine in a file, which is removed at the end.
+/// The memory of a virtual machine in a file, which is removed on drop.
 struct Dump(PathBuf);
 
 impl Dump {
@@ -113,19 +113,19 @@ impl Dump {
 
 impl Drop for Dump {
     fn drop(&mut self) {
-        // What is left in a directory of scratch files harms nobody.
+        // A file that remains in a directory of scratch files is harmless.
         let _ = fs::remove_file(&self.0);
     }
 }
 
-/// The addresses of the pages in which two files differ, both of which have `size` bytes.
+/// Returns the addresses of the pages that differ between two files of `size` bytes.
 fn compare_files(left: &Path, right: &Path, size: u64) -> Result<Vec<u64>> {
     let open = |path: &Path| {
         let file = File::open(path).with_context(|| path.display().to_string())?;
         let length = file.metadata()?.len();
         ensure!(
             length == size,
-            "{} has {length} bytes, not {size}",
+            "invalid length of {}: got {length} bytes, expected {size}",
             path.display()
         );
         Ok(file)
@@ -142,7 +142,8 @@ fn compare_files(left: &Path, right: &Path, size: u64) -> Result<Vec<u64>> {
     Ok(differences)
 }
 
-/// The offsets of the pages in which `left` and `right` differ, which are of one length.
+/// Returns the offsets of the pages that differ between `left` and `right`, which have equal
+/// lengths.
 fn compare<'a>(left: &'a [u8], right: &'a [u8]) -> impl Iterator<Item = u64> + 'a {
     let pages = left.chunks(PAGE).zip(right.chunks(PAGE)).enumerate();
     pages
@@ -157,10 +158,10 @@ fn places(offsets: &[u64]) -> String {
     format!("at {}{more}", some.join(", "))
 }
 
-/// What a stream carries.
+/// The contents of a stream.
 #[derive(Debug, Default, PartialEq)]
 struct Contents {
-    /// Runs of local memory, with their offsets, in their order.
+    /// Runs of local memory with their offsets, in order.
     runs: Vec<(u64, Vec<u8>)>,
     /// The control plane.
     control: Vec<u8>,
@@ -170,14 +171,14 @@ impl Contents {
     fn parse(stream: &[u8]) -> Result<Self> {
         let (header, mut stream) = stream
             .split_at_checked(size_of::<hw::vifa_stream_header>())
-            .context("the header is cut short")?;
+            .context("the header is truncated")?;
         let magic = &hw::VIFA_STREAM_MAGIC[..8];
-        ensure!(header.starts_with(magic), "this is no stream");
+        ensure!(header.starts_with(magic), "invalid magic of the stream");
         let mut contents = Self::default();
         let mut ended = false;
         while !stream.is_empty() {
-            ensure!(!ended, "there is something behind the end");
-            let (kind, payload, rest) = section(stream).context("a section is cut short")?;
+            ensure!(!ended, "data after the end section");
+            let (kind, payload, rest) = section(stream).context("a section is truncated")?;
             match kind {
                 hw::VIFA_SECTION_DATA => {
                     let (offset, bytes) =
@@ -192,8 +193,8 @@ impl Contents {
             }
             stream = rest;
         }
-        ensure!(ended, "the stream has no end");
-        ensure!(!contents.control.is_empty(), "there is no control plane");
+        ensure!(ended, "the stream has no end section");
+        ensure!(!contents.control.is_empty(), "the stream has no control plane");
         Ok(contents)
     }
 
@@ -204,7 +205,7 @@ impl Contents {
     fn compare(&self, other: &Self) -> Result<()> {
         ensure!(
             self.control == other.control,
-            "the control planes are not the same"
+            "the control planes differ"
         );
         let ranges = |contents: &Self| -> Vec<_> {
             let runs = contents.runs.iter();
@@ -212,7 +213,7 @@ impl Contents {
         };
         ensure!(
             ranges(self) == ranges(other),
-            "the local memory holds data at other places: {} bytes and {}",
+            "the ranges of local memory with data differ: {} bytes and {}",
             self.bytes(),
             other.bytes()
         );
@@ -222,7 +223,7 @@ impl Contents {
         }
         if !differences.is_empty() {
             bail!(
-                "{} pages of local memory are not what they were: {}",
+                "{} pages of local memory differ: {}",
                 differences.len(),
                 places(&differences)
             );
@@ -231,7 +232,7 @@ impl Contents {
     }
 }
 
-/// The first section of `stream`: its type and its payload; and what follows.
+/// Returns the type and the payload of the first section of `stream`, and the rest of the stream.
 fn section(stream: &[u8]) -> Option<(u32, &[u8], &[u8])> {
     let (header, rest) = stream.split_at_checked(size_of::<hw::vifa_section_header>())?;
     let kind = u16::from_le_bytes(header[..2].try_into().ok()?);
@@ -287,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_the_driver_makes() {
+    fn reads_a_golden_stream() {
         let golden = include_bytes!("../../../layer/golden/1.0-sparse.stream");
         let contents = Contents::parse(golden).unwrap();
         assert!(!contents.runs.is_empty() && contents.bytes() > 0);
@@ -304,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_stream_is_none() {
+    fn rejects_a_truncated_stream() {
         let stream = stream(&[(0, &[1; 64])], &[1]);
         assert!(Contents::parse(&stream).is_ok());
         assert!(Contents::parse(&stream[..stream.len() - 1]).is_err());

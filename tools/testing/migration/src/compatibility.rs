@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! For each field of the identity, a pair of devices that differ in it alone, both ways round.
+//! Migrations between pairs of devices that differ in exactly one field of the identity, in both
+//! directions.
 //!
-//! Where source and destination do not fit, the destination has to refuse the machine while it
-//! runs, and to say which field it is and what it is on either side; the machine goes on with its
-//! device, and can migrate to a device that fits. Where they fit, the machine moves.
+//! If source and destination are incompatible, the destination has to refuse the machine while it
+//! runs, and to report the field and its value on both sides. The machine continues with its
+//! device, and can migrate to a compatible device. If they are compatible, the machine moves.
 //!
-//! One machine goes through most of this. A field that must be equal cannot be changed by a move:
-//! the other way round takes a machine that has booted with the other device.
+//! One machine runs most of the cases. A field that must be equal cannot be changed by a move: the
+//! opposite direction requires a machine that has booted with the other device.
 
 use std::path::Path;
 use std::time::Instant;
@@ -29,13 +30,14 @@ use vifa_migrate::vmm::{Machine, Passthrough, Role};
 use crate::Options;
 use vifa_tap::Tap;
 
-/// Features that the guest and QEMU make use of: a device that claims to have no others is no worse.
+/// Features that the guest and QEMU use. A device may hide all others without any effect.
 const FEATURES_IN_USE: u64 = (hw::VIFA_FEATURE_LOCAL_MEMORY | hw::VIFA_FEATURE_DIRTY_LOG) as u64;
 
-/// What the device of a machine goes through that is refused.
+/// The states of a device whose machine is refused.
 const REFUSED_STATES: [&str; 2] = ["pre-copy", "running"];
 
-/// Operations that show that the workload goes on: there are many cases.
+/// Number of operations that prove that the workload continues. It is small because there are many
+/// cases.
 const OPERATIONS: u64 = 50;
 
 /// One direction of a pair.
@@ -44,7 +46,7 @@ struct Case {
     field: Field,
     source: Identity,
     destination: Identity,
-    /// Whether the destination fits.
+    /// Whether the destination is compatible.
     fits: bool,
 }
 
@@ -60,22 +62,23 @@ impl Case {
     }
 }
 
-/// All cases, in the order in which they are run.
+/// All cases, in the order in which they run.
 #[derive(Debug)]
 struct Cases {
-    /// What the machine boots with that goes through the chain.
+    /// The identity of the device that the chain's machine boots with.
     start: Identity,
-    /// Each case has the source that the case before has left.
+    /// Each case has the source that the previous case left.
     chain: Vec<Case>,
-    /// What the machine has after the chain.
+    /// The identity of the machine's device after the chain.
     end: Identity,
-    /// What takes a machine of its own.
+    /// The cases that require a separate machine.
     reverse: Vec<Case>,
 }
 
 impl Cases {
     fn new(devices: &Devices, mut fields: Vec<Field>) -> Result<Self> {
-        // Whoever moves to a device with more of its own cannot be on any of the other devices again.
+        // After a move to a device with more of a field, the machine cannot use the other devices
+        // again.
         fields.sort_by_key(Field::is_for_good);
 
         let mut start = devices.first().clone();
@@ -102,7 +105,7 @@ impl Cases {
         Ok(cases)
     }
 
-    /// Neither way fits.
+    /// Adds both directions, which are both incompatible.
     fn equal(&mut self, devices: &Devices, field: Field) -> Result<()> {
         let other = devices.counterpart(&self.end, &field)?;
         self.reverse.push(Case {
@@ -120,7 +123,7 @@ impl Cases {
         Ok(())
     }
 
-    /// The machine moves to a device with more, from where there is no way back.
+    /// Adds a move to a device with more, after which the machine cannot return.
     fn more(&mut self, devices: &Devices, field: &Field) -> Result<()> {
         let less = self.end.clone();
         let more = devices.counterpart(&less, field)?;
@@ -136,14 +139,13 @@ impl Cases {
         Ok(())
     }
 
-    /// How many tests they are: beside each case, the first machine's start, its last move and its
-    /// end.
+    /// Returns the number of tests: the cases, and the first machine's start, last move and end.
     fn tests(&self) -> u32 {
         (self.chain.len() + self.reverse.len()) as u32 + 3
     }
 }
 
-/// Goes through all pairs for the fields with these names, or for all fields; whether all went well.
+/// Runs all pairs for the named fields, or for all fields. Returns whether all tests passed.
 pub fn run(options: &Options, names: &[String]) -> Result<bool> {
     let begin = Instant::now();
     options.check_root()?;
@@ -174,21 +176,21 @@ pub fn run(options: &Options, names: &[String]) -> Result<bool> {
     Ok(tap.finish())
 }
 
-/// What a case came to whose machine is well.
+/// The result of a case whose machine works.
 struct Report {
-    /// What a refusal does not say that it has to, and the like.
+    /// Problems of the case, such as missing parts of a refusal's message.
     problems: Vec<String>,
     notes: Vec<String>,
 }
 
 impl Report {
-    fn tell(self, case: &Case, tap: &mut Tap) {
+    fn print(self, case: &Case, tap: &mut Tap) {
         tap.check(&case.name(), &self.problems);
         self.notes.iter().for_each(|note| tap.note(note));
     }
 }
 
-/// What all cases share.
+/// Data that all cases share.
 struct Bench<'a> {
     machine: Machine,
     plan: Plan,
@@ -197,7 +199,7 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// A machine that has booted with a device that is `identity`.
+    /// Boots a machine with a device that has `identity`.
     fn boot(&self, identity: &Identity) -> Result<Guest> {
         let function = self.devices.obtain(identity, None)?;
         let mut guest = Guest::start(&self.machine, &given(function), self.directory, "vm")?;
@@ -205,7 +207,7 @@ impl Bench<'_> {
         Ok(guest)
     }
 
-    /// What one machine goes through.
+    /// Runs the cases of one machine.
     fn chain(&self, cases: &Cases, tap: &mut Tap) -> Result<()> {
         let begin = Instant::now();
         let mut guest = self.boot(&cases.start)?;
@@ -214,21 +216,22 @@ impl Bench<'_> {
 
         for case in &cases.chain {
             let report = self.run(case, &mut guest).with_context(|| case.name())?;
-            report.tell(case, tap);
+            report.print(case, tap);
         }
         self.fit(&mut guest, &cases.end)?;
-        tap.pass("afterwards, the machine migrates to a device that fits");
+        tap.pass("afterwards, the machine migrates to a compatible device");
         let workload = guest.finish()?;
-        tap.pass("every command completed once, every byte is right");
+        tap.pass("every command completed once, every byte is correct");
         tap.note(&format!("{} operations", workload.operations));
         guest.quit()
     }
 
-    /// What takes a machine each: booted, refused, moved to where it fits, and found well.
+    /// Runs the cases that require a separate machine each: boots it, lets a destination refuse it,
+    /// moves it to a compatible device and checks it.
     fn reverse(&self, cases: &Cases, tap: &mut Tap) -> Result<()> {
         for case in &cases.reverse {
             let report = self.boot_and_run(case).with_context(|| case.name())?;
-            report.tell(case, tap);
+            report.print(case, tap);
         }
         Ok(())
     }
@@ -246,17 +249,17 @@ impl Bench<'_> {
     ///
     /// # Errors
     ///
-    /// When the machine is lost, or was stopped.
+    /// Fails if the machine is lost or was stopped.
     fn run(&self, case: &Case, guest: &mut Guest) -> Result<Report> {
         let begin = Instant::now();
         let differences = case.source.differences(&case.destination);
         ensure!(
             differences == [case.field.clone()],
-            "the devices do not differ in this field alone"
+            "the devices do not differ in exactly this field"
         );
         let source = guest.functions()[0].clone();
         let identity = Region::read(&source)?.identity;
-        ensure!(identity == case.source, "the machine has another device");
+        ensure!(identity == case.source, "the machine's device has a different identity");
         let destination = self.devices.obtain(&case.destination, Some(&source))?;
 
         if case.fits {
@@ -286,14 +289,14 @@ impl Bench<'_> {
             lacks(case, &complaint).map(|part| format!("the kernel's log lacks {part}")),
             lacks(case, &region.error).map(|part| format!("the migration region lacks {part}")),
             (states != &REFUSED_STATES)
-                .then(|| format!("the source's device went through {states:?}")),
+                .then(|| format!("invalid states of the source's device: {states:?}")),
         ];
         Ok(Report {
             problems: problems.into_iter().flatten().collect(),
             notes: vec![
                 format!(
                     "{source} to {destination}: {} in all, refused after {}, {} operations \
-                     meanwhile, {} then",
+                     meanwhile, {} afterwards",
                     seconds(begin.elapsed()),
                     seconds(refusal.took),
                     refusal.during.operations,
@@ -306,7 +309,8 @@ impl Bench<'_> {
         })
     }
 
-    /// Moves the machine to another device that is `identity`, as its own is.
+    /// Moves the machine to another device with `identity`, which is the identity of its own
+    /// device.
     fn fit(&self, guest: &mut Guest, identity: &Identity) -> Result<()> {
         let source = guest.functions()[0].clone();
         let destination = self.devices.obtain(identity, Some(&source))?;
@@ -316,32 +320,32 @@ impl Bench<'_> {
     }
 }
 
-/// What a machine is given that has one device.
+/// Returns the devices of a machine with one device.
 fn given(function: &Function) -> Passthrough {
     Passthrough::new(std::slice::from_ref(function))
 }
 
-/// What the kernel has logged of `function`.
+/// Returns the kernel's messages about `function`.
 fn complaint(messages: &[String], function: &Function) -> String {
     let address = function.address();
     let messages = messages.iter().filter(|message| message.contains(&address));
     messages.cloned().collect::<Vec<_>>().join("; ")
 }
 
-/// What a refusal does not say of what it has to: the field, and its value on either side.
+/// Returns the missing part of a refusal's message: the field, or its value on either side.
 fn lacks(case: &Case, text: &str) -> Option<String> {
     let parts = [
         case.field.name.clone(),
         format!("source has {:#x}", case.source.get(&case.field)),
         format!("destination has {:#x}", case.destination.get(&case.field)),
     ];
-    // A value must not be the beginning of another.
-    let said = |part: &String| {
+    // A value must not match a prefix of another.
+    let contains = |part: &String| {
         text.split(part.as_str())
             .skip(1)
             .any(|rest| !rest.starts_with(|next: char| next.is_ascii_hexdigit()))
     };
-    let missing: Vec<_> = parts.into_iter().filter(|part| !said(part)).collect();
+    let missing: Vec<_> = parts.into_iter().filter(|part| !contains(part)).collect();
     (!missing.is_empty()).then(|| missing.join(", "))
 }
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The guest's serial console, which a migration carries from one QEMU to another.
+//! The guest's serial console, which a migration moves from one QEMU to another.
 //!
-//! A line that the guest begins in one QEMU may end in the other. The console is read from both,
-//! and what the destination says counts once everything of the source has been read.
+//! A line that the guest begins in one QEMU may end in the other. The console is read from both.
+//! Output of the destination is processed after all output of the source.
 
 use std::io::Read;
 use std::iter::Sum;
@@ -14,35 +14,35 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure, Context, Result};
 use serde::Deserialize;
 
-/// What the guest's workload reports. All counts are since the workload began.
+/// Report of the guest's workload. All counts are since the workload began.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct Workload {
-    /// Whether it is under way.
+    /// Whether the workload is running.
     pub running: bool,
-    /// Commands that completed and were verified.
+    /// Number of commands that completed and were verified.
     pub operations: u64,
-    /// Bytes that were verified.
+    /// Number of bytes that were verified.
     pub bytes: u64,
-    /// Whatever was wrong: bytes, checksums, refusals, the order of completions.
+    /// Number of errors: wrong bytes or checksums, refused commands, completions out of order.
     pub errors: u64,
-    /// Completions whose interrupt never came.
+    /// Number of completions without an interrupt.
     pub lost_interrupts: u64,
-    /// Commands given to the device.
+    /// Number of commands submitted to the device.
     pub submitted: u64,
-    /// Completions taken from the device.
+    /// Number of completions taken from the device.
     pub completed: u64,
-    /// Interrupts taken.
+    /// Number of interrupts.
     pub interrupts: u64,
-    /// Completions that were not those of the next command.
+    /// Number of completions that did not belong to the next command.
     pub misordered: u64,
-    /// Times that no completion came any more.
+    /// Number of times that completions stopped.
     pub stalls: u64,
-    /// Longest time without a completion, as the guest's clock tells, in milliseconds.
+    /// Longest time without a completion, by the guest's clock, in milliseconds.
     pub longest_gap_ms: u64,
 }
 
 impl Workload {
-    /// Whether all is well so far.
+    /// Checks that there are no errors so far.
     pub fn check(&self) -> Result<()> {
         for (what, count) in [
             ("errors", self.errors),
@@ -55,12 +55,12 @@ impl Workload {
         Ok(())
     }
 
-    /// Whether all is well at the end: each command completed exactly once and was verified.
+    /// Checks the final counts: each command completed exactly once and was verified.
     pub fn check_finished(&self) -> Result<()> {
         self.check()?;
         ensure!(
             self.submitted == self.completed && self.completed == self.operations,
-            "of {} commands {} completed and {} were verified",
+            "of {} commands, {} completed and {} were verified",
             self.submitted,
             self.completed,
             self.operations
@@ -87,62 +87,62 @@ impl Sum for Workload {
     }
 }
 
-/// What a guest reports whose device is a network adapter: what the adapter is set to, as the guest
-/// sees it, and the traffic through it since the guest began.
+/// Report of a guest whose device is a network adapter: the adapter's settings, as the guest reads
+/// them, and its traffic since the guest began.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct Traffic {
     /// Whether the adapter has a link.
     pub carrier: bool,
-    /// Whether the link was ever lost, or found, since the traffic began.
+    /// Whether the link changed since the traffic began.
     pub link_changed: bool,
     /// The adapter's hardware address.
     pub mac: String,
-    /// The longest packets.
+    /// Maximum packet size.
     pub mtu: u64,
-    /// Times that the kernel found the transmit queue stuck.
+    /// Number of times that the kernel found the transmit queue stuck.
     pub transmit_timeouts: u64,
-    /// Errors that the adapter counts.
+    /// Number of errors that the adapter counts.
     pub faults: u64,
-    /// What the guest asked of its peer.
+    /// The guest's echo requests to its peer.
     pub ping: Pings,
-    /// What others asked of the guest.
+    /// Traffic that the guest answered.
     pub answered: Answers,
 }
 
 /// Echo requests of a guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 pub struct Pings {
-    /// Those that were sent.
+    /// Number of sent requests.
     pub sent: u64,
-    /// Those that could not be sent.
+    /// Number of requests that failed to be sent.
     pub refused: u64,
-    /// Their answers.
+    /// Number of answers.
     pub received: u64,
-    /// Answers to no request, or changed ones.
+    /// Number of answers without a request, or with changed data.
     pub wrong: u64,
-    /// Longest time without an answer, as the guest's clock tells, in milliseconds.
+    /// Longest time without an answer, by the guest's clock, in milliseconds.
     pub longest_gap_ms: u64,
 }
 
-/// Whom a guest answered.
+/// Traffic that a guest answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 pub struct Answers {
-    /// TCP connections that were begun.
+    /// Number of TCP connections.
     pub connections: u64,
-    /// Those that broke.
+    /// Number of broken connections.
     pub broken: u64,
-    /// Bytes of TCP.
+    /// Number of bytes over TCP.
     pub bytes: u64,
-    /// Datagrams to it alone.
+    /// Number of unicast datagrams.
     pub datagrams: u64,
-    /// Datagrams to its group.
+    /// Number of multicast datagrams.
     pub group_datagrams: u64,
-    /// iperf3's tests that ended well.
+    /// Number of iperf3 tests that succeeded.
     pub iperf_tests: u64,
 }
 
 impl Traffic {
-    /// Whether all is well so far: nothing tells the guest that it is elsewhere.
+    /// Checks that there are no errors so far: the guest must not notice the migration.
     pub fn check(&self) -> Result<()> {
         ensure!(
             self.carrier && !self.link_changed,
@@ -150,12 +150,12 @@ impl Traffic {
         );
         for (what, count) in [
             (
-                "times that the transmit queue was stuck",
+                "timeouts of the transmit queue",
                 self.transmit_timeouts,
             ),
             ("errors of the adapter", self.faults),
             ("wrong answers to its pings", self.ping.wrong),
-            ("pings that could not be sent", self.ping.refused),
+            ("pings that failed to be sent", self.ping.refused),
             ("broken connections", self.answered.broken),
         ] {
             ensure!(count == 0, "the guest counts {count} {what}");
@@ -163,7 +163,7 @@ impl Traffic {
         Ok(())
     }
 
-    /// As a workload, of which each answered ping is an operation.
+    /// Converts the traffic to a workload, with each answered ping as an operation.
     fn workload(&self) -> Workload {
         Workload {
             running: true,
@@ -177,13 +177,13 @@ impl Traffic {
     }
 }
 
-/// A line of the guest's init; the workloads are one for each of its devices, in their order.
+/// A line of the guest's init. It has one workload for each of the guest's devices, in their order.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum Report {
     /// The workloads are about to run.
     Ready,
-    /// How the workloads go; `sequence` counts these lines.
+    /// Progress of the workloads; `sequence` counts these lines.
     Progress {
         sequence: u64,
         #[serde(default)]
@@ -197,14 +197,14 @@ pub enum Report {
         workloads: Vec<Workload>,
         traffic: Option<Traffic>,
     },
-    /// There is no workload.
+    /// The guest has no workload.
     Failed { error: String },
 }
 
-/// What begins a line of the guest's init.
+/// Prefix of a line of the guest's init.
 const REPORT: &str = "vifa: ";
 
-/// What a guest kernel writes only when something is wrong.
+/// Texts that a guest kernel writes only if there is an error.
 const COMPLAINTS: [&str; 8] = [
     "BUG:",
     "WARNING:",
@@ -226,10 +226,10 @@ enum Line {
 
 impl Line {
     fn parse(line: &str) -> Result<Self> {
-        // Before the serial driver takes over, firmware may leave something before the text.
+        // Before the serial driver starts, firmware may leave characters before the text.
         if let Some((_, json)) = line.split_once(REPORT) {
             let report = serde_json::from_str(json)
-                .with_context(|| format!("the guest's line is garbled: {line}"))?;
+                .with_context(|| format!("garbled line of the guest: {line}"))?;
             return Ok(Line::Report(report));
         }
         if COMPLAINTS.iter().any(|complaint| line.contains(complaint)) {
@@ -239,11 +239,11 @@ impl Line {
     }
 }
 
-/// The console as one QEMU shows it.
+/// The console output of one QEMU.
 pub struct Output(Receiver<(Instant, Vec<u8>)>);
 
 impl Output {
-    /// Reads `stream` from now on.
+    /// Starts to read `stream`.
     pub fn new(mut stream: impl Read + Send + 'static) -> Self {
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || {
@@ -259,23 +259,23 @@ impl Output {
     }
 }
 
-/// A virtual machine's console, through as many QEMUs as it lives in.
+/// A virtual machine's console, across all QEMUs that run the machine.
 #[derive(Default)]
 pub struct Console {
     output: Option<Output>,
-    /// What came of a line that has not ended.
+    /// The beginning of an incomplete line.
     partial: Vec<u8>,
-    /// Everything, for people to look at.
+    /// The whole output, for error reports.
     transcript: Vec<String>,
     reports: Vec<(Instant, Report)>,
     next_sequence: u64,
-    /// Lines that are no reports.
+    /// Number of lines that are not reports.
     others: u64,
 }
 
 impl Console {
-    /// Goes on with the console of another QEMU, in which the machine now lives. The QEMU before
-    /// has ended, so everything that it showed is read.
+    /// Continues with the console of another QEMU, to which the machine has moved. The previous
+    /// QEMU has ended, so all its output is read.
     pub fn follow(&mut self, output: Output) -> Result<()> {
         if let Some(before) = self.output.replace(output) {
             for (time, bytes) in before.0.iter() {
@@ -285,12 +285,12 @@ impl Console {
         Ok(())
     }
 
-    /// Takes in what the guest has written.
+    /// Processes the guest's output.
     ///
     /// # Errors
     ///
-    /// When the guest's kernel complains, a line of its init is garbled or missing, and when the
-    /// workload finds anything wrong or fails: what came first.
+    /// Returns the first error: the guest's kernel complains, a line of its init is garbled or
+    /// missing, or the workload reports an error or fails.
     pub fn read(&mut self) -> Result<()> {
         let chunks: Vec<_> = self
             .output
@@ -304,8 +304,8 @@ impl Console {
         result
     }
 
-    /// Takes in what the guest goes on to write for a while, wrong or not: a kernel that complains
-    /// says where with its next lines.
+    /// Records the guest's output for a while, ignoring errors: a complaining kernel reports the
+    /// location in its next lines.
     pub fn linger(&mut self, time: Duration) {
         thread::sleep(time);
         let _ = self.read();
@@ -362,7 +362,7 @@ impl Console {
             } => {
                 ensure!(
                     *sequence == self.next_sequence,
-                    "the guest's line {} is missing: line {sequence} came instead",
+                    "a line of the guest is missing: expected line {}, got line {sequence}",
                     self.next_sequence
                 );
                 self.next_sequence += 1;
@@ -382,12 +382,12 @@ impl Console {
         Ok(())
     }
 
-    /// All reports so far.
+    /// Returns all reports so far.
     pub fn reports(&self) -> &[(Instant, Report)] {
         &self.reports
     }
 
-    /// The workloads as last reported.
+    /// Returns the last report of the workloads.
     pub fn workloads(&self) -> Option<&[Workload]> {
         self.reports
             .iter()
@@ -400,15 +400,15 @@ impl Console {
             })
     }
 
-    /// Returns a number that changes while the guest makes progress: while its kernel writes lines, and
-    /// while its slowest workload completes operations. Reports alone are no progress.
+    /// Returns a number that changes while the guest makes progress: while its kernel writes lines,
+    /// and while its slowest workload completes operations. Reports alone are not progress.
     pub fn progress(&self) -> u64 {
         let workloads = self.workloads().unwrap_or_default();
         let slowest = workloads.iter().map(|workload| workload.operations).min();
         self.others + slowest.unwrap_or(0)
     }
 
-    /// The traffic as last reported.
+    /// Returns the last report of the traffic.
     pub fn traffic(&self) -> Option<&Traffic> {
         self.reports
             .iter()
@@ -421,7 +421,7 @@ impl Console {
             })
     }
 
-    /// The last lines, the unfinished one included.
+    /// Returns the last lines, including an incomplete one.
     pub fn tail(&self, lines: usize) -> Vec<String> {
         let mut tail: Vec<_> = self.transcript.iter().rev().take(lines).cloned().collect();
         tail.reverse();
@@ -472,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn joins_a_line_that_was_cut() {
+    fn joins_a_split_line() {
         let text = progress(0, 7);
         let (start, end) = text.split_at(40);
         let mut console = taken(start).unwrap();
@@ -482,26 +482,26 @@ mod tests {
     }
 
     #[test]
-    fn misses_a_line_that_was_lost() {
+    fn detects_a_lost_line() {
         assert!(taken(&(progress(0, 1) + &progress(2, 2))).is_err());
         assert!(taken(&(progress(0, 1) + &progress(0, 2))).is_err());
     }
 
     #[test]
-    fn refuses_a_garbled_line() {
+    fn rejects_a_garbled_line() {
         assert!(taken("vifa: {\"event\":\"prog\r\n").is_err());
         assert!(taken("vifa: {\"event\":\"unheard\"}\r\n").is_err());
     }
 
     #[test]
-    fn notices_complaints_of_the_kernel() {
+    fn detects_complaints_of_the_kernel() {
         assert!(taken("WARNING: CPU: 0 PID: 1 at kernel/irq/x.c:1\r\n").is_err());
         assert!(taken("vifa_reference 0000:00:01.0: lost interrupt: 1\r\n").is_err());
         assert!(taken("vifa_reference: loading out-of-tree module taints kernel.\r\n").is_ok());
     }
 
     #[test]
-    fn what_follows_a_complaint_is_kept() {
+    fn lines_after_a_complaint_are_kept() {
         let mut console = Console::default();
         let text = b"BUG: kernel NULL pointer dereference\r\nRIP: 0010:f+0x1/0x2\r\n";
         let error = console.take(Instant::now(), text).unwrap_err();
@@ -516,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_how_the_workload_ended() {
+    fn reports_the_end_of_the_workload() {
         let console = taken(&finished("null", 0)).unwrap();
         assert!(!console.workloads().unwrap()[0].running);
         assert!(taken(&finished(r#""Connection timed out""#, 0)).is_err());
@@ -529,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workload_with_any_error_is_not_well() {
+    fn a_workload_with_any_error_fails() {
         let well = Workload {
             operations: 5,
             submitted: 5,
@@ -569,7 +569,7 @@ mod tests {
         assert!(unverified.check_finished().is_err());
     }
 
-    /// A line of traffic with `change` made to it.
+    /// Returns a line of traffic after `change`.
     fn traffic(change: (&str, &str)) -> String {
         let line = concat!(
             r#"vifa: {"event":"progress","sequence":0,"traffic":{"interface":"eth0","carrier":true,"#,
@@ -591,7 +591,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_notices_anything_is_not_well() {
+    fn a_guest_that_notices_the_migration_fails() {
         for change in [
             (r#""carrier":true"#, r#""carrier":false"#),
             (r#""link_changed":false"#, r#""link_changed":true"#),

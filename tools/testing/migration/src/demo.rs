@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One migration, told as it happens.
+//! One migration, with a log of its steps.
 
 use anyhow::Result;
 
@@ -12,7 +12,7 @@ use vifa_migrate::vmm::{Passthrough, Role};
 
 use crate::{prepare, Options};
 
-/// Migrates once a machine with `devices` devices.
+/// Migrates a machine with `devices` devices once.
 pub fn run(options: &Options, devices: usize) -> Result<bool> {
     let machine = options.machine()?;
     let plan = options.plan();

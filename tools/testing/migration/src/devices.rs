@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The virtual functions of all devices of this machine, and what they are made to be.
+//! The virtual functions of all devices of this machine, and the identities that they can claim.
 //!
-//! What the PCI core sees of a function, and what it works by, is as the device has it: for each of
-//! these fields there has to be a device that differs in it. The rest a device may claim: its answer
-//! is patched, and its driver probes it anew.
+//! Fields that the PCI core uses, or that the device works by, have fixed values: for each of these
+//! fields there must be a device that differs in it. A device may claim any value of the other
+//! fields: its answer is patched, and its driver probes it again.
 
 use std::path::Path;
 
@@ -15,22 +15,22 @@ use crate::region::Region;
 use crate::register_file::RegisterFile;
 use crate::sriov::{Function, Host};
 
-/// Virtual functions of each device: for a source and for a destination that fits.
+/// Number of virtual functions of each device: a source and a compatible destination.
 const FUNCTIONS: u32 = 2;
 
 /// A virtual function.
 pub struct Device {
     pub function: Function,
-    /// Which of its physical function's it is.
+    /// Index among the functions of its physical function.
     index: u32,
-    /// What it is when it claims nothing.
+    /// The identity without patches.
     truth: Identity,
-    /// Where to patch its answers, if that is possible.
+    /// The register file that patches the function's answers, if there is one.
     registers: Option<usize>,
 }
 
 impl Device {
-    /// Whether it is `wanted`, or can claim to be.
+    /// Returns whether the function has the identity `wanted`, or can claim it.
     fn can_be(&self, wanted: &Identity) -> bool {
         let differences = self.truth.differences(wanted);
         differences.is_empty()
@@ -40,8 +40,8 @@ impl Device {
                     .all(|field| self.can_claim(wanted, field))
     }
 
-    /// Whether it works as before when it claims what `wanted` has. It may deny features that it
-    /// has, but not invent others.
+    /// Returns whether the function still works if it claims the value of `wanted`. It may hide
+    /// features that it has, but not claim others.
     fn can_claim(&self, wanted: &Identity, field: &Field) -> bool {
         let invented = wanted.get(field) & !self.truth.get(field);
         field.origin == Origin::Claim && (field.rule != Rule::Subset || invented == 0)
@@ -51,15 +51,14 @@ impl Device {
 /// All virtual functions.
 pub struct Devices {
     devices: Vec<Device>,
-    /// Gone before the physical functions' drivers may be.
+    /// Dropped before the physical functions' drivers may be unbound.
     registers: Vec<RegisterFile>,
-    /// The virtual functions go with these.
+    /// The virtual functions are removed with these.
     _hosts: Vec<Host>,
 }
 
 impl Devices {
-    /// Makes virtual functions of every device that there is; loads `module` unless the driver is
-    /// there.
+    /// Creates virtual functions of all devices. Loads `module` unless the driver is loaded.
     pub fn prepare(module: Option<&Path>) -> Result<Self> {
         let mut hosts = Host::all(module)?;
         let mut registers = Vec::new();
@@ -67,7 +66,7 @@ impl Devices {
         for host in &mut hosts {
             let file = RegisterFile::map(&host.physical)?;
             if let Some(file) = &file {
-                // A run before this one may have been killed.
+                // An earlier run may have been killed: remove its patches.
                 (0..FUNCTIONS).try_for_each(|index| file.patch_identity(index, &[]))?;
             }
             host.make(FUNCTIONS as usize)?;
@@ -88,13 +87,13 @@ impl Devices {
         })
     }
 
-    /// What the first virtual function is.
+    /// Returns the identity of the first virtual function.
     pub fn first(&self) -> &Identity {
         &self.devices[0].truth
     }
 
-    /// What a function can be that differs from `identity` in `field` alone: by another value where
-    /// the rule is that they are equal, else by more.
+    /// Returns an available identity that differs from `identity` only in `field`: by a different
+    /// value if the rule is equality, otherwise by a larger value.
     pub fn counterpart(&self, identity: &Identity, field: &Field) -> Result<Identity> {
         let value = identity.get(field);
         let others: Vec<u64> = match (field.origin, field.rule) {
@@ -105,7 +104,7 @@ impl Devices {
                 .collect(),
             (Origin::Claim, Rule::Equal) => vec![value + 1],
             (Origin::Claim, Rule::AtLeast) => vec![(2 * value).max(1)],
-            // One bit more; which bits have a meaning, the truth tells.
+            // One more bit. The unpatched identity defines which bits have a meaning.
             (Origin::Claim, Rule::Subset) => {
                 let missing = self.first().get(field) & !value;
                 vec![value | missing & missing.wrapping_neg()]
@@ -119,26 +118,27 @@ impl Devices {
             })
             .filter_map(|other| identity.with(field, other).ok())
             .find(|wanted| self.devices.iter().any(|device| device.can_be(wanted)))
-            .with_context(|| format!("no device here can differ in {field} alone"))
+            .with_context(|| format!("no device can differ in {field} alone"))
     }
 
-    /// A function other than `taken` that is `wanted`, or claims to be from now on.
+    /// Returns a function except `taken` that has the identity `wanted`, or that claims it from now
+    /// on.
     pub fn obtain(&self, wanted: &Identity, taken: Option<&Function>) -> Result<&Function> {
         let device = self
             .devices
             .iter()
             .find(|device| taken != Some(&device.function) && device.can_be(wanted))
-            .context("no other device here can be what is wanted")?;
+            .context("no other device can have this identity")?;
         let function = &device.function;
         if Region::read(function)?.identity != *wanted {
-            let registers = device.registers.context("the device takes no patches")?;
+            let registers = device.registers.context("the device does not accept patches")?;
             let patches = wanted.patches(&device.truth);
             self.registers[registers].patch_identity(device.index, &patches)?;
             function.rebind()?;
             let identity = Region::read(function)?.identity;
             ensure!(
                 identity == *wanted,
-                "{function} is not what it was made to claim, but differs in {:?}",
+                "{function} does not have the claimed identity; it differs in {:?}",
                 names(&identity.differences(wanted))
             );
         }
@@ -158,8 +158,8 @@ impl Drop for Devices {
     }
 }
 
-/// The properties of a reference device that differs from one without properties in `field` alone;
-/// `None` for a field that any device can claim to differ in.
+/// Returns the properties of a reference device that differs from one without properties only in
+/// `field`; `None` if any device can claim a different value.
 fn properties(field: &Field) -> Option<&'static str> {
     Some(match field.name.as_str() {
         "vendor" => "vendor-id=0x4321",
@@ -179,8 +179,8 @@ fn properties(field: &Field) -> Option<&'static str> {
     })
 }
 
-/// The devices that `fields` take beside one without properties of its own, as QEMU's `-device` has
-/// them.
+/// Returns the devices that `fields` require in addition to one without properties, in the syntax
+/// of QEMU's `-device`.
 pub fn arguments(fields: &[Field]) -> Vec<String> {
     fields
         .iter()
@@ -189,18 +189,19 @@ pub fn arguments(fields: &[Field]) -> Vec<String> {
         .collect()
 }
 
-/// The names of `fields`.
+/// Returns the names of `fields`.
 fn names(fields: &[Field]) -> Vec<&str> {
     fields.iter().map(|field| field.name.as_str()).collect()
 }
 
-/// The fields with these names, in the order of the structure; all of them where no name is given.
+/// Returns the fields with these names, in the order of the structure, or all fields if `names` is
+/// empty.
 pub fn select(names: &[String]) -> Result<Vec<Field>> {
     let mut selected = fields();
     for name in names {
         ensure!(
             selected.iter().any(|field| field.name == *name),
-            "there is no field {name}; the fields are {}",
+            "no such field: {name}; the fields are {}",
             self::names(&selected).join(", ")
         );
     }
@@ -213,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_is_a_device_for_each_field_that_takes_one() {
+    fn each_field_that_requires_a_device_has_one() {
         for field in fields() {
             let takes_device = field.origin == Origin::Device;
             assert_eq!(properties(&field).is_some(), takes_device, "{field}");

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How long a virtual machine stands when it migrates, and how much of that its device adds.
+//! Downtime of a migrating virtual machine, and the part that its device adds.
 //!
-//! Three variants of one machine: with a device that knows which of its local memory has changed,
-//! which moves while the machine runs (PRE_COPY); with one that does not, whose local memory is sent
-//! when the machine has stopped (STOP_COPY alone); and without a device. All of the local memory
-//! holds data, and the guest's workload writes to it all the time, lightly or heavily.
+//! The machine is measured in three variants. The first has a device that reports changes of its
+//! local memory, which moves while the machine runs (PRE_COPY). The second has a device that does
+//! not, whose local memory is sent after the machine has stopped (STOP_COPY alone). The third has
+//! no device. All of the local memory holds data, and the guest's workload writes to it
+//! continuously, lightly or heavily.
 //!
-//! All variants stop when no more than [`LEFT`] is left to send, beside the local memory that cannot
-//! be sent before: so the machine's own memory adds the same to each.
+//! All variants stop when at most [`LEFT`] bytes remain, not counting the local memory that cannot
+//! be sent before. Thus the machine's own memory adds the same to each downtime.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,49 +25,49 @@ use crate::sriov::Host;
 use crate::style::seconds;
 use crate::vmm::{Machine, Passthrough, Role};
 
-/// Bytes that may be left when the machine stops.
+/// Number of bytes that may remain when the machine stops.
 pub const LEFT: u64 = 8 << 20;
 
-/// How long the machine runs on at least, for everything to be sent once.
+/// Minimum time for which the machine runs during the migration, so that everything is sent once.
 const LIVE: Duration = Duration::from_secs(2);
 
-/// What is measured.
+/// The parameters of the measurement.
 pub struct Setup {
     /// The machine.
     pub machine: Machine,
-    /// The driver's module, for when no driver is there; else modprobe finds it.
+    /// The driver's module, if the driver is not loaded; otherwise modprobe finds it.
     pub module: Option<PathBuf>,
-    /// The address of a physical function whose devices know which local memory has changed.
+    /// The address of a physical function whose devices report changes of local memory.
     pub pre_copy: String,
-    /// The address of one whose devices do not know it, and are like the other's in all else.
+    /// The address of a physical function whose devices do not, and are otherwise equal.
     pub stop_copy: String,
-    /// Migrations of each kind.
+    /// Number of migrations of each kind.
     pub rounds: u32,
 }
 
-/// How long a machine stood.
+/// The downtime of a migration.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Downtime {
-    /// As QEMU reports it, which counts until the destination has everything.
+    /// The downtime that QEMU reports, which ends when the destination has received everything.
     pub reported: Duration,
-    /// From the stop of the processors to their run, as both QEMUs tell.
+    /// From the stop of the processors to their start, as both QEMUs report.
     pub stopped: Duration,
 }
 
-/// The migrations of each variant, in their order.
+/// The migrations of each variant, in order.
 #[derive(Clone, Debug, Serialize)]
 pub struct Variants {
-    /// All local memory was sent when the machine had stopped.
+    /// All local memory was sent after the machine had stopped.
     pub stop_copy: Vec<Downtime>,
-    /// Local memory was sent while it ran.
+    /// Local memory was sent while the machine ran.
     pub pre_copy: Vec<Downtime>,
-    /// There was no device.
+    /// The machine had no device.
     pub without: Vec<Downtime>,
 }
 
 impl Variants {
-    /// The part of what the device adds to the downtime that PRE_COPY takes away, from the medians
-    /// of what QEMU reports; `None` where the device adds nothing, or nothing was measured.
+    /// Returns the fraction of the device's downtime that PRE_COPY removes, from the medians of
+    /// QEMU's reports; `None` if the device adds nothing, or if there are no measurements.
     pub fn removed(&self) -> Option<f64> {
         let stop_copy = median(&self.stop_copy)?;
         let pre_copy = median(&self.pre_copy)?;
@@ -75,7 +76,7 @@ impl Variants {
     }
 }
 
-/// In seconds.
+/// Returns the median in seconds.
 fn median(downtimes: &[Downtime]) -> Option<f64> {
     let mut times: Vec<_> = downtimes
         .iter()
@@ -90,12 +91,12 @@ fn median(downtimes: &[Downtime]) -> Option<f64> {
     }
 }
 
-/// What was measured.
+/// The measured downtimes.
 #[derive(Clone, Debug, Serialize)]
 pub struct Downtimes {
-    /// With a writer that writes some local memory now and then.
+    /// With a workload that occasionally writes some local memory.
     pub light: Variants,
-    /// With one that does little else.
+    /// With a workload that writes local memory most of the time.
     pub heavy: Variants,
 }
 
@@ -103,11 +104,11 @@ pub struct Downtimes {
 const LIGHT: &str = "sparse=1 speed=512 rewrite=1";
 const HEAVY: &str = "sparse=1 speed=4096 rewrite=7";
 
-/// Measures everything; `tell` hears what comes out.
+/// Runs all measurements and reports the results to `announce`.
 ///
 /// # Errors
 ///
-/// When the devices are not what they are to be, and when a migration fails or loses anything.
+/// Fails if the devices are not as required, and if a migration fails or loses data.
 pub fn measure(setup: &Setup, tell: &mut dyn FnMut(&str)) -> Result<Downtimes> {
     let without = without(setup, tell)?;
     let [light_pre_copy, heavy_pre_copy] = with(setup, &setup.pre_copy, tell)?;
@@ -150,21 +151,22 @@ fn without(setup: &Setup, tell: &mut dyn FnMut(&str)) -> Result<Vec<Downtime>> {
     Ok(downtimes)
 }
 
-/// The downtimes with a light and a heavy writer on devices of the physical function at `address`.
+/// Measures the downtimes with light and heavy writes on devices of the physical function at
+/// `address`.
 fn with(setup: &Setup, address: &str, tell: &mut dyn FnMut(&str)) -> Result<[Vec<Downtime>; 2]> {
     let host = Host::prepare(setup.module.as_deref(), Some(address), 2)?;
     let identity = Region::read(&host.virtuals[0])?.identity;
     let local_memory = identity.local_memory();
-    let knows = identity.knows_local_dirty();
+    let reports = identity.reports_local_dirty();
     ensure!(
-        knows == (address == setup.pre_copy) && local_memory > 0,
-        "{address}: the devices have {local_memory} bytes of local memory, and {} which of it has \
-         changed",
-        if knows { "know" } else { "do not know" }
+        reports == (address == setup.pre_copy) && local_memory > 0,
+        "{address}: the devices have {local_memory} bytes of local memory, and {} \
+         changes of it",
+        if reports { "report" } else { "do not report" }
     );
-    let variant = if knows { "PRE_COPY" } else { "STOP_COPY alone" };
-    // Each granule of the local memory is listed, and has a header of its own at the worst.
-    let left = if knows {
+    let variant = if reports { "PRE_COPY" } else { "STOP_COPY alone" };
+    // The stream lists each granule of the local memory, in the worst case with a separate header.
+    let left = if reports {
         LEFT
     } else {
         LEFT + local_memory + local_memory / 16
@@ -185,7 +187,7 @@ fn with(setup: &Setup, address: &str, tell: &mut dyn FnMut(&str)) -> Result<[Vec
         for _ in 0..setup.rounds {
             let vmm = guest.destination(&next(), Role::Receive)?;
             let outcome = guest.migrate(vmm, &plan(left), &mut |_| ())?;
-            if knows {
+            if reports {
                 outcome.check_devices()?;
             } else {
                 outcome.check_states()?;
@@ -228,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn removed_is_the_part_of_what_the_device_adds() {
+    fn removed_is_a_fraction_of_the_added_downtime() {
         let variants = Variants {
             stop_copy: downtimes(&[1100, 900, 1000]),
             pre_copy: downtimes(&[150, 250]),
@@ -239,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_device_adds_nothing_nothing_can_be_removed() {
+    fn nothing_is_removed_if_the_device_adds_nothing() {
         let variants = Variants {
             stop_copy: downtimes(&[100]),
             pre_copy: downtimes(&[100]),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How long a machine stands, as a table.
+//! Downtimes of a machine, as a table.
 
 use anyhow::Result;
 
@@ -9,7 +9,7 @@ use vifa_migrate::style::{seconds, Clock};
 
 use crate::Options;
 
-/// Measures with devices of two physical functions.
+/// Runs the measurement with devices of two physical functions.
 pub fn run(options: &Options, pre_copy: String, stop_copy: String, rounds: u32) -> Result<bool> {
     options.check_root()?;
     let setup = Setup {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What passes between this machine and a virtual machine with a network adapter, and what a
-//! migration may do to it.
+//! Traffic between this machine and a virtual machine with a network adapter, and the losses that a
+//! migration may cause.
 //!
-//! [`Connections`] live as long as the virtual machine; no byte of theirs may be lost or changed.
-//! [`Samples`] are taken of one migration: packets of each kind that the adapter was set up for, at a
-//! known rate. Those that come while the machine is away may be lost, and no others.
+//! [`Connections`] live as long as the virtual machine and must not lose or change any byte.
+//! [`Samples`] cover one migration: packets of each kind that the adapter was set up for, at a
+//! known rate. Only packets that arrive while the machine is away may be lost.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -26,43 +26,43 @@ use vifa_traffic::transfer::{self, Direction, Request, Transfer};
 use crate::iperf::{self, Measurement, Transport};
 use crate::progress::Progress;
 
-/// How long traffic that was stopped may go on without anything arriving. Traffic itself waits for a
-/// last answer for less.
+/// Maximum time without an arriving packet after traffic was stopped. The traffic itself waits less
+/// for a last answer.
 const END_PATIENCE: Duration = Duration::from_secs(300);
 
-/// Between two looks at what is to end.
+/// Interval between checks for the end of traffic.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Between two pings, and what they are told by; each sample is another.
+/// Interval between pings. The identifier distinguishes samples.
 pub const PING_INTERVAL: Duration = Duration::from_millis(250);
 static NEXT_IDENTIFIER: AtomicU64 = AtomicU64::new(1);
 
-/// Between two blocks of 4 KiB that are to come back.
+/// Interval between echoed blocks of 4 KiB.
 const ECHO_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Packets that may be lost beyond those that come while the machine is away: one that is under way
-/// at either end of that time, each way.
+/// Number of packets that may be lost in addition to those that arrive while the machine is away:
+/// one in transit at the beginning and one at the end of that time, in each direction.
 pub const UNDER_WAY: u64 = 2;
 
 /// The addresses of the two ends.
 #[derive(Clone, Copy, Debug)]
 pub struct Ends {
     pub guest: Ipv4Addr,
-    /// The guest's in the VLAN.
+    /// The guest's address in the VLAN.
     pub guest_tagged: Ipv4Addr,
     pub host: Ipv4Addr,
-    /// This machine's in the VLAN.
+    /// This machine's address in the VLAN.
     pub host_tagged: Ipv4Addr,
-    /// The group that the guest is in.
+    /// The multicast group of the guest.
     pub group: Ipv4Addr,
 }
 
-/// A kind of packets, of which the adapter must let each pass.
+/// A kind of packets. The adapter must pass all kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Datagrams.
     Plain,
-    /// Frames that are larger than Ethernet's.
+    /// Frames that exceed Ethernet's standard size.
     Jumbo,
     /// Datagrams in a VLAN.
     Tagged,
@@ -73,7 +73,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All.
+    /// All kinds.
     pub const ALL: [Self; 5] = [
         Self::Plain,
         Self::Jumbo,
@@ -95,7 +95,7 @@ impl Kind {
         }
     }
 
-    /// Where they are sent from, and where to.
+    /// Returns the source and destination addresses.
     fn path(self, ends: &Ends) -> (SocketAddr, SocketAddr) {
         let (from, to, port) = match self {
             Self::Plain | Self::Jumbo => (ends.host, ends.guest, port::ECHO),
@@ -120,7 +120,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Traffic in a thread of its own, until it is stopped.
+/// Traffic in a separate thread, until it is stopped.
 struct Flow<T> {
     control: Arc<Control>,
     thread: JoinHandle<Result<T>>,
@@ -136,7 +136,7 @@ impl<T: Send + 'static> Flow<T> {
         }
     }
 
-    /// Whether it has ended by itself.
+    /// Returns whether the traffic has ended by itself.
     fn has_ended(&self) -> bool {
         self.thread.is_finished()
     }
@@ -145,11 +145,11 @@ impl<T: Send + 'static> Flow<T> {
         self.control.stop();
     }
 
-    /// Stops it, and returns its result.
+    /// Stops the traffic and returns its result.
     ///
     /// # Errors
     ///
-    /// When it failed, and when it has not ended and nothing arrives any more.
+    /// Fails if the traffic failed, or if it has not ended and no more packets arrive.
     fn end(self) -> Result<T> {
         self.end_within(END_PATIENCE)
     }
@@ -160,30 +160,30 @@ impl<T: Send + 'static> Flow<T> {
         while !self.thread.is_finished() {
             ensure!(
                 progress.goes_on(self.control.arrivals()),
-                "not ended; nothing arrived for {} s after it was stopped",
+                "timed out: nothing arrived for {} s after it was stopped",
                 patience.as_secs()
             );
             thread::sleep(POLL);
         }
-        self.thread.join().map_err(|_| anyhow!("it panicked"))?
+        self.thread.join().map_err(|_| anyhow!("the thread panicked"))?
     }
 }
 
-/// Connections that outlive migrations: one on which everything comes back, and those of files that
-/// go to the guest and come from it by turns.
+/// Connections that outlive migrations: an echo connection, and connections that transfer files to
+/// the guest and from it in turn.
 pub struct Connections {
     echo: Flow<Echo>,
     files: Flow<Vec<Transfer>>,
 }
 
-/// What came of [`Connections`].
+/// The result of [`Connections`].
 pub struct Carried {
     pub echo: Echo,
     pub files: Vec<Transfer>,
 }
 
 impl Connections {
-    /// Begins, with files of `size` bytes that go at `rate` bytes a second.
+    /// Starts the connections, with files of `size` bytes at `rate` bytes per second.
     pub fn start(ends: &Ends, size: u64, rate: u64) -> Self {
         let echo = SocketAddr::from((ends.guest, port::ECHO));
         let files = SocketAddr::from((ends.guest, port::TRANSFER));
@@ -210,68 +210,70 @@ impl Connections {
         }
     }
 
-    /// Whether none has ended.
+    /// Returns whether all connections are still open.
     pub fn last(&self) -> bool {
         !self.echo.has_ended() && !self.files.has_ended()
     }
 
-    /// Lets the file that is under way come to its end.
+    /// Completes the current file.
     ///
     /// # Errors
     ///
-    /// When a connection broke, and when a byte arrived changed.
+    /// Fails if a connection broke or if a byte arrived changed.
     pub fn finish(self) -> Result<Carried> {
         self.files.stop();
         let echo = self
             .echo
             .end()
-            .context("the connection on which everything comes back")?;
-        let files = self.files.end().context("the connection of a file")?;
+            .context("the echo connection")?;
+        let files = self.files.end().context("the connection of the files")?;
         Ok(Carried { echo, files })
     }
 }
 
-/// How packets of one kind fared.
+/// Counts of packets of one kind.
 #[derive(Clone, Debug)]
 pub struct Tally {
     pub kind: String,
     pub sent: u64,
     pub lost: u64,
-    /// Those that came back more than once, or not as they were sent.
+    /// Number of packets that came back more than once or changed.
     pub wrong: u64,
-    /// Between two of them.
+    /// Interval between two packets.
     pub interval: Duration,
-    /// The longest time in which none came.
+    /// The longest time without a packet.
     pub longest_gap: Duration,
-    /// Whether the last one came back: such packets pass, wherever the machine is then.
+    /// Whether the last packet came back, which proves that such packets pass at the machine's new
+    /// location.
     pub last_came: bool,
 }
 
 impl Tally {
-    /// How many may be lost of what is sent while nobody takes it.
+    /// Returns the maximum number of packets that may be lost during `absence`.
     pub fn bound(&self, absence: Duration) -> u64 {
         absence.as_millis().div_ceil(self.interval.as_millis()) as u64 + UNDER_WAY
     }
 
-    /// Checks that no more were lost than while the machine was away, and none came wrong.
+    /// Checks that only packets sent while the machine was away were lost, and that no packet was
+    /// wrong.
     pub fn check(&self, absence: Duration) -> Result<()> {
         let bound = self.bound(absence);
         let Self {
             kind, sent, lost, ..
         } = self;
         if self.wrong != 0 {
-            bail!("{kind}: {} came doubled or changed", self.wrong);
+            bail!("{kind}: {} came back twice or changed", self.wrong);
         }
         ensure!(
             *lost <= bound,
-            "{kind}: {lost} of {sent} were lost; {bound} may be, for the machine was away for {} ms \
-             and one is sent each {} ms",
+            "{kind}: {lost} of {sent} were lost, at most {bound} allowed: the machine was away for \
+             {} ms, and one packet is sent every {} ms",
             absence.as_millis(),
             self.interval.as_millis()
         );
         ensure!(
             self.last_came,
-            "{kind}: the last of {sent} was lost, such packets pass no more"
+            "{kind}: the last of {sent} was lost, such packets do not pass any more"
         );
         Ok(())
     }
@@ -294,10 +296,10 @@ impl fmt::Display for Tally {
 pub struct Pings(Flow<Tally>);
 
 impl Pings {
-    /// Begins. `whose` names them.
+    /// Starts the pings. `whose` names them.
     pub fn start(address: Ipv4Addr, whose: &str) -> Result<Self> {
         let identifier = NEXT_IDENTIFIER.fetch_add(1, Ordering::Relaxed) as u16;
-        let ping = Ping::new(address, identifier).context("preparing to ping")?;
+        let ping = Ping::new(address, identifier).context("failed to prepare pings")?;
         let kind = whose.to_owned();
         Ok(Self(Flow::start(move |control| {
             ping.run(PING_INTERVAL, control)?;
@@ -314,7 +316,7 @@ impl Pings {
         })))
     }
 
-    /// What came of them.
+    /// Stops the pings and returns their counts.
     pub fn finish(self) -> Result<Tally> {
         self.0.end().context("ping")
     }
@@ -327,17 +329,18 @@ pub struct Samples {
     iperf: Option<[Flow<Measurement>; 2]>,
 }
 
-/// What came of [`Samples`].
+/// The result of [`Samples`].
 #[derive(Clone, Debug)]
 pub struct Passed {
-    /// Of each kind of packets, the pings first.
+    /// The counts of each kind of packets, the pings first.
     pub tallies: Vec<Tally>,
-    /// iperf3's, by TCP and by UDP, or why it gave up.
+    /// iperf3's results over TCP and UDP, or the error.
     pub measurements: Option<[Result<Measurement, String>; 2]>,
 }
 
 impl Samples {
-    /// Begins; with `measured`, iperf3 as well, for so long, at `rate` bytes a second.
+    /// Starts the traffic. With `measured`, also runs iperf3 for this time, at `rate` bytes per
+    /// second.
     pub fn start(ends: &Ends, measured: Option<Duration>, rate: u64) -> Result<Self> {
         let ends = *ends;
         let kinds = Kind::ALL.map(|kind| {
@@ -361,11 +364,11 @@ impl Samples {
         })
     }
 
-    /// What came of them.
+    /// Stops the traffic and returns its result.
     ///
     /// # Errors
     ///
-    /// When traffic cannot be sent at all.
+    /// Fails if traffic cannot be sent at all.
     pub fn finish(self) -> Result<Passed> {
         self.pings.0.stop();
         self.kinds.iter().for_each(|(_, flow)| flow.stop());
@@ -409,13 +412,13 @@ mod tests {
     }
 
     #[test]
-    fn no_more_may_be_lost_than_is_sent_while_the_machine_is_away() {
+    fn only_packets_of_the_absence_may_be_lost() {
         let away = Duration::from_millis(950);
         assert_eq!(tally(50, 0, 0).bound(away), 12);
         assert!(tally(50, 12, 0).check(away).is_ok());
         let error = tally(50, 13, 0).check(away).unwrap_err().to_string();
         assert!(
-            error.contains("13 of 50") && error.contains("12 may be"),
+            error.contains("13 of 50") && error.contains("at most 12 allowed"),
             "{error}"
         );
         assert!(tally(50, 0, 1).check(away).is_err());

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One virtual machine with its workloads, wherever it is.
+//! One virtual machine with its workloads, at any location.
 //!
-//! Whatever is waited for here is waited for while all is well: a complaint of the guest, an error
-//! that a workload finds, or the end of its QEMU ends every wait with an error.
+//! All waits of this module also check for errors: a complaint of the guest, an error of a
+//! workload, or the end of QEMU ends every wait with an error.
 
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -16,27 +16,27 @@ use crate::progress::Progress;
 use crate::sriov::Function;
 use crate::vmm::{Machine, Passthrough, Role, Vmm};
 
-/// How long the guest may boot without a word on its console.
+/// Maximum time without console output while the guest boots.
 const BOOT_PATIENCE: Duration = Duration::from_secs(600);
 
-/// How long a wait lasts without any progress.
+/// Maximum time of a wait without any progress.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Between two looks at what changes.
+/// Interval between checks for changes.
 const POLL: Duration = Duration::from_millis(20);
 
-/// How much of the console an error shows.
+/// Number of console lines in an error.
 const CONSOLE_LINES: usize = 60;
 
-/// How long the guest may go on to write after an error.
+/// Time for which the guest may write more after an error.
 const CONSOLE_REST: Duration = Duration::from_secs(1);
 
 /// The progress of the workloads in one phase.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Phase {
-    /// Operations that were verified.
+    /// Number of verified operations.
     pub operations: u64,
-    /// Bytes that were.
+    /// Number of verified bytes.
     pub bytes: u64,
 }
 
@@ -57,14 +57,14 @@ pub struct Guest {
     pub(crate) directory: PathBuf,
     pub(crate) vmm: Vmm,
     pub(crate) console: Console,
-    /// What tells its files from another machine's.
+    /// Prefix of its file names, to distinguish machines.
     name: String,
-    /// How many QEMUs it has had.
+    /// Number of QEMUs that it has had.
     generation: usize,
 }
 
 impl Guest {
-    /// Starts a machine with what it is given. Its files in `directory` begin with `name`.
+    /// Starts a machine with these devices. Its files in `directory` begin with `name`.
     pub fn start(
         machine: &Machine,
         passthrough: &Passthrough,
@@ -95,27 +95,27 @@ impl Guest {
         .map_err(|error| self.explain(error))
     }
 
-    /// What the machine has of this machine's.
+    /// Returns the devices of this machine that are passed through.
     pub fn passthrough(&self) -> &Passthrough {
         &self.vmm.passthrough
     }
 
-    /// Its virtual functions.
+    /// Returns its virtual functions.
     pub fn functions(&self) -> &[Function] {
         &self.vmm.passthrough.functions
     }
 
-    /// The workloads as last reported.
+    /// Returns the last report of the workloads.
     pub fn workloads(&self) -> Vec<Workload> {
         self.console.workloads().unwrap_or_default().to_vec()
     }
 
-    /// The traffic as last reported, where the device is a network adapter.
+    /// Returns the last report of the traffic, if the device is a network adapter.
     pub fn traffic(&self) -> Option<&Traffic> {
         self.console.traffic()
     }
 
-    /// Starts a QEMU with as many functions for the machine to move to. It need not be ready yet.
+    /// Starts a destination QEMU with the same number of functions. It may not be ready yet.
     pub fn destination(&mut self, passthrough: &Passthrough, role: Role) -> Result<Vmm> {
         self.generation += 1;
         let name = format!("{}-{}", self.name, self.generation);
@@ -126,7 +126,7 @@ impl Guest {
     ///
     /// # Errors
     ///
-    /// Unless each command that they ever submitted completed once and was found right.
+    /// Fails unless each submitted command completed once and was verified.
     pub fn finish(&mut self) -> Result<Workload> {
         let workloads = self.stop().map_err(|error| self.explain(error))?;
         workloads.iter().try_for_each(Workload::check_finished)?;
@@ -134,10 +134,10 @@ impl Guest {
     }
 
     fn stop(&mut self) -> Result<Vec<Workload>> {
-        let told = self.console.reports().len();
+        let start = self.console.reports().len();
         self.vmm.type_line("stop")?;
         self.until("the workloads did not end", |guest| {
-            let mut reports = guest.console.reports()[told..].iter();
+            let mut reports = guest.console.reports()[start..].iter();
             Ok(reports.find_map(|(_, report)| match report {
                 Report::Finished { workloads, .. } => Some(workloads.clone()),
                 _ => None,
@@ -145,7 +145,7 @@ impl Guest {
         })
     }
 
-    /// Runs the workloads anew, with `settings` of the guest's driver.
+    /// Runs the workloads again, with `settings` of the guest's driver.
     pub fn run(&mut self, settings: &str) -> Result<()> {
         self.vmm.type_line(&format!("run {settings}"))?;
         self.until("the workloads did not start again", |guest| {
@@ -155,11 +155,11 @@ impl Guest {
         .map_err(|error| self.explain(error))
     }
 
-    /// Runs the workloads anew and changes one bit behind their back, for a test of this test.
+    /// Runs the workloads again and changes one bit that they must find, to test the test itself.
     ///
     /// # Errors
     ///
-    /// When nobody notices.
+    /// Fails if the workloads do not find the bit.
     pub fn tamper(&mut self) -> Result<()> {
         self.run("")?;
         self.vmm.type_line("tamper")?;
@@ -167,11 +167,11 @@ impl Guest {
         self.notice("a wrong bit")
     }
 
-    /// Waits until somebody in the guest finds something wrong.
+    /// Waits until the guest reports an error.
     ///
     /// # Errors
     ///
-    /// When nobody does.
+    /// Fails if the guest reports no error.
     pub fn notice(&mut self, what: &str) -> Result<()> {
         let begin = Instant::now();
         while begin.elapsed() < PATIENCE {
@@ -181,7 +181,7 @@ impl Guest {
             }
             thread::sleep(POLL);
         }
-        Err(self.explain(anyhow!("nobody noticed {what} in {} s", PATIENCE.as_secs())))
+        Err(self.explain(anyhow!("the guest did not report {what} within {} s", PATIENCE.as_secs())))
     }
 
     /// Ends the machine.
@@ -189,7 +189,7 @@ impl Guest {
         self.vmm.quit()
     }
 
-    /// Waits until the workloads have done `operations` more than at `start`, each of them its part.
+    /// Waits until the workloads have completed `operations` more than at `start`, in equal parts.
     pub(crate) fn work(
         &mut self,
         when: &str,
@@ -207,7 +207,7 @@ impl Guest {
         })
     }
 
-    /// Waits until `look` finds something, while all is well and the machine makes progress.
+    /// Waits until `look` returns a value, while there is no error and the machine makes progress.
     pub(crate) fn until<T>(
         &mut self,
         otherwise: &str,
@@ -230,15 +230,15 @@ impl Guest {
             }
             self.vmm.alive()?;
             ensure!(
-                progress.goes_on(self.console.progress() + self.vmm.progress()),
-                "{otherwise}, and nothing happened for {} s",
+                progress.continues(self.console.progress() + self.vmm.progress()),
+                "{otherwise}; no progress for {} s",
                 patience.as_secs()
             );
             thread::sleep(POLL);
         }
     }
 
-    /// Adds to `error` what the guest and its QEMU said last.
+    /// Adds the last output of the guest and of its QEMU to `error`.
     pub(crate) fn explain(&mut self, error: anyhow::Error) -> anyhow::Error {
         self.console.linger(CONSOLE_REST);
         let console = self.console.tail(CONSOLE_LINES).join("\n    ");

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a virtual function is, field by field, and what a destination's fields have to be.
+//! The identity of a virtual function, and the rules for the fields of a destination.
 //!
-//! The rules are written down here once more, as the specification of the stream has them, and not
-//! taken from the driver: they are what it is tested against.
+//! The rules repeat the specification of the stream. They are not taken from the driver, because
+//! they are used to test it.
 
 use std::fmt;
 use std::mem::{offset_of, size_of};
@@ -12,42 +12,42 @@ use anyhow::{bail, ensure, Result};
 
 use crate::hw;
 
-/// What a field of the destination has to be, given the source's.
+/// The rule for a field of the destination, given the source's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// The same.
+    /// The same value.
     Equal,
-    /// The same or more.
+    /// The same value or more.
     AtLeast,
-    /// Every bit that the source has.
+    /// Every bit of the source's value.
     Subset,
 }
 
-/// Where a field's value comes from.
+/// The origin of a field's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The device has it: the PCI core sees it too, or the device works by it.
+    /// A property of the device: the PCI core sees it too, or the device works by it.
     Device,
-    /// A device may claim it, and nothing follows as long as nobody makes use of it.
+    /// A claim of the device, which has no effect unless the guest or the host uses the field.
     Claim,
 }
 
-/// A field of `struct vifa_identity`, or an element of one that is an array.
+/// A field of `struct vifa_identity`, or an element of an array field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {
-    /// As in `bar_size[0]`.
+    /// The name, as in `bar_size[0]`.
     pub name: String,
-    /// What the destination's has to be.
+    /// The rule for the destination.
     pub rule: Rule,
-    /// Where it comes from.
+    /// The origin of the value.
     pub origin: Origin,
     offset: usize,
     width: usize,
 }
 
 impl Field {
-    /// Whether a move that it allows cannot be followed by a move to a device without it, other than
-    /// by a claim.
+    /// Returns whether a move that the field allows prevents a later move to a device without it,
+    /// unless the field is a claim.
     pub fn is_for_good(&self) -> bool {
         self.origin == Origin::Device && self.rule != Rule::Equal
     }
@@ -59,7 +59,7 @@ impl fmt::Display for Field {
     }
 }
 
-/// Every field that source and destination compare, in the order of `struct vifa_identity`.
+/// Returns all fields that source and destination compare, in the order of `struct vifa_identity`.
 pub fn fields() -> Vec<Field> {
     use Origin::{Claim, Device};
     use Rule::{AtLeast, Equal, Subset};
@@ -124,19 +124,19 @@ pub fn fields() -> Vec<Field> {
 
 const SIZE: usize = size_of::<hw::vifa_identity>();
 
-/// Bytes that one patch of the device's answer can have.
+/// Maximum number of bytes in one patch of the device's answer.
 const PATCH: usize = 8;
 
-/// Bytes of the identity that are to be other than the device says.
+/// Bytes of the identity that replace the device's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patch {
-    /// Where they are in the device's answer.
+    /// The offset in the device's answer.
     pub offset: usize,
-    /// What they are.
+    /// The new bytes.
     pub value: u64,
 }
 
-/// What a virtual function is: `struct vifa_identity`.
+/// The identity of a virtual function: `struct vifa_identity`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity([u8; SIZE]);
 
@@ -150,50 +150,51 @@ impl Identity {
         }
     }
 
-    /// The value of one field.
+    /// Returns the value of one field.
     pub fn get(&self, field: &Field) -> u64 {
         let mut value = [0; 8];
         value[..field.width].copy_from_slice(&self.0[field.offset..field.offset + field.width]);
         u64::from_le_bytes(value)
     }
 
-    /// Bytes of local memory.
+    /// Returns the number of bytes of local memory.
     pub fn local_memory(&self) -> u64 {
         self.number(offset_of!(hw::vifa_identity, local_memory))
     }
 
-    /// Whether the device tells which of its local memory has changed.
-    pub fn knows_local_dirty(&self) -> bool {
+    /// Returns whether the device reports changes of its local memory.
+    pub fn reports_local_dirty(&self) -> bool {
         let features = self.number(offset_of!(hw::vifa_identity, features));
         features & u64::from(hw::VIFA_FEATURE_LOCAL_DIRTY) != 0
     }
 
     fn number(&self, offset: usize) -> u64 {
         let bytes = self.0[offset..offset + 8].try_into();
-        u64::from_le_bytes(bytes.expect("as many bytes as there are in a u64"))
+        u64::from_le_bytes(bytes.expect("the length of a u64"))
     }
 
-    /// The same with another value of one field.
+    /// Returns a copy with another value of one field.
     pub fn with(&self, field: &Field, value: u64) -> Result<Self> {
         let bytes = value.to_le_bytes();
         let (low, high) = bytes.split_at(field.width);
         ensure!(
             high.iter().all(|byte| *byte == 0),
-            "{field} cannot be {value:#x}"
+            "invalid {field}: {value:#x}"
         );
         let mut changed = self.clone();
         changed.0[field.offset..field.offset + field.width].copy_from_slice(low);
         Ok(changed)
     }
 
-    /// The fields in which it is not like `other`.
+    /// Returns the fields that differ from `other`.
     pub fn differences(&self, other: &Self) -> Vec<Field> {
         let mut fields = fields();
         fields.retain(|field| self.get(field) != other.get(field));
         fields
     }
 
-    /// What makes this of `truth`. Each patch is whole and aligned, so few do for many fields.
+    /// Returns the patches that change `truth` to this. Each patch is whole and aligned, so few
+    /// patches cover many fields.
     pub fn patches(&self, truth: &Self) -> Vec<Patch> {
         let windows = self.0.chunks_exact(PATCH).zip(truth.0.chunks_exact(PATCH));
         windows
@@ -218,7 +219,7 @@ mod tests {
         fields.remove(0)
     }
 
-    /// No byte but the reserved ones is left out, and none is in two fields.
+    /// Every byte except the reserved ones is in exactly one field.
     #[test]
     fn fields_cover_the_structure() {
         let mut covered = [0; SIZE];

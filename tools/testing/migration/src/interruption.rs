@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Migrations that do not get to their end: they are cancelled, or the destination's QEMU dies.
+//! Interrupted migrations: they are cancelled, or the destination's QEMU dies.
 //!
-//! At whatever moment that happens, the machine goes on with its devices, and nobody in it notices
-//! anything. Mostly it goes on where it was. An order to cancel may come too late; then the machine
-//! has moved. A destination may die when the source has given everything away; then the source is
-//! told to go on nevertheless, as whoever manages such machines would do.
+//! At any moment of the interruption, the machine continues with its devices without a visible
+//! effect. In most cases it continues at the source. If the order to cancel comes too late, the
+//! machine has moved. If the destination dies after the source has handed over everything, the
+//! source gets an order to continue, as a management tool would give it.
 
 use std::fmt;
 use std::thread;
@@ -22,13 +22,13 @@ use crate::migration::{
 use crate::progress::Progress;
 use crate::vmm::Vmm;
 
-/// Between two looks.
+/// Interval between checks.
 const POLL: Duration = Duration::from_millis(5);
 
-/// What happens to a migration.
+/// The kind of an interruption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interruption {
-    /// The source is told to cancel it.
+    /// The source cancels the migration.
     Cancel,
     /// The destination's QEMU is killed.
     Death,
@@ -46,24 +46,24 @@ impl fmt::Display for Interruption {
 /// A phase of a migration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// The order was given.
+    /// The order to migrate was given.
     Setup,
-    /// The devices are in PRE_COPY, their first round is read.
+    /// The devices are in PRE_COPY, and their first round is read.
     FirstRound,
-    /// What has changed since is sent, again and again.
+    /// Later changes are sent repeatedly.
     LaterRounds,
     /// The devices are in PRE_COPY_P2P.
     Quiesced,
-    /// The devices are in STOP_COPY, QEMU waits for the order to read what is left.
+    /// The devices are in STOP_COPY. QEMU waits for the order to read the remaining state.
     Stopped,
-    /// The devices are in STOP_COPY, what is left is read and sent.
+    /// The devices are in STOP_COPY. The remaining state is read and sent.
     LastRound,
-    /// The devices are in RUNNING_P2P where they arrive.
+    /// The devices are in RUNNING_P2P at the destination.
     Arrived,
 }
 
 impl Phase {
-    /// All, in their order.
+    /// All phases, in order.
     pub const ALL: [Self; 7] = [
         Self::Setup,
         Self::FirstRound,
@@ -89,12 +89,12 @@ impl fmt::Display for Phase {
     }
 }
 
-/// When it happens.
+/// The moment of an interruption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
-    /// As soon as this phase is there.
+    /// The beginning of this phase.
     In(Phase),
-    /// So long after the order to migrate.
+    /// This time after the order to migrate.
     After(Duration),
 }
 
@@ -107,27 +107,27 @@ impl fmt::Display for Moment {
     }
 }
 
-/// Where the machine is afterwards.
+/// The location of the machine after the interruption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// Where it was: the migration was cancelled, or failed.
+    /// At the source: the migration was cancelled, or failed.
     Stayed,
-    /// Where it was, though everything had been given away.
+    /// At the source, after everything had been handed over.
     Returned,
-    /// Where it was to go.
+    /// At the destination.
     Moved,
 }
 
-/// What became of an interrupted migration.
+/// The result of an interrupted migration.
 #[derive(Clone, Debug)]
 pub struct Interrupted {
-    /// Where the machine is.
+    /// The location of the machine.
     pub ending: Ending,
     /// From the order to migrate to the interruption.
     pub after: Duration,
-    /// The states of the devices that the source went through until the migration had ended.
+    /// The states of the source's devices until the migration had ended.
     pub states: States,
-    /// How long it took until the machine ran.
+    /// From the interruption until the machine ran.
     pub took: Duration,
 }
 
@@ -139,8 +139,8 @@ impl fmt::Display for Interrupted {
             self.after.as_millis(),
             self.states,
             match self.ending {
-                Ending::Stayed => "goes on where it was",
-                Ending::Returned => "goes on where it was, which had given it away",
+                Ending::Stayed => "continues at the source",
+                Ending::Returned => "continues at the source, which had handed it over",
                 Ending::Moved => "had moved",
             },
             self.took.as_millis()
@@ -149,11 +149,12 @@ impl fmt::Display for Interrupted {
 }
 
 impl Guest {
-    /// Begins to move the machine to `destination`, and lets `interruption` happen at `moment`.
+    /// Begins to move the machine to `destination`, and interrupts the migration at `moment`.
     ///
     /// # Errors
     ///
-    /// As for [`Self::migrate`]; and when the machine does not go on, here or there.
+    /// As for [`Self::migrate`]. Also fails if the machine continues neither at the source nor at
+    /// the destination.
     pub fn interrupt(
         &mut self,
         destination: Vmm,
@@ -204,7 +205,7 @@ impl Guest {
         let ending = match (completed, left) {
             (false, _) => Ending::Stayed,
             (true, None) => {
-                // It is known that nobody else has the machine.
+                // At this point, no other QEMU runs the machine.
                 self.vmm.qmp()?.execute("cont", json!({}))?;
                 Ending::Returned
             }
@@ -229,7 +230,7 @@ impl Guest {
         })
     }
 
-    /// Waits until the migration that has begun comes to `moment`, or has ended before.
+    /// Waits until the current migration reaches `moment`, or has ended before.
     fn wait_for(
         &mut self,
         moment: Moment,
@@ -265,7 +266,7 @@ impl Guest {
             }
             ensure!(
                 progress.goes_on(self.vmm.progress()),
-                "the migration is not {phase}, and made no progress for {} s: {}",
+                "timed out waiting for the migration to be {phase}: no progress for {} s: {}",
                 PATIENCE.as_secs(),
                 outcome.source_states
             );
@@ -277,7 +278,7 @@ impl Guest {
         }
     }
 
-    /// Waits until the migration has ended; whether it was completed.
+    /// Waits until the migration has ended. Returns whether it was completed.
     fn end(&mut self, outcome: &mut Outcome) -> Result<bool> {
         self.until("the migration did not end", |guest| {
             guest.hear_source(outcome)?;
@@ -299,13 +300,13 @@ impl Guest {
         watch(&mut self.vmm, "source:", states, &mut None, &mut |_| ())
     }
 
-    /// Sends the machine to `destination`, which lets it stand, compares both, and takes it back:
-    /// the destination's QEMU is killed, and the machine goes on where it was. What the comparison
-    /// came to.
+    /// Sends the machine to `destination`, which keeps it paused, compares both, and takes the
+    /// machine back: kills the destination's QEMU and lets the machine continue at the source.
+    /// Returns the result of the comparison.
     ///
     /// # Errors
     ///
-    /// As for [`Self::migrate`], but not when the machine is not the same.
+    /// As for [`Self::migrate`], except that a difference is returned as a result.
     pub fn send_and_return(&mut self, destination: Vmm, plan: &Plan) -> Result<Result<Comparison>> {
         self.send_and_take_back(destination, plan)
             .map_err(|error| self.explain(error))
@@ -317,15 +318,15 @@ impl Guest {
         plan: &Plan,
     ) -> Result<Result<Comparison>> {
         let mut outcome = Outcome::default();
-        let mut nobody = |_: &str| ();
+        let mut ignore = |_: &str| ();
         let mut sent = self.send_to(
             &mut destination,
             plan,
             &mut |_| Ok(false),
             &mut outcome,
-            &mut nobody,
+            &mut ignore,
         )?;
-        let compared = self.compare(&mut destination, &mut sent, &mut outcome, &mut nobody)?;
+        let compared = self.compare(&mut destination, &mut sent, &mut outcome, &mut ignore)?;
         destination.kill()?;
         self.vmm.qmp()?.execute("cont", json!({}))?;
         let now = self.workloads();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Migrations that are broken off in each phase and at random moments; and some that are not, which
-//! show that nothing is left of those.
+//! Migrations that are interrupted in each phase and at random moments, and complete migrations in
+//! between, which prove that interruptions leave no trace.
 
 use std::time::{Duration, Instant};
 
@@ -21,14 +21,14 @@ use crate::rounds::{Turns, SLOT};
 use crate::{prepare, Options};
 use vifa_tap::Tap;
 
-/// After so many interruptions at random moments the machine migrates.
+/// Number of interruptions at random moments between complete migrations.
 const INTERRUPTIONS: u32 = 5;
 
-/// How late each change of a device's run state begins, in milliseconds, that somebody may come in
-/// between.
+/// Delay of each change of a device's run state, in milliseconds, to leave time for an
+/// interruption.
 const DELAY: u64 = 200;
 
-/// Phases and what happens in them, and whether devices have channels of their own.
+/// Returns the phases, the kind of interruption in each, and whether devices use separate channels.
 fn phases() -> impl Iterator<Item = (Interruption, Phase, Multifd)> {
     let kinds = [
         (Interruption::Cancel, Multifd::Off),
@@ -43,7 +43,7 @@ fn phases() -> impl Iterator<Item = (Interruption, Phase, Multifd)> {
     })
 }
 
-/// Runs it all; whether all went well.
+/// Runs all tests. Returns whether all passed.
 pub fn run(
     options: &Options,
     times: u32,
@@ -52,8 +52,8 @@ pub fn run(
     random_alone: bool,
 ) -> Result<bool> {
     let phases: Vec<_> = phases().filter(|_| !random_alone).collect();
-    // Beside these: the guest's start, a migration after each kind of interruption, one at first,
-    // one at the end, and the workload's end.
+    // In addition to these: the guest's start, a migration after each kind of interruption, one at
+    // the beginning, one at the end, and the workload's end.
     let migrations = phases.len() / Phase::ALL.len() + times.div_ceil(INTERRUPTIONS) as usize + 1;
     let mut tap = Tap::plan((phases.len() + migrations) as u32 + times + 2);
     let begin = Instant::now();
@@ -118,7 +118,7 @@ fn interrupt(
     let workload = bench.guest.finish()?;
     bench
         .tap
-        .pass("every command completed once, every byte is right");
+        .pass("every command completed once, every byte is correct");
     bench
         .tap
         .note(&format!("{} operations", workload.operations));
@@ -133,7 +133,7 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Moves the machine, and compares it; how long that took.
+    /// Moves the machine and compares it. Returns the duration.
     fn migrate(&mut self, when: &str) -> Result<Duration> {
         let to = self.turns.other(self.guest.functions());
         let vmm = self.guest.destination(&to, Role::ReceivePaused)?;
@@ -151,7 +151,7 @@ impl Bench<'_> {
         multifd: Multifd,
     ) -> Result<()> {
         let plan = Plan {
-            // Lasts until somebody comes.
+            // This phase lasts until the interruption.
             live: match phase {
                 Phase::LaterRounds => Duration::from_secs(3600),
                 _ => self.plan.live,
@@ -159,7 +159,7 @@ impl Bench<'_> {
             multifd,
             ..self.plan
         };
-        let name = format!("{interruption} {phase}, {multifd}: the machine goes on");
+        let name = format!("{interruption} {phase}, {multifd}: the machine continues");
         let interrupted = self
             .interrupt(&plan, interruption, Moment::In(phase))
             .with_context(|| name.clone())?;
@@ -168,7 +168,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Whether the migration was under way at the moment.
+    /// Returns whether the migration was in progress at the moment.
     fn at_random(&mut self, whole: Duration, random: &mut Random) -> Result<bool> {
         let moment = Moment::After(whole.mul_f64(random.fraction()));
         let (interruption, multifd) = match random.next() % 4 {
@@ -181,7 +181,7 @@ impl Bench<'_> {
             multifd,
             ..self.plan
         };
-        let name = format!("{interruption} {moment}, {multifd}: the machine goes on");
+        let name = format!("{interruption} {moment}, {multifd}: the machine continues");
         let interrupted = self
             .interrupt(&plan, interruption, moment)
             .with_context(|| name.clone())?;
@@ -207,13 +207,13 @@ impl Bench<'_> {
     }
 }
 
-/// Slows the devices' changes of run state down, until it is dropped.
+/// Delays the devices' changes of run state, until it is dropped.
 struct Delay(RegisterFile);
 
 impl Delay {
     fn arm(host: &Host) -> Result<Self> {
         let registers = RegisterFile::map(&host.physical)?
-            .context("the device has no fault slots: it needs fault-injection=on")?;
+            .context("the device has no fault slots: set fault-injection=on")?;
         registers.arm(
             SLOT,
             &Fault {
@@ -240,7 +240,7 @@ struct Random(u64);
 
 impl Random {
     fn new(seed: u64) -> Self {
-        // Any number but 0 will do.
+        // Any number except 0 is valid.
         Self(seed ^ 0x9e37_79b9_7f4a_7c15)
     }
 
@@ -251,7 +251,7 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32
     }
 
-    /// From 0 up to 1.
+    /// Returns a number from 0 up to 1.
     fn fraction(&mut self) -> f64 {
         self.next() as f64 / f64::from(u32::MAX)
     }
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn each_phase_is_gone_through_by_each_kind() {
+    fn each_kind_covers_each_phase() {
         assert_eq!(phases().count(), 4 * Phase::ALL.len());
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Measurements by iperf3, the tool that everybody knows, and what it says of them.
+//! Measurements with iperf3, and their results.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -11,21 +11,21 @@ use anyhow::{bail, ensure, Context, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// What is measured.
+/// The transport protocol of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     Tcp,
     Udp,
 }
 
-/// What came of a measurement, as the receiver tells.
+/// The result of a measurement, as the receiver reports it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Measurement {
     pub bits_per_second: f64,
-    /// Of datagrams.
+    /// Number of lost datagrams.
     pub lost_packets: u64,
-    /// Datagrams that were sent.
+    /// Number of sent datagrams.
     pub packets: u64,
 }
 
@@ -39,12 +39,12 @@ impl fmt::Display for Measurement {
     }
 }
 
-/// Sends to the server at `address` and `port` for so long, at no more than `rate` bits a second.
+/// Sends to the server at `address` and `port` for `time`, at no more than `rate` bits per second.
 ///
 /// # Errors
 ///
-/// When the connection to the server does not last, or the server is silent at the end for more than
-/// the ten seconds that iperf3 waits.
+/// Fails if the connection to the server breaks, or if the server is silent at the end for more
+/// than the ten seconds that iperf3 waits.
 pub fn measure(
     address: Ipv4Addr,
     port: u16,
@@ -58,24 +58,24 @@ pub fn measure(
         .args(["--port", &port.to_string()])
         .args(["--bitrate", &rate.to_string()])
         .args(["--time", &duration.as_secs().to_string()])
-        // By itself, it sends more at once than such a rate has in a second.
+        // By default, one write is larger than the data of a second at such a rate.
         .args(["--length", "2048"]);
     if transport == Transport::Udp {
         command.arg("--udp");
     }
-    let output = command.output().context("starting iperf3")?;
+    let output = command.output().context("failed to start iperf3")?;
     parse(&output.stdout)
 }
 
 fn parse(answer: &[u8]) -> Result<Measurement> {
-    let answer: Value = serde_json::from_slice(answer).context("iperf3 says no JSON")?;
+    let answer: Value = serde_json::from_slice(answer).context("invalid output of iperf3: not JSON")?;
     if let Some(error) = answer["error"].as_str() {
         bail!("iperf3: {error}");
     }
     let sum = &answer["end"]["sum_received"];
-    ensure!(sum.is_object(), "iperf3 does not say what was received");
+    ensure!(sum.is_object(), "iperf3 reports no received data");
     Measurement::deserialize(sum)
-        .with_context(|| format!("iperf3 says of what was received: {sum}"))
+        .with_context(|| format!("invalid report of received data: {sum}"))
 }
 
 #[cfg(test)]
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_was_received() {
+    fn reads_the_receivers_report() {
         let tcp = br#"{"end":{"sum_sent":{"bits_per_second":9e6},
             "sum_received":{"bits_per_second":2e6,"bytes":5}}}"#;
         assert_eq!(parse(tcp).unwrap().to_string(), "2.0 Mbit/s");
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_none() {
+    fn a_failure_is_an_error() {
         for wrong in [
             &b"iperf3: what"[..],
             br#"{"error":"unable to connect"}"#,

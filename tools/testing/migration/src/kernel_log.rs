@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the kernel of this machine logs while something happens.
+//! Messages that this machine's kernel logs during an action.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
@@ -10,14 +10,14 @@ use anyhow::{bail, Context, Result};
 
 const PATH: &str = "/dev/kmsg";
 
-/// The longest record that the kernel gives out (`PRINTK_MESSAGE_MAX`).
+/// The maximum length of a record that the kernel returns (`PRINTK_MESSAGE_MAX`).
 const RECORD_MAX: usize = 2048;
 
-/// The kernel's log, from a moment on.
+/// The kernel's log, starting at a given moment.
 pub struct KernelLog(File);
 
 impl KernelLog {
-    /// Reads what is logged from now on.
+    /// Opens the log for messages from now on.
     pub fn from_now() -> Result<Self> {
         let mut file = OpenOptions::new()
             .read(true)
@@ -28,7 +28,7 @@ impl KernelLog {
         Ok(Self(file))
     }
 
-    /// The messages since the last call.
+    /// Returns the messages since the last call.
     pub fn take(&mut self) -> Result<Vec<String>> {
         let mut messages = Vec::new();
         let mut record = [0; RECORD_MAX];
@@ -36,7 +36,7 @@ impl KernelLog {
             match self.0.read(&mut record) {
                 Ok(length) => messages.extend(message(&record[..length])),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(messages),
-                // The oldest records were overwritten; reading goes on behind them.
+                // The oldest records were overwritten; reading continues after them.
                 Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {
                     bail!("{PATH}: messages were lost")
                 }
@@ -46,7 +46,8 @@ impl KernelLog {
     }
 }
 
-/// The text of a record, `PRIORITY,SEQUENCE,TIME,FLAGS;TEXT` and further lines of properties.
+/// Returns the text of a record, `PRIORITY,SEQUENCE,TIME,FLAGS;TEXT` and further lines of
+/// properties.
 fn message(record: &[u8]) -> Option<String> {
     let record = String::from_utf8_lossy(record);
     let (_, text) = record.lines().next()?.split_once(';')?;

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Migrates a virtual machine with VIFA interfaces, and believes only what it verifies.
+//! Migrates a virtual machine with VIFA interfaces, and verifies every result.
 //!
-//! Runs as root on the SR-IOV host. It makes virtual functions ([`sriov`]), passes some to a virtual
-//! machine under the distribution's unmodified QEMU ([`vmm`]) and moves the machine, its workloads
-//! running, to another QEMU that has others ([`guest`], [`migration`]). The workloads in the guest
-//! verify every byte that the devices move, and that each command completes exactly once
-//! ([`console`]); the whole machine is compared where it has left and where it has arrived
-//! ([`comparison`]); what QEMU did with the devices is read in its trace ([`trace`]). Migrations are
-//! also broken off ([`interruption`]), refused ([`refusal`]) and measured ([`downtime`]).
+//! The library runs as root on the SR-IOV host. It creates virtual functions ([`sriov`]), passes
+//! some to a virtual machine under the distribution's unmodified QEMU ([`vmm`]) and moves the
+//! machine, with its workloads running, to another QEMU with other functions ([`guest`],
+//! [`migration`]). The workloads in the guest verify every byte that the devices move, and that
+//! each command completes exactly once ([`console`]). The whole machine is compared at source and
+//! destination ([`comparison`]). QEMU's trace shows how it handled the devices ([`trace`]).
+//! Migrations are also interrupted ([`interruption`]), refused ([`refusal`]) and measured
+//! ([`downtime`]).
 //!
-//! Where the devices are network adapters ([`card`]), the workload is traffic between this machine and
-//! the virtual machine ([`flows`]), which shows what is lost while nobody takes it.
+//! If the devices are network adapters ([`card`]), the workload is traffic between this machine and
+//! the virtual machine ([`flows`]), which shows the losses while the machine is away.
 
 pub mod card;
 pub mod comparison;

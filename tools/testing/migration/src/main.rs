@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Migrates a virtual machine with VIFA interfaces, and believes only what it verifies: the command
-//! line of what the library does.
+//! Migrates a virtual machine with VIFA interfaces, and verifies every result: the command line of
+//! the library.
 
 mod compatibility;
 mod demo;
@@ -37,26 +37,26 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Migrate once, and tell how it goes.
+    /// Migrate once, and log the steps.
     Demo {
-        /// Virtual functions of the machine.
+        /// Number of virtual functions of the machine.
         #[arg(long, default_value_t = 1)]
         devices: usize,
     },
-    /// Migrate back and forth by every way, break some migrations off, and see that a log that loses
-    /// pages is found out; the results are TAP.
+    /// Migrate back and forth in all ways, interrupt some migrations, and check that a log that
+    /// loses pages is detected. Prints TAP.
     Test {
-        /// How often to migrate.
+        /// Number of migrations.
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
-        /// Virtual functions of the machine.
+        /// Number of virtual functions of the machine.
         #[arg(long, default_value_t = 2)]
         devices: usize,
     },
-    /// Migrate machines with each number of virtual functions by each way from each backend of
-    /// VFIO's to each, and several machines at once; the results are TAP.
+    /// Migrate machines with each number of virtual functions in each way between all VFIO
+    /// backends, and several machines at the same time. Prints TAP.
     Matrix {
-        /// Virtual functions of a machine.
+        /// Numbers of virtual functions of a machine.
         #[arg(
             long,
             value_delimiter = ',',
@@ -64,68 +64,68 @@ enum Action {
             value_name = "NUMBERS"
         )]
         devices: Vec<usize>,
-        /// Machines that migrate at once at the end.
+        /// Number of machines that migrate at the same time at the end.
         #[arg(long, default_value_t = 2)]
         machines: usize,
     },
     /// Cancel migrations and kill their destinations, in each phase and at random moments, and
-    /// migrate then; the results are TAP.
+    /// migrate afterwards. Prints TAP.
     Interrupt {
-        /// How many random moments.
+        /// Number of random moments.
         #[arg(long, default_value_t = 20)]
         times: u32,
-        /// What the random moments come from.
+        /// Seed of the random moments.
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// Virtual functions of the machine.
+        /// Number of virtual functions of the machine.
         #[arg(long, default_value_t = 2)]
         devices: usize,
-        /// Leave out the phases.
+        /// Skip the phases.
         #[arg(long)]
         random_alone: bool,
     },
-    /// Measure how long the machine stands: with local memory moved while it runs, with local memory
-    /// moved when it has stopped, and without a device.
+    /// Measure the downtime of the machine: with local memory moved while it runs, with local
+    /// memory moved after it has stopped, and without a device.
     Downtime {
-        /// The physical function whose devices know which of their local memory has changed.
+        /// The physical function whose devices report changes of local memory.
         #[arg(long, value_name = "ADDRESS")]
         pre_copy: String,
         /// The physical function whose devices do not.
         #[arg(long, value_name = "ADDRESS")]
         stop_copy: String,
-        /// Migrations of each kind.
+        /// Number of migrations of each kind.
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
     },
-    /// Migrate between devices that differ in one field each; the results are TAP. Every device of
-    /// this machine takes part.
+    /// Migrate between devices that differ in one field each. Uses all devices of this machine.
+    /// Prints TAP.
     Compatibility {
-        /// The fields of struct vifa_identity to go through, as in "vendor,bar_size[0]"; all of
-        /// them by default.
+        /// The fields of struct vifa_identity to test, as in "vendor,bar_size[0]" (default: all).
         #[arg(long, value_delimiter = ',', value_name = "FIELDS")]
         fields: Vec<String>,
     },
-    /// Migrate a machine with a virtual function of a network card under traffic, break a migration
-    /// off, and offer it to a host that lacks something; the results are TAP. Takes two cards that
-    /// the kernel's igb drives.
+    /// Migrate a machine with a virtual function of a network card under traffic, interrupt a
+    /// migration, and offer the machine to an incompatible host. Requires two cards that the
+    /// kernel's igb drives. Prints TAP.
     Network {
-        /// How often to migrate.
+        /// Number of migrations.
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
-        /// Break off and be refused in all ways, not in one of each; and have iperf3 measure.
+        /// Test all interruptions and refusals instead of one of each, and measure with iperf3.
         #[arg(long)]
         full: bool,
     },
-    /// The same migrations, told as they happen.
+    /// Run the same migrations, and log the steps.
     NetworkDemo {
-        /// How often to migrate.
+        /// Number of migrations.
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
     },
-    /// List the devices that the SR-IOV host needs for the tests of compatibility, beside a reference
-    /// device with no property but fault-injection, as options of scripts/host-vm: one word a line.
+    /// List the devices that the SR-IOV host needs for the compatibility tests, in addition to a
+    /// reference device with only the property fault-injection, as options of scripts/host-vm, one
+    /// word per line.
     Devices {
-        /// As for the tests.
+        /// The fields, as for the tests.
         #[arg(long, value_delimiter = ',', value_name = "FIELDS")]
         fields: Vec<String>,
     },
@@ -141,15 +141,15 @@ struct Options {
     #[arg(long, global = true, env = "VIFA_GUEST_INITRAMFS", value_name = "FILE")]
     initramfs: Option<PathBuf>,
 
-    /// The driver's module, for when no driver is there; else modprobe finds it.
+    /// The driver's module, if the driver is not loaded; otherwise modprobe finds it.
     #[arg(long, global = true, env = "VIFA_MODULE", value_name = "FILE")]
     module: Option<PathBuf>,
 
-    /// The physical function, as in 0000:01:00.0; not needed where there is one.
+    /// The physical function, as in 0000:01:00.0. Optional if there is only one.
     #[arg(long, global = true, value_name = "ADDRESS")]
     device: Option<String>,
 
-    /// The QEMU that the virtual machine runs under.
+    /// The QEMU that runs the virtual machine.
     #[arg(
         long,
         global = true,
@@ -166,23 +166,23 @@ struct Options {
     #[arg(long, global = true, value_name = "ARGUMENTS")]
     append: Option<String>,
 
-    /// What runs the virtual machine's processor; by default KVM where it works.
+    /// The accelerator of the virtual machine; by default KVM, if it works.
     #[arg(long, global = true, value_enum, value_name = "NAME")]
     accelerator: Option<Accelerator>,
 
-    /// How long the machine runs on while it is sent, at least, in seconds.
+    /// Minimum time for which the machine keeps running during the migration, in seconds.
     #[arg(long, global = true, default_value_t = 0, value_name = "SECONDS")]
     live: u64,
 
-    /// The most that is sent in a second, in MiB; by default QEMU's own limit.
+    /// Maximum bandwidth of the migration, in MiB per second; by default QEMU's limit.
     #[arg(long, global = true, value_name = "MIB")]
     bandwidth: Option<u64>,
 
-    /// How long the machine may stand, in milliseconds; by default QEMU's own limit.
+    /// Maximum downtime of the machine, in milliseconds; by default QEMU's limit.
     #[arg(long, global = true, value_name = "MILLISECONDS")]
     downtime_limit: Option<u64>,
 
-    /// Operations that the workload must complete before and after each migration.
+    /// Number of operations that the workload must complete before and after each migration.
     #[arg(long, global = true, default_value_t = 100, value_name = "NUMBER")]
     operations: u64,
 }
@@ -194,11 +194,11 @@ impl Options {
             kernel: self
                 .kernel
                 .clone()
-                .context("no guest: name its kernel by --kernel or VIFA_GUEST_KERNEL")?,
+                .context("no guest kernel: set --kernel or VIFA_GUEST_KERNEL")?,
             initramfs: self
                 .initramfs
                 .clone()
-                .context("no guest: name its initramfs by --initramfs or VIFA_GUEST_INITRAMFS")?,
+                .context("no guest initramfs: set --initramfs or VIFA_GUEST_INITRAMFS")?,
             memory: self.memory,
             append: self.append.clone(),
             accelerator: self.accelerator(),
@@ -207,7 +207,7 @@ impl Options {
         Ok(machine)
     }
 
-    /// The accelerator that was named, or the best that works. A fallback is reported.
+    /// Returns the selected accelerator, or the best one that works. Reports a fallback.
     fn accelerator(&self) -> Accelerator {
         if let Some(named) = self.accelerator {
             return named;
@@ -235,7 +235,7 @@ impl Options {
     fn check_root(&self) -> Result<()> {
         // SAFETY: The call has no arguments and cannot fail.
         let root = unsafe { libc::geteuid() } == 0;
-        ensure!(root, "virtual functions take root to make");
+        ensure!(root, "root is required to create virtual functions");
         Ok(())
     }
 
@@ -285,15 +285,15 @@ fn list_devices(fields: &[String]) -> Result<bool> {
     Ok(true)
 }
 
-/// Makes `functions` virtual functions and asks QEMU who it is, both at once: QEMU takes long to
-/// start for the first time.
+/// Creates `functions` virtual functions and queries QEMU's version in parallel, because QEMU's
+/// first start takes a long time.
 fn prepare(options: &Options, machine: &Machine, functions: usize) -> Result<(Host, String)> {
     thread::scope(|scope| {
         let version = scope.spawn(|| machine.version());
         let host = options.host(functions)?;
         let version = version
             .join()
-            .map_err(|_| anyhow!("asking for QEMU's version"))??;
+            .map_err(|_| anyhow!("failed to query QEMU's version"))??;
         Ok((host, version))
     })
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Every way in which a machine can migrate: from each of VFIO's backends to each, devices over the
-//! one connection or over channels of their own, with one device and with more; and several machines
-//! at once.
+//! All ways in which a machine can migrate: between all VFIO backends, with devices on the main
+//! connection or on separate channels, with one device and with more; and several machines at the
+//! same time.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,8 +21,8 @@ use crate::rounds::Turns;
 use crate::{prepare, Options};
 use vifa_tap::Tap;
 
-/// The ways, in an order in which each begins where the one before has arrived: the backend of the
-/// destination, and what goes over several connections.
+/// The ways, in an order in which each begins where the previous one ended: the backend of the
+/// destination, and the use of several connections.
 const WAYS: [(Backend, Multifd); 9] = [
     (Backend::Container, Multifd::Off),
     (Backend::Container, Multifd::Memory),
@@ -35,14 +35,14 @@ const WAYS: [(Backend, Multifd); 9] = [
     (Backend::Container, Multifd::All),
 ];
 
-/// How long a machine may stand that must not be stopped, in milliseconds, and how long it is
-/// watched.
+/// The downtime limit, in milliseconds, of a machine that must not be stopped, and the time for
+/// which it is watched.
 const WATCHED: Duration = Duration::from_secs(4);
 
-/// Runs it all; whether all went well.
+/// Runs all tests. Returns whether all passed.
 pub fn run(options: &Options, devices: &[usize], machines: usize) -> Result<bool> {
-    // Beside the ways, for each number of devices: the guest's start and end; at the end, the limit
-    // and several machines.
+    // In addition to the ways, for each number of devices: the guest's start and end; at the end,
+    // the limit and several machines.
     let mut tap = Tap::plan(((WAYS.len() + 2) * devices.len() + 2) as u32);
     let begin = Instant::now();
     let result = devices
@@ -79,12 +79,12 @@ fn ways(options: &Options, devices: usize, tap: &mut Tap) -> Result<()> {
         tap.note(&outcome.to_string());
     }
     let workload = guest.finish()?;
-    tap.pass("every command completed once, every byte is right");
+    tap.pass("every command completed once, every byte is correct");
     tap.note(&format!("{} operations", workload.operations));
     guest.quit()
 }
 
-/// Moves the machine, compares it, and sees how that was done.
+/// Moves the machine, compares it, and checks how it was moved.
 fn migrate(guest: &mut Guest, to: &Passthrough, plan: &Plan) -> Result<Outcome> {
     let functions = guest.functions().to_vec();
     let before = logs(&functions)?;
@@ -93,13 +93,13 @@ fn migrate(guest: &mut Guest, to: &Passthrough, plan: &Plan) -> Result<Outcome> 
     outcome.check_devices()?;
     ensure!(
         (outcome.trace.threads > 0) == (plan.multifd == Multifd::All),
-        "{} devices had channels of their own",
+        "{} devices used separate channels",
         outcome.trace.threads
     );
     for ((function, before), after) in functions.iter().zip(before).zip(logs(&functions)?) {
         ensure!(
             after.reports > before.reports && after.dirty_bytes > before.dirty_bytes,
-            "{function} reported nothing: {before:?}, then {after:?}"
+            "{function} reported no pages: {before:?}, then {after:?}"
         );
         ensure!(
             after.lost == before.lost,
@@ -114,8 +114,8 @@ fn logs(functions: &[Function]) -> Result<Vec<vifa_migrate::region::Log>> {
     regions.map(|region| Ok(region?.log)).collect()
 }
 
-/// A machine whose devices have more to send than can be sent in the time is not stopped, until it
-/// may stand longer.
+/// Checks that a machine whose devices have more data than the downtime allows is not stopped until
+/// the limit is raised.
 fn limit(options: &Options, tap: &mut Tap) -> Result<()> {
     let machine = options.machine()?;
     let scratch = Scratch::new()?;
@@ -132,21 +132,21 @@ fn limit(options: &Options, tap: &mut Tap) -> Result<()> {
     let outcome = guest.migrate(vmm, &plan, &mut |_| ())?;
     ensure!(
         outcome.total >= WATCHED,
-        "the machine was stopped after {}, when there was more to send than it might stand for",
+        "the machine was stopped after {}, before the remaining data fit the downtime limit",
         seconds(outcome.total)
     );
     guest.finish()?;
     guest.quit()?;
     tap.pass("the machine is not stopped before the limit allows it");
     tap.note(&format!(
-        "it may stand {}: downtime {}",
+        "downtime limit {}: downtime {}",
         seconds(plan.downtime),
         seconds(outcome.downtime)
     ));
     Ok(())
 }
 
-/// Several machines with a device each migrate at once, there and back.
+/// Migrates several machines with a device each at the same time, there and back.
 fn at_once(options: &Options, machines: usize, tap: &mut Tap) -> Result<()> {
     let machine = options.machine()?;
     let plan = options.plan();
@@ -177,7 +177,7 @@ fn at_once(options: &Options, machines: usize, tap: &mut Tap) -> Result<()> {
             tap.note(&outcome.to_string());
         }
     }
-    tap.pass(&format!("{machines} machines migrate at once, and back"));
+    tap.pass(&format!("{machines} machines migrate at the same time, and back"));
     Ok(())
 }
 

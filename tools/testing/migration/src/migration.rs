@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A virtual machine moves from one QEMU and its virtual functions to another.
+//! Migration of a virtual machine from one QEMU and its virtual functions to another.
 //!
-//! A machine moves over a connection, to a QEMU that waits for it, or by way of a file. The
-//! connection is used in both directions, and QEMU is told to stop the source only once the
-//! destination has agreed to take what it was sent of the devices (`switchover-ack`). So whatever
-//! the destination's driver refuses of the devices' first words, it refuses of a running machine.
+//! A machine moves over a connection to a waiting QEMU, or through a file. The connection is used
+//! in both directions: QEMU stops the source only after the destination has accepted the devices'
+//! initial data (`switchover-ack`). Thus a destination driver that refuses this data refuses a
+//! running machine.
 //!
-//! All else is QEMU's default, the limits of downtime and bandwidth as well, unless a [`Plan`] says
-//! otherwise.
+//! All other settings are QEMU's defaults, including the limits of downtime and bandwidth, unless a
+//! [`Plan`] overrides them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,21 +28,22 @@ use crate::style::{mebibytes, seconds};
 use crate::trace::Trace;
 use crate::vmm::{Passthrough, Role, Vmm};
 
-/// The states of a device that has a P2P-quiesced run state, where it leaves and where it arrives.
-/// Where it has left, QEMU stops it at leisure: perhaps after nobody looks any more.
+/// The states of a device with a P2P-quiesced run state, at the source and at the destination. QEMU
+/// stops the source's device at any time after the migration, possibly after its last report was
+/// read.
 const SOURCE_STATES: [&str; 3] = ["pre-copy", "pre-copy-p2p", "stop-copy"];
 const SOURCE_STATE_AFTERWARDS: &str = "stop";
 const DESTINATION_STATES: [&str; 3] = ["resuming", "running-p2p", "running"];
 
-/// What goes over several connections.
+/// The use of several connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Multifd {
-    /// Nothing.
+    /// One connection for everything.
     #[default]
     Off,
-    /// Memory; devices go over the first connection.
+    /// Several connections for memory; devices use the main connection.
     Memory,
-    /// Memory, and of devices what is left when they have stopped.
+    /// Several connections for memory and for the remaining device state after the stop.
     All,
 }
 
@@ -56,25 +57,27 @@ impl fmt::Display for Multifd {
     }
 }
 
-/// How a machine is moved.
+/// The parameters of a migration.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// How long the machine is to keep running while it is sent, at least.
+    /// Minimum time for which the machine keeps running during the migration.
     pub live: Duration,
-    /// Bytes a second, at the most.
+    /// Maximum bandwidth, in bytes per second.
     pub bandwidth: u64,
-    /// How long the machine may stand, as QEMU estimates.
+    /// Maximum downtime, as QEMU estimates it.
     pub downtime: Duration,
-    /// How many bytes may be left to send when the machine stops, whatever QEMU estimates.
+    /// Maximum number of bytes that may remain when the machine stops, independent of QEMU's
+    /// estimate.
     pub left: Option<u64>,
-    /// What goes over several connections.
+    /// The use of several connections.
     pub multifd: Multifd,
-    /// Operations that the workloads must complete before the move, and again after it.
+    /// Number of operations that the workloads must complete before the migration, and again after
+    /// it.
     pub operations: u64,
 }
 
 impl Default for Plan {
-    /// QEMU's own limits.
+    /// Returns QEMU's limits.
     fn default() -> Self {
         Self {
             live: Duration::ZERO,
@@ -88,10 +91,10 @@ impl Default for Plan {
 }
 
 impl Plan {
-    /// Has `vmm` keep the machine running, or go by the limits.
+    /// Lets `vmm` keep the machine running, or applies the limits.
     fn limit(&self, vmm: &mut Vmm, live: bool) -> Result<()> {
-        // What may be left is the product of time and bandwidth; with bandwidth 0, QEMU takes the one
-        // that it has found.
+        // The number of bytes that may remain is the product of time and bandwidth. With bandwidth
+        // 0, QEMU uses the measured bandwidth.
         let (milliseconds, bandwidth) = match (live, self.left) {
             (true, _) => (1, 1000),
             (false, Some(left)) => (1000, left),
@@ -109,33 +112,33 @@ impl Plan {
     }
 }
 
-/// The states that devices went through, by QEMU's names of them, and when.
+/// The states that devices went through, by QEMU's names of the devices, with their times.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct States {
     devices: BTreeMap<String, Vec<String>>,
-    /// When a device came to a state, in order.
+    /// The time of each state change, in order.
     times: Vec<(String, Duration)>,
 }
 
 impl States {
-    /// Adds the `state` that `device` came to at `time`, which is since the epoch.
+    /// Adds the `state` that `device` entered at `time`, which is since the epoch.
     pub fn push(&mut self, device: String, state: String, time: Duration) {
         self.times.push((state.clone(), time));
         self.devices.entry(device).or_default().push(state);
     }
 
-    /// Each device's.
+    /// Returns the states of each device.
     pub fn each(&self) -> impl Iterator<Item = &[String]> {
         self.devices.values().map(Vec::as_slice)
     }
 
-    /// When devices came to `state`, in order.
+    /// Returns the times at which devices entered `state`, in order.
     fn times<'a>(&'a self, state: &'a str) -> impl DoubleEndedIterator<Item = Duration> + 'a {
         let times = self.times.iter().filter(move |(other, _)| other == state);
         times.map(|(_, time)| *time)
     }
 
-    /// Whether all of `devices` have come to `state` last.
+    /// Returns whether `state` is the last state of all of `devices`.
     pub fn all_are(&self, devices: usize, state: &str) -> bool {
         let last = |states: &Vec<String>| states.last().is_some_and(|last| last == state);
         let devices_there = self.devices.values().filter(|states| last(states));
@@ -151,38 +154,38 @@ impl fmt::Display for States {
     }
 }
 
-/// What a migration came to.
+/// The result of a migration.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// The devices that moved.
+    /// Number of devices that moved.
     pub devices: usize,
-    /// The states of the devices that the source QEMU went through, and the destination.
+    /// The states of the source's devices.
     pub source_states: States,
-    /// The destination's.
+    /// The states of the destination's devices.
     pub destination_states: States,
-    /// What the source QEMU did with the devices.
+    /// The source QEMU's actions on the devices.
     pub trace: Trace,
-    /// What was compared while the machine stood.
+    /// The comparison while the machine was paused.
     pub comparison: Option<Comparison>,
-    /// Bytes of device state that QEMU transferred.
+    /// Number of bytes of device state that QEMU transferred.
     pub device_bytes: u64,
-    /// Bytes of memory that QEMU transferred.
+    /// Number of bytes of memory that QEMU transferred.
     pub memory_bytes: u64,
     /// From the order to migrate to the end.
     pub total: Duration,
-    /// As QEMU reports it.
+    /// The downtime that QEMU reports.
     pub downtime: Duration,
-    /// From the moment that the machine's processors stopped to that when they ran again.
+    /// From the stop of the machine's processors to their start.
     pub stopped: Duration,
-    /// When the source's QEMU had ended, since the epoch.
+    /// The time at which the source's QEMU had ended, since the epoch.
     pub left: Duration,
-    /// From the workload's last report through the source to its first through the destination.
+    /// From the last report of the workload at the source to its first report at the destination.
     pub silence: Duration,
-    /// What the workloads did before the order to migrate.
+    /// Progress of the workloads before the order to migrate.
     pub before: Phase,
-    /// While the source was sending and still running.
+    /// Progress while the source was sending and still running.
     pub during: Phase,
-    /// Where the machine arrived.
+    /// Progress at the destination.
     pub after: Phase,
 }
 
@@ -193,10 +196,10 @@ impl Outcome {
             ("source", &self.source_states, SOURCE_STATES),
             ("destination", &self.destination_states, DESTINATION_STATES),
         ] {
-            let told = states.each().count();
+            let reported = states.each().count();
             ensure!(
-                told == self.devices,
-                "of {} devices of the {side} {told} told of their states",
+                reported == self.devices,
+                "{reported} of {} devices of the {side} reported their states",
                 self.devices
             );
             for states in states.each() {
@@ -206,14 +209,15 @@ impl Outcome {
                 };
                 ensure!(
                     states == expected,
-                    "a device of the {side} went through {states:?}, not {expected:?}"
+                    "invalid states of a device of the {side}: got {states:?}, expected {expected:?}"
                 );
             }
         }
         Ok(())
     }
 
-    /// Checks that the devices were asked what they write, and moved while the machine ran.
+    /// Checks that QEMU queried the devices' dirty logs, and that device state moved while the
+    /// machine ran.
     pub fn check_devices(&self) -> Result<()> {
         self.check_states()?;
         if sriov::kernel_can_log() {
@@ -222,21 +226,23 @@ impl Outcome {
         self.trace.check_live(self.device_bytes)
     }
 
-    /// How long no device worked: from the moment that the first was quiesced to that when the last
-    /// ran again.
+    /// Returns the time during which no device worked: from the quiesce of the first to the start
+    /// of the last.
     pub fn absence(&self) -> Result<Duration> {
         let (first, last) = self.away()?;
         Ok(last.saturating_sub(first))
     }
 
-    /// How long a network adapter may have let frames go astray: until no device is at the source
-    /// either, whose card has the machine's address as long as one is.
+    /// Returns the time during which a network adapter may lose frames: from the quiesce of the
+    /// first device until the source has no device, because the source's card has the machine's
+    /// address until then.
     pub fn astray(&self) -> Result<Duration> {
         let (first, last) = self.away()?;
         Ok(last.max(self.left).saturating_sub(first))
     }
 
-    /// When the first device was quiesced, and when the last ran again, since the epoch.
+    /// Returns the times, since the epoch, when the first device was quiesced and when the last ran
+    /// again.
     fn away(&self) -> Result<(Duration, Duration)> {
         let [_, quiesced, _] = SOURCE_STATES;
         let [.., running] = DESTINATION_STATES;
@@ -245,14 +251,14 @@ impl Outcome {
         match (first, last) {
             (Some(first), Some(last)) => Ok((first, last)),
             _ => bail!(
-                "the devices did not go by way of {quiesced} to {running}: {}; {}",
+                "the devices did not go through {quiesced} to {running}: {}; {}",
                 self.source_states,
                 self.destination_states
             ),
         }
     }
 
-    /// Whether all devices run in the destination, which is the last thing that happens.
+    /// Returns whether all devices run at the destination, which is the last step.
     fn has_arrived(&self) -> bool {
         self.destination_states.all_are(self.devices, "running")
     }
@@ -295,7 +301,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Part of the answer to `query-migrate`.
+/// Part of the reply to `query-migrate`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub(crate) struct Status {
@@ -321,20 +327,20 @@ struct Address {
     port: String,
 }
 
-/// What is known of a move before it has ended.
+/// The state of a migration in progress.
 pub(crate) struct Move {
-    /// When the order was given.
+    /// The time of the order.
     pub(crate) begin: Instant,
-    /// The workloads then.
+    /// The workloads at that time.
     pub(crate) start: Vec<Workload>,
-    /// When the processors stopped, as the source tells.
+    /// The time when the processors stopped, as the source reports it.
     stopped: Option<Duration>,
-    /// When they ran again, as the destination tells.
+    /// The time when the processors started, as the destination reports it.
     resumed: Option<Duration>,
 }
 
 impl Move {
-    /// Takes in what `vmm`, which the machine leaves, has reported.
+    /// Processes the events of the source `vmm`.
     fn watch_source(
         &mut self,
         vmm: &mut Vmm,
@@ -345,7 +351,7 @@ impl Move {
         watch(vmm, "source:     ", states, &mut self.stopped, tell)
     }
 
-    /// Takes in what `vmm`, which the machine comes to, has reported.
+    /// Processes the events of the destination `vmm`.
     fn watch_destination(
         &mut self,
         vmm: &mut Vmm,
@@ -358,14 +364,14 @@ impl Move {
 }
 
 impl Guest {
-    /// Moves the machine to `destination`, its workloads running. `tell` hears what happens. Where
-    /// the destination is to let the machine stand, all of its memory and its devices are compared
-    /// before it runs.
+    /// Moves the machine to `destination`, with its workloads running. Reports the steps to
+    /// `announce`. If the destination keeps the machine paused, all of its memory and its devices
+    /// are compared before it runs.
     ///
     /// # Errors
     ///
-    /// When QEMU fails, when a workload finds an error or loses an interrupt, when one stops before
-    /// or after the move, when anything takes too long, and when the machine is not the same.
+    /// Fails if QEMU fails, if a workload finds an error, loses an interrupt or stops before or
+    /// after the migration, if a step times out, and if the machine differs.
     pub fn migrate(
         &mut self,
         destination: Vmm,
@@ -375,8 +381,8 @@ impl Guest {
         self.migrate_holding(destination, plan, &mut |_| Ok(false), tell)
     }
 
-    /// As [`Self::migrate`]; but the machine is not to stop while `hold` says so, which is asked
-    /// while it is sent.
+    /// Like [`Self::migrate`], but keeps the machine running while `hold` returns true. `hold` is
+    /// called during the transfer.
     pub fn migrate_holding(
         &mut self,
         mut destination: Vmm,
@@ -391,7 +397,7 @@ impl Guest {
             if destination.role == Role::ReceivePaused {
                 let comparison =
                     self.compare(&mut destination, &mut sent, &mut outcome, tell)??;
-                tell(&format!("both stand: {comparison}"));
+                tell(&format!("both are paused: {comparison}"));
                 outcome.comparison = Some(comparison);
                 self.let_run(&mut destination, &mut sent, &mut outcome, tell)?;
             }
@@ -405,7 +411,7 @@ impl Guest {
         Ok(outcome)
     }
 
-    /// Moves the machine to `destination` by way of the file at `path`: nothing of the machine runs
+    /// Moves the machine to `destination` through the file at `path`: the machine does not run
     /// between the two.
     ///
     /// # Errors
@@ -491,7 +497,7 @@ impl Guest {
         })
     }
 
-    /// Waits until everything is sent and `arrived` as well.
+    /// Waits until everything is sent and `arrived` returns true.
     fn send(
         &mut self,
         plan: &Plan,
@@ -513,11 +519,11 @@ impl Guest {
                     status
                         .error_desc
                         .as_deref()
-                        .unwrap_or("QEMU does not say why")
+                        .unwrap_or("QEMU reports no reason")
                 );
             }
             if arrived(sent, outcome, tell)? && status.status == "completed" {
-                // What QEMU told between the last look and its answer.
+                // Process the events between the last check and the reply.
                 sent.watch_source(&mut guest.vmm, outcome, tell)?;
                 outcome.device_bytes = status.vfio.transferred;
                 outcome.memory_bytes = status.ram.transferred;
@@ -555,7 +561,7 @@ impl Guest {
                 sent.watch_destination(destination, outcome, tell)?;
                 let status = query(destination)?;
                 if let Some(error) = status.error_desc {
-                    bail!("the destination refuses the machine: {error}");
+                    bail!("the destination refused the machine: {error}");
                 }
                 Ok(match destination.role {
                     Role::ReceivePaused => status.status == "completed",
@@ -566,8 +572,8 @@ impl Guest {
         Ok(sent)
     }
 
-    /// Compares the machine that stands at `destination` with the one that stands here; what that
-    /// came to.
+    /// Compares the paused machine at `destination` with the paused machine here. Returns the
+    /// result.
     pub(crate) fn compare(
         &mut self,
         destination: &mut Vmm,
@@ -591,7 +597,7 @@ impl Guest {
         ))
     }
 
-    /// Has the machine run at `destination`, which has let it stand.
+    /// Starts the paused machine at `destination`.
     fn let_run(
         &mut self,
         destination: &mut Vmm,
@@ -606,8 +612,8 @@ impl Guest {
         })
     }
 
-    /// Ends the QEMU that the machine has left, and follows it to `destination`; how many reports
-    /// of the workload came from where it was.
+    /// Ends the source QEMU and continues with `destination`. Returns the number of workload
+    /// reports that the source delivered.
     pub(crate) fn switch_to(
         &mut self,
         mut destination: Vmm,
@@ -628,8 +634,8 @@ impl Guest {
         Ok(self.console.reports().len())
     }
 
-    /// Waits until the workload goes on in the QEMU that the machine has come to, of whose reports
-    /// that with the number `first` is the first.
+    /// Waits until the workload continues at the destination, where its first report has the number
+    /// `first`.
     fn go_on(
         &mut self,
         first: usize,
@@ -651,15 +657,15 @@ impl Guest {
     }
 }
 
-/// How a machine goes from one QEMU to another.
+/// The route of a machine from one QEMU to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
     Connection(Multifd),
-    /// One way, and at leisure.
+    /// In one direction, without a deadline.
     File,
 }
 
-/// Readies `vmm`, which may have had part in a migration by another route.
+/// Prepares `vmm`, which may have used another route before.
 pub(crate) fn set_capabilities(vmm: &mut Vmm, route: Route) -> Result<()> {
     let (answers, multifd) = match route {
         Route::Connection(multifd) => (true, multifd),
@@ -679,7 +685,7 @@ pub(crate) fn set_capabilities(vmm: &mut Vmm, route: Route) -> Result<()> {
         "migrate-set-capabilities",
         json!({ "capabilities": capabilities }),
     )?;
-    // By itself, QEMU has devices follow memory. To keep them apart is of use to a test alone.
+    // By default, QEMU sends devices after memory. Only tests separate the two.
     let transfer = match multifd {
         Multifd::Memory => "off",
         Multifd::Off | Multifd::All => "auto",
@@ -697,8 +703,8 @@ pub(crate) fn set_capabilities(vmm: &mut Vmm, route: Route) -> Result<()> {
     Ok(())
 }
 
-/// Makes `destination` wait for a machine, and stay to be asked where it refuses it; the URI where
-/// it waits.
+/// Lets `destination` wait for a machine, and keep running after a refusal, so that it can report
+/// the reason. Returns the URI of the waiting QEMU.
 pub(crate) fn listen(destination: &mut Vmm, multifd: Multifd) -> Result<String> {
     set_capabilities(destination, Route::Connection(multifd))?;
     destination.qmp()?.execute(
@@ -709,12 +715,12 @@ pub(crate) fn listen(destination: &mut Vmm, multifd: Multifd) -> Result<String> 
     let address = status
         .socket_address
         .pop()
-        .context("the destination's QEMU does not say where it listens")?;
+        .context("the destination's QEMU reports no address")?;
     Ok(format!("tcp:127.0.0.1:{}", address.port))
 }
 
-/// Takes in what `vmm` has reported: the states of its devices, which are added to `states`, the
-/// time when its processors stopped or ran, and what is worth telling.
+/// Processes the events of `vmm`: adds the states of its devices to `states`, records the time when
+/// its processors stopped or started, and announces the steps.
 pub(crate) fn watch(
     vmm: &mut Vmm,
     side: &str,
@@ -741,13 +747,13 @@ pub(crate) fn watch(
 pub(crate) fn query(vmm: &mut Vmm) -> Result<Status> {
     let answer = vmm.qmp()?.execute("query-migrate", json!({}))?;
     let status = Status::deserialize(&answer)
-        .with_context(|| format!("QEMU answers query-migrate: {answer}"))?;
+        .with_context(|| format!("invalid reply to query-migrate: {answer}"))?;
     vmm.transferred =
         status.ram.transferred + status.ram.dirty_sync_count + status.vfio.transferred;
     Ok(status)
 }
 
-/// Passes on what is worth telling of an event that does not concern the devices.
+/// Announces an event that does not concern the devices.
 pub(crate) fn notice(event: Event, side: &str, tell: &mut dyn FnMut(&str)) -> Result<()> {
     match event {
         Event::Stop => tell(&format!("{side} the machine stops")),
@@ -778,7 +784,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_where_a_destination_listens() {
+    fn reads_the_address_of_a_destination() {
         let answer = json!({
             "status": "setup",
             "socket-address": [{ "type": "inet", "host": "127.0.0.1", "port": "49152" }]
@@ -803,7 +809,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_are_away_from_the_first_that_is_quiesced_to_the_last_that_runs() {
+    fn absence_is_from_the_first_quiesced_to_the_last_running_device() {
         let mut outcome = Outcome {
             source_states: states(&["pre-copy", "pre-copy-p2p", "stop-copy"]),
             destination_states: states(&["resuming", "running-p2p"]),

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A machine with a network adapter migrates under traffic: within a card, over the wire to another,
-//! and back. Migrations are broken off, and refused where the other host does not grant what the
-//! guest has of this one. The results are TAP.
+//! Migration of a machine with a network adapter under traffic: within a card, over the wire to
+//! another card, and back. Migrations are also interrupted, and refused if the destination host
+//! does not grant the settings that the guest has at the source. The results are TAP.
 
 mod demo;
 mod scene;
@@ -26,32 +26,32 @@ use vifa_tap::Tap;
 
 pub use self::demo::run as demo;
 
-/// How migrations are broken off; the first in short.
+/// The interruptions of migrations; a short run uses the first.
 const INTERRUPTIONS: [(Interruption, Phase); 2] = [
     (Interruption::Cancel, Phase::Stopped),
     (Interruption::Death, Phase::LastRound),
 ];
 
-/// An address that is not the guest's, and the one that lets go of it.
+/// An address that is not the guest's, and the address that removes it.
 const OTHER_MAC: &str = "02:00:5e:00:00:99";
 const NO_MAC: &str = "00:00:00:00:00:00";
 
-/// VLANs that fill the card's filters, which have 32 places.
+/// VLANs that fill the card's filters, which have 32 entries.
 const VLANS: Range<u16> = 100..132;
 
-/// What the other host lacks.
+/// Missing preconditions at the destination host.
 #[derive(Clone, Copy, Debug)]
 enum Lack {
-    /// Its physical function's interface is down.
+    /// The physical function's interface is down.
     Interface,
-    /// Its administrator fixed another MAC address.
+    /// The administrator fixed another MAC address.
     Mac,
-    /// Its VLAN filters are full.
+    /// The VLAN filters are full.
     Vlan,
 }
 
 impl Lack {
-    /// All; the first in short.
+    /// All preconditions; a short run uses the first.
     const ALL: [Self; 3] = [Self::Mac, Self::Interface, Self::Vlan];
 
     fn name(self) -> &'static str {
@@ -62,8 +62,8 @@ impl Lack {
         }
     }
 
-    /// What the driver has to say of it, part by part.
-    fn told(self) -> Vec<String> {
+    /// Returns the texts that the driver's message must contain.
+    fn expected_texts(self) -> Vec<String> {
         match self {
             Self::Interface => vec!["interface up?".to_owned()],
             Self::Mac => vec![MAC.to_owned(), OTHER_MAC.to_owned()],
@@ -72,23 +72,24 @@ impl Lack {
     }
 }
 
-/// Checks in each round.
+/// Number of checks in each round.
 const CHECKS: u32 = 3;
 
-/// Runs it all; whether all went well.
+/// Runs all tests. Returns whether all passed.
 pub fn run(options: &Options, rounds: u32, full: bool) -> Result<bool> {
     let (interruptions, lacks) = match full {
         true => (&INTERRUPTIONS[..], &Lack::ALL[..]),
         false => (&INTERRUPTIONS[..1], &Lack::ALL[..1]),
     };
-    // Beside these: the start, and what is known at the end, also of a machine beside.
+    // In addition to these: the start, and the checks at the end, including those of a neighbour
+    // machine.
     let mut tap = Tap::plan(
         CHECKS * rounds + (interruptions.len() + lacks.len()) as u32 + if full { 6 } else { 4 },
     );
     let begin = Instant::now();
     let load = Load {
         file: 256 << 10,
-        // An emulated machine has not much more than this for files and iperf3's two tests together.
+        // An emulated machine can transfer little more than this for files and both iperf3 tests.
         rate: if full { 8 << 10 } else { 32 << 10 },
         measured: full.then_some(scene::MEASURED),
     };
@@ -113,7 +114,7 @@ fn go_round(
     tap.note(&options.machine()?.version()?);
     let mut scene = Scene::start(options, load, neighbour)?;
     tap.pass(&format!("guest runs with {}", scene.guest.passthrough()));
-    // Within the card, beside which there is another to be refused by.
+    // The first round stays within the card, which has another function for the refusals.
     round(&mut scene, &plan, 1, tap)?;
     for (interruption, phase) in interruptions {
         interrupt(&mut scene, &plan, *interruption, *phase, tap)?;
@@ -127,7 +128,7 @@ fn go_round(
     end(scene, u64::from(rounds) + interruptions.len() as u64, tap)
 }
 
-/// One migration, and what came of the traffic.
+/// Runs one migration and checks the traffic.
 fn round(scene: &mut Scene, plan: &Plan, number: u32, tap: &mut Tap) -> Result<()> {
     let from = scene.guest.functions()[0].clone();
     let name = format!("round {number}, {from} to {}", scene.next());
@@ -142,19 +143,19 @@ fn round(scene: &mut Scene, plan: &Plan, number: u32, tap: &mut Tap) -> Result<(
         .map(|error| error.to_string())
         .collect();
     tap.check(
-        &format!("{name}: of no kind of packets more are lost than while it is away"),
+        &format!("{name}: packets of all kinds are only lost while it is away"),
         &lost,
     );
     if !lost.is_empty() {
-        // Whether they came to the guest tells on which way they were lost.
+        // The guest's counters show in which direction packets were lost.
         tap.note(&format!("the guest: {:?}", scene.guest.traffic()));
     }
     let ended = scene.check_connections().err().map(|e| e.to_string());
-    tap.check(&format!("{name}: connections outlive it"), ended.as_slice());
+    tap.check(&format!("{name}: connections survive it"), ended.as_slice());
     Ok(())
 }
 
-/// Breaks a migration off when its devices have stopped: they go on where they were.
+/// Interrupts a migration after its devices have stopped: they continue at the source.
 fn interrupt(
     scene: &mut Scene,
     plan: &Plan,
@@ -162,7 +163,7 @@ fn interrupt(
     phase: Phase,
     tap: &mut Tap,
 ) -> Result<()> {
-    let name = format!("{interruption} {phase}: the machine goes on");
+    let name = format!("{interruption} {phase}: the machine continues");
     let function = scene.elsewhere().clone();
     let vmm = scene.destination(&function)?;
     let interrupted = scene
@@ -171,7 +172,7 @@ fn interrupt(
         .with_context(|| name.clone())?;
     ensure!(
         interrupted.ending != Ending::Moved,
-        "{name}: it did not stay, {interrupted}"
+        "{name}: it did not stay: {interrupted}"
     );
     scene.check_connections()?;
     tap.pass(&name);
@@ -179,14 +180,14 @@ fn interrupt(
     Ok(())
 }
 
-/// Offers the machine to a host that lacks something; puts that right afterwards.
+/// Offers the machine to a host that lacks a precondition, and restores the host afterwards.
 fn be_refused(scene: &mut Scene, plan: &Plan, lack: Lack, tap: &mut Tap) -> Result<()> {
     let name = format!(
-        "{}: that is said, and the machine goes on where it is",
+        "{}: the destination reports it, and the machine continues at the source",
         lack.name()
     );
     let function = scene.elsewhere().clone();
-    // QEMU has the device reset; only then can it lack anything.
+    // QEMU resets the device at its start: remove the precondition after that.
     let mut vmm = scene.destination(&function)?;
     let card = &scene.cards[1];
     let mut filler = None;
@@ -203,7 +204,7 @@ fn be_refused(scene: &mut Scene, plan: &Plan, lack: Lack, tap: &mut Tap) -> Resu
         .guest
         .be_refused(&mut vmm, plan)
         .with_context(|| name.clone())?;
-    let told = Region::read(&function)?.error;
+    let error = Region::read(&function)?.error;
     vmm.quit()?;
     drop(filler);
     let card = &scene.cards[1];
@@ -213,13 +214,13 @@ fn be_refused(scene: &mut Scene, plan: &Plan, lack: Lack, tap: &mut Tap) -> Resu
         Lack::Vlan => (),
     }
     scene.check_connections()?;
-    let missing = lack.told().into_iter().filter(|part| !told.contains(part));
+    let missing = lack.expected_texts().into_iter().filter(|part| !error.contains(part));
     let missing: Vec<_> = missing
-        .map(|part| format!("expected '{part}' in what the migration region says: '{told}'"))
+        .map(|part| format!("expected '{part}' in the migration region's error: '{error}'"))
         .collect();
     tap.check(&name, &missing);
     tap.note(&format!(
-        "refused after {}, source's device {}; region: {told}; QEMU: {}",
+        "refused after {}, source's device {}; region: {error}; QEMU: {}",
         seconds(refusal.took),
         refusal.source_states.join(" -> "),
         refusal.reason
@@ -227,13 +228,13 @@ fn be_refused(scene: &mut Scene, plan: &Plan, lack: Lack, tap: &mut Tap) -> Resu
     Ok(())
 }
 
-/// What is known when all is over; the machine was stopped so often.
+/// Checks the final counts after `stops` stops of the machine.
 fn end(scene: Scene, stops: u64, tap: &mut Tap) -> Result<()> {
     let end = scene.finish()?;
-    tap.pass("connections outlived it all, and every byte came through them as it was sent");
+    tap.pass("connections survived all migrations, and every byte arrived unchanged");
     let bytes: u64 = end.carried.files.iter().map(|file| file.length).sum();
     tap.note(&format!(
-        "one connection sent back {}; {} files with {}, on whose checksums both ends agree",
+        "one connection echoed {}; {} files with {}, whose checksums match at both ends",
         mebibytes(end.carried.echo.verified),
         end.carried.files.len(),
         mebibytes(bytes)
@@ -248,12 +249,12 @@ fn end(scene: Scene, stops: u64, tap: &mut Tap) -> Result<()> {
         .map(|(what, expected, found)| format!("{what}: expected {expected}, found {found}"))
         .collect();
     tap.check(
-        "the guest's adapter is set as it was, its link was never lost",
+        "the guest's adapter has its settings, its link was never lost",
         &wrong,
     );
     tap.note(&format!("the guest: {:?}", end.guest));
     check_pings(
-        "the guest reaches others all the while that it runs",
+        "the guest reaches its peer whenever it runs",
         &end.guest.ping,
         stops,
         tap,
@@ -264,27 +265,27 @@ fn end(scene: Scene, stops: u64, tap: &mut Tap) -> Result<()> {
     };
     let disturbed = pings.check(Duration::ZERO).err().map(|e| e.to_string());
     tap.check(
-        "a machine beside is reached all the while",
+        "a neighbour machine is always reachable",
         disturbed.as_slice(),
     );
     tap.note(&pings.to_string());
     check_pings(
-        "a machine beside reaches others all the while",
+        "a neighbour machine always reaches its peer",
         &counted.ping,
         1,
         tap,
     );
-    tap.note(&format!("the machine beside: {counted:?}"));
+    tap.note(&format!("the neighbour: {counted:?}"));
     Ok(())
 }
 
-/// Checks that of a guest's own pings no more were lost than can have been under way at so many stops.
-/// On a slow machine, answers take as long as the longest gap between two.
+/// Checks that a guest lost at most as many of its pings as can have been in transit at `stops`
+/// stops. On a slow machine, a reply can take as long as the longest gap between two replies.
 fn check_pings(name: &str, pings: &Pings, stops: u64, tap: &mut Tap) {
     let Pings { sent, received, .. } = *pings;
     let lost = sent.saturating_sub(received);
     let interval = PING_INTERVAL.as_millis() as u64;
     let most = stops * UNDER_WAY.max(pings.longest_gap_ms / interval);
-    let problem = (lost > most).then(|| format!("{lost} of {sent} pings lost, of {most} at most"));
+    let problem = (lost > most).then(|| format!("{lost} of {sent} pings lost, expected at most {most}"));
     tap.check(name, problem.as_slice());
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the processor can do for a virtual machine.
+//! Features of the processor for virtual machines.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use anyhow::{ensure, Context, Result};
 use clap::ValueEnum;
 
-/// How QEMU runs a virtual machine's processors.
+/// The way in which QEMU runs a virtual machine's processors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Accelerator {
     /// On this machine's processor; the kernel delivers the devices' interrupts.
@@ -20,7 +20,7 @@ pub enum Accelerator {
 }
 
 impl Accelerator {
-    /// Chooses KVM where it works, and returns why it does not where it does not.
+    /// Returns KVM if it works; otherwise software emulation and the reason why KVM does not work.
     pub fn choose() -> (Self, Option<anyhow::Error>) {
         match kvm_works() {
             Ok(()) => (Self::Kvm, None),
@@ -28,12 +28,12 @@ impl Accelerator {
         }
     }
 
-    /// KVM where it works.
+    /// Returns KVM if it works, otherwise software emulation.
     pub fn best() -> Self {
         Self::choose().0
     }
 
-    /// QEMU's `-accel`.
+    /// Returns the value of QEMU's `-accel`.
     pub fn option(self) -> &'static str {
         match self {
             Self::Kvm => "kvm",
@@ -56,14 +56,14 @@ const KVM_GET_API_VERSION: libc::c_ulong = 0xae00;
 const KVM_CREATE_VM: libc::c_ulong = 0xae01;
 const KVM_CREATE_IRQCHIP: libc::c_ulong = 0xae60;
 
-/// The only version that there is.
+/// The only version that exists.
 const KVM_API_VERSION: libc::c_int = 12;
 
-/// Checks that QEMU's default machine runs under KVM here. A /dev/kvm is not enough: a nested machine
-/// may have it without the processor's extensions, and a kernel may be built without the interrupt
-/// controllers. Without nested paging, a guest takes longer than under software emulation.
+/// Checks that QEMU's default machine runs under KVM here. A /dev/kvm is not sufficient: a nested
+/// machine may have it without the processor's extensions, and a kernel may lack the interrupt
+/// controllers. Without nested paging, a guest is slower than under software emulation.
 fn kvm_works() -> Result<()> {
-    let flags = fs::read_to_string("/proc/cpuinfo").context("reading /proc/cpuinfo")?;
+    let flags = fs::read_to_string("/proc/cpuinfo").context("failed to read /proc/cpuinfo")?;
     ensure!(
         has_extensions(&flags),
         "the processor has neither svm with npt nor vmx with ept"
@@ -74,7 +74,7 @@ fn kvm_works() -> Result<()> {
     let version = call(&kvm, KVM_GET_API_VERSION).context("KVM_GET_API_VERSION")?;
     ensure!(
         version == KVM_API_VERSION,
-        "KVM's version is {version}, expected {KVM_API_VERSION}"
+        "invalid KVM version: got {version}, expected {KVM_API_VERSION}"
     );
     let machine = call(&kvm, KVM_CREATE_VM).context("KVM_CREATE_VM")?;
     // SAFETY: The kernel has just made the descriptor for this call, and nothing else uses it.
@@ -83,7 +83,7 @@ fn kvm_works() -> Result<()> {
     Ok(())
 }
 
-/// Makes an ioctl that takes no argument.
+/// Calls an ioctl that takes no argument.
 fn call(file: &impl AsRawFd, request: libc::c_ulong) -> io::Result<libc::c_int> {
     // SAFETY: The requests of this file take an integer, which is 0, and no pointer.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), request as _, 0) };
@@ -103,8 +103,8 @@ fn has_extensions(cpuinfo: &str) -> bool {
     (has("svm") && has("npt")) || (has("vmx") && has("ept"))
 }
 
-/// What runs this machine: "KVM", "TCG" (QEMU's software emulation), another hypervisor's signature,
-/// or "none".
+/// Returns the hypervisor of this machine: "KVM", "TCG" (QEMU's software emulation), another
+/// hypervisor's signature, or "none".
 #[cfg(target_arch = "x86_64")]
 pub fn hypervisor() -> String {
     use std::arch::x86_64::__cpuid;
@@ -130,7 +130,7 @@ pub fn hypervisor() -> String {
     "unknown".into()
 }
 
-/// The name for the signature in the processor's hypervisor leaf.
+/// Returns the name for the signature in the processor's hypervisor leaf.
 #[cfg(target_arch = "x86_64")]
 fn hypervisor_of(signature: &[u8]) -> String {
     match signature {
@@ -147,8 +147,9 @@ pub fn is_emulated() -> bool {
     hypervisor() == "TCG"
 }
 
-/// What tells the guest's kernel the rate of its time stamp counter, which is this machine's. Under
-/// emulation it is too slow to find out itself and would be left without a good clock.
+/// Returns the kernel parameter with the rate of the guest's time stamp counter, which is this
+/// machine's rate. An emulated guest is too slow to measure the rate and would not use the counter
+/// as its clock.
 #[cfg(target_arch = "x86_64")]
 pub fn clock() -> String {
     use std::arch::x86_64::_rdtsc;
@@ -164,7 +165,7 @@ pub fn clock() -> String {
     format!("tsc_early_khz={khz:.0} tsc=reliable")
 }
 
-/// Other processors tell their counters' rates themselves.
+/// Other processors report the rates of their counters.
 #[cfg(not(target_arch = "x86_64"))]
 pub fn clock() -> String {
     String::new()
@@ -175,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn looks_for_whole_flags() {
+    fn matches_whole_flags() {
         assert!(has_extensions("model : x\nflags\t\t: fpu vmx sse ept\n"));
         assert!(has_extensions("flags\t\t: npt svm\n"));
         assert!(!has_extensions("flags\t\t: svm ept\n"));
@@ -186,7 +187,7 @@ mod tests {
 
     #[test]
     #[cfg(target_arch = "x86_64")]
-    fn hypervisors_are_known_by_their_signatures() {
+    fn hypervisors_are_named_by_their_signatures() {
         assert_eq!(hypervisor_of(b"TCGTCGTCGTCG"), "TCG");
         assert_eq!(hypervisor_of(b"KVMKVMKVM\0\0\0"), "KVM");
         assert_eq!(hypervisor_of(b"Other\0\0\0\0\0\0\0"), "Other");
@@ -194,7 +195,7 @@ mod tests {
 
     #[test]
     #[cfg(target_arch = "x86_64")]
-    fn tells_a_plausible_rate() {
+    fn returns_a_plausible_rate() {
         let clock = clock();
         let khz = clock
             .strip_prefix("tsc_early_khz=")

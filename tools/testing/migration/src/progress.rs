@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Waiting for as long as there is progress, however slow the machine is.
+//! Waits that last while there is progress, independent of the machine's speed.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// For what makes progress at least once in `patience`.
+    /// Returns a watch that expects progress at least once in `patience`.
     pub fn new(patience: Duration) -> Self {
         Self {
             patience,
@@ -22,8 +22,8 @@ impl Progress {
         }
     }
 
-    /// Returns whether `counter` has changed within the patience, this look included.
-    pub fn goes_on(&mut self, counter: u64) -> bool {
+    /// Returns whether `counter` has changed within the patience, including this call.
+    pub fn continues(&mut self, counter: u64) -> bool {
         if self.last.replace(counter) != Some(counter) {
             self.since = Instant::now();
             return true;
@@ -38,7 +38,7 @@ mod tests {
     use std::thread;
 
     #[test]
-    fn a_counter_that_stands_ends_the_wait() {
+    fn a_stalled_counter_ends_the_wait() {
         let mut progress = Progress::new(Duration::from_millis(60));
         let long = Duration::from_millis(80);
         for counter in 0..3 {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! QMP, the protocol by which a program controls QEMU: JSON objects, one a line, over a socket.
+//! QMP, the protocol to control QEMU: JSON objects, one per line, over a socket.
 //!
-//! Only what a migration takes: commands with a result or an error, and events, which are kept in
-//! the order of their arrival until somebody asks for them.
+//! Implements the subset that a migration needs: commands with a result or an error, and events,
+//! which are kept in order of arrival until they are read.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -16,36 +16,36 @@ use anyhow::{anyhow, bail, Context, Result};
 use serde::Deserialize;
 use serde_json::{json, Value};
 
-/// How long QEMU may take to answer a command.
+/// Maximum time until QEMU replies to a command.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// How long QEMU may take to open its socket: it may have to be read from a slow disk first.
+/// Maximum time until QEMU opens its socket. QEMU may have to be read from a slow disk first.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Something that QEMU says by itself.
+/// An unsolicited message of QEMU.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The state of the migration.
     Migration { status: String },
-    /// The state of a VFIO device, by QEMU's name of it.
+    /// The state of a VFIO device, by QEMU's name of the device.
     VfioMigration { device: String, state: String },
     /// The virtual machine's processors stopped.
     Stop,
     /// The virtual machine's processors run again.
     Resume,
-    /// The guest did something that QEMU ends or stops for.
+    /// The guest caused QEMU to exit or to stop.
     GuestFailed { event: String },
-    /// Anything else.
+    /// Any other event.
     Other { event: String },
 }
 
-/// What QEMU sends.
+/// A message from QEMU.
 #[derive(Debug, PartialEq)]
 enum Message {
     Greeting,
     Return(Value),
     Error(String),
-    /// With the time that QEMU gives it, since the epoch.
+    /// An event with QEMU's timestamp, since the epoch.
     Event(Duration, Event),
 }
 
@@ -84,7 +84,7 @@ struct WireError {
 impl Message {
     fn parse(line: &str) -> Result<Self> {
         let wire: Wire =
-            serde_json::from_str(line).with_context(|| format!("QEMU said: {line}"))?;
+            serde_json::from_str(line).with_context(|| format!("invalid line of QEMU: {line}"))?;
         Ok(match wire {
             Wire {
                 event: Some(event),
@@ -101,7 +101,7 @@ impl Message {
             Wire {
                 greeting: Some(_), ..
             } => Message::Greeting,
-            _ => bail!("QEMU said what QMP does not know: {line}"),
+            _ => bail!("not a QMP message: {line}"),
         })
     }
 }
@@ -132,13 +132,13 @@ pub struct Qmp {
     stream: UnixStream,
     messages: Receiver<Result<Message>>,
     events: Vec<(Duration, Event)>,
-    /// How many events there were.
+    /// Number of events so far.
     reported: u64,
 }
 
 impl Qmp {
-    /// Waits until QEMU listens on `socket` and connects; `alive` says why QEMU has ended, if it
-    /// has.
+    /// Waits until QEMU listens on `socket` and connects. `alive` returns an error if QEMU has
+    /// ended.
     pub fn connect(socket: &Path, mut alive: impl FnMut() -> Result<()>) -> Result<Self> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         let stream = loop {
@@ -151,7 +151,7 @@ impl Qmp {
                 Err(error) => {
                     return Err(error).with_context(|| {
                         format!(
-                            "QEMU does not listen on {} after {} s",
+                            "QEMU's socket {} timed out after {} s",
                             socket.display(),
                             CONNECT_TIMEOUT.as_secs()
                         )
@@ -177,7 +177,7 @@ impl Qmp {
         };
         match qmp.next_message("its greeting", Instant::now() + ANSWER_TIMEOUT)? {
             Message::Greeting => (),
-            message => bail!("QEMU greets with {message:?}"),
+            message => bail!("invalid greeting of QEMU: {message:?}"),
         }
         qmp.execute("qmp_capabilities", json!({}))?;
         Ok(qmp)
@@ -189,15 +189,15 @@ impl Qmp {
         line.push('\n');
         self.stream
             .write_all(line.as_bytes())
-            .with_context(|| format!("sending {command} to QEMU"))?;
+            .with_context(|| format!("failed to send {command} to QEMU"))?;
         match self.next_message(command, Instant::now() + ANSWER_TIMEOUT)? {
             Message::Return(value) => Ok(value),
-            Message::Error(description) => Err(anyhow!("QEMU refuses {command}: {description}")),
-            message => bail!("QEMU answers {command} with {message:?}"),
+            Message::Error(description) => Err(anyhow!("QEMU rejected {command}: {description}")),
+            message => bail!("invalid reply of QEMU to {command}: {message:?}"),
         }
     }
 
-    /// The events since the last call, with the time that QEMU gives them, since the epoch.
+    /// Returns the events since the last call, with QEMU's timestamps, since the epoch.
     pub fn take_events(&mut self) -> Result<Vec<(Duration, Event)>> {
         while let Ok(message) = self.messages.try_recv() {
             self.keep(message?)?;
@@ -206,12 +206,12 @@ impl Qmp {
         Ok(std::mem::take(&mut self.events))
     }
 
-    /// Returns how many events were taken.
+    /// Returns the number of events so far.
     pub fn reported(&self) -> u64 {
         self.reported
     }
 
-    /// Waits for an event until `deadline`, unless there are some already.
+    /// Waits for an event until `deadline`, unless an event is already available.
     pub fn wait_event(&mut self, deadline: Instant) -> Result<()> {
         if !self.events.is_empty() {
             return Ok(());
@@ -220,19 +220,19 @@ impl Qmp {
         match self.messages.recv_timeout(rest) {
             Ok(message) => self.keep(message?),
             Err(RecvTimeoutError::Timeout) => Ok(()),
-            Err(RecvTimeoutError::Disconnected) => bail!("QEMU hung up"),
+            Err(RecvTimeoutError::Disconnected) => bail!("QEMU closed the connection"),
         }
     }
 
     fn keep(&mut self, message: Message) -> Result<()> {
         match message {
             Message::Event(time, event) => self.events.push((time, event)),
-            message => bail!("QEMU said unasked: {message:?}"),
+            message => bail!("unexpected message of QEMU: {message:?}"),
         }
         Ok(())
     }
 
-    /// The next message that is no event.
+    /// Returns the next message that is not an event.
     fn next_message(&mut self, to: &str, deadline: Instant) -> Result<Message> {
         loop {
             let rest = deadline.saturating_duration_since(Instant::now());
@@ -242,10 +242,10 @@ impl Qmp {
                     message => return Ok(message),
                 },
                 Err(RecvTimeoutError::Timeout) => bail!(
-                    "QEMU does not answer to {to} for {} s",
+                    "QEMU timed out after {} s: {to}",
                     ANSWER_TIMEOUT.as_secs()
                 ),
-                Err(RecvTimeoutError::Disconnected) => bail!("QEMU hung up before {to}"),
+                Err(RecvTimeoutError::Disconnected) => bail!("QEMU closed the connection: {to}"),
             }
         }
     }
@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tells_messages_apart() {
+    fn distinguishes_messages() {
         let parse = |line| Message::parse(line).unwrap();
         let event = |event| Message::Event(Duration::ZERO, event);
         assert_eq!(
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_qmp() {
+    fn rejects_messages_that_are_not_qmp() {
         assert!(Message::parse("hello").is_err());
         assert!(Message::parse(r#"{"hello": 1}"#).is_err());
     }

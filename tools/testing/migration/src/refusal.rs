@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A destination refuses a virtual machine, which goes on where it is.
+//! A destination refuses a virtual machine, which continues at the source.
 
 use std::time::{Duration, Instant};
 
@@ -12,28 +12,29 @@ use crate::migration::{listen, notice, query, set_capabilities, Plan, Route};
 use crate::qmp::Event;
 use crate::vmm::Vmm;
 
-/// What became of a machine that a destination refused to take.
+/// The result of a refused migration.
 #[derive(Clone, Debug, Default)]
 pub struct Refusal {
-    /// The states of the first device that the source QEMU went through.
+    /// The states of the first device at the source.
     pub source_states: Vec<String>,
     /// From the order to migrate to its failure.
     pub took: Duration,
-    /// What the destination's QEMU says.
+    /// The error that the destination's QEMU reports.
     pub reason: String,
-    /// What the workload did from the order to migrate until its failure was known.
+    /// Progress of the workload from the order to migrate until its failure was known.
     pub during: Phase,
-    /// What it did then.
+    /// Progress of the workload after the failure.
     pub after: Phase,
 }
 
 impl Guest {
-    /// Has `destination` refuse the machine, which goes on where it is.
+    /// Offers the machine to `destination`, which must refuse it. The machine continues at the
+    /// source.
     ///
     /// # Errors
     ///
-    /// As for [`Self::migrate`]; and when `destination` takes the machine, or the machine stops for
-    /// any time.
+    /// As for [`Self::migrate`]. Also fails if `destination` accepts the machine, or if the machine
+    /// stops for any time.
     pub fn be_refused(&mut self, destination: &mut Vmm, plan: &Plan) -> Result<Refusal> {
         self.offer_to(destination, plan).map_err(|error| {
             let errors = destination.errors();
@@ -54,7 +55,7 @@ impl Guest {
             guest.hear(&mut refusal)?;
             match query(&mut guest.vmm)?.status.as_str() {
                 "failed" => Ok(Some(())),
-                "completed" => bail!("the destination took the machine"),
+                "completed" => bail!("the destination accepted the machine"),
                 _ => Ok(None),
             }
         })?;
@@ -63,12 +64,12 @@ impl Guest {
         let running = self.vmm.qmp()?.execute("query-status", json!({}))?;
         ensure!(
             running["status"] == "running",
-            "the refused machine is not running, but {}",
+            "invalid state of the refused machine: got {}, expected running",
             running["status"]
         );
         refusal.reason = query(destination)?
             .error_desc
-            .context("the destination's QEMU does not say why it failed")?;
+            .context("the destination's QEMU reports no reason")?;
         self.console.read()?;
         let left = self.workloads();
         refusal.during = Phase::between(&offer.start, &left);
@@ -77,12 +78,12 @@ impl Guest {
         Ok(refusal)
     }
 
-    /// Takes in what the source's QEMU has told, which may not be that the machine stops.
+    /// Processes the events of the source's QEMU. An event that the machine stops is an error.
     fn hear(&mut self, refusal: &mut Refusal) -> Result<()> {
         for (_, event) in self.vmm.qmp()?.take_events()? {
             match event {
                 Event::VfioMigration { state, .. } => refusal.source_states.push(state),
-                Event::Stop => bail!("the machine that is refused was stopped"),
+                Event::Stop => bail!("the refused machine was stopped"),
                 event => notice(event, "source:     ", &mut |_| ())?,
             }
         }

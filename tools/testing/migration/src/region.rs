@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The migration region of a virtual function, as debugfs shows it without the device being opened.
+//! The migration region of a virtual function, read from debugfs without opening the device.
 
 use std::fs;
 use std::mem::offset_of;
@@ -13,50 +13,50 @@ use crate::sriov::Function;
 
 const DIRECTORY: &str = "/sys/kernel/debug/vifa";
 
-/// A copy of the region: one moment.
+/// A snapshot of the region.
 pub struct Region {
-    /// What the function is.
+    /// The identity of the function.
     pub identity: Identity,
-    /// What the last error was about; empty without one.
+    /// The text of the last error; empty if there is none.
     pub error: String,
-    /// What its log came to since its driver was bound.
+    /// The counters of its log since its driver was bound.
     pub log: Log,
 }
 
-/// What a log of writes to guest memory came to.
+/// The counters of a log of writes to guest memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Log {
-    /// Reports that were asked for.
+    /// Number of requested reports.
     pub reports: u64,
-    /// Bytes reported dirty.
+    /// Number of bytes reported dirty.
     pub dirty_bytes: u64,
-    /// Reports of more than was written.
+    /// Number of reports that included more than the written pages.
     pub lost: u64,
 }
 
 impl Region {
-    /// Reads the region of `function`, which its driver is bound to.
+    /// Reads the region of `function`, to which the driver is bound.
     pub fn read(function: &Function) -> Result<Self> {
         let path = format!("{DIRECTORY}/{function}/region");
-        let bytes = fs::read(&path).with_context(|| format!("reading {path}"))?;
+        let bytes = fs::read(&path).with_context(|| format!("failed to read {path}"))?;
         Self::parse(&bytes).with_context(|| path)
     }
 
     fn parse(bytes: &[u8]) -> Result<Self> {
         let magic = &hw::VIFA_REGION_MAGIC[..8];
-        ensure!(bytes.starts_with(magic), "this is no migration region");
+        ensure!(bytes.starts_with(magic), "invalid magic of the migration region");
         let identity = Identity::in_region(bytes)?;
-        // The identity stands behind the text, so the text is there.
+        // The identity follows the text, so the text is complete.
         let text =
             &bytes[offset_of!(hw::vifa_region, error_text)..][..hw::VIFA_REGION_TEXT as usize];
         let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
         let number = |offset: usize| {
             let bytes = bytes[offset..offset + 8].try_into();
-            u64::from_le_bytes(bytes.expect("as many bytes as there are in a u64"))
+            u64::from_le_bytes(bytes.expect("the length of a u64"))
         };
         ensure!(
             bytes.len() >= size_of::<hw::vifa_region>(),
-            "the region says nothing of the log"
+            "the region has no counters of the log"
         );
         Ok(Self {
             identity,

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The physical function's register file, as far as a test makes the device fail, or claim what is
-//! not so.
+//! The physical function's register file: the part that injects faults and false identities.
 
 use anyhow::{ensure, Context, Result};
 use vifa_vfio::{Capability, Mapping};
@@ -10,38 +9,38 @@ use crate::hw;
 use crate::identity::Patch;
 use crate::sriov::Function;
 
-/// Fault slots that each virtual function may use; the registers are those of `vifa_fault.h`.
+/// Number of fault slots per virtual function. `vifa_fault.h` defines the registers.
 const SLOTS_EACH: u32 = 8;
 
-/// A fault, as `vifa_fault.h` has it.
+/// A fault, as defined by `vifa_fault.h`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fault {
-    /// `VIFA_FAULT_*`: what happens.
+    /// `VIFA_FAULT_*`: the kind of the fault.
     pub kind: u32,
     /// The virtual function's index, or `VIFA_FAULT_ANY_VF`.
     pub vf: u32,
     /// `VIFA_MAILBOX_ID_CONTROL` or `_DATA`; 0: both.
     pub frame: u32,
-    /// Of which command; 0: of each.
+    /// The command that the fault affects; 0: any command.
     pub opcode: u32,
-    /// What this means depends on the kind.
+    /// A value whose meaning depends on the kind.
     pub value: u64,
-    /// Bytes of a patch.
+    /// Offset of a patch, in bytes.
     pub offset: u32,
-    /// How many they are.
+    /// Length of a patch, in bytes.
     pub width: u32,
-    /// How often, or `VIFA_FAULT_ALWAYS`.
+    /// Number of times that the fault occurs, or `VIFA_FAULT_ALWAYS`.
     pub count: u32,
 }
 
-/// The layer frame, in which the fault slots are.
+/// The layer frame, which contains the fault slots.
 pub struct RegisterFile {
     frame: Mapping,
 }
 
 impl RegisterFile {
-    /// Maps the layer frame of `physical`, whose driver goes on using the others; `None` where the
-    /// device has no fault slots.
+    /// Maps the layer frame of `physical`, whose driver continues to use the other frames. Returns
+    /// `None` if the device has no fault slots.
     pub fn map(physical: &Function) -> Result<Option<Self>> {
         let capability = Capability::of(physical.directory())?
             .with_context(|| format!("{physical} has no VIFA capability"))?;
@@ -60,12 +59,12 @@ impl RegisterFile {
         self.frame.write(offset as usize, value);
     }
 
-    /// From now on VF `vf` answers IDENTIFY with these patches, and with no others.
+    /// Patches the reply of VF `vf` to IDENTIFY with `patches`, replacing earlier patches.
     pub fn patch_identity(&self, vf: u32, patches: &[Patch]) -> Result<()> {
         let slots = vf * SLOTS_EACH..(vf + 1) * SLOTS_EACH;
         ensure!(
             slots.end <= self.read(hw::VIFA_FAULT_SLOTS),
-            "there are no fault slots for VF {vf}"
+            "no fault slots for VF {vf}"
         );
         ensure!(
             patches.len() <= slots.len(),
@@ -91,7 +90,7 @@ impl RegisterFile {
         Ok(())
     }
 
-    /// Has `fault` happen from now on, which takes the `slot`.
+    /// Arms `fault` in `slot`.
     pub fn arm(&self, slot: u32, fault: &Fault) -> Result<()> {
         for (register, value) in [
             (hw::VIFA_FAULT_KIND, fault.kind),
@@ -108,23 +107,23 @@ impl RegisterFile {
         }
         ensure!(
             self.read(slot_register(slot, hw::VIFA_FAULT_COUNT)) == fault.count,
-            "the device does not take {fault:?}"
+            "the device rejected {fault:?}"
         );
         Ok(())
     }
 
-    /// Has the fault in `slot` happen no more.
+    /// Disarms the fault in `slot`.
     pub fn disarm(&self, slot: u32) {
         self.write(slot_register(slot, hw::VIFA_FAULT_COUNT), 0);
     }
 
-    /// How often the fault in `slot` has happened since it was armed.
+    /// Returns how often the fault in `slot` has occurred since it was armed.
     pub fn fired(&self, slot: u32) -> u32 {
         self.read(slot_register(slot, hw::VIFA_FAULT_FIRED))
     }
 }
 
-/// `VIFA_FAULT_SLOT()`, and a register in the slot.
+/// Returns `VIFA_FAULT_SLOT()` plus the offset of a register in the slot.
 fn slot_register(slot: u32, register: u32) -> u32 {
     0x840 + 0x40 * slot + register
 }

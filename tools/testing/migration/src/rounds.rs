@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The migrations of `make test`: one machine migrates back and forth, each time by another way, and is
-//! compared each time; some migrations are broken off; one loses pages. Where KVM runs that machine,
-//! software emulation runs a second one, which migrates once: users have both.
+//! The migrations of `make test`: one machine migrates back and forth, in a different way in each
+//! round, and is compared each time. Some migrations are interrupted; one loses pages. If KVM runs
+//! the machine, software emulation runs a second one, which migrates once, because users have both.
 
 use std::fs;
 use std::path::Path;
@@ -24,7 +24,7 @@ use vifa_migrate::vmm::{Backend, Machine, Passthrough, Role};
 use crate::{prepare, Options};
 use vifa_tap::Tap;
 
-/// The ways that the rounds take turns in; the first is QEMU's default.
+/// The ways of the rounds, used in turn. The first is QEMU's default.
 const WAYS: [(Backend, Multifd); 4] = [
     (Backend::Container, Multifd::Off),
     (Backend::Iommufd, Multifd::All),
@@ -39,16 +39,16 @@ const INTERRUPTIONS: [(Interruption, Phase); 4] = [
     (Interruption::Death, Phase::LastRound),
 ];
 
-/// A log that loses pages loses one in so many.
+/// The interval of lost pages, in written pages, of a log that loses pages.
 const DROPPED: u64 = 10;
 
-/// The slot of the fault; the compatibility tests use the first.
+/// The slot of the fault; the compatibility tests use the first slots.
 pub(crate) const SLOT: u32 = 15;
 
-/// Runs it all; whether all went well.
+/// Runs all tests. Returns whether all passed.
 pub fn run(options: &Options, rounds: u32, devices: usize) -> Result<bool> {
-    // Also: the guest's start, the lost pages, the file, the workload's end, a test of the workload,
-    // and the emulated machine.
+    // In addition to the rounds: the guest's start, the lost pages, the file, the workload's end, a
+    // test of the workload, and the emulated machine.
     let mut tap = Tap::plan(rounds + INTERRUPTIONS.len() as u32 + 6);
     let begin = Instant::now();
     let result = migrate(options, rounds, devices, &mut tap);
@@ -84,7 +84,7 @@ fn migrate(options: &Options, rounds: u32, devices: usize, tap: &mut Tap) -> Res
         tap.pass(&format!("{name} {to}, {multifd}"));
         tap.note(&outcome.to_string());
     }
-    // It boots meanwhile: that takes much longer than under KVM.
+    // The emulated machine boots meanwhile, which takes much longer than under KVM.
     let emulated = Emulated::start(&machine, &host.virtuals[2 * devices..], scratch.path())?;
     for (interruption, phase) in INTERRUPTIONS {
         let to = turns.other(guest.functions());
@@ -103,7 +103,7 @@ fn migrate(options: &Options, rounds: u32, devices: usize, tap: &mut Tap) -> Res
     tap.note(&format!("file {}", mebibytes(fs::metadata(&file)?.len())));
 
     let workload = guest.finish()?;
-    tap.pass("every command completed once, every byte is right");
+    tap.pass("every command completed once, every byte is correct");
     tap.note(&format!(
         "{} operations, {} verified, {} interrupts, longest gap {} ms of the guest's time",
         workload.operations,
@@ -112,7 +112,7 @@ fn migrate(options: &Options, rounds: u32, devices: usize, tap: &mut Tap) -> Res
         workload.longest_gap_ms
     ));
     guest.tamper()?;
-    tap.pass("the workload notices a single wrong bit");
+    tap.pass("the workload detects a single wrong bit");
     guest.quit()?;
     emulated.migrate(&plan, tap)
 }
@@ -124,7 +124,7 @@ struct Emulated {
 }
 
 impl Emulated {
-    /// Starts it with the first of two `functions`; it is to move to the second.
+    /// Starts the machine with the first of two `functions`; it later moves to the second.
     fn start(machine: &Machine, functions: &[Function], directory: &Path) -> Result<Self> {
         let machine = Machine {
             accelerator: Accelerator::Tcg,
@@ -150,14 +150,14 @@ impl Emulated {
     }
 }
 
-/// The functions that a machine has in turn.
+/// Two sets of functions that a machine uses in turn.
 pub(crate) struct Turns<'a> {
     sides: [&'a [Function]; 2],
     next: usize,
 }
 
 impl<'a> Turns<'a> {
-    /// The first `devices` functions of the host, and the next.
+    /// Returns the first `devices` functions of the host, and the next ones.
     pub(crate) fn new(host: &'a Host, devices: usize) -> Self {
         let (first, second) = host.virtuals.split_at(devices);
         Self {
@@ -166,7 +166,7 @@ impl<'a> Turns<'a> {
         }
     }
 
-    /// The functions that the machine does not have.
+    /// Returns the functions that the machine does not use, and takes turns.
     pub(crate) fn next(&mut self, backend: Backend) -> Passthrough {
         let side = self.sides[self.next];
         self.next = 1 - self.next;
@@ -176,14 +176,15 @@ impl<'a> Turns<'a> {
         }
     }
 
-    /// As [`Self::next`], for a destination that the machine does not stay at; it has `taken`.
+    /// Like [`Self::next`], for a destination at which the machine does not stay; the machine uses
+    /// `taken`.
     pub(crate) fn other(&self, taken: &[Function]) -> Passthrough {
         let other = self.sides.iter().find(|side| **side != taken);
         Passthrough::new(other.copied().unwrap_or_default())
     }
 }
 
-/// Breaks a migration off, in a phase before which the machine is not given away.
+/// Interrupts a migration in a phase in which the source still owns the machine.
 fn interrupt(
     guest: &mut Guest,
     to: &Passthrough,
@@ -192,9 +193,9 @@ fn interrupt(
     phase: Phase,
     tap: &mut Tap,
 ) -> Result<()> {
-    let name = format!("{interruption} {phase}: the machine goes on");
+    let name = format!("{interruption} {phase}: the machine continues");
     let plan = Plan {
-        // Lasts until somebody comes.
+        // This phase lasts until the interruption.
         live: if phase == Phase::LaterRounds {
             Duration::from_secs(3600)
         } else {
@@ -208,14 +209,14 @@ fn interrupt(
         .with_context(|| name.clone())?;
     ensure!(
         interrupted.ending == Ending::Stayed,
-        "{name}: it did not stay, {interrupted}"
+        "{name}: it did not stay: {interrupted}"
     );
     tap.pass(&name);
     tap.note(&interrupted.to_string());
     Ok(())
 }
 
-/// Has the devices' logs lose pages: the comparison has to find that out.
+/// Lets the devices' logs lose pages, which the comparison must detect.
 fn lose_pages(
     host: &Host,
     guest: &mut Guest,
@@ -224,7 +225,7 @@ fn lose_pages(
     tap: &mut Tap,
 ) -> Result<()> {
     let registers = RegisterFile::map(&host.physical)?
-        .context("the device has no fault slots: it needs fault-injection=on")?;
+        .context("the device has no fault slots: set fault-injection=on")?;
     registers.arm(
         SLOT,
         &Fault {
@@ -242,15 +243,15 @@ fn lose_pages(
     registers.disarm(SLOT);
     let error = match compared? {
         Ok(comparison) => {
-            anyhow::bail!("{dropped} pages were not logged, and nobody noticed: {comparison}")
+            anyhow::bail!("{dropped} pages were not logged, but not detected: {comparison}")
         }
         Err(error) => format!("{error:#}"),
     };
     ensure!(
-        error.contains("pages of memory are not what they were"),
-        "not the lost pages were found: {error}"
+        error.contains("pages of memory differ"),
+        "the error is not about the lost pages: {error}"
     );
-    tap.pass("pages that are not logged are missed");
+    tap.pass("pages that are not logged are detected");
     tap.note(&format!("{dropped} pages were not logged: {error}"));
     Ok(())
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A directory of this process's own.
+//! A directory for the files of this process.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
 
-/// The directory, removed at the end.
+/// The directory, which is removed on drop.
 pub struct Scratch(PathBuf);
 
 impl Scratch {
-    /// Makes one among the temporary files.
+    /// Creates a directory among the temporary files.
     pub fn new() -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -23,7 +23,7 @@ impl Scratch {
         Ok(Self(path))
     }
 
-    /// Where it is.
+    /// Returns the path of the directory.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -31,7 +31,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What is left in a temporary directory harms nobody.
+        // A remaining temporary directory is harmless.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

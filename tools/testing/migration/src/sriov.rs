@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The SR-IOV host: finds the physical function, makes virtual functions and binds them.
+//! The SR-IOV host: finds the physical function, and creates and binds virtual functions.
 
 use std::fmt;
 use std::fs;
@@ -13,7 +13,7 @@ use vifa_vfio::Capability;
 
 const PCI: &str = "/sys/bus/pci";
 
-/// The names that the module's two PCI drivers have.
+/// The names of the module's two PCI drivers.
 const PHYSICAL_DRIVER: &str = "vifa_vfio_pci_pf";
 const VIRTUAL_DRIVER: &str = "vifa_vfio_pci";
 
@@ -28,22 +28,22 @@ impl fmt::Display for Function {
 }
 
 impl Function {
-    /// The function whose directory in sysfs this is.
+    /// Returns the function with this directory in sysfs.
     pub fn at(path: &str) -> Self {
         Self(PathBuf::from(path))
     }
 
-    /// Its address, as in `0000:01:00.1`.
+    /// Returns the address, as in `0000:01:00.1`.
     pub fn address(&self) -> String {
         name_of(&self.0)
     }
 
-    /// Its directory in sysfs.
+    /// Returns the directory in sysfs.
     pub(crate) fn directory(&self) -> &Path {
         &self.0
     }
 
-    /// The path of one of its files in sysfs.
+    /// Returns the path of a file in sysfs.
     pub fn attribute(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
@@ -65,7 +65,7 @@ impl Function {
             .map(|link| name_of(&link))
     }
 
-    /// Binds `driver`, whatever the function's ids are, unless it is bound already.
+    /// Binds `driver`, independent of the function's ids, unless it is already bound.
     pub(crate) fn bind(&self, driver: &str) -> Result<()> {
         if self.driver().is_none() {
             self.write("driver_override", driver)?;
@@ -74,7 +74,7 @@ impl Function {
         match self.driver() {
             Some(bound) if bound == driver => Ok(()),
             bound => bail!(
-                "the function {self} is bound to {}, not to {driver}; the kernel's log says why",
+                "failed to bind {self} to {driver}: it has {}; see the kernel's log",
                 bound.as_deref().unwrap_or("no driver")
             ),
         }
@@ -85,7 +85,7 @@ impl Function {
         self.bind(VIRTUAL_DRIVER)
     }
 
-    /// Has the driver of a virtual function probe it anew.
+    /// Unbinds and binds the driver of a virtual function, so that it probes the function again.
     pub fn rebind(&self) -> Result<()> {
         self.write("driver/unbind", &self.address())?;
         self.bind(VIRTUAL_DRIVER)
@@ -99,10 +99,10 @@ fn name_of(path: &Path) -> String {
 }
 
 fn write(path: &Path, value: &str) -> Result<()> {
-    fs::write(path, value).with_context(|| format!("writing {value} to {}", path.display()))
+    fs::write(path, value).with_context(|| format!("failed to write {value} to {}", path.display()))
 }
 
-/// The host's side of an SR-IOV device, with virtual functions that are ours.
+/// The host's side of an SR-IOV device, with virtual functions bound to our driver.
 pub struct Host {
     /// The physical function.
     pub physical: Function,
@@ -111,13 +111,13 @@ pub struct Host {
 }
 
 impl Host {
-    /// Whether this kernel has what the driver offers DMA logging with, which comes with iommufd.
+    /// Returns whether this kernel supports DMA logging by the driver, which requires iommufd.
     pub fn kernel_can_log() -> bool {
         Path::new("/dev/iommu").exists()
     }
 
-    /// Loads `module` unless the driver is there, and makes `count` virtual functions of the
-    /// physical function at `address`, or of the only one there is.
+    /// Loads `module` unless the driver is loaded, and creates `count` virtual functions of the
+    /// physical function at `address`, or of the only one.
     pub fn prepare(module: Option<&Path>, address: Option<&str>, count: usize) -> Result<Self> {
         load(module)?;
         let mut host = Self::new(find(&devices(), address)?)?;
@@ -125,8 +125,8 @@ impl Host {
         Ok(host)
     }
 
-    /// The sides of all devices of this machine, in the order of their addresses, without virtual
-    /// functions.
+    /// Returns the hosts' sides of all devices of this machine, in the order of their addresses,
+    /// without virtual functions.
     pub fn all(module: Option<&Path>) -> Result<Vec<Self>> {
         load(module)?;
         find_all(&devices())?.into_iter().map(Self::new).collect()
@@ -140,13 +140,13 @@ impl Host {
         })
     }
 
-    /// Makes `count` virtual functions in place of those that there are.
+    /// Replaces the virtual functions by `count` new ones.
     pub fn make(&mut self, count: usize) -> Result<()> {
         self.virtuals.clear();
         let total: usize = self.physical.read("sriov_totalvfs")?.parse()?;
         ensure!(
             count <= total,
-            "{} has {total} virtual functions, not {count}",
+            "{} supports {total} virtual functions, expected at least {count}",
             self.physical
         );
         self.physical.write("sriov_numvfs", "0")?;
@@ -175,19 +175,19 @@ pub(crate) fn devices() -> PathBuf {
     Path::new(PCI).join("devices")
 }
 
-/// Whether this kernel has what the driver offers DMA logging with, which comes with iommufd.
+/// Returns whether this kernel supports DMA logging by the driver, which requires iommufd.
 pub fn kernel_can_log() -> bool {
     Path::new("/dev/iommu").exists()
 }
 
-/// Loads `module` unless the driver is there.
+/// Loads `module` unless the driver is loaded.
 pub(crate) fn load(module: Option<&Path>) -> Result<()> {
     if Path::new(PCI).join("drivers").join(VIRTUAL_DRIVER).exists() {
         return Ok(());
     }
     let mut command = match module {
         Some(module) => {
-            // What the module needs is found by its name alone.
+            // modprobe finds the dependency of the module by its name.
             run(Command::new("modprobe").arg("vfio_pci_core"))?;
             let mut command = Command::new("insmod");
             command.arg(module);
@@ -205,7 +205,7 @@ pub(crate) fn load(module: Option<&Path>) -> Result<()> {
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let output = command
         .output()
-        .with_context(|| format!("running {command:?}"))?;
+        .with_context(|| format!("failed to run {command:?}"))?;
     ensure!(
         output.status.success(),
         "{command:?} fails: {}",
@@ -214,28 +214,28 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// The physical function at `address` among `devices`, or the only one there is.
+/// Returns the physical function at `address` among `devices`, or the only one.
 fn find(devices: &Path, address: Option<&str>) -> Result<Function> {
     if let Some(address) = address {
         let path = devices.join(address);
-        ensure!(path.exists(), "there is no PCI function {address}");
+        ensure!(path.exists(), "no such PCI function: {address}");
         return Ok(Function(path));
     }
     let mut found = find_all(devices)?;
     ensure!(
         found.len() == 1,
-        "this machine has several devices: choose one with --device"
+        "this machine has several devices: select one with --device"
     );
     Ok(found.remove(0))
 }
 
-/// Every function among `devices` that has the VIFA capability, whatever its ids.
+/// Returns all functions among `devices` with the VIFA capability, independent of their ids.
 fn find_all(devices: &Path) -> Result<Vec<Function>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(devices).with_context(|| format!("{}", devices.display()))? {
         let function = Function(entry?.path());
         let capability = Capability::of(&function.0)
-            .with_context(|| format!("reading the configuration space of {function}"))?;
+            .with_context(|| format!("failed to read the configuration space of {function}"))?;
         if capability.is_some() {
             found.push(function);
         }
@@ -253,11 +253,11 @@ fn find_all(devices: &Path) -> Result<Vec<Function>> {
 mod tests {
     use super::*;
 
-    /// A directory like /sys/bus/pci/devices, removed at the end.
+    /// A directory like /sys/bus/pci/devices, which is removed on drop.
     struct Devices(PathBuf);
 
     impl Devices {
-        /// Functions with their addresses, and whether they have the VIFA capability.
+        /// Creates functions with these addresses, some with the VIFA capability.
         fn new(test: &str, functions: &[(&str, bool)]) -> Self {
             let path =
                 std::env::temp_dir().join(format!("vifa-migrate-{}-{test}", std::process::id()));
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn says_that_there_is_none() {
+    fn reports_a_missing_device() {
         let devices = Devices::new("none", &[BRIDGE, ("0000:01:00.1", false)]);
         assert!(find(&devices.0, None).is_err());
         assert!(find_all(&devices.0).is_err());
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn does_not_choose_among_several() {
+    fn rejects_several_devices() {
         let devices = Devices::new(
             "several",
             &[("0000:02:00.0", true), BRIDGE, ("0000:01:00.0", true)],

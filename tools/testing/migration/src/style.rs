@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How times and sizes are written.
+//! The format of times and sizes.
 
 use std::time::{Duration, Instant};
 
-/// Tells what happens, with the time since it was started.
+/// Prints steps, with the time since the clock was started.
 pub struct Clock(Instant);
 
 impl Clock {
@@ -17,12 +17,12 @@ impl Clock {
     }
 }
 
-/// In seconds and milliseconds.
+/// Formats a duration in seconds and milliseconds.
 pub fn seconds(duration: Duration) -> String {
     format!("{:.3} s", duration.as_secs_f64())
 }
 
-/// In MiB.
+/// Formats a size in MiB.
 pub fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }

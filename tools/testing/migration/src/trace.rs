@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What QEMU says that it does with the devices it migrates: a part of its trace.
+//! QEMU's trace of its actions on the migrated devices.
 //!
-//! A migration that succeeds does not tell how: without a log of the devices' own, QEMU takes all
-//! memory for dirty, or none; without rounds, it moves a device's memory while the machine stands.
+//! A successful migration does not show how it was done. Without a dirty log of the devices, QEMU
+//! assumes that all memory is dirty, or none. Without rounds, it moves a device's memory while the
+//! machine is stopped.
 
 use std::fmt;
 use std::fs::File;
@@ -12,7 +13,7 @@ use std::path::Path;
 
 use anyhow::{ensure, Context, Result};
 
-/// The events that [`Trace`] is made from.
+/// The events that [`Trace`] uses.
 pub const EVENTS: [&str; 6] = [TRACKING, REPORT, BLOCK, EMPTY, STOPPED, STOPPED_THREAD];
 
 const TRACKING: &str = "vfio_device_dirty_tracking_start";
@@ -22,28 +23,28 @@ const EMPTY: &str = "vfio_save_block_precopy_empty_hit";
 const STOPPED: &str = "vfio_save_complete_precopy_start";
 const STOPPED_THREAD: &str = "vfio_save_complete_precopy_thread_start";
 
-/// What the source's QEMU has done in one migration.
+/// The actions of the source's QEMU in one migration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
-    /// Times that the devices were told to log what they write.
+    /// Number of times that QEMU started the devices' logs.
     pub log_starts: u64,
-    /// Pieces of memory that the devices were asked about.
+    /// Number of memory ranges for which QEMU queried the devices' logs.
     pub reports: u64,
-    /// Pages that were reported.
+    /// Number of pages reported dirty.
     pub dirty_pages: u64,
-    /// Bytes of device state that were read while the machine ran.
+    /// Number of bytes of device state that were read while the machine ran.
     pub live_bytes: u64,
-    /// Times that there was nothing to read, after there was something.
+    /// Number of times that the state of a running device was read to its end.
     pub live_ends: u64,
-    /// Bytes of device state that were read when the machine had stopped; those that are sent over
-    /// channels of their own do not count.
+    /// Number of bytes of device state that were read after the machine had stopped, without those
+    /// that are sent over separate channels.
     pub stopped_bytes: u64,
-    /// Devices whose rest was sent over channels of their own.
+    /// Number of devices whose remaining state was sent over separate channels.
     pub threads: u64,
 }
 
 impl Trace {
-    /// Reads what stands in the file at `path` from byte `start` on.
+    /// Reads the file at `path`, starting at byte `start`.
     pub fn read(path: &Path, start: u64) -> Result<Self> {
         let mut text = String::new();
         let mut file = File::open(path).with_context(|| path.display().to_string())?;
@@ -77,25 +78,25 @@ impl Trace {
         trace
     }
 
-    /// Checks that the devices were asked what they have written.
+    /// Checks that QEMU queried the devices' logs.
     pub fn check_log(&self) -> Result<()> {
         ensure!(
             self.log_starts > 0,
-            "QEMU did not have the devices log what they write"
+            "QEMU did not start the devices' logs"
         );
         ensure!(
             self.reports > 0,
-            "QEMU asked for no report of what was written"
+            "QEMU requested no report of a log"
         );
         Ok(())
     }
 
-    /// Checks that of `bytes` bytes of device state the most were read while the machine ran: as long
-    /// as the first round is not sent, the destination does not let it stop.
+    /// Checks that most of `bytes` bytes of device state were read while the machine ran: the
+    /// destination does not let it stop before the first round is sent.
     pub fn check_live(&self, bytes: u64) -> Result<()> {
         ensure!(
             self.live_bytes > bytes / 2,
-            "of {bytes} bytes of device state {} were read while the machine ran",
+            "of {bytes} bytes of device state, only {} were read while the machine ran",
             self.live_bytes
         );
         Ok(())
@@ -111,12 +112,12 @@ impl fmt::Display for Trace {
         )?;
         match self.threads {
             0 => Ok(()),
-            threads => write!(f, " and what {threads} threads sent"),
+            threads => write!(f, " and the data of {threads} threads"),
         }
     }
 }
 
-/// The number in `text` behind `name`; 0 where there is none.
+/// Returns the number after `name` in `text`; 0 if there is none.
 fn number(text: &str, name: &str) -> u64 {
     let digits = text.split_once(name).map_or("", |(_, rest)| rest);
     let end = digits
@@ -139,7 +140,7 @@ vfio_save_block  (0000:01:10.0) data_size 512
 ";
 
     #[test]
-    fn tells_what_was_read_live_from_what_was_read_stopped() {
+    fn distinguishes_live_reads_from_stopped_reads() {
         let trace = Trace::parse(LINES);
         assert_eq!(
             trace,
@@ -159,7 +160,7 @@ vfio_save_block  (0000:01:10.0) data_size 512
     }
 
     #[test]
-    fn misses_a_log_that_was_not_started_or_not_read() {
+    fn detects_a_log_that_was_not_started_or_not_read() {
         let without = |event: &str| {
             let lines: Vec<_> = LINES
                 .lines()

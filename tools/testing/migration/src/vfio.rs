@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A VFIO device that another process has open, saved behind that process's back.
+//! Saves a VFIO device that another process has open, through a shared file descriptor.
 //!
-//! It is brought to STOP_COPY, read to the end and left in STOP. From there whoever has it brings it
-//! to where it is to go, also one who believes that it is in RESUMING.
+//! The device is brought to STOP_COPY, read to the end and left in STOP. From there its owner can
+//! bring it to any state, even if the owner assumes that it is in RESUMING.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -23,7 +23,7 @@ const STATE_STOP_COPY: u32 = headers::VFIO_DEVICE_STATE_STOP_COPY;
 pub struct Device(OwnedFd);
 
 impl Device {
-    /// The device behind `function`, as `process` has it open.
+    /// Returns the device of `function` that `process` has open.
     pub fn of(process: u32, function: &Function) -> Result<Self> {
         let address = format!("/{function}/");
         for entry in fs::read_dir(format!("/proc/{process}/fd"))? {
@@ -40,20 +40,20 @@ impl Device {
             if text.is_ok_and(|text| text.lines().any(is_it)) {
                 return duplicate_descriptor(process, number)
                     .map(Self)
-                    .with_context(|| format!("sharing {function} with process {process}"));
+                    .with_context(|| format!("failed to share {function} with process {process}"));
             }
         }
         bail!("process {process} does not have {function} open")
     }
 
-    /// Its whole stream. The device is in STOP then.
+    /// Returns the whole stream and leaves the device in STOP.
     pub fn save(&self) -> Result<Vec<u8>> {
         self.set_state(STATE_STOP)?;
         let mut data = self
             .set_state(STATE_STOP_COPY)?
-            .context("STOP_COPY came without a file to read")?;
+            .context("STOP_COPY returned no file")?;
         let mut stream = Vec::new();
-        data.read_to_end(&mut stream).context("reading the state")?;
+        data.read_to_end(&mut stream).context("failed to read the state")?;
         ensure!(!stream.is_empty(), "the state is empty");
         self.set_state(STATE_STOP)?;
         Ok(stream)
@@ -69,7 +69,7 @@ impl Device {
             },
         );
         ioctl(&self.0, &request::device_feature(), &mut set)
-            .with_context(|| format!("changing the migration state to {state}"))?;
+            .with_context(|| format!("failed to change the migration state to {state}"))?;
         Ok((set.data.data_fd >= 0).then(|| {
             // SAFETY: The kernel has just made this descriptor for this call.
             unsafe { adopt(set.data.data_fd) }.into()

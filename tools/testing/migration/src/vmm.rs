@@ -2,8 +2,9 @@
 
 //! The distribution's unmodified QEMU, with virtual functions passed through.
 //!
-//! The devices are given to it as anybody would give them, with QEMU's own defaults: unless they have
-//! no log of what they write, nothing tells it that they can be migrated, nor how. What it does with them it tells in its trace ([`crate::trace`]).
+//! The devices are passed with QEMU's default settings, as a user would pass them. Unless the
+//! devices have no dirty log, no option enables or configures their migration. QEMU's trace shows
+//! its actions on the devices ([`crate::trace`]).
 
 use std::env;
 use std::fmt;
@@ -27,22 +28,22 @@ use crate::trace::{self, Trace};
 /// The distribution's QEMU.
 pub const QEMU: &str = "qemu-system-x86_64";
 
-/// Memory of a virtual machine, in MiB, unless somebody wants another.
+/// Default memory of a virtual machine, in MiB.
 pub const MEMORY: u32 = 64;
 
-/// How long QEMU may take to quit.
+/// Maximum time until QEMU quits.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// QEMU's machine, without what the firmware would look for and the guest has no use for.
+/// QEMU's machine, without devices that the firmware would probe and the guest does not use.
 const MACHINE: &str = "q35,sata=off,smbus=off,i8042=off,vmport=off";
 
-/// By which of VFIO's ways a device reaches QEMU.
+/// The VFIO interface that passes a device to QEMU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
-    /// By its group, in a container.
+    /// A group, in a container.
     #[default]
     Container,
-    /// By its own file, with an iommufd.
+    /// A character device, with an iommufd.
     Iommufd,
 }
 
@@ -55,19 +56,20 @@ impl fmt::Display for Backend {
     }
 }
 
-/// What a QEMU is given of this machine's: virtual functions, in the order of the guest's devices.
+/// The devices of this machine that are passed to a QEMU: virtual functions, in the order of the
+/// guest's devices.
 #[derive(Clone, Debug, Default)]
 pub struct Passthrough {
     /// The functions.
     pub functions: Vec<Function>,
-    /// How QEMU gets them.
+    /// The interface that passes them.
     pub backend: Backend,
-    /// Whether they cannot log what they write, and QEMU is to migrate them nevertheless.
+    /// Whether the functions have no dirty log, but QEMU shall migrate them anyway.
     pub unlogged: bool,
 }
 
 impl Passthrough {
-    /// These functions, by way of the container.
+    /// Passes these functions in a container.
     pub fn new(functions: &[Function]) -> Self {
         Self {
             functions: functions.to_vec(),
@@ -75,7 +77,7 @@ impl Passthrough {
         }
     }
 
-    /// What QEMU calls the device with this number.
+    /// Returns QEMU's name of the device with this number.
     pub fn id(number: usize) -> String {
         format!("vf{number}")
     }
@@ -85,8 +87,9 @@ impl Passthrough {
         if self.backend == Backend::Iommufd {
             arguments.extend(["-object", "iommufd,id=iommufd0"].map(str::to_owned));
         }
-        // By itself, QEMU does not migrate what nobody tracks; told to, it takes all memory for dirty,
-        // again and again, until the machine has stopped: it is told to look only then.
+        // By default, QEMU does not migrate devices without a dirty log. If forced to, it assumes
+        // that all memory is dirty in each round until the machine has stopped: let it query dirty
+        // pages only then.
         let log = match self.unlogged {
             true => ",enable-migration=on,x-pre-copy-dirty-page-tracking=off",
             false => "",
@@ -97,7 +100,8 @@ impl Passthrough {
                 Backend::Iommufd => ",iommufd=iommufd0",
             };
             arguments.push("-device".to_owned());
-            // What it says of migrations it says to a tool that asks, and the functions have no ROM.
+            // migration-events enables QEMU's events about the device's migration states. The
+            // functions have no ROM.
             arguments.push(format!(
                 "vfio-pci,id={},host={function}{backend}{log},migration-events=on,rombar=0",
                 Self::id(number)
@@ -114,14 +118,14 @@ impl fmt::Display for Passthrough {
     }
 }
 
-/// What a QEMU is started for.
+/// The purpose of a QEMU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// To boot a guest.
     Boot,
-    /// To take a guest from elsewhere and run it.
+    /// To receive a guest and run it.
     Receive,
-    /// To take a guest from elsewhere and let it stand until it is told to run.
+    /// To receive a guest and keep it paused until it is resumed.
     ReceivePaused,
 }
 
@@ -135,33 +139,33 @@ impl Role {
     }
 }
 
-/// Keeps the guest's kernel from KVM's clocks: KVM writes them to the guest's memory by itself where a
-/// machine arrives, before it runs, and a comparison would find that.
+/// Disables KVM's clocks in the guest's kernel: KVM writes them to the guest's memory at the
+/// destination before the guest runs, and a comparison would find the difference.
 const WITHOUT_CLOCKS: &str = "no-kvmclock no-steal-acc";
 
-/// What every virtual machine here is like; source and destination must be the same.
+/// The common configuration of all virtual machines; source and destination must match.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    /// The program.
+    /// The QEMU program.
     pub qemu: PathBuf,
     /// The guest's kernel: a bzImage, or a vmlinux with the PVH entry point.
     pub kernel: PathBuf,
     /// The guest's initramfs, as build-guest packs it.
     pub initramfs: PathBuf,
-    /// Memory in MiB.
+    /// Size of the memory in MiB.
     pub memory: u32,
-    /// What the guest's kernel is told beside what it needs.
+    /// Additional parameters of the guest's kernel.
     pub append: Option<String>,
-    /// What runs its processor.
+    /// The accelerator that runs its processor.
     pub accelerator: Accelerator,
 }
 
 impl Machine {
-    /// The machine that the environment of the SR-IOV host names: 64 MiB of memory, and the guest
-    /// of `VIFA_GUEST_KERNEL` and `VIFA_GUEST_INITRAMFS`.
+    /// Returns the machine that the environment of the SR-IOV host defines: 64 MiB of memory, and
+    /// the guest of `VIFA_GUEST_KERNEL` and `VIFA_GUEST_INITRAMFS`.
     pub fn from_environment() -> Result<Self> {
         let path = |name| {
-            let path = env::var_os(name).with_context(|| format!("{name} names no guest"))?;
+            let path = env::var_os(name).with_context(|| format!("{name} is not set"))?;
             Ok::<_, anyhow::Error>(PathBuf::from(path))
         };
         let machine = Self {
@@ -176,19 +180,19 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Checks that everything is there before anything is started.
+    /// Checks that all files exist before QEMU is started.
     pub fn check(&self) -> Result<()> {
         for (what, path) in [("kernel", &self.kernel), ("initramfs", &self.initramfs)] {
             ensure!(
                 path.is_file(),
-                "the guest's {what} is not there: {}",
+                "no such file for the guest's {what}: {}",
                 path.display()
             );
         }
         Ok(())
     }
 
-    /// What QEMU says it is, and what runs the processor.
+    /// Returns QEMU's version and the accelerator.
     pub fn version(&self) -> Result<String> {
         let output = Command::new(&self.qemu)
             .arg("--version")
@@ -252,7 +256,7 @@ impl Machine {
     }
 }
 
-/// The files that a QEMU has to itself.
+/// The private files of a QEMU.
 #[derive(Debug)]
 struct Files {
     socket: PathBuf,
@@ -268,16 +272,16 @@ pub struct Vmm {
     output: Option<Output>,
     qmp: Option<Qmp>,
     trace_start: u64,
-    /// What was transferred when QEMU was last asked.
+    /// Number of transferred bytes at the last query.
     pub(crate) transferred: u64,
-    /// What its guest has of this machine's.
+    /// The devices that are passed through.
     pub passthrough: Passthrough,
-    /// What it was started for.
+    /// Its purpose.
     pub role: Role,
 }
 
 impl Vmm {
-    /// Starts QEMU. `name` tells its files in `directory` from another's.
+    /// Starts QEMU. Its files in `directory` begin with `name`.
     pub fn start(
         machine: &Machine,
         passthrough: &Passthrough,
@@ -306,7 +310,7 @@ impl Vmm {
         unsafe {
             command.pre_exec(move || {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                // The parent may have died before that took effect.
+                // The parent may have died before the call took effect.
                 if libc::getppid() as u32 != parent {
                     libc::_exit(1);
                 }
@@ -332,12 +336,12 @@ impl Vmm {
         })
     }
 
-    /// The guest's console as this QEMU shows it, once.
+    /// Returns the guest's console of this QEMU, once.
     pub fn take_output(&mut self) -> Result<Output> {
-        self.output.take().context("the console is read already")
+        self.output.take().context("the console is already in use")
     }
 
-    /// The connection to QEMU, which is made when it is first asked for.
+    /// Returns the connection to QEMU, which is made on first use.
     pub fn qmp(&mut self) -> Result<&mut Qmp> {
         if self.qmp.is_none() {
             let child = &mut self.child;
@@ -348,42 +352,42 @@ impl Vmm {
         self.qmp.as_mut().context("no connection to QEMU")
     }
 
-    /// Says why QEMU has ended, if it has.
+    /// Returns an error if QEMU has ended.
     pub fn alive(&mut self) -> Result<()> {
         alive(&mut self.child, &self.files.errors)
     }
 
-    /// Returns a number that changes when QEMU reports something or transfers more of its machine.
+    /// Returns a number that changes when QEMU reports an event or transfers more of its machine.
     pub fn progress(&self) -> u64 {
         self.transferred + self.qmp.as_ref().map_or(0, Qmp::reported)
     }
 
-    /// The number of its process.
+    /// Returns its process id.
     pub fn process(&self) -> u32 {
         self.child.id()
     }
 
-    /// Has [`Self::trace`] begin here.
+    /// Sets the start of [`Self::trace`].
     pub fn begin_trace(&mut self) {
-        // QEMU makes the file when it has something to write.
+        // QEMU creates the file on its first write.
         self.trace_start = fs::metadata(&self.files.trace).map_or(0, |file| file.len());
     }
 
-    /// What it has done with its devices since [`Self::begin_trace`].
+    /// Returns the actions on the devices since [`Self::begin_trace`].
     pub fn trace(&self) -> Result<Trace> {
         Trace::read(&self.files.trace, self.trace_start)
     }
 
-    /// Kills QEMU where it stands.
+    /// Kills QEMU immediately.
     pub fn kill(mut self) -> Result<()> {
         self.child.kill().context("killing QEMU")?;
-        self.child.wait().context("waiting for QEMU")?;
+        self.child.wait().context("failed to wait for QEMU")?;
         Ok(())
     }
 
     /// Types a line on the guest's console.
     pub fn type_line(&mut self, line: &str) -> Result<()> {
-        writeln!(self.keyboard, "{line}").context("writing to the guest's console")
+        writeln!(self.keyboard, "{line}").context("failed to write to the guest's console")
     }
 
     /// Ends QEMU in an orderly way.
@@ -395,24 +399,24 @@ impl Vmm {
                 ensure!(
                     status.success(),
                     "QEMU ended with {status}: {}",
-                    said(&self.files.errors)
+                    read_errors(&self.files.errors)
                 );
                 return Ok(());
             }
             thread::sleep(Duration::from_millis(20));
         }
-        bail!("QEMU did not quit within {} s", QUIT_TIMEOUT.as_secs())
+        bail!("quit of QEMU timed out after {} s", QUIT_TIMEOUT.as_secs())
     }
 
-    /// What QEMU wrote to its standard error.
+    /// Returns QEMU's standard error output.
     pub fn errors(&self) -> String {
-        said(&self.files.errors)
+        read_errors(&self.files.errors)
     }
 }
 
 impl Drop for Vmm {
     fn drop(&mut self) {
-        // Either fails only when QEMU has ended before.
+        // Both fail only if QEMU has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -426,13 +430,13 @@ fn alive(child: &mut Child, errors: &Path) -> Result<()> {
 }
 
 fn ended(status: ExitStatus, errors: &Path) -> anyhow::Error {
-    anyhow::anyhow!("QEMU ended with {status}: {}", said(errors))
+    anyhow::anyhow!("QEMU ended with {status}: {}", read_errors(errors))
 }
 
-fn said(errors: &Path) -> String {
+fn read_errors(errors: &Path) -> String {
     match fs::read_to_string(errors) {
-        Ok(text) if text.trim().is_empty() => "it said nothing".to_owned(),
+        Ok(text) if text.trim().is_empty() => "no error output".to_owned(),
         Ok(text) => text.trim().to_owned(),
-        Err(error) => format!("what it said cannot be read: {error}"),
+        Err(error) => format!("failed to read its error output: {error}"),
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The configuration of network interfaces, as `ip` has it, by the kernel's older requests: there is
-//! no other program here.
+//! The configuration of network interfaces, like `ip`, by the kernel's older ioctls: the guest has
+//! no other program.
 
 use std::ffi::{c_char, c_int, c_short, c_ulong};
 use std::fs;
@@ -13,7 +13,7 @@ use std::str::FromStr;
 
 const INTERFACES: &str = "/sys/class/net";
 
-/// The request about VLANs, and of `enum vlan_ioctl_cmds` the one to make an interface.
+/// The ioctl for VLANs, and the command of `enum vlan_ioctl_cmds` that creates an interface.
 const SIOCSIFVLAN: c_ulong = 0x8983;
 const ADD_VLAN_CMD: c_int = 0;
 
@@ -23,7 +23,7 @@ struct VlanRequest {
     command: c_int,
     device: [c_char; 24],
     id: c_int,
-    /// The union is as large as a name.
+    /// The union has the size of a name.
     rest: [c_char; 20],
     quality: c_short,
 }
@@ -42,16 +42,16 @@ impl FromStr for Mac {
             *byte = parts
                 .next()
                 .and_then(|part| u8::from_str_radix(part, 16).ok())
-                .ok_or_else(|| format!("{text} is no hardware address"))?;
+                .ok_or_else(|| format!("invalid hardware address: {text}"))?;
         }
         match parts.next() {
             None => Ok(Self(bytes)),
-            Some(_) => Err(format!("{text} is no hardware address")),
+            Some(_) => Err(format!("invalid hardware address: {text}")),
         }
     }
 }
 
-/// An address and how many of its bits are its network's: `192.0.2.2/24`.
+/// An address with its prefix length: `192.0.2.2/24`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address {
     pub address: Ipv4Addr,
@@ -76,7 +76,7 @@ impl FromStr for Address {
                     prefix: prefix.parse().ok().filter(|prefix| *prefix <= 32)?,
                 })
             })
-            .ok_or_else(|| format!("{text} is no address with a prefix length"))
+            .ok_or_else(|| format!("invalid address with a prefix length: {text}"))
     }
 }
 
@@ -85,7 +85,7 @@ impl FromStr for Address {
 pub struct Interface(String);
 
 impl Interface {
-    /// The first that a driver of a device has made.
+    /// Returns the first interface of a device's driver.
     pub fn of_device() -> Option<Self> {
         fs::read_dir(INTERFACES)
             .ok()?
@@ -98,14 +98,14 @@ impl Interface {
         &self.0
     }
 
-    /// What the kernel tells of it in `file`.
+    /// Returns the contents of its attribute `file`.
     pub fn attribute(&self, file: &str) -> Option<String> {
         fs::read_to_string(format!("{INTERFACES}/{}/{file}", self.0))
             .ok()
             .map(|text| text.trim().to_owned())
     }
 
-    /// Gives it a hardware address. It must be down.
+    /// Sets the hardware address. The interface must be down.
     pub fn set_mac(&self, mac: Mac) -> Result<(), String> {
         let mut request = self.request();
         let mut address = socket_address(libc::ARPHRD_ETHER);
@@ -116,7 +116,7 @@ impl Interface {
         self.control(libc::SIOCSIFHWADDR, &mut request, "hardware address")
     }
 
-    /// Has it take packets of up to `mtu` bytes.
+    /// Sets the maximum packet size.
     pub fn set_mtu(&self, mtu: c_int) -> Result<(), String> {
         let mut request = self.request();
         request.ifr_ifru.ifru_mtu = mtu;
@@ -130,7 +130,7 @@ impl Interface {
         ] {
             let mut request = self.request();
             let mut wanted = socket_address(libc::AF_INET as libc::sa_family_t);
-            // Behind the port, as in struct sockaddr_in.
+            // The address follows the port, as in struct sockaddr_in.
             for (to, from) in wanted.sa_data[2..6].iter_mut().zip(value.octets()) {
                 *to = from as c_char;
             }
@@ -146,7 +146,7 @@ impl Interface {
         self.control(libc::SIOCSIFFLAGS, &mut request, "state")
     }
 
-    /// Makes the interface of a VLAN on top of it.
+    /// Creates the interface of a VLAN on top of it.
     pub fn add_vlan(&self, id: u16) -> Result<Self, String> {
         let mut request = VlanRequest {
             command: ADD_VLAN_CMD,
@@ -157,12 +157,13 @@ impl Interface {
         };
         copy_name(&self.0, &mut request.device);
         control(SIOCSIFVLAN, &mut request)
-            .map_err(|error| format!("{}: making VLAN {id}: {error}", self.0))?;
+            .map_err(|error| format!("{}: failed to create VLAN {id}: {error}", self.0))?;
         Ok(Self(format!("{}.{id}", self.0)))
     }
 
     fn request(&self) -> libc::ifreq {
-        // SAFETY: The structure consists of integers and a pointer, for which zero is no wrong value.
+        // SAFETY: The structure consists of integers and a pointer, for which zero is a valid
+        // value.
         let mut request: libc::ifreq = unsafe { mem::zeroed() };
         copy_name(&self.0, &mut request.ifr_name);
         request
@@ -174,11 +175,11 @@ impl Interface {
         request: &mut libc::ifreq,
         what: &str,
     ) -> Result<(), String> {
-        control(number, request).map_err(|error| format!("{}: setting its {what}: {error}", self.0))
+        control(number, request).map_err(|error| format!("{}: failed to set its {what}: {error}", self.0))
     }
 }
 
-/// The name and the NUL behind it; too long a name is cut and finds no interface.
+/// Copies the name and a NUL. A name that is too long is truncated and matches no interface.
 fn copy_name(name: &str, field: &mut [c_char]) {
     let room = field.len() - 1;
     for (to, from) in field[..room].iter_mut().zip(name.bytes()) {
@@ -193,7 +194,7 @@ fn socket_address(family: libc::sa_family_t) -> libc::sockaddr {
     }
 }
 
-/// `number` must be one of the requests for interfaces and `T` what that takes.
+/// Calls an ioctl. `number` must be one of the requests for interfaces and `T` its argument type.
 fn control<T>(number: c_ulong, request: &mut T) -> io::Result<()> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     // SAFETY: The descriptor is open, and the callers, all in this module, pass the structure that

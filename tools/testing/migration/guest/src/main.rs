@@ -3,22 +3,22 @@
 //! The first and only process of the virtual machine that is migrated.
 //!
 //! It loads the driver of the reference device, starts the driver's workload on each device and then
-//! tells the serial console several times a second how the workloads go. It knows nothing of
-//! migration. How many devices there are, the kernel's command line tells: `VIFA_DEVICES=2`, by
-//! default one. Where it tells an address (see [`network`]), the device is a network adapter and the
+//! reports the progress of the workloads on the serial console several times a second. It is not
+//! aware of migration. The kernel's command line sets the number of devices: `VIFA_DEVICES=2`, by
+//! default one. If it sets an address (see [`network`]), the device is a network adapter and the
 //! workload is its traffic.
 //!
-//! What it says are lines of `vifa: ` and a JSON object with a member `event`:
+//! The output consists of lines of `vifa: ` and a JSON object with a member `event`:
 //!
 //! - `ready`: the driver is bound and the workloads are about to run;
-//! - `progress`: `sequence` counts these lines, `workloads` is what the driver reports for each
+//! - `progress`: `sequence` counts these lines, `workloads` contains the driver's report for each
 //!   device, in the order of their addresses;
-//! - `finished`: the runs of all workloads have ended; `error` is null or says why one failed,
+//! - `finished`: the runs of all workloads have ended; `error` is null or the reason of a failure,
 //!   `workloads` is final;
-//! - `failed`: there is no workload; `error` says why.
+//! - `failed`: there is no workload; `error` is the reason.
 //!
-//! What it obeys are lines on the console: `stop` ends the runs, `run` begins others, with the
-//! settings that follow the word, and `tamper` changes a bit that the first run has to find wrong.
+//! The commands are lines on the console: `stop` ends the runs, `run` begins new ones, with the
+//! settings that follow the word, and `tamper` changes a bit that the first run has to detect.
 
 mod interface;
 mod network;
@@ -40,13 +40,13 @@ const CLASS: &str = "0x120000";
 const DEVICES: &str = "/sys/bus/pci/devices";
 const PROBE: &str = "/sys/bus/pci/drivers_probe";
 const DEBUGFS: &str = "/sys/kernel/debug";
-/// What begins the name of each device's directory there.
+/// Prefix of the name of each device's directory.
 const WORKLOAD: &str = "vifa_reference-";
 
-/// Between two lines of progress.
+/// Interval between two lines of progress.
 const PERIOD: Duration = Duration::from_millis(250);
 
-/// How long the driver may take to find the device.
+/// Maximum time until the driver is bound to the devices.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(300);
 
 fn main() -> ! {
@@ -56,20 +56,20 @@ fn main() -> ! {
             escape(&error)
         ));
     }
-    // The kernel does not survive the end of its first process.
+    // The kernel panics if its first process exits.
     loop {
         thread::park();
     }
 }
 
-/// Something to act upon.
+/// An event of the main loop.
 enum Event {
     Line(String),
-    /// One workload's run.
+    /// A workload's run has ended.
     Ended(io::Result<()>),
 }
 
-/// Ends when there cannot be a workload.
+/// Runs the workloads. Returns only if there cannot be a workload.
 fn run() -> Result<(), String> {
     quiet_console();
     mount("sysfs", "/sys")?;
@@ -89,7 +89,7 @@ fn run() -> Result<(), String> {
         for workload in &workloads {
             let (run, sender) = (workload.join("run"), sender.clone());
             let settings = format!("{settings}\n");
-            // The write takes as long as the run.
+            // The write blocks until the run ends.
             thread::spawn(move || sender.send(Event::Ended(fs::write(run, settings))));
         }
     };
@@ -111,7 +111,7 @@ fn run() -> Result<(), String> {
                 ));
                 sequence += 1;
             }
-            Err(RecvTimeoutError::Disconnected) => return Err("nobody is left to listen".into()),
+            Err(RecvTimeoutError::Disconnected) => return Err("the event channel is closed".into()),
             Ok(Event::Line(line)) => match line.trim().split_once(' ').unwrap_or((line.trim(), ""))
             {
                 ("run", settings) => begin(settings),
@@ -147,7 +147,7 @@ fn run() -> Result<(), String> {
     }
 }
 
-/// Hands each line of the console on, from now on.
+/// Sends each line of the console to `sender`, in a separate thread.
 fn read_lines<E: Send + 'static>(sender: Sender<E>, event: fn(String) -> E) {
     thread::spawn(move || {
         for line in io::stdin().lines().map_while(Result::ok) {
@@ -158,7 +158,7 @@ fn read_lines<E: Send + 'static>(sender: Sender<E>, event: fn(String) -> E) {
     });
 }
 
-/// What the driver reports of each workload, as a JSON array.
+/// Returns the driver's reports of all workloads, as a JSON array.
 fn progress(workloads: &[PathBuf]) -> Result<String, String> {
     let mut reports = Vec::new();
     for workload in workloads {
@@ -170,14 +170,14 @@ fn progress(workloads: &[PathBuf]) -> Result<String, String> {
     Ok(format!("[{}]", reports.join(",")))
 }
 
-/// Writes one line to the console, by one call, so that nothing gets in between.
+/// Writes one line to the console in a single call, so that no other output interrupts it.
 fn say(line: &str) {
     let line = format!("vifa: {line}\n");
-    // Where the console is gone nobody can be told so.
+    // If the console is gone, the error cannot be reported.
     let _ = io::stdout().write_all(line.as_bytes());
 }
 
-/// What makes `text` part of a JSON string.
+/// Escapes `text` for a JSON string.
 fn escape(text: &str) -> String {
     text.chars()
         .map(|c| match c {
@@ -188,7 +188,7 @@ fn escape(text: &str) -> String {
         .collect()
 }
 
-/// Keeps the console from repeating what it is told.
+/// Disables the echo of the console.
 fn quiet_console() {
     let console = io::stdin().as_raw_fd();
     // SAFETY: `termios` consists of integers; both calls read or write one that lives here.
@@ -218,7 +218,7 @@ fn mount(kind: &str, target: &str) -> Result<(), String> {
     if result == 0 {
         Ok(())
     } else {
-        Err(format!("mounting {target}: {}", io::Error::last_os_error()))
+        Err(format!("failed to mount {target}: {}", io::Error::last_os_error()))
     }
 }
 
@@ -230,11 +230,11 @@ fn load(module: &str) -> Result<(), String> {
     if result == 0 {
         Ok(())
     } else {
-        Err(format!("loading {module}: {}", io::Error::last_os_error()))
+        Err(format!("failed to load {module}: {}", io::Error::last_os_error()))
     }
 }
 
-/// Binds the driver to devices that are alike in all but their ids, by which it does not know them.
+/// Binds the driver to devices that differ only in their ids, which are not in the driver's table.
 fn bind_foreign() -> Result<(), String> {
     let devices = fs::read_dir(DEVICES).map_err(|error| format!("{DEVICES}: {error}"))?;
     for path in devices.map_while(Result::ok).map(|entry| entry.path()) {
@@ -253,8 +253,8 @@ fn bind_foreign() -> Result<(), String> {
     Ok(())
 }
 
-/// How many devices this machine was given: what the kernel does not know of its command line, it
-/// hands on as environment.
+/// Returns the number of this machine's devices. The kernel passes unknown command-line parameters
+/// to init as environment variables.
 fn expected_devices() -> Result<usize, String> {
     match env::var("VIFA_DEVICES") {
         Ok(number) => number
@@ -264,7 +264,7 @@ fn expected_devices() -> Result<usize, String> {
     }
 }
 
-/// The debugfs directories of the `number` devices that the driver is bound to.
+/// Returns the debugfs directories of the `number` devices that the driver is bound to.
 fn find_workloads(number: usize) -> Result<Vec<PathBuf>, String> {
     let deadline = Instant::now() + PROBE_TIMEOUT;
     loop {
@@ -280,7 +280,7 @@ fn find_workloads(number: usize) -> Result<Vec<PathBuf>, String> {
         }
         if Instant::now() > deadline {
             return Err(format!(
-                "the driver is bound to {} devices, not to {number}",
+                "the driver is bound to {} devices, expected {number}",
                 found.len()
             ));
         }

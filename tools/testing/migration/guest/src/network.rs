@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The workload of a network adapter: it answers whatever traffic comes, iperf3's included, and
+//! The workload of a network adapter: it answers all incoming traffic, including iperf3's, and
 //! pings its peer.
 //!
-//! The adapter's driver is the kernel's own. What it is made to ask of the adapter, the kernel's
-//! command line tells, in words that it hands on as environment:
+//! The adapter's driver is the kernel's. The kernel's command line sets the configuration of the
+//! adapter, in parameters that the kernel passes on as environment variables:
 //!
-//! - `VIFA_ADDRESS=192.0.2.2/24`: the address, without which there is no such workload;
-//! - `VIFA_PEER=192.0.2.1`: whom to ping;
-//! - `VIFA_MAC=02:00:00:00:00:02`: a hardware address other than the adapter's own;
-//! - `VIFA_MTU=9000`: the longest packets;
-//! - `VIFA_VLAN=5:198.51.100.2/24`: a VLAN, and the address there;
-//! - `VIFA_GROUP=239.82.76.1`: a group to be in, on the adapter and in the VLAN.
+//! - `VIFA_ADDRESS=192.0.2.2/24`: the address, which enables this workload;
+//! - `VIFA_PEER=192.0.2.1`: the peer to ping;
+//! - `VIFA_MAC=02:00:00:00:00:02`: a hardware address that replaces the adapter's;
+//! - `VIFA_MTU=9000`: the maximum packet size;
+//! - `VIFA_VLAN=5:198.51.100.2/24`: a VLAN, and the address in it;
+//! - `VIFA_GROUP=239.82.76.1`: a multicast group to join, on the adapter and in the VLAN.
 //!
-//! A line of progress has `traffic` in place of workloads. `stop` ends the pings.
+//! A line of progress has `traffic` instead of workloads. `stop` ends the pings.
 
 use std::env;
 use std::ffi::c_int;
@@ -33,14 +33,14 @@ use vifa_traffic::responder::{self, Counters};
 use crate::interface::{Address, Interface, Mac};
 use crate::{escape, read_lines, say, PROBE_TIMEOUT};
 
-/// Between two lines of progress: what they tell takes an emulated machine a while to find out.
+/// Interval between two lines of progress, which take time to collect on an emulated machine.
 const PERIOD: Duration = Duration::from_millis(500);
 
-/// Between two requests to the peer.
+/// Interval between two requests to the peer.
 const PING_INTERVAL: Duration = Duration::from_millis(250);
 const PING_IDENTIFIER: u16 = 0x5649;
 
-/// What the kernel counts of each interface that must stay 0.
+/// The kernel's error counters of each interface, which must stay 0.
 const FAULTS: [&str; 6] = [
     "rx_errors",
     "rx_crc_errors",
@@ -50,7 +50,7 @@ const FAULTS: [&str; 6] = [
     "tx_aborted_errors",
 ];
 
-/// What the command line asks for.
+/// The settings on the command line.
 #[derive(Clone, Debug)]
 pub struct Settings {
     address: Address,
@@ -71,7 +71,7 @@ impl FromStr for Vlan {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text} is no VLAN with an address");
+        let wrong = || format!("invalid VLAN with an address: {text}");
         let (id, address) = text.split_once(':').ok_or_else(wrong)?;
         Ok(Self {
             id: id.parse().map_err(|_| wrong())?,
@@ -81,11 +81,11 @@ impl FromStr for Vlan {
 }
 
 impl Settings {
-    /// `None` where no address is asked for.
+    /// Reads the settings. Returns `None` if the command line sets no address.
     ///
     /// # Errors
     ///
-    /// Names the word that makes no sense.
+    /// Names the invalid word.
     pub fn read() -> Result<Option<Self>, String> {
         let Some(address) = setting("VIFA_ADDRESS")? else {
             return Ok(None);
@@ -114,14 +114,14 @@ where
     }
 }
 
-/// Something to act upon.
+/// An event of the main loop.
 enum Event {
     Line(String),
     /// The pings have ended.
     Ended(Result<(), String>),
 }
 
-/// Ends when there cannot be any traffic.
+/// Runs the traffic. Returns only if there cannot be any traffic.
 pub fn run(settings: &Settings) -> Result<(), String> {
     let network = Network::configure(settings)?;
     say(r#"{"event":"ready"}"#);
@@ -147,7 +147,7 @@ pub fn run(settings: &Settings) -> Result<(), String> {
                 ));
                 sequence += 1;
             }
-            Err(RecvTimeoutError::Disconnected) => return Err("nobody is left to listen".into()),
+            Err(RecvTimeoutError::Disconnected) => return Err("the event channel is closed".into()),
             Ok(Event::Line(line)) => {
                 if line.trim() == "stop" {
                     control.stop();
@@ -167,14 +167,14 @@ pub fn run(settings: &Settings) -> Result<(), String> {
     }
 }
 
-/// The adapter, and what goes through it.
+/// The adapter and its traffic.
 struct Network {
     adapter: Interface,
-    /// As it came up; a guest that notices nothing sees no other.
+    /// The initial value. A guest that does not notice a migration sees no change.
     carrier_changes: Option<String>,
     ping: Option<Arc<Ping>>,
     answered: Arc<Counters>,
-    /// iperf3's tests that ended well.
+    /// Number of iperf3 tests that succeeded.
     iperf_tests: Arc<AtomicU64>,
 }
 
@@ -218,7 +218,7 @@ impl Network {
         })
     }
 
-    /// How it all goes, as a JSON object.
+    /// Returns the state of all traffic as a JSON object.
     fn progress(&self) -> String {
         let attribute = |file: &str| self.adapter.attribute(file).unwrap_or_default();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -261,7 +261,7 @@ impl Network {
     }
 }
 
-/// Waits until there is what `look` looks for, but not for ever.
+/// Waits until `look` returns a value, with a timeout.
 fn wait<T>(failure: &str, mut look: impl FnMut() -> Option<T>) -> Result<T, String> {
     let deadline = Instant::now() + PROBE_TIMEOUT;
     loop {

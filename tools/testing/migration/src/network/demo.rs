@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Migrations of a machine with a network adapter, told as they happen.
+//! Migrations of a machine with a network adapter, with a log of their steps.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use vifa_migrate::style::{mebibytes, seconds, Clock};
 use super::scene::{self, Load, Scene, ENDS, MAC, MTU, VLAN};
 use crate::Options;
 
-/// A machine on a real processor carries more than an emulated one, which has not even time for
-/// iperf3 beside all else.
+/// Returns the load. A machine on a real processor can transfer more than an emulated one, which is
+/// too slow for iperf3 in addition to the other traffic.
 fn load(fast: bool) -> Load {
     let (file, rate) = match fast {
         true => (64 << 20, 4 << 20),
@@ -25,7 +25,7 @@ fn load(fast: bool) -> Load {
     }
 }
 
-/// Migrates so often.
+/// Migrates `rounds` times.
 pub fn run(options: &Options, rounds: u32) -> Result<bool> {
     let clock = Clock::start();
     let machine = options.machine()?;
@@ -48,7 +48,7 @@ pub fn run(options: &Options, rounds: u32) -> Result<bool> {
         }
         for tally in &journey.passed.tallies {
             if let Err(error) = tally.check(journey.astray) {
-                clock.tell(&format!("NOT AS IT SHOULD BE: {error}"));
+                clock.tell(&format!("FAILED: {error}"));
                 well = false;
             }
         }
@@ -58,7 +58,7 @@ pub fn run(options: &Options, rounds: u32) -> Result<bool> {
         away.push(journey.absence);
     }
     let end = scene.finish()?;
-    clock.tell("all connections are at their end, everything is verified");
+    clock.tell("all connections have ended, everything is verified");
 
     let files = &end.carried.files;
     let bytes: u64 = files.iter().map(|file| file.length).sum();
@@ -91,7 +91,7 @@ pub fn run(options: &Options, rounds: u32) -> Result<bool> {
     if let Some((pings, _)) = end.neighbour {
         println!("  beside it        {pings}");
         if let Err(error) = pings.check(Duration::ZERO) {
-            clock.tell(&format!("NOT AS IT SHOULD BE: {error}"));
+            clock.tell(&format!("FAILED: {error}"));
             well = false;
         }
     }

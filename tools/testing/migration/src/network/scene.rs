@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A virtual machine with a virtual function of a network card, which is to migrate, and this machine,
-//! which talks to it; and perhaps a second virtual machine, which is not to notice.
+//! A migrating virtual machine with a virtual function of a network card, this machine as its peer,
+//! and optionally a second virtual machine, which must not notice the migrations.
 //!
-//! This machine's end of the traffic is the first card's physical function. To and from the first
-//! card's virtual functions it goes within the card; to and from the second's it goes over the wire
-//! between the cards.
+//! This machine's end of the traffic is the first card's physical function. Traffic with the first
+//! card's virtual functions stays within the card; traffic with the second card's goes over the
+//! wire between the cards.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -27,10 +27,10 @@ use vifa_migrate::vmm::{Machine, Passthrough, Role, Vmm};
 
 use crate::Options;
 
-/// What the guest is told to make of its adapter; the MAC address is not the one that it has.
+/// The settings of the guest's adapter. The MAC address differs from the adapter's own.
 pub const MAC: &str = "02:00:5e:00:00:02";
 pub const VLAN: u16 = 5;
-/// Larger than Ethernet's.
+/// Larger than Ethernet's standard MTU.
 pub const MTU: u32 = 9000;
 
 pub const ENDS: Ends = Ends {
@@ -42,59 +42,60 @@ pub const ENDS: Ends = Ends {
 };
 const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 3);
 
-/// Virtual functions of each card.
+/// Number of virtual functions of each card.
 const FUNCTIONS: usize = 3;
 
-/// Answered pings that a machine must have before and after whatever happens to it.
+/// Number of answered pings that a machine needs before and after each step.
 const OPERATIONS: u64 = 1;
 
-/// Where the migrating machine can be: number of the card, and of the virtual function.
+/// The possible locations of the migrating machine: the numbers of the card and of the virtual
+/// function.
 const PLACES: [(usize, usize); 3] = [(0, 0), (0, 1), (1, 0)];
 
-/// How long traffic flows before a migration, and after it, at least.
+/// Minimum time of traffic before and after a migration.
 const BEFORE: Duration = Duration::from_millis(500);
 const AFTER: Duration = Duration::from_millis(1000);
 
-/// How much there is to carry. An emulated machine has not much of a network, and needs time to say
-/// how it is.
+/// The amount of traffic. An emulated machine has a slow network, and takes time to report its
+/// state.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
-    /// Bytes of each file that goes to the guest or comes from it.
+    /// Size of each file that is transferred to or from the guest, in bytes.
     pub file: u64,
-    /// Bytes a second of a file, and of each of iperf3's tests.
+    /// Rate of a file and of each iperf3 test, in bytes per second.
     pub rate: u64,
-    /// How long iperf3 measures around each migration, if it is to.
+    /// Duration of iperf3's measurements around each migration; `None` for no measurement.
     pub measured: Option<Duration>,
 }
 
-/// A machine that stays, and this machine's pings of it.
+/// A machine that does not migrate, and this machine's pings to it.
 struct Neighbour {
     guest: Guest,
     pings: Pings,
 }
 
-/// A machine that moves about between virtual functions, and what it is watched with.
+/// A machine that moves between virtual functions, and the traffic that checks it.
 pub struct Scene {
     pub guest: Guest,
     connections: Connections,
     neighbour: Option<Neighbour>,
-    /// Where the guest is, by its number in [`PLACES`].
+    /// The guest's location, as an index of [`PLACES`].
     place: usize,
     load: Load,
     /// Whether the machines run on a real processor.
     fast: bool,
-    /// The guests have ended when their functions are taken away.
+    /// Dropped after the guests, which use the functions.
     pub cards: Vec<Card>,
     _scratch: Scratch,
 }
 
-/// What came of a migration under traffic.
+/// The result of a migration under traffic.
 pub struct Journey {
     pub outcome: Outcome,
     pub passed: Passed,
-    /// How long the devices did not work.
+    /// The time during which the devices did not work.
     pub absence: Duration,
-    /// How long packets may have gone astray.
+    /// The time during which packets may have been lost.
     pub astray: Duration,
 }
 
@@ -110,7 +111,7 @@ impl fmt::Display for Journey {
             self.outcome.device_bytes
         )?;
         let tallies = self.passed.tallies.iter();
-        let lines = tallies.map(|tally| format!("{tally} ({} may be)", tally.bound(self.astray)));
+        let lines = tallies.map(|tally| format!("{tally} (limit {})", tally.bound(self.astray)));
         f.write_str(&lines.collect::<Vec<_>>().join("\n"))?;
         let transports = ["TCP", "UDP"];
         let measurements = self.passed.measurements.iter().flatten();
@@ -124,24 +125,24 @@ impl fmt::Display for Journey {
     }
 }
 
-/// What is known when all is over.
+/// The final counts.
 pub struct End {
     pub carried: Carried,
-    /// What the machine counted.
+    /// The counts of the machine.
     pub guest: Traffic,
-    /// This machine's pings of the machine beside, and what that counted.
+    /// This machine's pings to the neighbour, and the neighbour's counts.
     pub neighbour: Option<(Tally, Traffic)>,
 }
 
 impl Scene {
-    /// Boots the machine, and one beside it if that is wanted, and begins the traffic that lasts.
+    /// Boots the machine and, if requested, a neighbour, and starts the persistent traffic.
     pub fn start(options: &Options, load: Load, neighbour: bool) -> Result<Self> {
         options.check_root()?;
         let machine = options.machine()?;
         let cards = Card::all(options.module.as_deref(), FUNCTIONS, MTU)?;
         let [first, second, ..] = &cards[..] else {
             bail!(
-                "this takes two cards, and there are {}: run it under QEMU with -device igb twice",
+                "two cards are required, found {}: run the host under QEMU with -device igb twice",
                 cards.len()
             )
         };
@@ -152,7 +153,7 @@ impl Scene {
         first.add_vlan(VLAN, &format!("{}/24", ENDS.host_tagged))?;
 
         let scratch = Scratch::new()?;
-        let told = |address, more: &str| {
+        let settings = |address, more: &str| {
             let Ends { host, .. } = ENDS;
             let words = format!("VIFA_ADDRESS={address}/24 VIFA_PEER={host} VIFA_MTU={MTU}{more}");
             let append = machine.append.iter().cloned().chain([words]);
@@ -161,7 +162,7 @@ impl Scene {
                 ..machine.clone()
             }
         };
-        let moving = told(
+        let moving = settings(
             ENDS.guest,
             &format!(
                 " VIFA_MAC={MAC} VIFA_VLAN={VLAN}:{}/24 VIFA_GROUP={}",
@@ -174,7 +175,7 @@ impl Scene {
         let neighbour = neighbour
             .then(|| {
                 let given = self::given(&first.virtuals[2]);
-                let staying = told(NEIGHBOUR, "");
+                let staying = settings(NEIGHBOUR, "");
                 Guest::start(&staying, &given, scratch.path(), "neighbour")
             })
             .transpose()?;
@@ -182,7 +183,7 @@ impl Scene {
         let neighbour = neighbour
             .map(|mut guest| {
                 guest.boot()?;
-                let pings = Pings::start(NEIGHBOUR, "ping of the machine beside")?;
+                let pings = Pings::start(NEIGHBOUR, "ping of the neighbour")?;
                 Ok::<_, anyhow::Error>(Neighbour { guest, pings })
             })
             .transpose()?;
@@ -198,12 +199,12 @@ impl Scene {
         })
     }
 
-    /// The function that the guest comes to next.
+    /// Returns the next function of the guest.
     pub fn next(&self) -> &Function {
         self.function((self.place + 1) % PLACES.len())
     }
 
-    /// The function of the other card, where the guest can be.
+    /// Returns the function of the other card that the guest can use.
     pub fn elsewhere(&self) -> &Function {
         self.function(2)
     }
@@ -213,19 +214,19 @@ impl Scene {
         &self.cards[card].virtuals[number]
     }
 
-    /// A QEMU with `function` that waits for the guest.
+    /// Starts a QEMU with `function` that waits for the guest.
     pub fn destination(&mut self, function: &Function) -> Result<Vmm> {
         let mut vmm = self.guest.destination(&given(function), Role::Receive)?;
-        // It takes a while to start.
+        // Wait until it has started, which takes a while.
         vmm.qmp()?;
         Ok(vmm)
     }
 
-    /// Moves the guest to the next function while all kinds of traffic flow.
+    /// Moves the guest to the next function under all kinds of traffic.
     ///
     /// # Errors
     ///
-    /// When the guest does not arrive, or a connection does not last.
+    /// Fails if the guest does not arrive, or if a connection breaks.
     pub fn travel(&mut self, plan: &Plan) -> Result<Journey> {
         let function = self.next().clone();
         let vmm = self.destination(&function)?;
@@ -237,7 +238,7 @@ impl Scene {
         let passed = samples.finish()?;
         let measurements = passed.measurements.iter().flatten();
         for error in measurements.filter_map(|measurement| measurement.as_ref().err()) {
-            // It waits ten seconds for an answer, which an emulated machine may take.
+            // iperf3 waits ten seconds for a reply, but an emulated machine can take longer.
             ensure!(!self.fast, "iperf3: {error}");
         }
         outcome.check_states()?;
@@ -249,11 +250,11 @@ impl Scene {
         })
     }
 
-    /// Checks that the connections last.
+    /// Checks that the connections are still open.
     pub fn check_connections(&self) -> Result<()> {
         ensure!(
             self.connections.last(),
-            "a connection with the machine has ended by itself"
+            "a connection with the machine has ended"
         );
         Ok(())
     }
@@ -275,23 +276,23 @@ impl Scene {
     }
 }
 
-/// Ends a machine; what it has counted.
+/// Ends a machine and returns its counts.
 fn end(mut guest: Guest) -> Result<Traffic> {
     guest.finish()?;
     let traffic = guest.traffic().cloned();
     guest.quit()?;
-    traffic.context("the guest has told of no traffic")
+    traffic.context("the guest has reported no traffic")
 }
 
-/// How long iperf3 measures around each migration.
+/// Duration of iperf3's measurements around each migration.
 pub const MEASURED: Duration = Duration::from_secs(12);
 
-/// Returns whether `machine` runs on a real processor, and has the network of one.
+/// Returns whether `machine` runs on a real processor and therefore has a fast network.
 pub fn is_fast(machine: &Machine) -> bool {
     machine.accelerator == Accelerator::Kvm && !processor::is_emulated()
 }
 
-/// What is common to all migrations here.
+/// Returns the common parameters of all migrations in this module.
 pub fn plan(options: &Options) -> Plan {
     Plan {
         operations: OPERATIONS,
