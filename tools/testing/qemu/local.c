@@ -136,7 +136,7 @@ static unsigned long *vifa_local_kind(const VifaLocal *local, bool dirty)
     return dirty ? local->dirty : local->mapped;
 }
 
-static bool vifa_local_knows_dirty(const VifaVF *vf)
+static bool vifa_local_tracks_dirty(const VifaVF *vf)
 {
     return vifa_pf_features(vf->pf) & VIFA_HW_FEATURE_LOCAL_DIRTY;
 }
@@ -162,7 +162,7 @@ static uint16_t vifa_local_bitmap(VifaVF *vf, VifaCommand *command)
     uint16_t status;
 
     if (!vifa_local_range_valid(local, offset, length) ||
-        (dirty && !vifa_local_knows_dirty(vf))) {
+        (dirty && !vifa_local_tracks_dirty(vf))) {
         return VIFA_STATUS_INVALID_ARGUMENT;
     }
     first = offset / local->granule;
@@ -204,7 +204,7 @@ static uint16_t vifa_local_list(VifaVF *vf, VifaCommand *command)
 
     if (offset % local->granule || offset > local->size ||
         command->argument[1] > VIFA_LOCAL_DIRTY ||
-        (dirty && !vifa_local_knows_dirty(vf))) {
+        (dirty && !vifa_local_tracks_dirty(vf))) {
         return VIFA_STATUS_INVALID_ARGUMENT;
     }
     if (!fit) {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How long a virtual machine stands when it migrates: with a device whose local memory is sent while
-//! the machine runs (PRE_COPY), with one whose local memory is sent when it has stopped (STOP_COPY
-//! alone), and without a device, which is the floor.
+//! Downtime of a migrating virtual machine: with a device whose local memory is sent while the
+//! machine runs (PRE_COPY), with a device whose local memory is sent after the machine has stopped
+//! (STOP_COPY alone), and without a device, which is the floor.
 //!
-//! [`vifa_migrate::downtime`] migrates the machine; here stands what is said of it.
+//! [`vifa_migrate::downtime`] migrates the machine; this module reports the results.
 
 use std::fmt;
 
@@ -19,31 +19,31 @@ use crate::{
     table::Table,
 };
 
-/// What was measured with one writer. Times are in milliseconds, as QEMU reports them.
+/// The results with one writer. Times are in milliseconds, as QEMU reports them.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Writer {
     name: &'static str,
     stop_copy: Summary,
     pre_copy: Summary,
     without: Summary,
-    /// The part of what the device adds to the downtime that PRE_COPY takes away.
+    /// The fraction of the device's downtime that PRE_COPY removes.
     removed: Summary,
 }
 
-/// What was measured.
+/// The results.
 #[derive(Debug, Serialize)]
 pub struct Downtimes {
-    /// Migrations of each kind.
+    /// Number of migrations of each kind.
     rounds: u32,
     writers: [Writer; 2],
-    /// What the migrations came to, one by one.
+    /// The results of each migration.
     migrations: downtime::Downtimes,
 }
 
 impl Downtimes {
-    /// Measures what `setup` says; `tell` hears of each migration.
-    pub fn measure(setup: &Setup, tell: &mut dyn FnMut(&str)) -> Result<Self> {
-        let migrations = downtime::measure(setup, tell)?;
+    /// Runs the measurement `setup` and reports each migration to `announce`.
+    pub fn measure(setup: &Setup, announce: &mut dyn FnMut(&str)) -> Result<Self> {
+        let migrations = downtime::measure(setup, announce)?;
         Ok(Self {
             rounds: setup.rounds,
             writers: [
@@ -59,7 +59,8 @@ fn milliseconds(downtime: &Downtime) -> f64 {
     downtime.reported.as_secs_f64() * 1e3
 }
 
-/// The part of what the device adds that PRE_COPY takes away; 0 where it adds nothing.
+/// Returns the fraction of the device's downtime that PRE_COPY removes; 0 if the device adds
+/// nothing.
 fn removed(stop_copy: f64, pre_copy: f64, without: f64) -> f64 {
     if stop_copy > without {
         (stop_copy - pre_copy) / (stop_copy - without)
@@ -77,7 +78,7 @@ impl Writer {
         let parts: Vec<f64> = rounds
             .map(|((stop_copy, pre_copy), without)| removed(*stop_copy, *pre_copy, *without))
             .collect();
-        parts.first().context("no migration was measured")?;
+        parts.first().context("no measured migration")?;
         Ok(Self {
             name,
             stop_copy: Summary::of(stop_copy),
@@ -110,7 +111,7 @@ impl fmt::Display for Downtimes {
 impl Measurement for Downtimes {
     const NAME: &'static str = "downtime";
 
-    /// That of the writer with which PRE_COPY takes away less.
+    /// Returns the figures of the writer for which PRE_COPY removes less.
     fn figures(&self) -> Vec<Figure> {
         let worse = self
             .writers
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn removed_is_a_part_of_what_the_device_adds() {
+    fn removed_is_a_fraction_of_the_added_downtime() {
         let variants = variants(&[1100, 1100, 1100], &[100, 350, 600], &[100, 100, 100]);
         let writer = Writer::new("a writer", &variants).unwrap();
         assert_eq!(writer.removed, Summary::of([1.0, 0.75, 0.5]));
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_removed_where_the_device_adds_nothing() {
+    fn nothing_is_removed_if_the_device_adds_nothing() {
         assert_eq!(removed(100.0, 50.0, 100.0), 0.0);
     }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where the figures come from: they mean little without.
+//! The environment of the figures, which are not comparable without it.
 
 use std::{fmt, fs, process::Command, thread};
 
@@ -8,24 +8,24 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use vifa_migrate::processor;
 
-/// What a machine is, as far as figures depend on it.
+/// The properties of a machine that affect the figures.
 #[derive(Debug, Serialize)]
 pub struct Environment {
     /// The processor's name.
     pub processor: String,
-    /// What runs the instructions: "KVM", "TCG" (QEMU's software emulation), another hypervisor's
-    /// signature, or "none".
+    /// The hypervisor: "KVM", "TCG" (QEMU's software emulation), another hypervisor's signature, or
+    /// "none".
     pub accelerator: String,
     /// The kernel's release and version.
     pub kernel: String,
-    /// Processors of the machine.
+    /// Number of processors of the machine.
     pub cpus: usize,
-    /// When, in UTC.
+    /// The date, in UTC.
     pub date: String,
 }
 
 impl Environment {
-    /// Looks at this machine. `processor` is the processor's name, if this machine does not know.
+    /// Describes this machine. `processor` overrides the name of the processor.
     pub fn look(processor: Option<String>) -> Result<Self> {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").context("/proc/cpuinfo")?;
         let processor = processor
@@ -65,7 +65,7 @@ impl fmt::Display for Environment {
     }
 }
 
-/// The first value of `name` in /proc/cpuinfo.
+/// Returns the first value of `name` in /proc/cpuinfo.
 fn field(cpuinfo: &str, name: &str) -> Option<String> {
     cpuinfo
         .lines()

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How much of the kernel's memory a virtual function takes: bound, open, while its writes are logged,
-//! while it is saved, while it is restored, and when all of that is over.
+//! Kernel memory of a virtual function: bound, open, while its writes are logged, while it is
+//! saved, while it is restored, and after all of that.
 //!
-//! Each value is the difference between two moments, of several virtual functions that do the same at
-//! once, by their number: what the system does besides counts little. It holds what VFIO and the IOMMU
-//! take, too. So does the floor, the same with `vfio-pci`, which is the kernel's own driver for any
-//! device, and knows no migration.
+//! Each value is the difference between two moments, divided by the number of virtual functions
+//! that do the same at the same time, so that other activity of the system has little effect. The
+//! value includes the memory of VFIO and the IOMMU. So does the floor, which is the same with
+//! `vfio-pci`, the kernel's driver for any device, which does not support migration.
 
 mod kernel_memory;
 
@@ -32,18 +32,19 @@ use crate::{
     throughput::save_whole,
 };
 
-/// Virtual functions that do the same at once.
+/// Number of virtual functions that do the same at the same time.
 const FUNCTIONS: u32 = 8;
 
-/// What is logged.
+/// The logged range.
 const LOGGED: IovaRange = IovaRange::new(1 << 40, 1 << 40);
 
-/// Bytes that a session has moved when it is looked at: local memory is on its way.
+/// Number of bytes that a session has moved when it is measured: the transfer of local memory has
+/// begun.
 const HALF_WAY: usize = 2 << 20;
 
 const STOCK_DRIVER: &str = "vfio-pci";
 
-/// What a virtual function does.
+/// The activity of a virtual function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Stage {
@@ -53,19 +54,19 @@ enum Stage {
     StockOpen,
     Bound,
     Open,
-    /// Open, and a TiB is logged at 4 KiB.
+    /// Open, with 1 TiB logged at 4 KiB.
     Logging,
-    /// Open, half way through being saved while it runs.
+    /// Open, halfway through a save while it runs.
     PreCopy,
-    /// Open, half way through being saved.
+    /// Open, halfway through a save.
     Saving,
-    /// Open, half way through being restored.
+    /// Open, halfway through a restore.
     Restoring,
     /// Closed and unbound.
     Over,
 }
 
-/// What was measured of a stage, in bytes for each virtual function.
+/// The results of a stage, in bytes per virtual function.
 #[derive(Debug, Serialize)]
 struct Footprint {
     stage: Stage,
@@ -74,20 +75,20 @@ struct Footprint {
     dma: Summary,
 }
 
-/// What was measured.
+/// The results.
 #[derive(Debug, Serialize)]
 pub struct Footprints {
     virtual_functions: u32,
-    /// Rounds that count.
+    /// Number of rounds, without the first one.
     rounds: usize,
     stages: Vec<Footprint>,
 }
 
-/// What each stage had in a round, before all of them being nothing.
+/// The values of each stage in a round, relative to the state before all of them.
 type Round = Vec<(Stage, KernelMemory)>;
 
 impl Footprints {
-    /// Measures `rounds` times with virtual functions of `physical`.
+    /// Runs `rounds` rounds with virtual functions of `physical`.
     pub fn measure(physical: &PhysicalFunction, rounds: usize) -> Result<Self> {
         let stock = Module("vfio_pci");
         if !stock.is_loaded() {
@@ -172,8 +173,8 @@ fn round(functions: &[PciFunction]) -> Result<Round> {
     Ok(round)
 }
 
-/// Enters the state `saving` with all of `subjects`, reads half of their streams, does `work`, and
-/// goes back.
+/// Enters the state `saving` with all of `subjects`, reads a part of their streams, calls `work`,
+/// and restores the previous state.
 fn half_saved(
     subjects: &[Subject],
     saving: State,
@@ -192,7 +193,8 @@ fn half_saved(
         .try_for_each(|subject| subject.vf.device.change_state(State::Running))
 }
 
-/// Enters RESUMING with all of `subjects`, writes half of their streams, does `work`, and resets them.
+/// Enters RESUMING with all of `subjects`, writes a part of their streams, calls `work`, and resets
+/// them.
 fn half_restored(subjects: &[Subject], work: impl FnOnce() -> Result<()>) -> Result<()> {
     let first = subjects.first().context("no virtual function")?;
     first.vf.device.change_state(State::Stop)?;

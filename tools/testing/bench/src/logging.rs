@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a report of DMA logging costs, by how much memory is tracked and how much of it is dirty,
-//! against copying and scanning a bitmap of that size in user space.
+//! The cost of a DMA logging report, as a function of the size of tracked memory and of the
+//! fraction of dirty memory, compared with copying and scanning a bitmap of that size in user
+//! space.
 //!
-//! Pages are marked in the device's log without any DMA, so that a TiB can be tracked that no memory
-//! stands behind. Each report must give as many pages as were marked. The floor, in the same round,
-//! has a bitmap with the same pages (see [`floor`]). The memory of all bitmaps is there before.
+//! Pages are marked in the device's log without DMA, so that 1 TiB can be tracked without memory of
+//! that size. Each report must contain as many pages as were marked. The floor, in the same round,
+//! uses a bitmap with the same pages (see [`floor`]). The memory of all bitmaps is allocated
+//! before.
 
 mod density;
 mod floor;
@@ -32,26 +34,26 @@ use crate::{
 
 const GIBIBYTE: u64 = 1 << 30;
 
-/// Bytes that are tracked.
+/// Number of tracked bytes.
 const TRACKED: [u64; 3] = [16 * GIBIBYTE, 256 * GIBIBYTE, 1024 * GIBIBYTE];
 const LEAST: u64 = TRACKED[0];
 const MOST: u64 = TRACKED[TRACKED.len() - 1];
 
-/// Where it begins.
+/// The start of the tracked range.
 const IOVA: u64 = 1 << 40;
 
-/// Reports of idle memory for one value, which is their median.
+/// Number of reports of idle memory whose median is one value.
 const IDLE_REPORTS: usize = 15;
 
-/// So much memory is tracked, of which so much is dirty.
+/// The size of tracked memory, and the density of dirty pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 struct Case {
-    /// Bytes.
+    /// Number of tracked bytes.
     tracked: u64,
     density: Density,
 }
 
-/// What was measured of a case. Times are in milliseconds.
+/// The results of a case. Times are in milliseconds.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Cost {
     #[serde(flatten)]
@@ -59,22 +61,22 @@ struct Cost {
     dirty_pages: u64,
     report: Summary,
     floor: Summary,
-    /// The report's speed by the floor's.
+    /// The speed of the report divided by that of the floor.
     vs_floor: Summary,
 }
 
-/// What was measured.
+/// The results.
 #[derive(Debug, Serialize)]
 pub struct Logging {
     page_size: u64,
-    /// Rounds that count.
+    /// Number of rounds, without the first one.
     rounds: usize,
     costs: Vec<Cost>,
-    /// The time for the most memory by that for the least, nothing of which is dirty.
+    /// The time for the most memory divided by that for the least, without dirty pages.
     idle_most_vs_least: Summary,
 }
 
-/// What logs: a virtual function, and the register file of its physical function.
+/// A virtual function that logs, and the register file of its physical function.
 pub struct Target<'a> {
     pub device: &'a Device,
     /// The virtual function's index.
@@ -111,7 +113,7 @@ impl Round {
 }
 
 impl Logging {
-    /// Measures `rounds` times.
+    /// Runs `rounds` rounds.
     pub fn measure(target: &Target<'_>, rounds: usize) -> Result<Self> {
         let mut floor = Floor::new(MOST / PAGE);
         let mut bitmaps = TRACKED
@@ -153,7 +155,7 @@ impl Logging {
         })
     }
 
-    /// The costs of `density`, by ascending memory.
+    /// Returns the costs of `density`, by ascending size of memory.
     fn of(&self, density: Density) -> impl Iterator<Item = &Cost> {
         self.costs
             .iter()
@@ -161,7 +163,7 @@ impl Logging {
     }
 }
 
-/// Does `work` while the writes to `range` are logged.
+/// Calls `work` while the writes to `range` are logged.
 fn with_logging<T>(
     device: &Device,
     range: IovaRange,
@@ -208,7 +210,7 @@ impl Target<'_> {
         let reported = bitmap.count();
         ensure!(
             reported == expected,
-            "{}: {reported} pages reported, {expected} marked",
+            "{}: invalid report: got {reported} pages, expected {expected}",
             name()
         );
         floor.fill(bitmap);
@@ -217,7 +219,7 @@ impl Target<'_> {
         let floor = start.elapsed();
         ensure!(
             pages == expected,
-            "{}: the floor finds {pages} pages, of {expected}",
+            "{}: invalid floor: got {pages} pages, expected {expected}",
             name()
         );
         Ok(Times {
@@ -318,7 +320,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_case_is_there_once() {
+    fn every_case_exists_once() {
         let cases: Vec<Case> = Case::all().collect();
         assert_eq!(cases.len(), TRACKED.len() * Density::ALL.len());
         for (at, case) in cases.iter().enumerate() {

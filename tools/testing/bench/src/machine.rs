@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The reference devices of the SR-IOV host, which differ in how many virtual functions they can have
-//! and in how much local memory each of these has.
+//! The reference devices of the SR-IOV host, which differ in the maximum number of virtual
+//! functions and in the size of their local memory.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ use vifa_selftests::{
 pub struct PhysicalFunction {
     /// The function.
     pub function: PciFunction,
-    /// How many virtual functions it can have.
+    /// Maximum number of virtual functions.
     pub most: u32,
     /// `VIFA_HW_FEATURE_*`
     features: u32,
@@ -50,44 +50,45 @@ impl Machine {
         Ok(Self { physical })
     }
 
-    /// All physical functions.
+    /// Returns all physical functions.
     pub fn physical(&self) -> &[PhysicalFunction] {
         &self.physical
     }
 
-    /// The one that can have most virtual functions.
+    /// Returns the physical function with the largest number of virtual functions.
     pub fn fleet(&self) -> Result<&PhysicalFunction> {
         let fleet = self.physical.iter().max_by_key(|physical| physical.most);
-        fleet.context("there is no VIFA reference device")
+        fleet.context("no VIFA reference device found")
     }
 
-    /// Two that are alike but that the virtual functions of the first know which local memory has
-    /// changed, and those of the second do not.
+    /// Returns two physical functions that differ in one feature: the virtual functions of the
+    /// first report changes of local memory, those of the second do not.
     pub fn twins(&self) -> Result<[&PhysicalFunction; 2]> {
         let second = self
             .physical
             .iter()
             .find(|physical| !physical.knows_dirty());
-        let second = second.context("there is no VIFA reference device with local-dirty=off")?;
+        let second = second.context("no VIFA reference device with local-dirty=off found")?;
         let is_twin = |first: &&PhysicalFunction| first.knows_dirty() && first.most == second.most;
         let first = self.physical.iter().find(is_twin);
-        let first = first.context("there is none that is like it with local-dirty=on")?;
+        let first = first.context("no equal device with local-dirty=on found")?;
         Ok([first, second])
     }
 }
 
 impl PhysicalFunction {
-    /// Whether the virtual functions know which local memory has changed.
-    pub fn knows_dirty(&self) -> bool {
+    /// Returns whether the virtual functions report changes of local memory.
+    pub fn reports_dirty(&self) -> bool {
         self.features & hw::VIFA_HW_FEATURE_LOCAL_DIRTY != 0
     }
 
-    /// The first `count` virtual functions, bound to `vifa_vfio_pci`; there are no others then.
+    /// Replaces all virtual functions by `count` new ones, bound to `vifa_vfio_pci`, and returns
+    /// them.
     pub fn virtual_functions(&self, count: u32) -> Result<Vec<PciFunction>> {
         let function = &self.function;
         ensure!(
             count <= self.most,
-            "{function} has {} virtual functions at the most, not {count}",
+            "{function} supports {} virtual functions, expected at least {count}",
             self.most
         );
         if function.virtual_functions()? != count {

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Measures the VIFA driver against what the kernel does by itself, in the same machine and the same
-//! run.
+//! Compares the VIFA driver with the kernel's own facilities, in the same machine and the same run.
 //!
-//! Runs as root on the SR-IOV host. `Documentation/vifa/performance.rst` says what is measured and how
-//! to read it. Each measurement is a module of its own, which takes what it measures and returns what
-//! is to be reported: a table for people, an entry in the JSON file, and plots.
+//! Runs as root on the SR-IOV host. `Documentation/vifa/performance.rst` describes the measurements
+//! and their interpretation. Each measurement is a separate module, which returns a report: a
+//! table, an entry in the JSON file, and plots.
 
 mod downtime;
 mod environment;
@@ -42,7 +41,7 @@ use subject::Subject;
 use throughput::Throughput;
 use transition::Transitions;
 
-/// What can be measured.
+/// A kind of measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Kind {
     Transitions,
@@ -53,25 +52,25 @@ enum Kind {
     Downtime,
 }
 
-/// Measures the VIFA driver against what the kernel does by itself.
+/// Compares the VIFA driver with the kernel's own facilities.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Measure only this; may be given again
+    /// Run only this measurement; may be repeated
     #[arg(long, value_name = "MEASUREMENT")]
     only: Vec<Kind>,
 
-    /// How often to measure; a round before these warms up
+    /// Number of rounds; an additional first round warms up
     #[arg(long, default_value_t = 7, value_name = "N",
         value_parser = RangedU64ValueParser::<usize>::new().range(1..=1000))]
     rounds: usize,
 
-    /// Bytes of the buffer that each read and write of the throughput uses
+    /// Buffer size of each read and write of the throughput, in bytes
     #[arg(long, default_value_t = 1 << 20, value_name = "BYTES",
         value_parser = RangedU64ValueParser::<usize>::new().range(4096..=1 << 30))]
     buffer: usize,
 
-    /// Write the results to this file, too
+    /// Also write the results to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
@@ -79,16 +78,16 @@ struct Arguments {
     #[arg(long, value_name = "DIRECTORY")]
     plots: Option<PathBuf>,
 
-    /// The processor that everything runs on, where a virtual machine shows another
+    /// The name of the physical processor, if a virtual machine reports another
     #[arg(long, value_name = "NAME")]
     processor: Option<String>,
 
-    /// The driver's file, which is loaded if it is not yet
+    /// The driver's module, which is loaded if it is not yet loaded
     #[arg(long, value_name = "PATH", env = "VIFA_MODULE")]
     module: Option<PathBuf>,
 }
 
-/// A run, measurement by measurement.
+/// The state of a run.
 struct Run {
     arguments: Arguments,
     machine: Machine,
@@ -98,8 +97,8 @@ struct Run {
 }
 
 impl Run {
-    /// Makes the measurement `kind` with `measure`, if it was asked for. One that fails does not keep
-    /// the others from being made, nor from being reported.
+    /// Runs the measurement `kind` with `measure`, if it was selected. A failure does not prevent
+    /// the other measurements and their reports.
     fn measure<M: Measurement>(
         &mut self,
         kind: Kind,
@@ -124,8 +123,8 @@ impl Run {
 
 fn throughput(machine: &Machine, arguments: &Arguments) -> Result<Throughput> {
     let mut throughput = Throughput::new(arguments.rounds, arguments.buffer);
-    // Another that does not know what has changed is saved in the same way.
-    for physical in machine.physical().iter().filter(|one| one.knows_dirty()) {
+    // Devices that do not report changes are saved in the same way.
+    for physical in machine.physical().iter().filter(|one| one.reports_dirty()) {
         let functions = physical.virtual_functions(1)?;
         throughput.measure(&Subject::open(&functions[0])?)?;
     }
@@ -155,7 +154,8 @@ fn logging(machine: &Machine, arguments: &Arguments) -> Result<Logging> {
     Logging::measure(&target, arguments.rounds)
 }
 
-/// Memory spreads little, and a migration takes long: these take part of the rounds.
+/// Returns a smaller number of rounds, for memory, which varies little, and for migrations, which
+/// take a long time.
 fn fewer(rounds: usize) -> usize {
     rounds.div_ceil(3)
 }
@@ -177,8 +177,8 @@ fn downtime(machine: &Machine, arguments: &Arguments) -> Result<Downtimes> {
 }
 
 fn run(mut arguments: Arguments) -> Result<()> {
-    ensure!(sys::is_root(), "VFIO needs root");
-    // Before the work, whose results would be lost.
+    ensure!(sys::is_root(), "VFIO requires root");
+    // Check the files before the work, whose results would be lost.
     let json = match arguments.json.take() {
         Some(path) => {
             let file = File::create(&path).with_context(|| path.display().to_string())?;
@@ -189,7 +189,7 @@ fn run(mut arguments: Arguments) -> Result<()> {
     if let Some(directory) = &arguments.plots {
         ensure!(
             directory.is_dir(),
-            "{} is no directory",
+            "{} is not a directory",
             directory.display()
         );
     }
@@ -220,7 +220,7 @@ fn run(mut arguments: Arguments) -> Result<()> {
     ensure!(run.failed.is_empty(), "failed: {}", run.failed.join(", "));
     ensure!(
         !run.arguments.only.is_empty() || missing.is_empty(),
-        "nothing gave the figures {missing:?}"
+        "missing figures: {missing:?}"
     );
     Ok(())
 }

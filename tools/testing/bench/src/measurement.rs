@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What all measurements have in common, so that a further one is a module of its own and a line in
-//! `main.rs`.
+//! The interface of all measurements. A new measurement requires a module and a line in `main.rs`.
 
 use std::fmt::Display;
 
@@ -9,23 +8,23 @@ use serde::Serialize;
 
 use crate::{plot::Plot, series::Summary};
 
-/// A figure by which a run is judged. The JSON file has it at its top.
+/// A figure that summarizes a run. It is at the top level of the JSON file.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Figure {
-    /// The member's name.
+    /// The name of the JSON member.
     pub name: &'static str,
     /// The figure over all rounds.
     pub summary: Summary,
 }
 
-/// A measurement that was made: a table for people, an entry of the JSON file, plots.
+/// A complete measurement: a table, an entry of the JSON file, and plots.
 pub trait Measurement: Serialize + Display {
-    /// The entry's name.
+    /// The name of the JSON entry.
     const NAME: &'static str;
 
-    /// The figures that it gives.
+    /// Returns its figures.
     fn figures(&self) -> Vec<Figure>;
 
-    /// What it looks like.
+    /// Returns its plots.
     fn plots(&self) -> Vec<Plot>;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The floor: memory behind a file descriptor, with nothing of a device in it.
+//! The floor: memory accessed through a file descriptor, without a device.
 
 use std::{
     fs::File,
@@ -15,7 +15,7 @@ use vifa_selftests::sys;
 pub struct Memfd(File);
 
 impl Memfd {
-    /// Makes one that is empty: none of its pages is allocated.
+    /// Creates an empty file, without any allocated page.
     pub fn new() -> io::Result<Self> {
         // SAFETY: The name is a string with a NUL.
         let fd = unsafe { libc::memfd_create(c"vifa-bench".as_ptr(), libc::MFD_CLOEXEC) };
@@ -26,7 +26,7 @@ impl Memfd {
         Ok(Self(fd.into()))
     }
 
-    /// Writes `content` from the start in pieces of `buffer` bytes; returns the time.
+    /// Writes `content` from the start in pieces of `buffer` bytes. Returns the time.
     pub fn write(&mut self, content: &[u8], buffer: usize) -> io::Result<Duration> {
         self.0.rewind()?;
         let start = Instant::now();
@@ -36,14 +36,14 @@ impl Memfd {
         Ok(start.elapsed())
     }
 
-    /// Reads from the start to the end, always into `buffer`; returns the bytes and the time.
+    /// Reads from the start to the end into `buffer`. Returns the number of bytes and the time.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Duration)> {
         self.0.rewind()?;
         read_to_end(&self.0, buffer)
     }
 }
 
-/// Reads `file` to its end, always into `buffer`; returns the bytes and the time.
+/// Reads `file` to its end into `buffer`. Returns the number of bytes and the time.
 pub fn read_to_end(mut file: &File, buffer: &mut [u8]) -> io::Result<(usize, Duration)> {
     let start = Instant::now();
     let mut total = 0;
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn reads_the_written_bytes() {
         let content: Vec<u8> = (0..100_000_u32).map(|at| (at / 7) as u8).collect();
         let mut memfd = Memfd::new().unwrap();
         for _ in 0..2 {
@@ -70,6 +70,6 @@ mod tests {
         }
         let mut whole = vec![0; content.len() + 1];
         memfd.read(&mut whole).unwrap();
-        assert_eq!(whole[0], 0, "the end was read last");
+        assert_eq!(whole[0], 0, "the last read was at the end");
     }
 }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Many virtual functions that save at once: what they get through together, and whether each gets its
-//! share.
+//! Many virtual functions that are saved in parallel: their total throughput, and the fairness
+//! among them.
 //!
-//! For a while each of them saves again and again, on a thread of its own. Its rate is what it read by
-//! the time that it took, the way into and out of STOP_COPY with it. Fairness is the slowest's rate by
-//! the fastest's, and Jain's index: 1 where all are equal, 1/n where one of n has all.
+//! For a fixed time, each of them is saved repeatedly, in a separate thread. Its rate is the number
+//! of bytes read divided by the time, including the transitions to and from STOP_COPY. Fairness is
+//! the slowest rate divided by the fastest, and Jain's index: 1 if all are equal, 1/n if one of n
+//! has everything.
 
 use std::{
     fmt, io,
@@ -26,49 +27,49 @@ use crate::{
     table::Table,
 };
 
-/// How many save at once.
+/// Numbers of parallel saves.
 const COUNTS: [usize; 4] = [1, 8, 32, 64];
 
-/// How long they do for one value.
+/// Duration of one value.
 const WHILE: Duration = Duration::from_secs(2);
 
-/// Bytes of the buffer that each reads into.
+/// Size of each read buffer in bytes.
 const BUFFER: usize = 256 << 10;
 
-/// What was measured of so many at once.
+/// The results for one number of parallel saves.
 #[derive(Clone, Debug, Serialize)]
 struct Count {
     virtual_functions: usize,
-    /// Of all together, in MB/s (10^6 bytes in a second).
+    /// The total rate, in MB/s (10^6 bytes per second).
     rate: Summary,
-    /// The slowest's rate by the fastest's.
+    /// The slowest rate divided by the fastest.
     slowest_vs_fastest: Summary,
     jain: Summary,
-    /// Of each, the mean of its rates: differences that stay are no chance.
+    /// The mean rate of each function. Persistent differences are not random.
     mean_rates: Vec<f64>,
 }
 
-/// What was measured.
+/// The results.
 #[derive(Debug, Serialize)]
 pub struct Parallel {
-    /// Bytes of local memory of each.
+    /// Number of bytes of local memory of each function.
     local_memory: u64,
-    /// Rounds that count.
+    /// Number of rounds, without the first one.
     rounds: usize,
     counts: Vec<Count>,
-    /// The rate of the most at once by that of one alone, in the same round.
+    /// The rate of the largest number divided by that of one alone, in the same round.
     most_vs_one: Summary,
 }
 
 impl Parallel {
-    /// How many virtual functions it takes.
+    /// Number of virtual functions that the measurement requires.
     pub const MOST: usize = COUNTS[COUNTS.len() - 1];
 
-    /// Measures `rounds` times with `subjects`, and leaves them stopped.
+    /// Runs `rounds` rounds with `subjects`, and leaves them stopped.
     pub fn measure(subjects: &[Subject], rounds: usize) -> Result<Self> {
         ensure!(
             subjects.len() >= Self::MOST,
-            "{} virtual functions, of {}",
+            "not enough virtual functions: got {}, expected {}",
             subjects.len(),
             Self::MOST
         );
@@ -105,7 +106,7 @@ impl Parallel {
     }
 }
 
-/// The rates of those that saved at once, in MB/s.
+/// The rates of the parallel saves, in MB/s.
 struct Shares(Vec<f64>);
 
 impl Shares {
@@ -146,7 +147,7 @@ impl Shares {
     }
 }
 
-/// The mean of each one's rates.
+/// Returns the mean rate of each function.
 fn means<'a>(rounds: impl ExactSizeIterator<Item = &'a Shares>) -> Vec<f64> {
     let count = rounds.len() as f64;
     let mut sums: Vec<f64> = Vec::new();
@@ -159,7 +160,7 @@ fn means<'a>(rounds: impl ExactSizeIterator<Item = &'a Shares>) -> Vec<f64> {
     sums
 }
 
-/// Saves the device again and again; returns the rate.
+/// Saves the device repeatedly. Returns the rate.
 fn save_for_a_while(device: &Device, buffer: &mut [u8]) -> Result<f64> {
     let start = Instant::now();
     let mut bytes = 0;
@@ -263,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn share_of_one_alone_is_not() {
+    fn share_of_one_alone_is_unfair() {
         let shares = Shares(vec![3.0, 0.0, 0.0, 0.0]);
         assert_eq!(shares.slowest_vs_fastest(), 0.0);
         assert_eq!(shares.jain(), 0.25);

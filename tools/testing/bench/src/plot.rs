@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Plots of what was measured, as SVG: lines over a quantity, and bars. Both show the median, and a
+//! Plots of the results as SVG: lines over a quantity, and bars. Both show the median, and a
 //! whisker from the lowest to the highest value.
 
 mod axis;
@@ -31,7 +31,7 @@ const TEXT_HEIGHT: i32 = 13;
 const TITLE_HEIGHT: u32 = 40;
 const LEGEND_WIDTH: i32 = 190;
 
-/// Colours that people tell apart whatever their eyes are: those of Okabe and Ito.
+/// The colours of Okabe and Ito, which are distinguishable with any colour vision.
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -66,7 +66,7 @@ enum Chart {
 }
 
 impl Plot {
-    /// Lines over `x`.
+    /// Returns a plot of lines over `x`.
     pub fn lines(
         name: &'static str,
         title: &'static str,
@@ -78,7 +78,7 @@ impl Plot {
         Self { name, title, chart }
     }
 
-    /// Bars from 0 on, of values in `unit`.
+    /// Returns a plot of bars, starting at 0, of values in `unit`.
     pub fn bars(
         name: &'static str,
         title: &'static str,
@@ -127,7 +127,7 @@ fn text(size: i32, horizontal: HPos, vertical: VPos) -> TextStyle<'static> {
     }
 }
 
-/// Draws which colour each of `names` has.
+/// Draws the colour of each of `names`.
 fn draw_legend<'a>(area: &Area<'_>, names: impl IntoIterator<Item = &'a str>) -> Drawn {
     const LINE: i32 = TEXT_HEIGHT + 8;
     for (at, name) in names.into_iter().enumerate() {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The JSON file: the figures by which a run is judged, and behind them what they come from; and the
-//! plots.
+//! The JSON file, with the figures of a run followed by their details; and the plots.
 
 use std::{fs, path::Path};
 
@@ -28,7 +27,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Begins the report of a run in `environment`.
+    /// Creates the report of a run in `environment`.
     pub fn new(environment: &Environment) -> Result<Self> {
         let environment = serde_json::to_value(environment)?;
         Ok(Self {
@@ -55,13 +54,13 @@ impl Report {
         Ok(())
     }
 
-    /// The figures that a whole run would have and this one has not.
+    /// Returns the figures of a complete run that this run lacks.
     pub fn missing(&self) -> Vec<&'static str> {
         let missing = |name: &&str| !self.spread.contains_key(*name);
         FIGURES.into_iter().filter(missing).collect()
     }
 
-    /// Writes the plots into `directory`, each as NAME.svg.
+    /// Writes each plot to NAME.svg in `directory`.
     pub fn write_plots(&self, directory: &Path) -> Result<()> {
         for plot in &self.plots {
             let path = directory.join(plot.name).with_extension("svg");
@@ -70,7 +69,7 @@ impl Report {
         Ok(())
     }
 
-    /// The content of the JSON file.
+    /// Returns the contents of the JSON file.
     pub fn into_json(self) -> Value {
         let mut members = self.members;
         members.insert("spread".to_owned(), Value::Object(self.spread));
@@ -124,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_stand_at_the_top_with_their_spread() {
+    fn figures_are_at_the_top_level_with_their_spread() {
         let mut report = Report::new(&environment()).unwrap();
         report.add(&Example { rounds: 3 }).unwrap();
         let json = report.into_json();

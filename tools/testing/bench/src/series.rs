@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Series of measured values, and what is said of them.
+//! Series of measured values, and their summaries.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// What is said of a series: its median, and how far it spreads.
+/// The summary of a series: its median and its spread.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Summary {
     pub median: f64,
@@ -15,11 +15,11 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Sums up `values`.
+    /// Summarizes `values`.
     ///
     /// # Panics
     ///
-    /// If there are none.
+    /// Panics if there are no values.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
@@ -35,16 +35,16 @@ impl Summary {
         }
     }
 
-    /// Sums up `value` of each of `rounds`.
+    /// Summarizes `value` of each of `rounds`.
     ///
     /// # Panics
     ///
-    /// If there are none.
+    /// Panics if there are no rounds.
     pub fn over<R>(rounds: &[R], value: impl FnMut(&R) -> f64) -> Self {
         Self::of(rounds.iter().map(value))
     }
 
-    /// The same in another unit, of which `factor` are one of the present.
+    /// Converts to another unit, of which `factor` equal one of the current unit.
     pub fn scaled(self, factor: f64) -> Self {
         Self {
             median: self.median * factor,
@@ -54,13 +54,13 @@ impl Summary {
     }
 }
 
-/// Measures `rounds` times; a round before these warms up.
+/// Runs `rounds` rounds after a first round for warm-up.
 pub fn rounds<R, E>(rounds: usize, mut measure: impl FnMut() -> Result<R, E>) -> Result<Vec<R>, E> {
     measure()?;
     (0..rounds).map(|_| measure()).collect()
 }
 
-/// Returns the rate at which `bytes` were moved, in MB/s (10^6 bytes in a second).
+/// Returns the rate of moving `bytes`, in MB/s (10^6 bytes per second).
 pub fn rate(bytes: u64, time: Duration) -> f64 {
     bytes as f64 / 1e6 / time.as_secs_f64()
 }

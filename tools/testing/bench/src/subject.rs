@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is measured: an open virtual function of the reference device, with the guest's side of it.
+//! The measured device: an open virtual function of the reference device, with the guest's side of
+//! it.
 
 use std::sync::Arc;
 
@@ -14,21 +15,21 @@ use vifa_selftests::{
 const RINGS_AT: u64 = 0x1000_0000;
 const MEMORY_AT: u64 = 0x2000_0000;
 
-/// Bytes that the guest's side has the device write to its local memory at a time.
+/// Number of bytes that the guest's side writes to local memory at a time.
 const STEP: u64 = 1 << 20;
 
 /// A virtual function, and the guest's side of it.
 pub struct Subject {
     /// The virtual function.
     pub vf: Vf,
-    /// Bytes of local memory, all of them mapped.
+    /// Number of bytes of local memory, all of them mapped.
     pub local_memory: u64,
     _engine: Engine,
     _space: Arc<AddressSpace>,
 }
 
 impl Subject {
-    /// Opens `function`, and fills its local memory.
+    /// Opens `function` and fills its local memory.
     pub fn open(function: &PciFunction) -> Result<Self> {
         let space = AddressSpace::iommufd()?;
         let vf = Vf::open(function, &space)?;
@@ -36,10 +37,10 @@ impl Subject {
         let local_memory = vf.local_memory();
         ensure!(
             local_memory != 0,
-            "{function} has no local memory: give it some with the property local-memory"
+            "{function} has no local memory: set the property local-memory"
         );
         fill(&vf, &mut engine, &space, local_memory)
-            .with_context(|| format!("filling of {function}'s local memory"))?;
+            .with_context(|| format!("failed to fill {function}'s local memory"))?;
         Ok(Self {
             vf,
             local_memory,
@@ -49,7 +50,7 @@ impl Subject {
     }
 }
 
-/// Writes other bytes to each step of local memory.
+/// Writes different bytes to each step of local memory.
 fn fill(vf: &Vf, engine: &mut Engine, space: &Arc<AddressSpace>, local_memory: u64) -> Result<()> {
     let memory = DmaMemory::new(space, MEMORY_AT, STEP as usize)?;
     for local in (0..local_memory).step_by(STEP as usize) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tables for people: a name, and a figure's median and spread, in each row.
+//! Text tables: each row has a name, and a figure's median and spread.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// An empty table of figures in `unit`, which are told with so many `digits`.
+    /// Returns an empty table of figures in `unit`, which are printed with `digits` digits.
     pub fn new(unit: impl Into<String>, digits: usize) -> Self {
         Self {
             unit: unit.into(),
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_stand_in_columns() {
+    fn figures_are_in_columns() {
         let table = Table::new("MB/s", 1).row("save", Summary::of([1.0, 2.0, 40.0]));
         let text = table.to_string();
         let lines: Vec<&str> = text.lines().collect();

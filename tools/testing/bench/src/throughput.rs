@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Throughput of save and of restore, by the size of the local memory, against reading and writing a
-//! memfd.
+//! Throughput of save and of restore, by the size of the local memory, compared with reading and
+//! writing a memfd.
 //!
-//! All of it moves the same bytes, a device's whole stream, with buffers of the same size, in rounds
-//! that take one after another, so that whatever else the machine does falls on each alike. A small
-//! stream is moved several times for one value.
+//! All of these move the same bytes, a device's whole stream, with buffers of the same size. The
+//! rounds alternate between them, so that other activity of the machine affects all of them
+//! equally. A small stream is moved several times for one value.
 //!
-//! A save is read into one buffer, time and again, from the first byte to the end of the stream; so is
-//! the memfd. A restore is written from the stream's bytes, until the device has taken them all (the
-//! arc out of RESUMING counts, since the driver may put work off until then); so is the memfd.
+//! A save is read into one buffer repeatedly, from the first byte to the end of the stream; so is
+//! the memfd. A restore is written from the stream's bytes until the device has accepted them all;
+//! so is the memfd. The arc out of RESUMING counts, since the driver may defer work until then.
 //!
-//! The memfd that restore is compared with has all its pages already. Restore moves data to a device
-//! that has memory of its own, and allocates nothing: a memfd whose pages come into being under the
-//! writes pays for allocating and clearing them, and would make the driver look better than it is.
-//! That comparison is reported, too, by its own name.
+//! The memfd that restore is compared with already has all its pages. Restore moves data to a
+//! device with its own memory, and allocates nothing. A memfd that allocates and clears its pages
+//! during the writes would make the driver look better than it is. That comparison is also
+//! reported, under a separate name.
 
 use std::{
     fmt,
@@ -38,10 +38,10 @@ use crate::{
     table::Table,
 };
 
-/// Bytes that each value moves, at the least.
+/// Minimum number of bytes that each value moves.
 const LEAST: u64 = 64 << 20;
 
-/// The times of one round, in the order in which they were taken.
+/// The times of one round, in order of measurement.
 #[derive(Clone, Copy, Default)]
 struct Round {
     memfd_read: Duration,
@@ -51,39 +51,39 @@ struct Round {
     restore: Duration,
 }
 
-/// What was measured with one size of local memory. Rates are in MB/s (10^6 bytes in a second).
+/// The results for one size of local memory. Rates are in MB/s (10^6 bytes per second).
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Size {
-    /// Bytes of local memory.
+    /// Number of bytes of local memory.
     local_memory: u64,
-    /// Bytes of the stream.
+    /// Number of bytes of the stream.
     stream: usize,
     memfd_read: Summary,
     save: Summary,
-    /// To pages that are there.
+    /// Writes to allocated pages.
     memfd_write: Summary,
-    /// To pages that are not.
+    /// Writes to pages that are not allocated.
     memfd_write_fresh: Summary,
     restore: Summary,
-    /// Ratios of the same round.
+    /// Ratios within a round.
     save_vs_memfd: Summary,
     restore_vs_memfd: Summary,
     restore_vs_fresh_memfd: Summary,
 }
 
-/// What was measured.
+/// The results.
 #[derive(Debug, Serialize)]
 pub struct Throughput {
-    /// Bytes of the buffer.
+    /// Size of the buffer in bytes.
     buffer: usize,
-    /// Rounds that count.
+    /// Number of rounds, without the first one.
     rounds: usize,
-    /// By size, ascending.
+    /// The results by size, ascending.
     sizes: Vec<Size>,
 }
 
 impl Throughput {
-    /// Begins with no size; each value counts `rounds` times, with a buffer of `buffer` bytes.
+    /// Returns an empty result for `rounds` rounds per value and a buffer of `buffer` bytes.
     pub fn new(rounds: usize, buffer: usize) -> Self {
         Self {
             buffer,
@@ -110,7 +110,7 @@ impl Throughput {
             })
         })?;
         let again = save_whole(device, local_memory)?;
-        ensure!(again == stream, "the device is not what it was before");
+        ensure!(again == stream, "the device's stream has changed");
 
         let bytes = times * stream.len() as u64;
         let rates =
@@ -147,7 +147,7 @@ impl Round {
         let whole = |what: &str, (length, time): (usize, Duration)| {
             ensure!(
                 length == stream.len(),
-                "{what}: {length} bytes instead of {}",
+                "{what}: invalid length: got {length} bytes, expected {}",
                 stream.len()
             );
             Ok(time)
@@ -183,7 +183,7 @@ impl std::ops::Add for Round {
     }
 }
 
-/// Begins to save the stopped device, does `work`, and ends it.
+/// Begins to save the stopped device, calls `work`, and ends the save.
 fn with_save<T>(device: &Device, work: impl FnOnce(&Session) -> Result<T>) -> Result<T> {
     let session = device.start(State::StopCopy)?;
     let result = work(&session).context("save")?;
@@ -205,12 +205,12 @@ pub fn save_whole(device: &Device, local_memory: u64) -> Result<Vec<u8>> {
     })
 }
 
-/// Saves the device; returns the bytes of its stream and the time.
+/// Saves the device. Returns the number of bytes of its stream and the time.
 fn save(device: &Device, buffer: &mut [u8]) -> Result<(usize, Duration)> {
     with_save(device, |session| Ok(read_to_end(session.file(), buffer)?))
 }
 
-/// Restores the device in pieces of `buffer` bytes; returns the time.
+/// Restores the device in pieces of `buffer` bytes. Returns the time.
 fn restore(device: &Device, stream: &[u8], buffer: usize) -> Result<Duration> {
     let session = device.start(State::Resuming)?;
     let start = Instant::now();
@@ -259,7 +259,7 @@ impl fmt::Display for Throughput {
 impl Measurement for Throughput {
     const NAME: &'static str = "throughput";
 
-    /// Those of the largest size.
+    /// Returns the figures of the largest size.
     fn figures(&self) -> Vec<Figure> {
         let largest = self.sizes.iter().next_back();
         largest.map_or_else(Vec::new, |size| {

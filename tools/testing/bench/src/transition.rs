@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How long the device takes from one state to the next, against an ioctl of VFIO's that does nothing.
+//! Times of state transitions, compared with a VFIO ioctl that does nothing.
 //!
-//! A walk goes over every arc that the driver serves; what VFIO composes of several arcs is not in it.
-//! A value is the median of many walks. The stream between STOP to RESUMING and RESUMING to STOP is
-//! written, but does not count.
+//! A walk covers every arc that the driver implements, without those that VFIO composes of several
+//! arcs. A value is the median of many walks. The walk writes the stream between STOP to RESUMING
+//! and RESUMING to STOP, but its time does not count.
 
 use std::{
     fmt,
@@ -28,7 +28,7 @@ use crate::{
     throughput::save_whole,
 };
 
-/// Every arc once, but for those that are there to get to others.
+/// Every arc once, except for arcs that are repeated to reach others.
 const WALK: [State; 21] = [
     State::Running,
     State::RunningP2p,
@@ -53,40 +53,40 @@ const WALK: [State; 21] = [
     State::Running,
 ];
 
-/// Walks for one value.
+/// Number of walks for one value.
 const WALKS: usize = 9;
 
-/// Calls of the floor for one value.
+/// Number of calls of the floor for one value.
 const CALLS: u32 = 500;
 
-/// What was measured of one arc. Times are in microseconds.
+/// The results of one arc. Times are in microseconds.
 #[derive(Debug, Serialize)]
 struct Arc {
     from: &'static str,
     to: &'static str,
     time: Summary,
-    /// The same in times of the floor.
+    /// The time divided by that of the floor.
     vs_ioctl: Summary,
 }
 
-/// What was measured.
+/// The results.
 #[derive(Debug, Serialize)]
 pub struct Transitions {
-    /// Rounds that count.
+    /// Number of rounds, without the first one.
     rounds: usize,
-    /// VFIO_DEVICE_FEATURE that asks whether there is migration, in microseconds.
+    /// Time of VFIO_DEVICE_FEATURE that probes migration support, in microseconds.
     ioctl: Summary,
     arcs: Vec<Arc>,
 }
 
-/// One round: the floor's time, and that of each step of the walk.
+/// One round: the time of the floor and of each step of the walk.
 struct Round {
     ioctl: Duration,
     steps: Vec<Duration>,
 }
 
 impl Transitions {
-    /// Measures `rounds` times with `subject`, which runs before and after.
+    /// Runs `rounds` rounds with `subject`, which runs before and after.
     pub fn measure(subject: &Subject, rounds: usize) -> Result<Self> {
         let device = &subject.vf.device;
         device.change_state(State::Stop)?;
@@ -111,7 +111,7 @@ impl Transitions {
     }
 }
 
-/// The arcs of the walk, each by the first step that takes it.
+/// Returns the arcs of the walk, with the first step of each.
 fn arcs() -> impl Iterator<Item = (usize, [State; 2])> {
     let steps = || WALK.windows(2).map(|pair| [pair[0], pair[1]]);
     steps()
@@ -138,7 +138,7 @@ impl Round {
     }
 }
 
-/// Takes each step of the walk; returns their times.
+/// Performs each step of the walk. Returns their times.
 fn walk(device: &Device, stream: &[u8]) -> Result<Vec<Duration>> {
     let mut session = None;
     WALK[1..]
@@ -147,7 +147,7 @@ fn walk(device: &Device, stream: &[u8]) -> Result<Vec<Duration>> {
             let start = Instant::now();
             let begun = device.request_state(state as u32);
             let time = start.elapsed();
-            // A session goes on from PRE_COPY to STOP_COPY.
+            // A session continues from PRE_COPY to STOP_COPY.
             session = begun.with_context(|| state.name())?.or(session.take());
             if let (State::Resuming, Some(session)) = (state, &session) {
                 session
@@ -159,7 +159,7 @@ fn walk(device: &Device, stream: &[u8]) -> Result<Vec<Duration>> {
         .collect()
 }
 
-/// The time of one ioctl that does nothing.
+/// Returns the time of one ioctl that does nothing.
 fn floor(device: &Device) -> Result<Duration> {
     let start = Instant::now();
     for _ in 0..CALLS {
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn walk_takes_every_arc() {
         use State::{PreCopy, PreCopyP2p, Resuming, Running, RunningP2p, Stop, StopCopy};
-        // What the driver serves, by include/uapi/linux/vfio.h.
+        // The arcs that the driver implements, see include/uapi/linux/vfio.h.
         let served = [
             [Running, RunningP2p],
             [RunningP2p, Running],

@@ -194,7 +194,10 @@ impl Contents {
             stream = rest;
         }
         ensure!(ended, "the stream has no end section");
-        ensure!(!contents.control.is_empty(), "the stream has no control plane");
+        ensure!(
+            !contents.control.is_empty(),
+            "the stream has no control plane"
+        );
         Ok(contents)
     }
 
@@ -203,10 +206,7 @@ impl Contents {
     }
 
     fn compare(&self, other: &Self) -> Result<()> {
-        ensure!(
-            self.control == other.control,
-            "the control planes differ"
-        );
+        ensure!(self.control == other.control, "the control planes differ");
         let ranges = |contents: &Self| -> Vec<_> {
             let runs = contents.runs.iter();
             runs.map(|(offset, bytes)| (*offset, bytes.len())).collect()

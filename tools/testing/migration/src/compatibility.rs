@@ -259,7 +259,10 @@ impl Bench<'_> {
         );
         let source = guest.functions()[0].clone();
         let identity = Region::read(&source)?.identity;
-        ensure!(identity == case.source, "the machine's device has a different identity");
+        ensure!(
+            identity == case.source,
+            "the machine's device has a different identity"
+        );
         let destination = self.devices.obtain(&case.destination, Some(&source))?;
 
         if case.fits {

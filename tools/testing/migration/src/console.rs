@@ -149,10 +149,7 @@ impl Traffic {
             "the guest's adapter lost its link"
         );
         for (what, count) in [
-            (
-                "timeouts of the transmit queue",
-                self.transmit_timeouts,
-            ),
+            ("timeouts of the transmit queue", self.transmit_timeouts),
             ("errors of the adapter", self.faults),
             ("wrong answers to its pings", self.ping.wrong),
             ("pings that failed to be sent", self.ping.refused),

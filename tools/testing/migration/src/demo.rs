@@ -26,19 +26,19 @@ pub fn run(options: &Options, devices: usize) -> Result<bool> {
         ..Passthrough::new(functions)
     };
     let (source, destination) = (passthrough(sources), passthrough(destinations));
-    clock.tell(&version);
-    clock.tell(&format!("source:      QEMU starts, its guest has {source}"));
+    clock.announce(&version);
+    clock.announce(&format!("source:      QEMU starts, its guest has {source}"));
     let mut guest = Guest::start(&machine, &source, scratch.path(), "vm")?;
-    clock.tell(&format!(
+    clock.announce(&format!(
         "destination: QEMU starts with {destination} and waits"
     ));
     let vmm = guest.destination(&destination, Role::Receive)?;
     guest.boot()?;
-    clock.tell("source:      the guest is up, its workload runs");
-    let outcome = guest.migrate(vmm, &plan, &mut |text| clock.tell(text))?;
+    clock.announce("source:      the guest is up, its workload runs");
+    let outcome = guest.migrate(vmm, &plan, &mut |text| clock.announce(text))?;
     outcome.check_devices()?;
     let workload = guest.finish()?;
-    clock.tell("destination: the workload has ended, everything is verified");
+    clock.announce("destination: the workload has ended, everything is verified");
     guest.quit()?;
 
     println!("\n{outcome}");

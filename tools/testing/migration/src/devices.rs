@@ -131,7 +131,9 @@ impl Devices {
             .context("no other device can have this identity")?;
         let function = &device.function;
         if Region::read(function)?.identity != *wanted {
-            let registers = device.registers.context("the device does not accept patches")?;
+            let registers = device
+                .registers
+                .context("the device does not accept patches")?;
             let patches = wanted.patches(&device.truth);
             self.registers[registers].patch_identity(device.index, &patches)?;
             function.rebind()?;

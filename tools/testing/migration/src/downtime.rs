@@ -109,10 +109,10 @@ const HEAVY: &str = "sparse=1 speed=4096 rewrite=7";
 /// # Errors
 ///
 /// Fails if the devices are not as required, and if a migration fails or loses data.
-pub fn measure(setup: &Setup, tell: &mut dyn FnMut(&str)) -> Result<Downtimes> {
-    let without = without(setup, tell)?;
-    let [light_pre_copy, heavy_pre_copy] = with(setup, &setup.pre_copy, tell)?;
-    let [light_stop_copy, heavy_stop_copy] = with(setup, &setup.stop_copy, tell)?;
+pub fn measure(setup: &Setup, announce: &mut dyn FnMut(&str)) -> Result<Downtimes> {
+    let without = without(setup, announce)?;
+    let [light_pre_copy, heavy_pre_copy] = with(setup, &setup.pre_copy, announce)?;
+    let [light_stop_copy, heavy_stop_copy] = with(setup, &setup.stop_copy, announce)?;
     Ok(Downtimes {
         light: Variants {
             stop_copy: light_stop_copy,
@@ -136,7 +136,7 @@ fn plan(left: u64) -> Plan {
     }
 }
 
-fn without(setup: &Setup, tell: &mut dyn FnMut(&str)) -> Result<Vec<Downtime>> {
+fn without(setup: &Setup, announce: &mut dyn FnMut(&str)) -> Result<Vec<Downtime>> {
     let scratch = Scratch::new()?;
     let nothing = Passthrough::default();
     let mut guest = Guest::start(&setup.machine, &nothing, scratch.path(), "without")?;
@@ -145,7 +145,7 @@ fn without(setup: &Setup, tell: &mut dyn FnMut(&str)) -> Result<Vec<Downtime>> {
     for _ in 0..setup.rounds {
         let vmm = guest.destination(&nothing, Role::Receive)?;
         let outcome = guest.migrate(vmm, &plan(LEFT), &mut |_| ())?;
-        downtimes.push(downtime("without device", &outcome, tell));
+        downtimes.push(downtime("without device", &outcome, announce));
     }
     guest.quit()?;
     Ok(downtimes)
@@ -153,7 +153,11 @@ fn without(setup: &Setup, tell: &mut dyn FnMut(&str)) -> Result<Vec<Downtime>> {
 
 /// Measures the downtimes with light and heavy writes on devices of the physical function at
 /// `address`.
-fn with(setup: &Setup, address: &str, tell: &mut dyn FnMut(&str)) -> Result<[Vec<Downtime>; 2]> {
+fn with(
+    setup: &Setup,
+    address: &str,
+    announce: &mut dyn FnMut(&str),
+) -> Result<[Vec<Downtime>; 2]> {
     let host = Host::prepare(setup.module.as_deref(), Some(address), 2)?;
     let identity = Region::read(&host.virtuals[0])?.identity;
     let local_memory = identity.local_memory();
@@ -164,7 +168,11 @@ fn with(setup: &Setup, address: &str, tell: &mut dyn FnMut(&str)) -> Result<[Vec
          changes of it",
         if reports { "report" } else { "do not report" }
     );
-    let variant = if reports { "PRE_COPY" } else { "STOP_COPY alone" };
+    let variant = if reports {
+        "PRE_COPY"
+    } else {
+        "STOP_COPY alone"
+    };
     // The stream lists each granule of the local memory, in the worst case with a separate header.
     let left = if reports {
         LEFT
@@ -193,7 +201,7 @@ fn with(setup: &Setup, address: &str, tell: &mut dyn FnMut(&str)) -> Result<[Vec
                 outcome.check_states()?;
             }
             let name = format!("{variant}, {writer} writer");
-            downtimes.push(downtime(&name, &outcome, tell));
+            downtimes.push(downtime(&name, &outcome, announce));
         }
     }
     guest.finish()?;
@@ -201,8 +209,8 @@ fn with(setup: &Setup, address: &str, tell: &mut dyn FnMut(&str)) -> Result<[Vec
     Ok(measured)
 }
 
-fn downtime(what: &str, outcome: &Outcome, tell: &mut dyn FnMut(&str)) -> Downtime {
-    tell(&format!(
+fn downtime(what: &str, outcome: &Outcome, announce: &mut dyn FnMut(&str)) -> Downtime {
+    announce(&format!(
         "{what}: downtime {}, processors stopped for {}, {} in all, {} bytes of device state ({} of \
          them after the stop)",
         seconds(outcome.downtime),

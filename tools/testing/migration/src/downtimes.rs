@@ -20,7 +20,7 @@ pub fn run(options: &Options, pre_copy: String, stop_copy: String, rounds: u32) 
         rounds,
     };
     let clock = Clock::start();
-    let downtimes = measure(&setup, &mut |text| clock.tell(text))?;
+    let downtimes = measure(&setup, &mut |text| clock.announce(text))?;
     for (writer, variants) in [("light", &downtimes.light), ("heavy", &downtimes.heavy)] {
         println!("\n{writer} writer");
         println!("  STOP_COPY alone  {}", row(&variants.stop_copy));

@@ -165,7 +165,9 @@ impl<T: Send + 'static> Flow<T> {
             );
             thread::sleep(POLL);
         }
-        self.thread.join().map_err(|_| anyhow!("the thread panicked"))?
+        self.thread
+            .join()
+            .map_err(|_| anyhow!("the thread panicked"))?
     }
 }
 
@@ -222,10 +224,7 @@ impl Connections {
     /// Fails if a connection broke or if a byte arrived changed.
     pub fn finish(self) -> Result<Carried> {
         self.files.stop();
-        let echo = self
-            .echo
-            .end()
-            .context("the echo connection")?;
+        let echo = self.echo.end().context("the echo connection")?;
         let files = self.files.end().context("the connection of the files")?;
         Ok(Carried { echo, files })
     }

@@ -181,7 +181,10 @@ impl Guest {
             }
             thread::sleep(POLL);
         }
-        Err(self.explain(anyhow!("the guest did not report {what} within {} s", PATIENCE.as_secs())))
+        Err(self.explain(anyhow!(
+            "the guest did not report {what} within {} s",
+            PATIENCE.as_secs()
+        )))
     }
 
     /// Ends the machine.

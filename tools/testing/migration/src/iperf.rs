@@ -68,14 +68,14 @@ pub fn measure(
 }
 
 fn parse(answer: &[u8]) -> Result<Measurement> {
-    let answer: Value = serde_json::from_slice(answer).context("invalid output of iperf3: not JSON")?;
+    let answer: Value =
+        serde_json::from_slice(answer).context("invalid output of iperf3: not JSON")?;
     if let Some(error) = answer["error"].as_str() {
         bail!("iperf3: {error}");
     }
     let sum = &answer["end"]["sum_received"];
     ensure!(sum.is_object(), "iperf3 reports no received data");
-    Measurement::deserialize(sum)
-        .with_context(|| format!("invalid report of received data: {sum}"))
+    Measurement::deserialize(sum).with_context(|| format!("invalid report of received data: {sum}"))
 }
 
 #[cfg(test)]

@@ -177,7 +177,9 @@ fn at_once(options: &Options, machines: usize, tap: &mut Tap) -> Result<()> {
             tap.note(&outcome.to_string());
         }
     }
-    tap.pass(&format!("{machines} machines migrate at the same time, and back"));
+    tap.pass(&format!(
+        "{machines} machines migrate at the same time, and back"
+    ));
     Ok(())
 }
 

@@ -345,10 +345,10 @@ impl Move {
         &mut self,
         vmm: &mut Vmm,
         outcome: &mut Outcome,
-        tell: &mut dyn FnMut(&str),
+        announce: &mut dyn FnMut(&str),
     ) -> Result<()> {
         let states = &mut outcome.source_states;
-        watch(vmm, "source:     ", states, &mut self.stopped, tell)
+        watch(vmm, "source:     ", states, &mut self.stopped, announce)
     }
 
     /// Processes the events of the destination `vmm`.
@@ -356,10 +356,10 @@ impl Move {
         &mut self,
         vmm: &mut Vmm,
         outcome: &mut Outcome,
-        tell: &mut dyn FnMut(&str),
+        announce: &mut dyn FnMut(&str),
     ) -> Result<()> {
         let states = &mut outcome.destination_states;
-        watch(vmm, "destination:", states, &mut self.resumed, tell)
+        watch(vmm, "destination:", states, &mut self.resumed, announce)
     }
 }
 
@@ -376,9 +376,9 @@ impl Guest {
         &mut self,
         destination: Vmm,
         plan: &Plan,
-        tell: &mut dyn FnMut(&str),
+        announce: &mut dyn FnMut(&str),
     ) -> Result<Outcome> {
-        self.migrate_holding(destination, plan, &mut |_| Ok(false), tell)
+        self.migrate_holding(destination, plan, &mut |_| Ok(false), announce)
     }
 
     /// Like [`Self::migrate`], but keeps the machine running while `hold` returns true. `hold` is
@@ -388,21 +388,21 @@ impl Guest {
         mut destination: Vmm,
         plan: &Plan,
         hold: &mut dyn FnMut(Duration) -> Result<bool>,
-        tell: &mut dyn FnMut(&str),
+        announce: &mut dyn FnMut(&str),
     ) -> Result<Outcome> {
         let mut outcome = Outcome::default();
-        let sent = self.send_to(&mut destination, plan, hold, &mut outcome, tell);
+        let sent = self.send_to(&mut destination, plan, hold, &mut outcome, announce);
         let errors = destination.errors();
         sent.and_then(|mut sent| {
             if destination.role == Role::ReceivePaused {
                 let comparison =
-                    self.compare(&mut destination, &mut sent, &mut outcome, tell)??;
-                tell(&format!("both are paused: {comparison}"));
+                    self.compare(&mut destination, &mut sent, &mut outcome, announce)??;
+                announce(&format!("both are paused: {comparison}"));
                 outcome.comparison = Some(comparison);
-                self.let_run(&mut destination, &mut sent, &mut outcome, tell)?;
+                self.let_run(&mut destination, &mut sent, &mut outcome, announce)?;
             }
-            let left = self.switch_to(destination, &sent, &mut outcome, tell)?;
-            self.go_on(left, plan, &mut outcome, tell)
+            let left = self.switch_to(destination, &sent, &mut outcome, announce)?;
+            self.go_on(left, plan, &mut outcome, announce)
         })
         .map_err(|error| {
             self.explain(error)
@@ -422,10 +422,10 @@ impl Guest {
         destination: Vmm,
         path: &Path,
         plan: &Plan,
-        tell: &mut dyn FnMut(&str),
+        announce: &mut dyn FnMut(&str),
     ) -> Result<Outcome> {
         let mut outcome = Outcome::default();
-        self.pass_through(destination, path, plan, &mut outcome, tell)
+        self.pass_through(destination, path, plan, &mut outcome, announce)
             .map_err(|error| self.explain(error))?;
         Ok(outcome)
     }
@@ -436,30 +436,30 @@ impl Guest {
         path: &Path,
         plan: &Plan,
         outcome: &mut Outcome,
-        tell: &mut dyn FnMut(&str),
+        announce: &mut dyn FnMut(&str),
     ) -> Result<()> {
         let uri = format!("file:{}", path.display());
         set_capabilities(&mut self.vmm, Route::File)?;
-        let mut sent = self.begin(&uri, plan, outcome, tell)?;
+        let mut sent = self.begin(&uri, plan, outcome, announce)?;
         self.send(
             plan,
             &mut sent,
             &mut |_| Ok(false),
             outcome,
-            tell,
+            announce,
             |_, _, _| Ok(true),
         )?;
-        let left = self.switch_to(destination, &sent, outcome, tell)?;
+        let left = self.switch_to(destination, &sent, outcome, announce)?;
 
-        tell("destination: reads the file");
+        announce("destination: reads the file");
         set_capabilities(&mut self.vmm, Route::File)?;
         let incoming = json!({ "uri": uri });
         self.vmm.qmp()?.execute("migrate-incoming", incoming)?;
         self.until("the file was not loaded", |guest| {
-            sent.watch_destination(&mut guest.vmm, outcome, tell)?;
+            sent.watch_destination(&mut guest.vmm, outcome, announce)?;
             Ok(outcome.has_arrived().then_some(()))
         })?;
-        self.go_on(left, plan, outcome, tell)
+        self.go_on(left, plan, outcome, announce)
     }
 
     /// Begins to send the machine to `uri`.
@@ -468,11 +468,11 @@ impl Guest {
         uri: &str,
         plan: &Plan,
         outcome: &mut Outcome,
-        tell: &mut dyn FnMut(&str),
+        announce: &mut dyn FnMut(&str),
     ) -> Result<Move> {
         let booted = self.workloads();
         outcome.before = self.work("before the migration", &booted, plan.operations)?;
-        self.order(uri, plan, tell)
+        self.order(uri, plan, announce)
     }
 
     /// Gives the order to send the machine to `uri`.
@@ -480,14 +480,14 @@ impl Guest {
         &mut self,
         uri: &str,
         plan: &Plan,
-        tell: &mut dyn FnMut(&str),
+        announce: &mut dyn FnMut(&str),
     ) -> Result<Move> {
         self.vmm.qmp()?.take_events()?;
         plan.limit(&mut self.vmm, plan.live > Duration::ZERO)?;
         self.vmm.begin_trace();
         self.console.read()?;
         let start = self.workloads();
-        tell("the migration starts");
+        announce("the migration starts");
         self.vmm.qmp()?.execute("migrate", json!({ "uri": uri }))?;
         Ok(Move {
             begin: Instant::now(),
@@ -504,13 +504,13 @@ impl Guest {
         sent: &mut Move,
         hold: &mut dyn FnMut(Duration) -> Result<bool>,
         outcome: &mut Outcome,
-        tell: &mut dyn FnMut(&str),
+        announce: &mut dyn FnMut(&str),
         mut arrived: impl FnMut(&mut Move, &mut Outcome, &mut dyn FnMut(&str)) -> Result<bool>,
     ) -> Result<()> {
         outcome.devices = self.functions().len();
         let mut live = plan.live > Duration::ZERO;
         self.until("the migration did not end", |guest| {
-            sent.watch_source(&mut guest.vmm, outcome, tell)?;
+            sent.watch_source(&mut guest.vmm, outcome, announce)?;
             let status = query(&mut guest.vmm)?;
             if matches!(status.status.as_str(), "failed" | "cancelled") {
                 bail!(
@@ -522,9 +522,9 @@ impl Guest {
                         .unwrap_or("QEMU reports no reason")
                 );
             }
-            if arrived(sent, outcome, tell)? && status.status == "completed" {
+            if arrived(sent, outcome, announce)? && status.status == "completed" {
                 // Process the events between the last check and the reply.
-                sent.watch_source(&mut guest.vmm, outcome, tell)?;
+                sent.watch_source(&mut guest.vmm, outcome, announce)?;
                 outcome.device_bytes = status.vfio.transferred;
                 outcome.memory_bytes = status.ram.transferred;
                 outcome.total = Duration::from_millis(status.total_time);
@@ -546,19 +546,19 @@ impl Guest {
         plan: &Plan,
         hold: &mut dyn FnMut(Duration) -> Result<bool>,
         outcome: &mut Outcome,
-        tell: &mut dyn FnMut(&str),
+        announce: &mut dyn FnMut(&str),
     ) -> Result<Move> {
         let uri = listen(destination, plan.multifd)?;
         set_capabilities(&mut self.vmm, Route::Connection(plan.multifd))?;
-        let mut sent = self.begin(&uri, plan, outcome, tell)?;
+        let mut sent = self.begin(&uri, plan, outcome, announce)?;
         self.send(
             plan,
             &mut sent,
             hold,
             outcome,
-            tell,
-            |sent, outcome, tell| {
-                sent.watch_destination(destination, outcome, tell)?;
+            announce,
+            |sent, outcome, announce| {
+                sent.watch_destination(destination, outcome, announce)?;
                 let status = query(destination)?;
                 if let Some(error) = status.error_desc {
                     bail!("the destination refused the machine: {error}");
@@ -579,10 +579,10 @@ impl Guest {
         destination: &mut Vmm,
         sent: &mut Move,
         outcome: &mut Outcome,
-        tell: &mut dyn FnMut(&str),
+        announce: &mut dyn FnMut(&str),
     ) -> Result<Result<Comparison>> {
         self.until("the devices did not stop", |guest| {
-            sent.watch_source(&mut guest.vmm, outcome, tell)?;
+            sent.watch_source(&mut guest.vmm, outcome, announce)?;
             Ok(outcome
                 .source_states
                 .all_are(outcome.devices, SOURCE_STATE_AFTERWARDS)
@@ -603,11 +603,11 @@ impl Guest {
         destination: &mut Vmm,
         sent: &mut Move,
         outcome: &mut Outcome,
-        tell: &mut dyn FnMut(&str),
+        announce: &mut dyn FnMut(&str),
     ) -> Result<()> {
         destination.qmp()?.execute("cont", json!({}))?;
         self.until("the machine did not start to run", |_| {
-            sent.watch_destination(destination, outcome, tell)?;
+            sent.watch_destination(destination, outcome, announce)?;
             Ok(outcome.has_arrived().then_some(()))
         })
     }
@@ -619,7 +619,7 @@ impl Guest {
         mut destination: Vmm,
         sent: &Move,
         outcome: &mut Outcome,
-        tell: &mut dyn FnMut(&str),
+        announce: &mut dyn FnMut(&str),
     ) -> Result<usize> {
         outcome.trace = self.vmm.trace()?;
         if let (Some(stopped), Some(resumed)) = (sent.stopped, sent.resumed) {
@@ -628,7 +628,7 @@ impl Guest {
         let output = destination.take_output()?;
         std::mem::replace(&mut self.vmm, destination).quit()?;
         outcome.left = SystemTime::now().duration_since(UNIX_EPOCH)?;
-        tell("source:      QEMU has ended");
+        announce("source:      QEMU has ended");
         self.console.follow(output)?;
         outcome.during = Phase::between(&sent.start, &self.workloads());
         Ok(self.console.reports().len())
@@ -641,7 +641,7 @@ impl Guest {
         first: usize,
         plan: &Plan,
         outcome: &mut Outcome,
-        tell: &mut dyn FnMut(&str),
+        announce: &mut dyn FnMut(&str),
     ) -> Result<()> {
         self.until(
             "the workload reported nothing after the migration",
@@ -651,7 +651,7 @@ impl Guest {
             outcome.silence = *next - *last;
         }
         let arrived = self.workloads();
-        tell("destination: the workload goes on");
+        announce("destination: the workload goes on");
         outcome.after = self.work("after the migration", &arrived, plan.operations)?;
         Ok(())
     }
@@ -726,19 +726,19 @@ pub(crate) fn watch(
     side: &str,
     states: &mut States,
     turned: &mut Option<Duration>,
-    tell: &mut dyn FnMut(&str),
+    announce: &mut dyn FnMut(&str),
 ) -> Result<()> {
     for (time, event) in vmm.qmp()?.take_events()? {
         match event {
             Event::VfioMigration { device, state } => {
-                tell(&format!("{side} {device} is {state}"));
+                announce(&format!("{side} {device} is {state}"));
                 states.push(device, state, time);
             }
             Event::Stop | Event::Resume => {
                 *turned = Some(time);
-                notice(event, side, tell)?;
+                notice(event, side, announce)?;
             }
-            event => notice(event, side, tell)?,
+            event => notice(event, side, announce)?,
         }
     }
     Ok(())
@@ -754,10 +754,10 @@ pub(crate) fn query(vmm: &mut Vmm) -> Result<Status> {
 }
 
 /// Announces an event that does not concern the devices.
-pub(crate) fn notice(event: Event, side: &str, tell: &mut dyn FnMut(&str)) -> Result<()> {
+pub(crate) fn notice(event: Event, side: &str, announce: &mut dyn FnMut(&str)) -> Result<()> {
     match event {
-        Event::Stop => tell(&format!("{side} the machine stops")),
-        Event::Resume => tell(&format!("{side} the machine runs")),
+        Event::Stop => announce(&format!("{side} the machine stops")),
+        Event::Resume => announce(&format!("{side} the machine runs")),
         Event::GuestFailed { event } => bail!("{side} QEMU reports {event} of the guest"),
         Event::Migration { .. } | Event::Other { .. } => (),
         Event::VfioMigration { .. } => (),

@@ -214,7 +214,10 @@ fn be_refused(scene: &mut Scene, plan: &Plan, lack: Lack, tap: &mut Tap) -> Resu
         Lack::Vlan => (),
     }
     scene.check_connections()?;
-    let missing = lack.expected_texts().into_iter().filter(|part| !error.contains(part));
+    let missing = lack
+        .expected_texts()
+        .into_iter()
+        .filter(|part| !error.contains(part));
     let missing: Vec<_> = missing
         .map(|part| format!("expected '{part}' in the migration region's error: '{error}'"))
         .collect();
@@ -286,6 +289,7 @@ fn check_pings(name: &str, pings: &Pings, stops: u64, tap: &mut Tap) {
     let lost = sent.saturating_sub(received);
     let interval = PING_INTERVAL.as_millis() as u64;
     let most = stops * UNDER_WAY.max(pings.longest_gap_ms / interval);
-    let problem = (lost > most).then(|| format!("{lost} of {sent} pings lost, expected at most {most}"));
+    let problem =
+        (lost > most).then(|| format!("{lost} of {sent} pings lost, expected at most {most}"));
     tap.check(name, problem.as_slice());
 }

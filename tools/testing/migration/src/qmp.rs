@@ -241,10 +241,9 @@ impl Qmp {
                     Message::Event(time, event) => self.events.push((time, event)),
                     message => return Ok(message),
                 },
-                Err(RecvTimeoutError::Timeout) => bail!(
-                    "QEMU timed out after {} s: {to}",
-                    ANSWER_TIMEOUT.as_secs()
-                ),
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("QEMU timed out after {} s: {to}", ANSWER_TIMEOUT.as_secs())
+                }
                 Err(RecvTimeoutError::Disconnected) => bail!("QEMU closed the connection: {to}"),
             }
         }

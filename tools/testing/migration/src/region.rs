@@ -44,7 +44,10 @@ impl Region {
 
     fn parse(bytes: &[u8]) -> Result<Self> {
         let magic = &hw::VIFA_REGION_MAGIC[..8];
-        ensure!(bytes.starts_with(magic), "invalid magic of the migration region");
+        ensure!(
+            bytes.starts_with(magic),
+            "invalid magic of the migration region"
+        );
         let identity = Identity::in_region(bytes)?;
         // The identity follows the text, so the text is complete.
         let text =

@@ -12,7 +12,7 @@ impl Clock {
         Self(Instant::now())
     }
 
-    pub fn tell(&self, text: &str) {
+    pub fn announce(&self, text: &str) {
         println!("[{:6.1} s] {text}", self.0.elapsed().as_secs_f64());
     }
 }

@@ -80,14 +80,8 @@ impl Trace {
 
     /// Checks that QEMU queried the devices' logs.
     pub fn check_log(&self) -> Result<()> {
-        ensure!(
-            self.log_starts > 0,
-            "QEMU did not start the devices' logs"
-        );
-        ensure!(
-            self.reports > 0,
-            "QEMU requested no report of a log"
-        );
+        ensure!(self.log_starts > 0, "QEMU did not start the devices' logs");
+        ensure!(self.reports > 0, "QEMU requested no report of a log");
         Ok(())
     }
 

@@ -53,7 +53,8 @@ impl Device {
             .set_state(STATE_STOP_COPY)?
             .context("STOP_COPY returned no file")?;
         let mut stream = Vec::new();
-        data.read_to_end(&mut stream).context("failed to read the state")?;
+        data.read_to_end(&mut stream)
+            .context("failed to read the state")?;
         ensure!(!stream.is_empty(), "the state is empty");
         self.set_state(STATE_STOP)?;
         Ok(stream)

@@ -111,8 +111,10 @@ impl Reader {
         level.seen += 1;
         let (expected, number) = (level.seen, test.number);
         if number.is_some_and(|number| number != expected) {
-            self.tally
-                .fail(format!("{}: invalid number, expected {expected}", test.name));
+            self.tally.fail(format!(
+                "{}: invalid number, expected {expected}",
+                test.name
+            ));
         }
         match (test.outcome, subtests_failed) {
             (Outcome::Failed, Some(false) | None) => self.tally.fail(test.name),

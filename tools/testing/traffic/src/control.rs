@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How the starter of traffic that runs in a thread ends it, and sees that it makes progress.
+//! Control of traffic that runs in a thread: stop and progress.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// How long traffic that has stopped sending waits, at least, for the next answer. An emulated
-/// machine on a busy one can pause for many seconds. Only a lost last answer takes this long.
+/// Minimum time for which stopped traffic waits for the next answer. An emulated machine on a busy
+/// host can pause for many seconds. Only the loss of the last answer takes this long.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Shared between traffic and its starter.
@@ -24,7 +24,7 @@ impl Default for Control {
 }
 
 impl Control {
-    /// For a peer that pauses for `patience` at most.
+    /// Returns a control for a peer that pauses for `patience` at most.
     pub fn with_patience(patience: Duration) -> Self {
         Self {
             stop: AtomicBool::new(false),
@@ -33,27 +33,27 @@ impl Control {
         }
     }
 
-    /// Stops the traffic: it sends no more, and ends when the last answer has arrived.
+    /// Stops the traffic: it sends nothing more, and ends after the last answer has arrived.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    /// Returns whether the traffic is to send no more.
+    /// Returns whether the traffic shall stop sending.
     pub fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Counts something that arrived as expected.
+    /// Counts an arrival of expected data.
     pub fn arrival(&self) {
         self.arrivals.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Returns how often something arrived.
+    /// Returns the number of arrivals.
     pub fn arrivals(&self) -> u64 {
         self.arrivals.load(Ordering::Relaxed)
     }
 
-    /// Returns how long a silent peer is waited for, at least.
+    /// Returns the minimum time to wait for a silent peer.
     pub fn patience(&self) -> Duration {
         self.patience
     }

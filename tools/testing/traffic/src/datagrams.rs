@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Numbered datagrams, to one receiver or a group, that come back: how many were lost, came twice,
-//! out of turn or changed.
+//! Numbered datagrams to one receiver or a group, which are echoed. Counts lost, duplicate,
+//! reordered and changed datagrams.
 //!
-//! A network may lose, double and reorder. It may not change.
+//! A network may lose, duplicate and reorder datagrams. It must not change them.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -17,54 +17,55 @@ use crate::gap::Gap;
 use crate::pattern::Pattern;
 use crate::room;
 
-/// Between two looks whether to stop.
+/// Interval between checks whether to stop.
 const POLL: Duration = Duration::from_millis(100);
 
 /// The largest payload of a UDP datagram over IPv4.
 const LARGEST: usize = 65_507;
 
-/// What is sent.
+/// The parameters of the traffic.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// Bytes of payload, 8 at the least.
+    /// Size of the payload in bytes, at least 8.
     pub size: usize,
-    /// Between two datagrams.
+    /// Interval between two datagrams.
     pub interval: Duration,
     pub seed: u64,
 }
 
-/// What came back.
+/// The counts of datagrams.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     pub sent: u64,
-    /// Those that could not be sent.
+    /// Number of datagrams that failed to be sent.
     pub refused: u64,
-    /// Different ones that came back unchanged.
+    /// Number of different datagrams that came back unchanged.
     pub received: u64,
-    /// Those that came another time.
+    /// Number of duplicates.
     pub doubled: u64,
-    /// Those that came after a later one.
+    /// Number of datagrams that came back after a later one.
     pub late: u64,
-    /// Those that are not what was sent.
+    /// Number of datagrams that differ from the sent ones.
     pub changed: u64,
-    /// The longest time in which none came.
+    /// The longest time without a datagram.
     pub longest_gap: Duration,
-    /// Whether the last one came back.
+    /// Whether the last datagram came back.
     pub last_came: bool,
 }
 
 impl Tally {
-    /// Those that were sent and never came back.
+    /// Returns the number of sent datagrams that did not come back.
     pub fn lost(&self) -> u64 {
         self.sent.saturating_sub(self.received)
     }
 }
 
-/// Sends from the address `local` to `target` until `control` stops it, and counts what comes back.
+/// Sends from the address `local` to `target` until `control` stops it, and counts the datagrams
+/// that come back.
 ///
 /// # Errors
 ///
-/// When there is no socket to be had, and when a datagram cannot be received.
+/// Fails if no socket is available, or if a datagram cannot be received.
 pub fn run(
     local: SocketAddr,
     target: SocketAddr,
@@ -74,7 +75,10 @@ pub fn run(
     if !(size_of::<u64>()..=LARGEST).contains(&plan.size) {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            format!("a datagram has 8 to {LARGEST} bytes, not {}", plan.size),
+            format!(
+                "invalid datagram size: got {}, expected 8 to {LARGEST}",
+                plan.size
+            ),
         ));
     }
     let socket = UdpSocket::bind(local)?;
@@ -101,7 +105,7 @@ fn fill(plan: Plan, number: u64, datagram: &mut [u8]) {
     Pattern::new(plan.seed.wrapping_add(number)).fill(0, data);
 }
 
-/// Returns how many could not be sent.
+/// Returns the number of datagrams that failed to be sent.
 fn send(
     socket: &UdpSocket,
     target: SocketAddr,
@@ -134,14 +138,15 @@ fn receive(
     control: &Control,
 ) -> io::Result<Tally> {
     let mut tally = Tally::default();
-    // All below `expected` have come, but for those that are missing.
+    // All datagrams below `expected` have arrived, except for the missing ones.
     let (mut expected, mut missing) = (0, BTreeSet::new());
     let mut buffer = vec![0; plan.size + 1];
     let mut wanted = vec![0; plan.size];
     let mut gap = Gap::start();
     loop {
         if ended.load(Ordering::Acquire) {
-            // Those that are missing before the last one are lost: it has not overtaken them all.
+            // Datagrams that are missing before the last one are lost: the last one has not
+            // overtaken them all.
             let complete = expected == sent.load(Ordering::Relaxed);
             if complete || Instant::now() > gap.deadline(control.patience()) {
                 tally.longest_gap = gap.longest();
@@ -153,7 +158,7 @@ fn receive(
         }
         let length = match socket.recv(&mut buffer) {
             Ok(length) => length,
-            // Nothing yet; or nobody listened to a datagram before.
+            // No datagram yet; or no process listened to an earlier datagram.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -171,7 +176,7 @@ fn receive(
             .first_chunk()
             .map_or(u64::MAX, |head| u64::from_le_bytes(*head));
         fill(plan, number, &mut wanted);
-        // What is sent after this look cannot have come before it.
+        // A datagram that is sent after this check cannot have arrived before it.
         if buffer[..length] != wanted || number > sent.load(Ordering::Relaxed) {
             tally.changed += 1;
         } else if number >= expected {
@@ -192,7 +197,7 @@ fn receive(
 mod tests {
     use super::*;
 
-    /// The far end is this machine's.
+    /// The peer runs on this machine.
     const PATIENCE: Duration = Duration::from_secs(3);
 
     const PLAN: Plan = Plan {
@@ -201,7 +206,7 @@ mod tests {
         seed: 3,
     };
 
-    /// The tally with a far end that answers datagram `number` with what `answer` gives.
+    /// Returns the counts with a peer that answers datagram `number` with the result of `answer`.
     fn against(answer: fn(u64, &[u8]) -> Vec<Vec<u8>>) -> Tally {
         let far = UdpSocket::bind("127.0.0.1:0").unwrap();
         far.set_read_timeout(Some(Duration::from_millis(10)))
@@ -234,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_come_back_are_counted() {
+    fn counts_all_echoed_datagrams() {
         let tally = against(|_, datagram| vec![datagram.to_vec()]);
         assert!(tally.sent > 5);
         assert_eq!((tally.lost(), tally.doubled, tally.changed), (0, 0, 0));
@@ -242,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn lost_doubled_and_changed_are_told_apart() {
+    fn distinguishes_lost_doubled_and_changed() {
         let tally = against(|number, datagram| match number {
             1 => vec![],
             2 => vec![datagram.to_vec(); 2],
@@ -258,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_one_is_missed() {
+    fn a_lost_last_datagram_is_detected() {
         let tally = against(|number, datagram| match number {
             0..3 => vec![datagram.to_vec()],
             _ => vec![],
@@ -268,10 +273,10 @@ mod tests {
     }
 
     #[test]
-    fn a_size_without_room_for_the_number_is_refused() {
+    fn a_size_without_room_for_the_number_is_rejected() {
         let address = "127.0.0.1:0".parse().unwrap();
         let plan = Plan { size: 7, ..PLAN };
         let error = run(address, address, plan, &Control::default()).unwrap_err();
-        assert!(error.to_string().contains("not 7"));
+        assert!(error.to_string().contains("got 7"));
     }
 }

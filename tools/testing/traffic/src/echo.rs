@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A TCP connection whose far end sends everything back.
+//! A TCP connection whose peer echoes all data.
 //!
-//! It lives as long as the traffic does, so it shows that connections survive.
+//! It lives as long as the traffic, which proves that connections survive.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -15,26 +15,26 @@ use crate::pattern::Pattern;
 
 const BUFFER: usize = 64 * 1024;
 
-/// What is sent at once.
+/// Number of bytes per write.
 const BLOCK: usize = 4 * 1024;
 
-/// What came of a connection.
+/// The result of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Echo {
-    /// Bytes that were sent.
+    /// Number of sent bytes.
     pub sent: u64,
-    /// Bytes that came back as they were sent.
+    /// Number of bytes that came back unchanged.
     pub verified: u64,
-    /// The longest time in which nothing came back.
+    /// The longest time without an arrival.
     pub longest_gap: Duration,
 }
 
-/// Sends 4 KiB to `address` each `interval`, or as fast as it goes where that is zero, and checks
-/// what comes back, until `control` stops it.
+/// Sends 4 KiB to `address` at each `interval`, or as fast as possible if it is zero, and checks
+/// the echo, until `control` stops it.
 ///
 /// # Errors
 ///
-/// When the connection fails, when a byte comes back that was not sent, and when not all come back.
+/// Fails if the connection fails, if a wrong byte comes back, or if bytes are missing at the end.
 pub fn run(
     address: SocketAddr,
     seed: u64,
@@ -47,7 +47,7 @@ pub fn run(
         let sender = scope.spawn(|| send(&stream, pattern, interval, control));
         let received = verify(&stream, pattern, control);
         if received.is_err() {
-            // The sender is not to wait for room.
+            // Unblock the sender, which may wait for buffer space.
             let _ = stream.shutdown(Shutdown::Both);
         }
         (sender.join(), received)
@@ -56,7 +56,7 @@ pub fn run(
     let sent = sent.map_err(|_| io::Error::other("the sender panicked"))??;
     if verified != sent {
         return Err(io::Error::other(format!(
-            "of {sent} bytes {verified} came back"
+            "of {sent} bytes, {verified} came back"
         )));
     }
     Ok(Echo {
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
-    /// Runs against a far end that does `behave`.
+    /// Runs against a peer that calls `behave`.
     fn against(behave: fn(TcpStream) -> io::Result<()>) -> io::Result<Echo> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
@@ -128,7 +128,7 @@ mod tests {
             });
             run(address, 9, Duration::from_millis(1), &control)
         });
-        // A far end that was hung up on may say so.
+        // The peer may return an error after a disconnect.
         let _ = far.join();
         result
     }
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_byte_is_found() {
+    fn a_changed_byte_is_detected() {
         let error = against(|mut stream| {
             let mut data = [0; 1000];
             stream.read_exact(&mut data)?;
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn an_early_end_is_found() {
+    fn an_early_end_is_detected() {
         let error = against(|mut stream| {
             let mut data = [0; 1000];
             stream.read_exact(&mut data)?;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The longest time in which nothing arrived: what a user notices of a migration.
+//! The longest time without an arrival, which is the visible effect of a migration.
 
 use std::time::{Duration, Instant};
 
-/// Notes when something arrives.
+/// Records the times of arrivals.
 #[derive(Clone, Copy, Debug)]
 pub struct Gap {
     last: Instant,
@@ -12,7 +12,7 @@ pub struct Gap {
 }
 
 impl Gap {
-    /// Begins now.
+    /// Starts the measurement.
     pub fn start() -> Self {
         Self {
             last: Instant::now(),
@@ -20,19 +20,19 @@ impl Gap {
         }
     }
 
-    /// Something has arrived.
+    /// Records an arrival.
     pub fn arrival(&mut self) {
         self.longest = self.longest();
         self.last = Instant::now();
     }
 
-    /// When to stop waiting for a peer that is waited for `patience` at least: one that was silent for
-    /// longer before may be again.
+    /// Returns the time at which to stop waiting for a peer, at least `patience` after the last
+    /// arrival. If the peer was silent for longer before, it may be again.
     pub fn deadline(&self, patience: Duration) -> Instant {
         self.last + self.longest.max(patience)
     }
 
-    /// The longest time without an arrival, that since the last one included.
+    /// Returns the longest time without an arrival, including the time since the last one.
     pub fn longest(&self) -> Duration {
         self.longest.max(self.last.elapsed())
     }
@@ -44,7 +44,7 @@ mod tests {
     use std::thread;
 
     #[test]
-    fn tells_the_longest_of_several_and_the_one_that_lasts() {
+    fn returns_the_longest_gap_including_the_current_one() {
         let mut gap = Gap::start();
         thread::sleep(Duration::from_millis(60));
         gap.arrival();
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn a_longer_silence_is_waited_for_longer() {
+    fn a_longer_silence_extends_the_deadline() {
         let patience = Duration::from_secs(10);
         let mut gap = Gap::start();
         let usual = gap.deadline(patience);

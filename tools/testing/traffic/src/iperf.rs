@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A server for iperf3, so that a guest without programs can be measured by the tool that everybody
-//! knows.
+//! A server for iperf3, which measures a guest that contains no other programs.
 //!
-//! The client leads a test over a control connection: it sends a cookie, then either end sends single
-//! bytes that name the state, and JSON behind its length. The data connections carry the cookie too;
-//! datagrams begin with the time of their sending and a number. There is no description of all this
-//! but iperf3 itself: `iperf_api.c`, `iperf_udp.c`.
+//! The client controls a test over a control connection: it sends a cookie, then both ends send the
+//! state in single bytes, and JSON after its length. The data connections carry the cookie too;
+//! datagrams begin with their send time and a number. The only description of the protocol is
+//! iperf3 itself: `iperf_api.c`, `iperf_udp.c`.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -19,28 +18,28 @@ use serde_json::{json, Value};
 
 use crate::room;
 
-/// iperf3's port, and the next: a server has time for one test only.
+/// iperf3's port, and the next one, because a server runs only one test at a time.
 pub const PORTS: [u16; 2] = [5201, 5202];
 
-/// How long a client may be silent before it counts as gone; longer than any migration.
+/// Maximum silence of a client, which exceeds any migration.
 const SILENCE: Duration = Duration::from_secs(300);
 
-/// Between two looks whether the test has ended.
+/// Interval between checks whether the test has ended.
 const POLL: Duration = Duration::from_millis(100);
 
-/// The longest parameters and results that are believed.
+/// Maximum size of parameters and results.
 const JSON_LARGEST: u32 = 64 * 1024;
 
-/// The most streams of a test, and the largest block, as iperf3 has them.
+/// iperf3's limits for the number of streams and the block size.
 const STREAMS_LARGEST: u64 = 128;
 const BLOCK_LARGEST: u64 = 1024 * 1024;
 const DATAGRAM_LARGEST: u64 = 65_507;
 
-/// What a client of datagrams says first, and what it is answered: in the sender's byte order.
+/// The first datagram of a client, and the reply, in the sender's byte order.
 const DATAGRAM_HELLO: u32 = 0x3637_3839;
 const DATAGRAM_WELCOME: u32 = 0x3938_3736;
 
-/// The states that the ends name to each other.
+/// The states that the ends report to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum State {
@@ -64,16 +63,16 @@ enum Transport {
     Datagrams,
 }
 
-/// What a client wants.
+/// The parameters that a client requests.
 #[derive(Clone, Debug, PartialEq)]
 struct Parameters {
     transport: Transport,
     /// Whether this end sends.
     reverse: bool,
     streams: usize,
-    /// Bytes that are sent at once.
+    /// Number of bytes per write.
     block: usize,
-    /// Bits a second of each stream, if that is limited.
+    /// Rate of each stream in bits per second, if it is limited.
     rate: Option<f64>,
     /// Whether datagrams have numbers of 64 bits.
     wide_numbers: bool,
@@ -93,7 +92,7 @@ impl Parameters {
         let block = text["len"].as_u64().filter(|length| *length > 0);
         let block = block.unwrap_or(usual);
         let wrong = |name: &str, value: u64| {
-            let message = format!("the client wants {name} {value}");
+            let message = format!("the client requests {name} {value}");
             io::Error::new(io::ErrorKind::InvalidData, message)
         };
         if !(1..=STREAMS_LARGEST).contains(&streams) {
@@ -116,21 +115,21 @@ impl Parameters {
     }
 }
 
-/// What came of one stream.
+/// The result of one stream.
 #[derive(Debug, Default)]
 struct Outcome {
     bytes: u64,
-    /// The number of the last datagram, and how many are missing below it.
+    /// The number of the last datagram, and the number of missing datagrams before it.
     packets: u64,
     missing: u64,
-    /// RFC 1889's, in seconds.
+    /// The jitter of RFC 1889, in seconds.
     jitter: f64,
-    /// Of the last datagram, in seconds.
+    /// The transit time of the last datagram, in seconds.
     transit: Option<f64>,
 }
 
 impl Outcome {
-    /// A datagram has come, `transit` seconds after it was sent by the sender's clock.
+    /// Counts a datagram that arrived `transit` seconds after it was sent, by the sender's clock.
     fn take_datagram(&mut self, number: u64, length: usize, transit: f64) {
         self.bytes += length as u64;
         if number > self.packets {
@@ -144,7 +143,8 @@ impl Outcome {
         }
     }
 
-    /// `index` counts from 0; iperf3 gives its streams the numbers 1, 3, 4 and so on.
+    /// Returns the report of the stream `index`, which counts from 0. iperf3 numbers its streams 1,
+    /// 3, 4 and so on.
     fn report(&self, index: usize, took: Duration) -> Value {
         json!({
             "id": if index == 0 { 1 } else { index + 2 },
@@ -161,18 +161,18 @@ impl Outcome {
     }
 }
 
-/// Listens for clients on all [`PORTS`] from now on; counts the tests that ended well.
+/// Starts to listen for clients on all [`PORTS`]. Returns a counter of successful tests.
 ///
 /// # Errors
 ///
-/// When a port is taken.
+/// Fails if a port is in use.
 pub fn start() -> io::Result<Arc<AtomicU64>> {
     let tests = Arc::new(AtomicU64::new(0));
     for port in PORTS {
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
         let counter = tests.clone();
         thread::spawn(move || loop {
-            // Who breaks a test off is told nothing by the test's other end.
+            // A client that aborts a test gets no reply.
             let served = listener
                 .accept()
                 .and_then(|(control, _)| serve(&listener, control));
@@ -190,12 +190,12 @@ fn serve(listener: &TcpListener, mut control: TcpStream) -> io::Result<()> {
     control.set_nodelay(true)?;
     control.set_read_timeout(Some(SILENCE))?;
     let cookie: Cookie = read_array(&mut control)?;
-    tell(&mut control, State::ParameterExchange)?;
+    send_state(&mut control, State::ParameterExchange)?;
     let parameters = Parameters::parse(&read_json(&mut control)?);
     let parameters = match parameters {
         Ok(parameters) => parameters,
         Err(error) => {
-            tell(&mut control, State::AccessDenied)?;
+            send_state(&mut control, State::AccessDenied)?;
             return Err(error);
         }
     };
@@ -208,7 +208,7 @@ fn serve(listener: &TcpListener, mut control: TcpStream) -> io::Result<()> {
             Some(socket)
         }
     };
-    tell(&mut control, State::CreateStreams)?;
+    send_state(&mut control, State::CreateStreams)?;
     let ended = AtomicBool::new(false);
     let (outcomes, took) = match datagrams {
         None => {
@@ -225,7 +225,7 @@ fn serve(listener: &TcpListener, mut control: TcpStream) -> io::Result<()> {
         }
     }?;
 
-    tell(&mut control, State::ExchangeResults)?;
+    send_state(&mut control, State::ExchangeResults)?;
     read_json(&mut control)?;
     let streams: Vec<_> = (0..)
         .zip(&outcomes)
@@ -241,11 +241,11 @@ fn serve(listener: &TcpListener, mut control: TcpStream) -> io::Result<()> {
             "streams": streams,
         }),
     )?;
-    tell(&mut control, State::DisplayResults)?;
+    send_state(&mut control, State::DisplayResults)?;
     expect(&mut control, State::Done)
 }
 
-/// Has `traffic` go on until the client says that the test has ended; how long that was.
+/// Keeps `traffic` running until the client reports the end of the test. Returns the duration.
 fn run(
     control: &mut TcpStream,
     ended: &AtomicBool,
@@ -254,9 +254,9 @@ fn run(
     thread::scope(|scope| {
         let begin = Instant::now();
         let traffic = scope.spawn(traffic);
-        let led = tell(control, State::TestStart)
-            .and_then(|()| tell(control, State::TestRunning))
-            // A test may take as long as it likes.
+        let led = send_state(control, State::TestStart)
+            .and_then(|()| send_state(control, State::TestRunning))
+            // A test has no time limit.
             .and_then(|()| control.set_read_timeout(None))
             .and_then(|()| expect(control, State::TestEnd))
             .and_then(|()| control.set_read_timeout(Some(SILENCE)));
@@ -279,8 +279,8 @@ fn accept(listener: &TcpListener, cookie: &Cookie, number: usize) -> io::Result<
             stream.set_write_timeout(Some(POLL))?;
             streams.push(stream);
         } else {
-            // Another client, which has to wait; or one that is gone, which is told in vain.
-            let _ = tell(&mut stream, State::AccessDenied);
+            // Another client, which has to wait. If it is gone, the error does not matter.
+            let _ = send_state(&mut stream, State::AccessDenied);
         }
     }
     Ok(streams)
@@ -327,7 +327,7 @@ fn through_connection(
             Ok(0) => break,
             Ok(length) => outcome.bytes += length as u64,
             Err(error) if is_timeout(&error) => (),
-            // The client ends its sending streams as it likes.
+            // The client may close its sending streams at any time.
             Err(_) if ended.load(Ordering::Relaxed) => (),
             Err(error) => return Err(error),
         }
@@ -335,7 +335,7 @@ fn through_connection(
     Ok(outcome)
 }
 
-/// The addresses that the client sends its streams from, in their order.
+/// Returns the addresses from which the client sends its streams, in order.
 fn welcome(socket: &UdpSocket, number: usize) -> io::Result<Vec<SocketAddr>> {
     socket.set_read_timeout(Some(SILENCE))?;
     let mut peers = Vec::new();
@@ -367,7 +367,7 @@ fn through_datagrams(
             for (peer, outcome) in peers.iter().zip(&mut outcomes) {
                 outcome.packets += 1;
                 write_header(datagram, now(), outcome.packets, parameters.wide_numbers);
-                // What cannot be sent is lost.
+                // A datagram that fails to be sent is lost.
                 if let Ok(length) = socket.send_to(datagram, peer) {
                     outcome.bytes += length as u64;
                 }
@@ -389,14 +389,14 @@ fn through_datagrams(
     Ok(outcomes)
 }
 
-/// Seconds since 1970.
+/// Returns the seconds since 1970.
 fn now() -> f64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0.0, |time| time.as_secs_f64())
 }
 
-/// `datagram` has room for it.
+/// Writes the header; `datagram` has room for it.
 fn write_header(datagram: &mut [u8], time: f64, number: u64, wide: bool) {
     datagram[..4].copy_from_slice(&(time as u32).to_be_bytes());
     datagram[4..8].copy_from_slice(&((time.fract() * 1e6) as u32).to_be_bytes());
@@ -407,7 +407,7 @@ fn write_header(datagram: &mut [u8], time: f64, number: u64, wide: bool) {
     }
 }
 
-/// The time and the number.
+/// Returns the time and the number.
 fn read_header(datagram: &[u8], wide: bool) -> Option<(f64, u64)> {
     let word = |place: usize| -> Option<u32> {
         let bytes = datagram.get(place..)?.first_chunk()?;
@@ -421,7 +421,7 @@ fn read_header(datagram: &[u8], wide: bool) -> Option<(f64, u64)> {
     })
 }
 
-/// Keeps a stream to its rate.
+/// Limits a stream to its rate.
 struct Pace {
     interval: Duration,
     next: Instant,
@@ -450,7 +450,7 @@ fn is_timeout(error: &io::Error) -> bool {
     )
 }
 
-fn tell(control: &mut TcpStream, state: State) -> io::Result<()> {
+fn send_state(control: &mut TcpStream, state: State) -> io::Result<()> {
     control.write_all(&[state as u8])
 }
 
@@ -460,9 +460,9 @@ fn expect(control: &mut TcpStream, wanted: State) -> io::Result<()> {
         return Ok(());
     }
     let what = if state == State::ClientTerminate as u8 {
-        "the client broke the test off".to_owned()
+        "the client aborted the test".to_owned()
     } else {
-        format!("the client is in state {state}, not {wanted:?}")
+        format!("invalid state of the client: got {state}, expected {wanted:?}")
     };
     Err(io::Error::other(what))
 }
@@ -478,7 +478,7 @@ fn read_json(control: &mut TcpStream) -> io::Result<Value> {
     if length > JSON_LARGEST {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            format!("the client has {length} bytes to say"),
+            format!("the client's JSON is too long: {length} bytes"),
         ));
     }
     let mut text = vec![0; length as usize];
@@ -508,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_datagrams_are_counted_until_they_come() {
+    fn missing_datagrams_are_counted_until_they_arrive() {
         let mut outcome = Outcome::default();
         for (number, missing) in [(1, 0), (4, 2), (2, 1), (5, 1), (3, 0)] {
             outcome.take_datagram(number, 100, 0.0);
@@ -537,7 +537,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_without_bounds_are_refused() {
+    fn unbounded_parameters_are_rejected() {
         let usual = json!({ "tcp": true, "parallel": 2, "len": 1000, "reverse": true });
         let parameters = Parameters::parse(&usual).unwrap();
         assert_eq!((parameters.streams, parameters.block), (2, 1000));

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Network traffic of which each byte is known, and both of its ends.
+//! Network traffic with predictable contents at both ends.
 //!
-//! Whether a network adapter survives a migration shows in what passes through it meanwhile. One end
-//! answers ([`responder`]); the other asks, measures and judges ([`echo`], [`transfer`],
-//! [`datagrams`], [`ping`]). What is sent follows from a seed and its place ([`pattern`]), so either
-//! end finds any byte that is wrong, missing, doubled or elsewhere, and says where.
+//! The traffic during a migration shows whether a network adapter survives it. One end answers
+//! ([`responder`]); the other requests, measures and evaluates ([`echo`], [`transfer`],
+//! [`datagrams`], [`ping`]). A seed and an offset determine all data ([`pattern`]), so either end
+//! detects and locates each wrong, missing, duplicate or misplaced byte.
 
 pub mod control;
 pub mod datagrams;
@@ -18,11 +18,11 @@ pub mod responder;
 pub mod room;
 pub mod transfer;
 
-/// Where a responder listens.
+/// The ports of a responder.
 pub mod port {
-    /// Sends back what comes, over TCP and in datagrams; the protocol's own number.
+    /// Echoes data over TCP and in datagrams; the port of the echo protocol.
     pub const ECHO: u16 = 7;
-    /// Takes and gives known bytes.
+    /// Receives and sends known bytes.
     pub const TRANSFER: u16 = 5010;
     /// Answers datagrams to a group.
     pub const GROUP: u16 = 5011;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sends traffic to a responder for a while and tells what came of it, as JSON.
+//! Sends traffic to a responder for a given time and prints the result as JSON.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
@@ -22,46 +22,46 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Action {
-    /// One TCP connection, as fast as it goes, whose far end sends everything back
+    /// One TCP connection, as fast as possible, whose peer echoes all data
     Echo {
         address: IpAddr,
         #[arg(long, default_value_t = 10, value_name = "SECONDS")]
         duration: u64,
     },
-    /// A large file to the far end
+    /// A large file to the peer
     Upload {
         address: IpAddr,
         #[arg(long, default_value_t = 64, value_name = "MIB")]
         size: u64,
     },
-    /// A large file from the far end
+    /// A large file from the peer
     Download {
         address: IpAddr,
         #[arg(long, default_value_t = 64, value_name = "MIB")]
         size: u64,
     },
-    /// Numbered datagrams that come back
+    /// Numbered datagrams that are echoed
     Datagrams {
-        /// The far end, or the group that it is in
+        /// The peer, or its multicast group
         address: IpAddr,
-        /// The address to send from, which tells the interface to reach a group by
+        /// The source address, which selects the interface for a group
         #[arg(long, default_value = "0.0.0.0", value_name = "ADDRESS")]
         from: IpAddr,
         #[arg(long, default_value_t = 10, value_name = "SECONDS")]
         duration: u64,
-        /// Bytes of payload
+        /// Size of the payload in bytes
         #[arg(long, default_value_t = 1024, value_name = "BYTES")]
         size: usize,
-        /// Between two datagrams
+        /// Interval between two datagrams
         #[arg(long, default_value_t = 20, value_name = "MILLISECONDS")]
         interval: u64,
     },
-    /// The far end, until it is killed; iperf3's as well
+    /// Run the peer, including an iperf3 server, until it is killed
     Respond {
-        /// A group to be in
+        /// A multicast group to join
         #[arg(long, requires = "interfaces")]
         group: Option<Ipv4Addr>,
-        /// The addresses of the interfaces to be in it on
+        /// The addresses of the interfaces on which to join the group
         interfaces: Vec<Ipv4Addr>,
     },
 }
@@ -124,8 +124,12 @@ fn run(action: &Action) -> Result<()> {
                 tally.changed,
                 tally.longest_gap.as_millis()
             );
-            ensure!(tally.changed == 0, "{} came back changed", tally.changed);
-            ensure!(tally.received > 0, "none came back");
+            ensure!(
+                tally.changed == 0,
+                "{} datagrams came back changed",
+                tally.changed
+            );
+            ensure!(tally.received > 0, "no datagram came back");
         }
         Action::Respond {
             group,
@@ -163,7 +167,7 @@ fn move_file(address: IpAddr, direction: Direction, seed: u64, mebibytes: u64) -
     Ok(())
 }
 
-/// Runs `traffic` for so many seconds.
+/// Runs `traffic` for `seconds` seconds.
 fn during<T: Send>(
     seconds: u64,
     traffic: impl FnOnce(&Control) -> std::io::Result<T> + Send,

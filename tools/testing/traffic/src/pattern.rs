@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Bytes that are known by a seed and their place.
+//! Bytes that are determined by a seed and an offset.
 //!
-//! No two places of a stream look alike, so data that is shifted, repeated or of another stream
-//! differs as much as data that is damaged.
+//! No two places of a stream are alike, so shifted data, repeated data and data of another stream
+//! are detected like damaged data.
 
-/// How much is compared at once.
+/// Number of bytes to compare at a time.
 const BLOCK: usize = 4096;
 
-/// The bytes of one seed, from offset 0 on.
+/// The bytes of one seed, starting at offset 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pattern {
-    /// Where the seed's words begin among those of all seeds: far from any other's.
+    /// Start of the seed's words among those of all seeds, far from any other seed's.
     base: u64,
 }
 
-/// The finalizer of SplitMix64, which maps different numbers to different ones.
+/// The finalizer of SplitMix64, which is a bijection.
 fn mix(number: u64) -> u64 {
     let z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -24,7 +24,7 @@ fn mix(number: u64) -> u64 {
 }
 
 impl Pattern {
-    /// The pattern of `seed`.
+    /// Returns the pattern of `seed`.
     pub fn new(seed: u64) -> Self {
         Self { base: mix(seed) }
     }
@@ -33,7 +33,7 @@ impl Pattern {
         mix(self.base.wrapping_add(index))
     }
 
-    /// Writes the bytes from `offset` on to `buffer`.
+    /// Writes the bytes starting at `offset` to `buffer`.
     pub fn fill(self, mut offset: u64, mut buffer: &mut [u8]) {
         while !buffer.is_empty() {
             let word = self.word(offset / 8).to_le_bytes();
@@ -46,7 +46,7 @@ impl Pattern {
         }
     }
 
-    /// The offset of the first byte of `data` that is not what it should be from `offset` on.
+    /// Returns the offset of the first wrong byte of `data`, which begins at `offset`.
     pub fn first_difference(self, offset: u64, data: &[u8]) -> Option<u64> {
         let mut expected = [0; BLOCK];
         let mut start = offset;
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn any_cut_gives_the_same_bytes() {
+    fn any_split_gives_the_same_bytes() {
         let whole = bytes(5, 0, 10_000);
         for (offset, length) in [(0, 1), (3, 5), (7, 2), (4095, 4097), (9_999, 1)] {
             let part = bytes(5, offset, length);
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_each_wrong_byte() {
+    fn detects_each_wrong_byte() {
         for place in [0, 1, 4095, 4096, 9_999] {
             let mut data = bytes(6, 13, 10_000);
             assert_eq!(Pattern::new(6).first_difference(13, &data), None);
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_streams_and_places_apart() {
+    fn distinguishes_streams_and_offsets() {
         let streams = (0..8).map(|seed| bytes(seed, 0, 64 * 1024));
         let words: Vec<_> = streams
             .flat_map(|stream| {

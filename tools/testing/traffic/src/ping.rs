@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! ICMP echo requests, for a guest that has no programs but its own.
+//! ICMP echo requests, for a guest without other programs.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
@@ -20,26 +20,26 @@ const ECHO_REPLY: u8 = 0;
 const HEADER: usize = 8;
 const PAYLOAD: [u8; 49] = *b"A guest never notices that it has moved elsewhere";
 
-/// Between two looks whether to stop.
+/// Interval between checks whether to stop.
 const POLL: Duration = Duration::from_millis(100);
 
-/// How it goes so far.
+/// The counts of requests and answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     pub sent: u64,
-    /// Those that could not be sent.
+    /// Number of requests that failed to be sent.
     pub refused: u64,
     pub received: u64,
-    /// Answers to no request, or changed ones.
+    /// Number of answers without a request, or with changed data.
     pub wrong: u64,
-    /// The longest time in which no answer came.
+    /// The longest time without an answer.
     pub longest_gap: Duration,
     /// Whether the last request was answered.
     pub last_came: bool,
 }
 
 impl Tally {
-    /// Those that were sent and never answered.
+    /// Returns the number of sent requests without an answer.
     pub fn lost(&self) -> u64 {
         self.sent.saturating_sub(self.received)
     }
@@ -55,7 +55,7 @@ pub struct Ping {
 }
 
 impl Ping {
-    /// Prepares requests to `peer`. Takes the right to open raw sockets.
+    /// Prepares requests to `peer`. Requires the right to open raw sockets.
     pub fn new(peer: Ipv4Addr, identifier: u16) -> io::Result<Self> {
         // SAFETY: The call has no pointers.
         let socket = unsafe {
@@ -68,8 +68,8 @@ impl Ping {
         if socket < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: The descriptor is open and nobody else's. For what is called here all sockets with
-        // datagrams are alike.
+        // SAFETY: The descriptor is open and has no other owner. The methods used here work on all
+        // datagram sockets.
         let socket = UdpSocket::from(unsafe { OwnedFd::from_raw_fd(socket) });
         room::make(&socket)?;
         socket.connect(SocketAddrV4::new(peer, 0))?;
@@ -82,7 +82,7 @@ impl Ping {
         })
     }
 
-    /// How it goes.
+    /// Returns the current counts.
     pub fn tally(&self) -> Tally {
         let (mut tally, gap) = *self.state.lock().unwrap_or_else(PoisonError::into_inner);
         tally.longest_gap = gap.longest();
@@ -100,12 +100,12 @@ impl Ping {
         change(tally, gap);
     }
 
-    /// Sends a request each `interval` until `control` stops it, and waits for the answer to the
-    /// last: those before it that have not come are lost.
+    /// Sends a request at each `interval` until `control` stops it, and waits for the answer to the
+    /// last one. Earlier requests without an answer are lost.
     ///
     /// # Errors
     ///
-    /// When answers cannot be received.
+    /// Fails if answers cannot be received.
     pub fn run(&self, interval: Duration, control: &Control) -> io::Result<()> {
         let ended = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -171,7 +171,7 @@ fn request(identifier: u16, sequence: u16) -> [u8; HEADER + PAYLOAD.len()] {
     packet
 }
 
-/// The internet checksum; that of a packet which has its checksum in it is 0.
+/// Returns the internet checksum, which is 0 for a packet that includes its checksum.
 fn checksum(packet: &[u8]) -> u16 {
     let mut sum = packet.chunks(2).fold(0u32, |sum, pair| {
         sum + u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)]))
@@ -182,14 +182,14 @@ fn checksum(packet: &[u8]) -> u16 {
     !(sum as u16)
 }
 
-/// What an IP packet with ICMP is to us.
+/// The meaning of a received ICMP packet.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
-    /// To the request with this number.
+    /// An answer to the request with this number.
     Good(u16),
-    /// Meant for us, and not what it should be.
+    /// An answer to us with wrong contents.
     Wrong,
-    /// Whatever else passes: a raw socket sees everything.
+    /// Any other packet: a raw socket receives all packets.
     Foreign,
 }
 
@@ -217,7 +217,7 @@ impl Answer {
 mod tests {
     use super::*;
 
-    /// The answer to a request, behind an IP header, with `change` made to it.
+    /// Returns the answer to a request, after an IP header, modified by `change`.
     fn answer(change: impl FnOnce(&mut [u8])) -> Vec<u8> {
         let mut message = request(7, 1);
         message[0] = ECHO_REPLY;
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_told_from_changed_and_foreign_ones() {
+    fn distinguishes_good_changed_and_foreign_answers() {
         assert_eq!(Answer::judge(&answer(|_| ()), 7), Answer::Good(1));
         assert_eq!(Answer::judge(&answer(|_| ()), 8), Answer::Foreign);
         assert_eq!(Answer::judge(&answer(|m| m[0] = 8), 7), Answer::Foreign);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The end that answers: it sends back, takes and gives, on whatever interface it is asked.
+//! The answering end: it echoes, receives and sends data on all interfaces.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
@@ -12,26 +12,26 @@ use crate::{port, room, transfer};
 
 const BUFFER: usize = 64 * 1024;
 
-/// What was answered so far.
+/// Counters of answered traffic.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// TCP connections that were begun.
+    /// Number of TCP connections.
     pub connections: AtomicU64,
-    /// Those that ended otherwise than by the asking end's will.
+    /// Number of connections that the requesting end did not close.
     pub broken: AtomicU64,
-    /// Bytes of TCP that were sent back, taken or given.
+    /// Number of bytes over TCP that were echoed, received or sent.
     pub bytes: AtomicU64,
-    /// Datagrams to this machine.
+    /// Number of datagrams to this machine.
     pub datagrams: AtomicU64,
-    /// Datagrams to the group.
+    /// Number of datagrams to the group.
     pub group_datagrams: AtomicU64,
 }
 
-/// Answers everywhere from now on, and on `interfaces` to `group`.
+/// Starts to answer on all addresses, and to `group` on `interfaces`.
 ///
 /// # Errors
 ///
-/// When a port cannot be listened on, and when an interface does not join the group.
+/// Fails if a port is unavailable, or if an interface does not join the group.
 pub fn start(group: Option<Ipv4Addr>, interfaces: &[Ipv4Addr]) -> io::Result<Arc<Counters>> {
     let counters = Arc::new(Counters::default());
     let any = Ipv4Addr::UNSPECIFIED;
@@ -50,7 +50,7 @@ pub fn start(group: Option<Ipv4Addr>, interfaces: &[Ipv4Addr]) -> io::Result<Arc
     room::make(&socket)?;
     answer(socket, &counters, |counters| &counters.datagrams);
     if let Some(group) = group {
-        // Bound to the group, it hears nothing else.
+        // A socket that is bound to the group receives no other datagrams.
         let socket = UdpSocket::bind((group, port::GROUP))?;
         room::make(&socket)?;
         for interface in interfaces {
@@ -61,7 +61,7 @@ pub fn start(group: Option<Ipv4Addr>, interfaces: &[Ipv4Addr]) -> io::Result<Arc
     Ok(counters)
 }
 
-/// Serves each connection in a thread of its own.
+/// Serves each connection in a separate thread.
 fn accept(
     listener: TcpListener,
     counters: &Arc<Counters>,
@@ -94,13 +94,13 @@ fn send_back(mut stream: TcpStream, counters: &Counters) -> io::Result<()> {
     }
 }
 
-/// Sends each datagram back to where it came from.
+/// Sends each datagram back to its source.
 fn answer(socket: UdpSocket, counters: &Arc<Counters>, counter: fn(&Counters) -> &AtomicU64) {
     let counters = counters.clone();
     thread::spawn(move || {
         let mut buffer = vec![0; BUFFER];
         loop {
-            // What cannot be received or sent is lost, as on any network.
+            // A datagram that cannot be received or sent is lost, as on any network.
             let Ok((length, from)) = socket.recv_from(&mut buffer) else {
                 continue;
             };

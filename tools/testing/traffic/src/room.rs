@@ -1,25 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Room for what arrives while nobody takes it: an emulated machine may stand for seconds, and what
-//! is lost in a full buffer looks as if the network had lost it.
+//! Socket buffers for data that arrives while no process reads it: an emulated machine may pause
+//! for seconds, and data lost in a full buffer would count as lost by the network.
 
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// Bytes of it, as the kernel counts them: a small datagram takes a multiple of its size.
+/// Size of a buffer in bytes, as the kernel counts them: a small datagram takes a multiple of its
+/// size.
 static ROOM: libc::c_int = 1 << 20;
 
-/// Gives `socket` that room, or what the kernel grants to those who may not have as much.
+/// Sets the buffers of `socket` to that size, or to the limit of an unprivileged process.
 ///
 /// # Errors
 ///
-/// When the kernel grants nothing.
+/// Fails if the kernel rejects any size.
 pub fn make(socket: &impl AsRawFd) -> io::Result<()> {
     set(socket, libc::SO_RCVBUFFORCE).or_else(|_| set(socket, libc::SO_RCVBUF))
 }
 
 fn set(socket: &impl AsRawFd, option: libc::c_int) -> io::Result<()> {
-    // SAFETY: Both options take an integer, which lives for ever.
+    // SAFETY: Both options take an integer, which has a static lifetime.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
@@ -40,7 +41,7 @@ mod tests {
     use super::*;
     use std::net::UdpSocket;
 
-    /// How many datagrams of 100 bytes wait at most.
+    /// Returns the maximum number of waiting datagrams of 100 bytes.
     fn waiting(prepare: impl FnOnce(&UdpSocket)) -> usize {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         prepare(&socket);
@@ -56,10 +57,10 @@ mod tests {
     }
 
     #[test]
-    fn more_can_wait_where_there_is_room() {
+    fn a_larger_buffer_holds_more() {
         let usual = waiting(|_| ());
         let more = waiting(|socket| make(socket).unwrap());
-        // Who may not have more than usual has what there is.
+        // An unprivileged process gets the default limit.
         assert!(more >= usual, "{more} and {usual}");
         // SAFETY: The call has no arguments and cannot fail.
         if unsafe { libc::geteuid() } == 0 {

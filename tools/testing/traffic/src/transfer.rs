@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One large file, one way, over TCP: the bytes are compared where they arrive, and the two ends
-//! agree about their checksum.
+//! One large file, in one direction, over TCP. The receiving end compares the bytes, and both ends
+//! compare the checksum.
 //!
-//! The asking end sends a request: direction, seed, length and rate, eight bytes each, little-endian. The
-//! data follows, from whichever end gives it; then, from the answering end, a receipt.
+//! The requesting end sends a request: direction, seed, length and rate, eight bytes each,
+//! little-endian. The data follows, from the sending end; then, from the answering end, a receipt.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -17,24 +17,24 @@ use crate::pattern::Pattern;
 
 const BUFFER: usize = 64 * 1024;
 
-/// What is sent at once where there is a rate.
+/// Number of bytes per write if there is a rate.
 const BLOCK: usize = 8 * 1024;
 
-/// Which way the data goes, as the asking end sees it.
+/// The direction of the data, from the requesting end's view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     Upload,
     Download,
 }
 
-/// What the two ends agree about before the data.
+/// The parameters that the requesting end sends before the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
     pub direction: Direction,
     pub seed: u64,
-    /// Bytes of data.
+    /// Number of bytes of data.
     pub length: u64,
-    /// Bytes of it in a second, at the most; 0 for as fast as it goes.
+    /// Maximum rate in bytes per second; 0 for no limit.
     pub rate: u64,
 }
 
@@ -55,7 +55,7 @@ impl Request {
             0 => Direction::Upload,
             1 => Direction::Download,
             other => {
-                let message = format!("there is no direction {other}");
+                let message = format!("invalid direction: {other}");
                 return Err(io::Error::new(io::ErrorKind::InvalidData, message));
             }
         };
@@ -68,12 +68,12 @@ impl Request {
     }
 }
 
-/// What the answering end has to say after the data.
+/// The report of the answering end after the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Receipt {
-    /// Bytes that were sent, or arrived.
+    /// Number of bytes that were sent, or that arrived.
     length: u64,
-    /// The first byte that was wrong.
+    /// The offset of the first wrong byte.
     wrong: Option<u64>,
     /// CRC-32C.
     checksum: u32,
@@ -116,15 +116,15 @@ fn decode<const WORDS: usize, const BYTES: usize>(bytes: [u8; BYTES]) -> [u64; W
     words
 }
 
-/// A file that arrived as it was sent.
+/// A file that arrived unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transfer {
-    /// In bytes.
+    /// Length in bytes.
     pub length: u64,
-    /// CRC-32C, on which both ends agree.
+    /// CRC-32C, which is equal at both ends.
     pub checksum: u32,
     pub took: Duration,
-    /// The longest time in which nothing could be sent, or nothing arrived.
+    /// The longest time without progress in sending or receiving.
     pub longest_gap: Duration,
 }
 
@@ -133,8 +133,8 @@ pub struct Transfer {
 ///
 /// # Errors
 ///
-/// When the connection fails, when a byte arrives that is not the one that was sent, and when the
-/// two ends do not agree about length or checksum.
+/// Fails if the connection fails, if a wrong byte arrives, or if length or checksum differ between
+/// the ends.
 pub fn run(address: SocketAddr, request: Request, control: &Control) -> io::Result<Transfer> {
     let begin = Instant::now();
     let mut stream = TcpStream::connect(address)?;
@@ -165,16 +165,16 @@ pub fn run(address: SocketAddr, request: Request, control: &Control) -> io::Resu
     })
 }
 
-/// Answers one request; returns how many bytes of data there were.
+/// Answers one request. Returns the number of bytes of data.
 ///
 /// # Errors
 ///
-/// When the connection fails and when what was asked for makes no sense.
+/// Fails if the connection fails or if the request is invalid.
 pub fn serve(mut stream: TcpStream) -> io::Result<u64> {
     let mut bytes = [0; Request::BYTES];
     stream.read_exact(&mut bytes)?;
     let request = Request::decode(bytes)?;
-    // The asking end watches the progress.
+    // The requesting end watches the progress.
     let control = Control::default();
     let (receipt, _) = match request.direction {
         Direction::Upload => take(&mut stream, request, &control)?,
@@ -271,13 +271,13 @@ mod tests {
         let address = listener.local_addr()?;
         let far = thread::spawn(move || behave(listener.accept()?.0));
         let result = run(address, request, &Control::default());
-        // A far end that was hung up on may say so.
+        // The peer may return an error after a disconnect.
         let _ = far.join();
         result
     }
 
     #[test]
-    fn both_ways_arrive_with_the_same_checksum() {
+    fn both_directions_arrive_with_the_same_checksum() {
         let up = against(request(Direction::Upload), serve).unwrap();
         let down = against(request(Direction::Download), serve).unwrap();
         assert_eq!(up.length, 300_001);
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_is_kept_by_either_end() {
+    fn both_ends_limit_the_rate() {
         for direction in [Direction::Upload, Direction::Download] {
             let request = Request {
                 rate: 1_000_000,
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_that_changes_on_the_way_is_found() {
+    fn a_changed_byte_is_detected() {
         let error = against(request(Direction::Download), |mut stream| {
             stream.read_exact(&mut [0; Request::BYTES])?;
             let mut data = vec![0; 300_001];
@@ -325,8 +325,8 @@ mod tests {
     }
 
     #[test]
-    fn what_the_far_end_finds_counts() {
-        for (receipt, told) in [
+    fn an_error_of_the_peer_is_reported() {
+        for (receipt, text) in [
             ((300_001, Some(5), 0), "byte at 5 "),
             ((300_000, None, 0), "300000 bytes"),
         ] {
@@ -343,12 +343,12 @@ mod tests {
                 Ok(0)
             });
             let error = error.unwrap_err().to_string();
-            assert!(error.contains(told), "{error}");
+            assert!(error.contains(text), "{error}");
         }
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn invalid_requests_are_rejected() {
         assert!(Request::decode(encode([2, 0, 0, 0])).is_err());
         let sensible = request(Direction::Download);
         assert_eq!(Request::decode(sensible.encode()).unwrap(), sensible);

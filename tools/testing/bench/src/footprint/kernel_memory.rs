@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The kernel's memory at a moment, by three of its own accounts.
+//! The kernel's memory at a moment, by three of the kernel's statistics.
 //!
-//! - Slab: the objects in use of the caches of kmalloc(), which is what drivers allocate with, of
-//!   /proc/slabinfo; and what is too large for them and comes from the page allocator: the pages that
-//!   /proc/meminfo calls slab beyond those of /proc/slabinfo. Before, each cache is told to give back
-//!   what it holds for each processor, which would count as in use.
-//! - Vmalloc: the areas of /proc/vmallocinfo that were made by vmalloc(), without their guard pages.
-//!   Stacks of threads are left out, which come and go with the kernel's workers; and so are areas that
-//!   map memory for DMA: that memory is counted below.
-//! - DMA: the memory that the drivers of VIFA have mapped, of the kernel's DMA-API debugging
+//! - Slab: the objects in use of the kmalloc() caches in /proc/slabinfo, which drivers allocate
+//!   from; and larger allocations from the page allocator: the slab pages of /proc/meminfo that are
+//!   not in /proc/slabinfo. Each cache is shrunk before, because objects cached for a processor
+//!   would count as in use.
+//! - Vmalloc: the areas of /proc/vmallocinfo that vmalloc() made, without their guard pages.
+//!   Excludes the stacks of threads, whose number changes with the kernel's workers, and areas that
+//!   map memory for DMA, which is counted below.
+//! - DMA: the memory that the drivers of VIFA have mapped, from the kernel's DMA-API debugging
 //!   (/sys/kernel/debug/dma-api/dump), in whole pages.
 
 use std::{fs, thread, time::Duration};
@@ -18,13 +18,13 @@ use anyhow::{Context, Result};
 
 const PAGE: i64 = 4096;
 
-/// Enough for memory that is freed after a grace period of RCU.
+/// Sufficient time for memory that is freed after an RCU grace period.
 const GRACE: Duration = Duration::from_millis(300);
 
-/// Who allocates the stack of a thread, whatever the compiler inlines.
+/// The functions that allocate the stack of a thread, depending on inlining.
 const STACK_CALLERS: [&str; 3] = ["dup_task_struct+", "copy_process+", "kernel_clone+"];
 
-/// Bytes of the kernel's memory, or their change.
+/// Number of bytes of the kernel's memory, or their change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KernelMemory {
     pub slab: i64,
@@ -33,7 +33,7 @@ pub struct KernelMemory {
 }
 
 impl KernelMemory {
-    /// Looks at the kernel.
+    /// Measures the kernel's memory now.
     pub fn now() -> Result<Self> {
         thread::sleep(GRACE);
         shrink_slabs()?;
@@ -48,7 +48,7 @@ impl KernelMemory {
         })
     }
 
-    /// What has changed since `before`.
+    /// Returns the change since `before`.
     pub fn since(&self, before: &Self) -> Self {
         Self {
             slab: self.slab - before.slab,
@@ -58,7 +58,7 @@ impl KernelMemory {
     }
 }
 
-/// Frees what file systems have cached, and has each cache give back what it holds for a processor.
+/// Frees the caches of file systems, and shrinks all slab caches.
 fn shrink_slabs() -> Result<()> {
     const DIRECTORY: &str = "/sys/kernel/slab";
     fs::write("/proc/sys/vm/drop_caches", "2").context("/proc/sys/vm/drop_caches")?;
@@ -69,10 +69,10 @@ fn shrink_slabs() -> Result<()> {
     Ok(())
 }
 
-/// Bytes of slabs.
+/// Number of bytes of slabs.
 #[derive(Debug, PartialEq, Eq)]
 struct Slabs {
-    /// In objects in use of kmalloc()'s caches.
+    /// In objects in use of the kmalloc() caches.
     used: i64,
     /// In pages of all caches.
     all: i64,
@@ -96,14 +96,14 @@ impl Slabs {
     }
 }
 
-/// Bytes of slab in /proc/meminfo.
+/// Returns the number of slab bytes in /proc/meminfo.
 fn slab_bytes(text: &str) -> Option<i64> {
     let line = text.lines().find_map(|line| line.strip_prefix("Slab:"))?;
     let kibibytes: i64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024)
 }
 
-/// Bytes of memory of /proc/vmallocinfo's areas of vmalloc().
+/// Returns the number of bytes of vmalloc() areas in /proc/vmallocinfo.
 fn vmalloc_bytes(text: &str) -> i64 {
     let areas = text.lines().filter_map(|line| {
         let mut fields = line.split_whitespace();
@@ -118,7 +118,8 @@ fn vmalloc_bytes(text: &str) -> i64 {
     areas.sum::<i64>() * PAGE
 }
 
-/// Bytes that VIFA's drivers have mapped, in the DMA-API debugging's dump.
+/// Returns the number of bytes that VIFA's drivers have mapped, from the dump of the DMA-API
+/// debugging.
 fn dma_bytes(text: &str) -> Option<i64> {
     let mut sum = 0;
     for line in text.lines() {
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn vmalloc_leaves_out_stacks_and_what_only_maps() {
+    fn vmalloc_excludes_stacks_and_mappings() {
         let text = "\
             0xffffc90000000000-0xffffc90000005000   20480 kvmalloc_node_noprof+0x4c/0x1b0 pages=4 vmalloc\n\
             0xffffc90000200000-0xffffc90000205000   20480 kernel_clone+0x9a/0x350 pages=4 vmalloc\n\

@@ -1,33 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How much of the memory is dirty, and which pages.
+//! The number and the distribution of dirty pages.
 
 use std::fmt;
 
 use serde::Serialize;
 use vifa_selftests::{fault::Marks, vfio::IovaRange};
 
-/// Bytes of a page.
+/// Size of a page in bytes.
 pub const PAGE: u64 = 4096;
 
-/// How much of the memory is dirty.
+/// The fraction of dirty memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Density {
-    /// Nothing.
+    /// No page.
     Idle,
     /// One page in 1024, at random.
     Random,
     /// A tenth, in runs of more than 6 MiB.
     Clustered,
-    /// All.
+    /// All pages.
     Full,
 }
 
 impl Density {
     pub const ALL: [Self; 4] = [Self::Idle, Self::Random, Self::Clustered, Self::Full];
 
-    /// Of each so many pages so many are dirty.
+    /// Returns a stride and a run in pages: of each stride, one run is dirty.
     fn stride_and_run(self) -> [u64; 2] {
         match self {
             Self::Idle => [1, 0],
@@ -37,7 +37,7 @@ impl Density {
         }
     }
 
-    /// How to have the pages of `range` marked; `None`: not at all.
+    /// Returns the parameters to mark the pages of `range`; `None` to mark no page.
     pub fn marks(self, range: IovaRange) -> Option<Marks> {
         let [stride, run] = self.stride_and_run().map(|pages| pages * PAGE);
         (run > 0).then_some(Marks {
@@ -48,7 +48,7 @@ impl Density {
         })
     }
 
-    /// How many pages of `length` bytes are dirty.
+    /// Returns the number of dirty pages in `length` bytes.
     pub fn dirty_pages(self, length: u64) -> u64 {
         let [stride, run] = self.stride_and_run();
         length / PAGE / stride * run
@@ -73,7 +73,7 @@ mod tests {
     const LENGTH: u64 = 16 << 30;
 
     #[test]
-    fn shares_are_what_their_names_say() {
+    fn fractions_match_their_names() {
         for (density, share) in [
             (Density::Idle, 0.0),
             (Density::Random, 0.001),

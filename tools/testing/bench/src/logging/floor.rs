@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The floor of a report: what it takes to copy a bitmap and to scan the copy, in user space.
+//! The floor of a report: copying a bitmap and scanning the copy in user space.
 //!
-//! Whoever reports from a bitmap has to get it and to look at all of it, so that nothing can be faster
-//! than this at the same density. It does not set the bits of another bitmap, pins no page and enters
-//! no kernel: a report does all of that besides.
+//! Any report from a bitmap has to read all of it, so no report can be faster than this at the same
+//! density. In addition, a report sets the bits of another bitmap, pins pages and enters the
+//! kernel, which the floor does not.
 //!
-//! The copy is scanned by words of 64 bits. Words with no page cost a comparison, and so do those with
-//! 64; in others runs are found by counting zeros and ones. The result is a list of runs, in which those
-//! that touch are one.
+//! The copy is scanned in words of 64 bits. Words with no page or with 64 pages cost a comparison.
+//! In other words, runs are found by counting zeros and ones. The result is a list of runs, in
+//! which adjacent runs are merged.
 
 use vifa_selftests::vfio::DirtyBitmap;
 
-/// The memory of the floor. All of it was written before it is used.
+/// The memory of the floor. All of it is written before its use.
 pub struct Floor {
     source: Vec<u64>,
     copy: Vec<u64>,
-    /// Words of these that count.
+    /// Number of words in use.
     words: usize,
 }
 
 impl Floor {
-    /// A floor for bitmaps of up to `pages` bits.
+    /// Returns a floor for bitmaps of up to `pages` bits.
     pub fn new(pages: u64) -> Self {
         let memory = || vec![u64::MAX; pages.div_ceil(64) as usize];
         Self {
@@ -31,7 +31,7 @@ impl Floor {
         }
     }
 
-    /// Takes the content of `bitmap`.
+    /// Copies the contents of `bitmap`.
     pub fn fill(&mut self, bitmap: &DirtyBitmap) {
         self.words = 0;
         for (source, word) in self.source.iter_mut().zip(bitmap.words()) {
@@ -40,22 +40,22 @@ impl Floor {
         }
     }
 
-    /// Copies the bitmap and scans the copy; returns how many pages it has.
+    /// Copies the bitmap and scans the copy. Returns the number of pages in it.
     pub fn copy_and_scan(&mut self) -> u64 {
         let copy = &mut self.copy[..self.words];
         copy.copy_from_slice(&self.source[..self.words]);
-        // The compiler must not look through the copy.
+        // The compiler must not optimize the copy away.
         let mut pages = 0;
         scan(std::hint::black_box(copy), |_, length| pages += length);
         pages
     }
 }
 
-/// Tells `found` of each run of set bits in `words`: its first bit, and how many.
+/// Calls `found` for each run of set bits in `words`, with its first bit and its length.
 fn scan(words: &[u64], mut found: impl FnMut(u64, u64)) {
     const BITS: u64 = u64::BITS as u64;
 
-    // The run that has reached the present bit.
+    // The run that includes the current bit.
     let mut run: Option<u64> = None;
     for (bit, &word) in (0..).step_by(BITS as usize).zip(words) {
         match (word, run) {
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_go_over_words() {
+    fn runs_cross_words() {
         assert_eq!(runs(&[1 << 63, u64::MAX, 0b11, 0]), [(63, 67)]);
     }
 
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_of_one_word_are_told_apart() {
+    fn runs_of_one_word_are_separate() {
         assert_eq!(
             runs(&[0b1011_0110 | (1 << 63)]),
             [(1, 2), (4, 2), (7, 1), (63, 1)]

@@ -1,39 +1,39 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Axes: where a value stands, and what is written there.
+//! Axes: the positions of values, and the labels.
 
 use std::ops::Range;
 
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 
-/// How values are spread over an axis.
+/// The distribution of values over an axis.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Scale {
-    /// Evenly, from 0 on.
+    /// Evenly, starting at 0.
     Linear,
-    /// Each decade takes the same space.
+    /// Evenly by decade.
     Logarithmic,
 }
 
 /// An axis.
 pub struct Axis {
-    /// What stands beside it: a quantity and its unit.
+    /// The label: a quantity and its unit.
     pub title: &'static str,
     scale: Scale,
     ticks: Vec<(f64, String)>,
 }
 
-/// An axis with the range and the ticks that its values need: a coordinate of a chart.
+/// An axis with the range and the ticks for its values: a coordinate of a chart.
 pub struct Fitted {
     scale: Scale,
-    /// From where to where, in places.
+    /// The range of positions.
     places: Range<f64>,
-    /// Values, ascending, and what is written there.
+    /// Values, ascending, with their labels.
     ticks: Vec<(f64, String)>,
 }
 
 impl Scale {
-    /// Where `value` stands.
+    /// Returns the position of `value`.
     fn place(self, value: f64) -> f64 {
         match self {
             Self::Linear => value,
@@ -41,7 +41,7 @@ impl Scale {
         }
     }
 
-    /// What stands at `place`.
+    /// Returns the value at `place`.
     fn value(self, place: f64) -> f64 {
         match self {
             Self::Linear => place,
@@ -67,15 +67,15 @@ impl Axis {
         }
     }
 
-    /// Gives the axis ticks at these values, in place of those that fit.
+    /// Replaces the default ticks by these values and labels.
     pub fn ticks(mut self, ticks: impl IntoIterator<Item = (f64, String)>) -> Self {
         self.ticks = ticks.into_iter().collect();
         self
     }
 
-    /// The axis for `values`, which are not negative.
+    /// Returns the axis for `values`, which are not negative.
     pub fn fit(&self, values: impl IntoIterator<Item = f64>) -> Fitted {
-        /// The part of the range that is left empty at an end.
+        /// The empty fraction of the range at each end.
         const MARGIN: f64 = 0.06;
         let places = values.into_iter().map(|value| self.scale.place(value));
         let (least, most) = places.fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), at| {
@@ -123,14 +123,14 @@ impl Ranged for Fitted {
 }
 
 impl ValueFormatter<f64> for Fitted {
-    /// What is written at the tick `value`.
+    /// Returns the label of the tick `value`.
     fn format_ext(&self, value: &f64) -> String {
         let tick = self.ticks.iter().find(|tick| tick.0 == *value);
         tick.map_or_else(String::new, |tick| tick.1.clone())
     }
 }
 
-/// Some round values from 0 to `most`.
+/// Returns round values from 0 to `most`.
 fn round_values(most: f64) -> Vec<(f64, String)> {
     let decade = 10_f64.powf(most.log10().floor());
     let step = [0.1, 0.2, 0.5, 1.0, 2.0]
@@ -146,7 +146,7 @@ fn round_values(most: f64) -> Vec<(f64, String)> {
         .collect()
 }
 
-/// The powers of ten in `range`, which is of their exponents.
+/// Returns the powers of ten in `range`, which is a range of exponents.
 fn decades(range: &Range<f64>) -> Vec<(f64, String)> {
     let exponents = range.start.ceil() as i32..=range.end.floor() as i32;
     exponents

@@ -24,7 +24,7 @@ const GAP: u32 = 10;
 
 /// A bar.
 struct Bar {
-    /// What it stands for; the same in each group.
+    /// The meaning of the bar; the same in each group.
     series: &'static str,
     value: Summary,
 }
@@ -36,7 +36,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// Makes a group of bars: what each stands for, and its value.
+    /// Returns a group of bars, each with a series and a value.
     pub fn new(
         name: impl Into<String>,
         bars: impl IntoIterator<Item = (&'static str, Summary)>,
@@ -53,7 +53,7 @@ impl Group {
     }
 }
 
-/// The height that a plot of `groups` needs.
+/// Returns the height of a plot of `groups`.
 pub(super) fn height(groups: &[Group]) -> u32 {
     TITLE_HEIGHT + groups.iter().map(Group::height).sum::<u32>() + X_LABELS + GAP
 }

@@ -26,7 +26,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// A line with the name `name` through `points`, by ascending x.
+    /// Returns a line with the name `name` through `points`, by ascending x.
     pub fn new(name: impl Into<String>, points: impl IntoIterator<Item = (f64, Summary)>) -> Self {
         Self {
             name: name.into(),

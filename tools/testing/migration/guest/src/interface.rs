@@ -175,7 +175,8 @@ impl Interface {
         request: &mut libc::ifreq,
         what: &str,
     ) -> Result<(), String> {
-        control(number, request).map_err(|error| format!("{}: failed to set its {what}: {error}", self.0))
+        control(number, request)
+            .map_err(|error| format!("{}: failed to set its {what}: {error}", self.0))
     }
 }
 

@@ -218,7 +218,10 @@ fn mount(kind: &str, target: &str) -> Result<(), String> {
     if result == 0 {
         Ok(())
     } else {
-        Err(format!("failed to mount {target}: {}", io::Error::last_os_error()))
+        Err(format!(
+            "failed to mount {target}: {}",
+            io::Error::last_os_error()
+        ))
     }
 }
 
@@ -230,7 +233,10 @@ fn load(module: &str) -> Result<(), String> {
     if result == 0 {
         Ok(())
     } else {
-        Err(format!("failed to load {module}: {}", io::Error::last_os_error()))
+        Err(format!(
+            "failed to load {module}: {}",
+            io::Error::last_os_error()
+        ))
     }
 }
 

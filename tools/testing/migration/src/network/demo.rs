@@ -29,10 +29,10 @@ fn load(fast: bool) -> Load {
 pub fn run(options: &Options, rounds: u32) -> Result<bool> {
     let clock = Clock::start();
     let machine = options.machine()?;
-    clock.tell(&machine.version()?);
-    clock.tell("two virtual machines boot, each with a virtual function of an igb");
+    clock.announce(&machine.version()?);
+    clock.announce("two virtual machines boot, each with a virtual function of an igb");
     let mut scene = Scene::start(options, load(scene::is_fast(&machine)), true)?;
-    clock.tell(&format!(
+    clock.announce(&format!(
         "the guest is up: {}, {MAC}, MTU {MTU}, VLAN {VLAN}, in the group {}",
         ENDS.guest, ENDS.group
     ));
@@ -41,14 +41,14 @@ pub fn run(options: &Options, rounds: u32) -> Result<bool> {
     let mut well = true;
     for round in 1..=rounds {
         let from = scene.guest.functions()[0].clone();
-        clock.tell(&format!("migration {round}: {from} to {}", scene.next()));
+        clock.announce(&format!("migration {round}: {from} to {}", scene.next()));
         let journey = scene.travel(&plan)?;
         for line in journey.to_string().lines() {
             println!("             {line}");
         }
         for tally in &journey.passed.tallies {
             if let Err(error) = tally.check(journey.astray) {
-                clock.tell(&format!("FAILED: {error}"));
+                clock.announce(&format!("FAILED: {error}"));
                 well = false;
             }
         }
@@ -58,7 +58,7 @@ pub fn run(options: &Options, rounds: u32) -> Result<bool> {
         away.push(journey.absence);
     }
     let end = scene.finish()?;
-    clock.tell("all connections have ended, everything is verified");
+    clock.announce("all connections have ended, everything is verified");
 
     let files = &end.carried.files;
     let bytes: u64 = files.iter().map(|file| file.length).sum();
@@ -91,7 +91,7 @@ pub fn run(options: &Options, rounds: u32) -> Result<bool> {
     if let Some((pings, _)) = end.neighbour {
         println!("  beside it        {pings}");
         if let Err(error) = pings.check(Duration::ZERO) {
-            clock.tell(&format!("FAILED: {error}"));
+            clock.announce(&format!("FAILED: {error}"));
             well = false;
         }
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A machine with the reference device behind a root port, VFs on, and memory to give away.
+//! A machine with the reference device behind a root port, with enabled VFs and an allocator of
+//! memory.
 
 use std::{cell::Cell, ops::Deref};
 
@@ -29,7 +30,7 @@ const SRIOV_BARS: u64 = 0x24;
 const EXPRESS_DEVICE_CONTROL: u64 = 0x08;
 const EXPRESS_DEVICE_CONTROL_FLR: u16 = 0x8000;
 
-/// A word that resets a function when it is written to its reset register.
+/// A word that resets a function if it is written to its reset register.
 pub const RESET_WORD: u64 = EXPRESS_DEVICE_CONTROL_FLR as u64;
 
 const BARS: u64 = 0x10;
@@ -40,7 +41,7 @@ const MSIX_CONTROL_ENABLE: u16 = 0x8000;
 const HEAP: u64 = 0x10_0000;
 const PAGE: u64 = 0x1000;
 
-/// An MSI-X vector whose message is a number in memory.
+/// An MSI-X vector whose message is a write to memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Vector {
     table: u64,
@@ -64,7 +65,7 @@ impl Deref for Bed {
 }
 
 impl Bed {
-    /// A device with these `properties` and `vfs` VFs turned on.
+    /// Creates a device with these `properties` and `vfs` enabled VFs.
     pub fn new(properties: &str, vfs: u16) -> Self {
         let device = format!("vifa-pf,bus=port1,{properties}");
         let qtest = Qtest::start(&[
@@ -94,7 +95,7 @@ impl Bed {
         bed
     }
 
-    /// Gives the PF its BARs, and the VFs theirs, as after a reset of the PF.
+    /// Sets the BARs of the PF and the VFs, as after a reset of the PF.
     pub fn set_up_pf(&self) {
         let sriov_bars = self.sriov + SRIOV_BARS;
         for (register, address) in [
@@ -108,7 +109,7 @@ impl Bed {
         self.write16(self.pf.register(pci::COMMAND), pci::COMMAND_MEMORY_MASTER);
     }
 
-    /// Turns `vfs` VFs on and lets them do DMA.
+    /// Enables `vfs` VFs and their DMA.
     pub fn enable_vfs(&self, vfs: u16) {
         self.write16(self.pf.register(self.sriov + SRIOV_NUMBER), vfs);
         self.write16(
@@ -120,7 +121,7 @@ impl Bed {
         }
     }
 
-    /// Lets VF `n` do DMA, as after its reset.
+    /// Enables DMA of VF `n`, as after its reset.
     pub fn enable_vf(&self, n: u16) {
         self.write16(
             self.vf(n).register(pci::COMMAND),
@@ -128,24 +129,24 @@ impl Bed {
         );
     }
 
-    /// Turns all VFs off.
+    /// Disables all VFs.
     pub fn disable_vfs(&self) {
         self.write16(self.pf.register(self.sriov + SRIOV_CONTROL), 0);
     }
 
-    /// The PF in configuration space.
+    /// Returns the PF in configuration space.
     pub fn pf(&self) -> Function {
         self.pf
     }
 
-    /// VF `n` in configuration space.
+    /// Returns VF `n` in configuration space.
     pub fn vf(&self, n: u16) -> Function {
         let offset = self.read16(self.pf.register(self.sriov + SRIOV_OFFSET));
         let stride = self.read16(self.pf.register(self.sriov + SRIOV_STRIDE));
         Function::new(1, (offset + n * stride) as u8)
     }
 
-    /// Where in physical memory `RESET_WORD` resets a function.
+    /// Returns the physical address at which `RESET_WORD` resets a function.
     pub fn reset_register(&self, function: Function) -> u64 {
         let express = function.capability(self, pci::CAPABILITY_EXPRESS);
         function.register(express + EXPRESS_DEVICE_CONTROL)
@@ -156,30 +157,30 @@ impl Bed {
         self.write16(self.reset_register(function), EXPRESS_DEVICE_CONTROL_FLR);
     }
 
-    /// A 32-bit field of the VIFA capability.
+    /// Reads a 32-bit field of the VIFA capability.
     pub fn dvsec(&self, field: u32) -> u32 {
         let offset = self.pf.extended_capability(self, pci::EXTENDED_DVSEC);
         self.read32(self.pf.register(offset + u64::from(field)))
     }
 
-    /// The address of a register of frame `frame`.
+    /// Returns the address of a register of frame `frame`.
     pub fn frame_register(&self, frame: u32, register: u32) -> u64 {
         PF_REGISTERS + u64::from(frame) * u64::from(hw::VIFA_HW_FRAME_SIZE) + u64::from(register)
     }
 
-    /// The address of a register that VF `n` shows its guest.
+    /// Returns the address of a register of VF `n` that its guest sees.
     pub fn vf_register(&self, n: u16, register: u32) -> u64 {
         VF_REGISTERS + u64::from(n) * u64::from(hw::VIFA_REFERENCE_BAR_SIZE) + u64::from(register)
     }
 
-    /// `length` bytes of zeroed memory, from a page boundary on.
+    /// Allocates `length` bytes of zeroed memory at a page boundary.
     pub fn allocate(&self, length: u64) -> u64 {
         let address = self.heap.get();
         self.heap.set(address + length.next_multiple_of(PAGE));
         address
     }
 
-    /// Memory with `bytes` in it.
+    /// Allocates memory that contains `bytes`.
     pub fn place(&self, bytes: &[u8]) -> u64 {
         let address = self.allocate(bytes.len() as u64);
         self.write(address, bytes);
@@ -216,7 +217,7 @@ impl Bed {
         self.write32(vector.table + 12, masked.into());
     }
 
-    /// Whether the vector was signalled since the last time this was asked.
+    /// Returns whether the vector was signalled since the last call.
     pub fn signalled(&self, vector: Vector) -> bool {
         let signalled = self.read32(vector.message) != 0;
         self.write32(vector.message, 0);

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The DMA engine of a VF, as its guest drives it.
+//! The DMA engine of a VF, driven like a guest does.
 
 use crate::{bed::Bed, hw};
 
 const SUBMISSION: u64 = size_of::<hw::vifa_reference_submission>() as u64;
 const COMPLETION: u64 = size_of::<hw::vifa_reference_completion>() as u64;
 
-/// How far the clock moves between two looks at the ring, and how often that is tried.
+/// Clock step between two polls of the ring, and maximum number of polls.
 const LOOK_NS: u64 = 100_000;
 const LOOKS: usize = 20_000;
 
@@ -16,18 +16,19 @@ const LOOKS: usize = 20_000;
 pub struct Command {
     /// `VIFA_REFERENCE_*`.
     pub opcode: u32,
-    /// Memory or local memory.
+    /// Address in memory or local memory.
     pub source: u64,
-    /// Memory or local memory.
+    /// Address in memory or local memory.
     pub destination: u64,
-    /// Bytes.
+    /// Length in bytes.
     pub length: u64,
     /// The first word of a fill.
     pub pattern: u64,
 }
 
 impl Command {
-    /// Writes `words` words of `pattern` all over `window` bytes at `destination`.
+    /// Returns a command that scatters `words` words of `pattern` over `window` bytes at
+    /// `destination`.
     pub fn scatter(destination: u64, window: u64, words: u64, pattern: u64) -> Self {
         Self {
             opcode: hw::VIFA_REFERENCE_SCATTER,
@@ -39,7 +40,7 @@ impl Command {
     }
 }
 
-/// The generator splitmix64, as `vifa_reference.h` has it.
+/// The generator splitmix64, as defined by `vifa_reference.h`.
 fn splitmix64(x: u64) -> u64 {
     let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -47,7 +48,7 @@ fn splitmix64(x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// The words that such a command writes, with their offsets, in order.
+/// Returns the words that such a command writes, with their offsets, in order.
 pub fn scattered(window: u64, words: u64, pattern: u64) -> impl Iterator<Item = (u64, u64)> {
     (0..words).map(move |i| {
         let word = pattern.wrapping_add(i);
@@ -55,10 +56,10 @@ pub fn scattered(window: u64, words: u64, pattern: u64) -> impl Iterator<Item = 
     })
 }
 
-/// What the engine wrote for a command.
+/// A completion that the engine wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion {
-    /// The command's.
+    /// The id of the command.
     pub id: u32,
     /// `VIFA_REFERENCE_COMPLETION_*`.
     pub status: u32,
@@ -66,11 +67,10 @@ pub struct Completion {
     pub result: u64,
 }
 
-/// The guest's side of the rings. It does not belong to one VF: a guest keeps it through a
-/// migration.
+/// The guest's side of the rings. It is not bound to one VF: a guest keeps it during a migration.
 #[derive(Clone, Debug)]
 pub struct Engine {
-    /// The VF that has the rings now.
+    /// The VF that uses the rings now.
     pub vf: u16,
     entries: u32,
     submission: u64,
@@ -80,7 +80,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Rings of `entries` on VF `vf`, enabled, with interrupts.
+    /// Creates rings of `entries` on VF `vf`, and enables the VF with interrupts.
     pub fn new(bed: &Bed, vf: u16, entries: u32) -> Self {
         let engine = Self {
             vf,
@@ -98,7 +98,7 @@ impl Engine {
         engine
     }
 
-    /// Tells the VF where the rings are, and enables it.
+    /// Sets the addresses of the rings in the VF, and enables the VF.
     pub fn enable(&self, bed: &Bed) {
         for (register, value) in [
             (hw::VIFA_REFERENCE_RING_ENTRIES, self.entries),
@@ -125,7 +125,7 @@ impl Engine {
         bed.write32(bed.vf_register(self.vf, register), value);
     }
 
-    /// Puts a command in the ring; its id, which counts from 0.
+    /// Adds a command to the ring. Returns its id, which counts from 0.
     pub fn queue(&mut self, bed: &Bed, command: Command) -> u32 {
         let id = self.submitted;
         let mut entry = Vec::new();
@@ -147,15 +147,14 @@ impl Engine {
         self.write(bed, hw::VIFA_REFERENCE_SUBMISSION_TAIL, self.submitted);
     }
 
-    /// Puts a command in the ring and rings the doorbell.
+    /// Adds a command to the ring and rings the doorbell.
     pub fn submit(&mut self, bed: &Bed, command: Command) -> u32 {
         let id = self.queue(bed, command);
         self.ring(bed);
         id
     }
 
-    /// The next completion, if it is there already. Its place is given back when `consume` is
-    /// called.
+    /// Returns the next completion, if it is available. `consume` frees its ring entry.
     pub fn poll(&mut self, bed: &Bed) -> Option<Completion> {
         let index = u64::from(self.consumed % self.entries);
         let entry = bed.read(self.completion + index * COMPLETION, COMPLETION as usize);
@@ -176,7 +175,7 @@ impl Engine {
         })
     }
 
-    /// Gives the places of the completions that were taken back to the engine.
+    /// Returns the ring entries of the polled completions to the engine.
     pub fn consume(&self, bed: &Bed) {
         self.write(bed, hw::VIFA_REFERENCE_COMPLETION_HEAD, self.consumed);
     }
@@ -190,7 +189,7 @@ impl Engine {
             }
             bed.step(LOOK_NS);
         }
-        panic!("VF {}: no completion", self.vf);
+        panic!("VF {}: the command timed out", self.vf);
     }
 
     /// Executes a command.
@@ -201,7 +200,7 @@ impl Engine {
         completion
     }
 
-    /// Executes a command that has to succeed; its result.
+    /// Executes a command that must succeed. Returns its result.
     pub fn succeed(&mut self, bed: &Bed, command: Command) -> u64 {
         let completion = self.execute(bed, command);
         assert_eq!(

@@ -2,12 +2,12 @@
 
 //! A test bed for the QEMU model of the VIFA reference device.
 //!
-//! The driver's tests see the device through the driver, and a guest's through the guest's driver.
-//! Here is neither: QEMU runs without a processor, under its qtest protocol, and a test is what
-//! reads and writes registers, configuration space and memory, and what moves the clock. Thus a
-//! test can stop a command half way, always at the same point, and see what nobody else sees.
+//! The driver's tests access the device through the driver, and a guest's tests through the guest's
+//! driver. This test bed uses neither: QEMU runs without a processor, under its qtest protocol, and
+//! a test accesses registers, configuration space and memory, and steps the clock. Thus a test can
+//! stop a command halfway, always at the same point, and check states that no driver can see.
 //!
-//! `$VIFA_QEMU` names the QEMU that has the device.
+//! `$VIFA_QEMU` is the path of the QEMU with the device.
 
 mod bed;
 mod engine;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The log of writes to guest memory, as the host uses it.
+//! The log of writes to guest memory, used like a host does.
 
 use crate::{
     bed::Bed,
@@ -8,25 +8,25 @@ use crate::{
     mailbox::{Answer, Buffer, Frame},
 };
 
-/// Pages that are to be marked in a log, as the registers of `vifa_fault.h` have it.
+/// Pages to mark in a log, with the fields of the registers in `vifa_fault.h`.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
-    /// The VF.
+    /// The index of the VF.
     pub vf: u32,
-    /// The generator's first state, or 0.
+    /// The initial state of the generator, or 0.
     pub seed: u32,
-    /// IOVA.
+    /// The IOVA.
     pub start: u64,
-    /// Bytes in all.
+    /// Total number of bytes.
     pub length: u64,
-    /// Bytes from one run to the next.
+    /// Number of bytes from one run to the next.
     pub stride: u64,
-    /// Bytes in a run.
+    /// Number of bytes in a run.
     pub run: u64,
 }
 
 impl Mark {
-    /// Everything from `start` on, in the log of VF 0.
+    /// Marks everything from `start`, in the log of VF 0.
     pub fn all(start: u64, length: u64) -> Self {
         Self {
             vf: 0,
@@ -54,8 +54,8 @@ impl Bed {
         )
     }
 
-    /// The numbers of the bits that a command of VF `n` reports for a range, of `bits` in all, and
-    /// whether the log was lost.
+    /// Executes a log command of VF `n` that reports `bits` bits for a range. Returns the numbers
+    /// of the set bits, and whether the log was lost.
     pub fn log_bits(
         &self,
         n: u16,
@@ -69,7 +69,7 @@ impl Bed {
         (buffer.bits(self, bits), lost != 0)
     }
 
-    /// Marks pages without DMA; what the register says then.
+    /// Marks pages without DMA. Returns the resulting status of the register.
     pub fn mark(&self, mark: Mark) -> bool {
         let write = |register, value| {
             self.write32(

@@ -6,7 +6,7 @@ use std::cell::Cell;
 
 use crate::{bed::Bed, hw};
 
-/// How far the clock moves between two looks at a mailbox, and how often that is tried.
+/// Clock step between two polls of a mailbox, and maximum number of polls.
 const LOOK_NS: u64 = 100_000;
 const LOOKS: usize = 20_000;
 
@@ -15,7 +15,7 @@ const LOOKS: usize = 20_000;
 pub enum Frame {
     /// The control frame of the VF with this index.
     Control(u16),
-    /// Its data frame.
+    /// The data frame of this VF.
     Data(u16),
 }
 
@@ -28,7 +28,7 @@ impl Frame {
     }
 }
 
-/// Memory for a command's data, in pieces.
+/// Memory for a command's data, in scattered pieces.
 #[derive(Clone, Debug)]
 pub struct Buffer {
     pieces: Vec<(u64, u32)>,
@@ -36,7 +36,7 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// A buffer of `length` bytes, scattered over pieces of at most `piece` bytes.
+    /// Allocates a buffer of `length` bytes, scattered over pieces of at most `piece` bytes.
     pub fn new(bed: &Bed, length: u64, piece: u64) -> Self {
         let pieces = (0..length)
             .step_by(piece as usize)
@@ -48,7 +48,7 @@ impl Buffer {
         Self::from_pieces(bed, pieces)
     }
 
-    /// A buffer of these addresses and lengths.
+    /// Creates a buffer of these addresses and lengths.
     pub fn from_pieces(bed: &Bed, pieces: Vec<(u64, u32)>) -> Self {
         let mut list = Vec::new();
         for (address, length) in &pieces {
@@ -60,7 +60,7 @@ impl Buffer {
         Self { pieces, list }
     }
 
-    /// A buffer with `bytes` in it.
+    /// Allocates a buffer that contains `bytes`.
     pub fn with(bed: &Bed, bytes: &[u8], piece: u64) -> Self {
         let buffer = Self::new(bed, bytes.len() as u64, piece);
         let mut rest = bytes;
@@ -72,7 +72,7 @@ impl Buffer {
         buffer
     }
 
-    /// Where in memory the byte at `offset` is.
+    /// Returns the address of the byte at `offset`.
     pub fn address(&self, mut offset: u64) -> u64 {
         for (address, length) in &self.pieces {
             if offset < u64::from(*length) {
@@ -80,10 +80,10 @@ impl Buffer {
             }
             offset -= u64::from(*length);
         }
-        panic!("the buffer ends before");
+        panic!("the offset is outside the buffer");
     }
 
-    /// The first `length` bytes.
+    /// Reads the first `length` bytes.
     pub fn read(&self, bed: &Bed, length: usize) -> Vec<u8> {
         let mut bytes: Vec<u8> = Vec::new();
         for (address, piece) in &self.pieces {
@@ -93,8 +93,8 @@ impl Buffer {
         bytes
     }
 
-    /// The numbers of the bits that are set in a bitmap of `bits`; those up to the end of its last
-    /// byte have to be clear.
+    /// Returns the numbers of the set bits in a bitmap of `bits` bits. The remaining bits of the
+    /// last byte must be clear.
     pub fn bits(&self, bed: &Bed, bits: u64) -> Vec<u64> {
         let bytes = self.read(bed, bits.div_ceil(8) as usize);
         let set: Vec<u64> = (0..)
@@ -107,18 +107,18 @@ impl Buffer {
             .collect();
         assert!(
             set.last().is_none_or(|last| *last < bits),
-            "bits behind the last of {bits}"
+            "set bits after the last of {bits}"
         );
         set
     }
 }
 
-/// How a command ended.
+/// The result of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// `VIFA_STATUS_*`.
     pub status: u32,
-    /// The results.
+    /// The result registers.
     pub result: [u64; 2],
 }
 
@@ -146,7 +146,7 @@ impl Bed {
         self.frame_write(frame, low + 4, (value >> 32) as u32);
     }
 
-    /// Writes a command, and its tag, which is returned.
+    /// Starts a command with a new tag. Returns the tag.
     pub fn start(
         &self,
         frame: Frame,
@@ -175,13 +175,13 @@ impl Bed {
         tag
     }
 
-    /// Whether a command is in progress.
+    /// Returns whether a command is in progress.
     pub fn busy(&self, frame: Frame) -> bool {
         let status = self.frame_read(frame, hw::VIFA_MAILBOX_STATUS);
         status & hw::VIFA_MAILBOX_STATUS_CODE == hw::VIFA_STATUS_BUSY
     }
 
-    /// The answer to the command with this tag, which is no longer in progress.
+    /// Returns the answer to the command with this tag, which must be complete.
     pub fn answer(&self, frame: Frame, tag: u16) -> Answer {
         let status = self.frame_read(frame, hw::VIFA_MAILBOX_STATUS);
         assert_eq!((status >> 16) as u16, tag, "tag of the status");
@@ -202,7 +202,7 @@ impl Bed {
             }
             self.step(LOOK_NS);
         }
-        panic!("{frame:?}: the command does not complete");
+        panic!("{frame:?}: the command timed out");
     }
 
     /// Executes a command.
@@ -217,7 +217,7 @@ impl Bed {
         self.wait(frame, tag)
     }
 
-    /// Executes a command that has to succeed.
+    /// Executes a command that must succeed.
     pub fn succeed(
         &self,
         frame: Frame,
@@ -234,7 +234,7 @@ impl Bed {
         answer.result
     }
 
-    /// Brings VF `n` to a run state.
+    /// Sets the run state of VF `n`.
     pub fn set_run_state(&self, n: u16, state: u32) {
         let frame = Frame::Control(n);
         self.succeed(
@@ -246,7 +246,7 @@ impl Bed {
         assert_eq!(self.frame_read(frame, hw::VIFA_CONTROL_RUN_STATE), state);
     }
 
-    /// The control plane of VF `n`, which is stopped.
+    /// Saves the control plane of VF `n`, which is stopped.
     pub fn save(&self, n: u16) -> Vec<u8> {
         let buffer = Buffer::new(self, 4096, 4096);
         let [length, _] = self.succeed(
@@ -258,9 +258,9 @@ impl Bed {
         buffer.read(self, length as usize)
     }
 
-    /// Tries to replace the control plane of VF `n`.
+    /// Attempts to replace the control plane of VF `n`.
     pub fn load(&self, n: u16, records: &[u8]) -> Answer {
-        // An empty plane still needs a buffer to stand in.
+        // An empty plane still requires a buffer.
         let mut bytes = records.to_vec();
         bytes.resize(bytes.len().max(16), 0);
         let buffer = Buffer::with(self, &bytes, 64);

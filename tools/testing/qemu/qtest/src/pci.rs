@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What firmware and operating system would do: configuration space, bus numbers, BARs.
+//! The setup that firmware and operating system perform: configuration space, bus numbers, BARs.
 
 use crate::qtest::Qtest;
 
-/// Where the machine's configuration space is mapped.
+/// The address of the machine's configuration space.
 const ECAM: u64 = 0xb000_0000;
 
-/// A function's place in configuration space.
+/// The location of a function in configuration space.
 #[derive(Clone, Copy, Debug)]
 pub struct Function {
     config: u64,
@@ -28,19 +28,19 @@ pub const EXTENDED_SRIOV: u16 = 0x0010;
 pub const EXTENDED_DVSEC: u16 = 0x0023;
 
 impl Function {
-    /// The function `devfn` of `bus`.
+    /// Returns the function `devfn` of `bus`.
     pub fn new(bus: u8, devfn: u8) -> Self {
         Self {
             config: ECAM + (u64::from(bus) << 20) + (u64::from(devfn) << 12),
         }
     }
 
-    /// The address of the register at `offset` of configuration space.
+    /// Returns the address of the register at `offset` of configuration space.
     pub fn register(&self, offset: u64) -> u64 {
         self.config + offset
     }
 
-    /// The offset of a capability.
+    /// Returns the offset of a capability.
     pub fn capability(&self, qtest: &Qtest, id: u8) -> u64 {
         let mut offset = u64::from(qtest.read16(self.register(CAPABILITIES)) & 0xff);
         while offset != 0 {
@@ -53,7 +53,7 @@ impl Function {
         panic!("no capability {id:#x}");
     }
 
-    /// The offset of an extended capability.
+    /// Returns the offset of an extended capability.
     pub fn extended_capability(&self, qtest: &Qtest, id: u16) -> u64 {
         let mut offset = EXTENDED_CAPABILITIES;
         while offset != 0 {
@@ -67,10 +67,10 @@ impl Function {
     }
 }
 
-/// Makes configuration space reachable and gives the root port at `port` bus 1 and the memory
-/// windows that follow, in which the BARs of what is behind it go.
+/// Enables configuration space, and assigns bus 1 and the following memory windows to the root port
+/// at `port`. The windows contain the BARs of the devices behind it.
 pub fn set_up(qtest: &Qtest, port: Function, memory: u32, prefetchable: u32, size: u32) {
-    // PCIEXBAR of the host bridge, by the old mechanism: 256 buses, enabled.
+    // PCIEXBAR of the host bridge, through the legacy mechanism: 256 buses, enabled.
     qtest.out32(0xcf8, 0x8000_0060);
     qtest.out32(0xcfc, ECAM as u32 | 1);
 

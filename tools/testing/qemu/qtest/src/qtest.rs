@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! QEMU's qtest protocol (`docs/devel/testing/qtest.rst` in QEMU): lines of text over the
-//! standard streams, one answer to each.
+//! QEMU's qtest protocol (`docs/devel/testing/qtest.rst` in QEMU): lines of text over the standard
+//! streams, one reply to each.
 
 use std::{
     cell::RefCell,
@@ -10,19 +10,19 @@ use std::{
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
-/// A QEMU without a processor that does what the test says.
+/// A QEMU without a processor that the test controls.
 pub struct Qtest {
     streams: RefCell<(ChildStdin, BufReader<ChildStdout>)>,
     child: Child,
 }
 
-/// Where distributions have the firmware that the machine wants to see, though nothing runs it. A
-/// QEMU in its build directory does not look there by itself.
+/// Directories of the firmware in distributions. The machine requires the firmware, although it
+/// does not run. A QEMU in its build directory does not search there by default.
 const FIRMWARE: [&str; 2] = ["/usr/share/seabios", "/usr/share/qemu"];
 
 fn command(arguments: &[&str]) -> Command {
     let qemu = env::var_os("VIFA_QEMU")
-        .expect("VIFA_QEMU must name the qemu-system-x86_64 that has the reference device");
+        .expect("VIFA_QEMU must be the path of the qemu-system-x86_64 with the reference device");
     let mut command = Command::new(qemu);
     command
         .args(["-machine", "q35", "-accel", "qtest", "-m", "256M"])
@@ -34,7 +34,7 @@ fn command(arguments: &[&str]) -> Command {
 }
 
 impl Qtest {
-    /// Starts a QEMU with further `arguments`.
+    /// Starts a QEMU with additional `arguments`.
     pub fn start(arguments: &[&str]) -> Self {
         let mut child = command(arguments)
             .args(["-qtest", "stdio", "-qtest-log", "none"])
@@ -49,7 +49,7 @@ impl Qtest {
         }
     }
 
-    /// What a QEMU with these arguments complains of; it has to refuse them.
+    /// Returns the error output of a QEMU that must reject these arguments.
     pub fn refusal(arguments: &[&str]) -> String {
         let mut child = command(arguments)
             .args(["-monitor", "stdio"])
@@ -57,18 +57,18 @@ impl Qtest {
             .stderr(Stdio::piped())
             .spawn()
             .expect("VIFA_QEMU starts");
-        // For a QEMU that does not refuse them. One that does may be gone before it reads this.
+        // Ends a QEMU that accepts the arguments. One that rejects them may have ended already.
         let _ = child.stdin.take().expect("a pipe").write_all(b"quit\n");
         let output = child.wait_with_output().expect("QEMU ends");
         assert!(
             !output.status.success(),
-            "QEMU takes {}",
+            "QEMU accepted {}",
             arguments.join(" ")
         );
         String::from_utf8(output.stderr).expect("QEMU writes UTF-8")
     }
 
-    /// Sends a line; what follows the `OK` in the answer.
+    /// Sends a line. Returns the text after the `OK` of the reply.
     fn ask(&self, line: &str) -> String {
         let (input, output) = &mut *self.streams.borrow_mut();
         writeln!(input, "{line}").expect("QEMU listens");
@@ -142,7 +142,7 @@ impl Qtest {
         self.ask(&line);
     }
 
-    /// Moves the virtual clock.
+    /// Advances the virtual clock.
     pub fn step(&self, nanoseconds: u64) {
         self.ask(&format!("clock_step {nanoseconds}"));
     }
@@ -150,7 +150,7 @@ impl Qtest {
 
 impl Drop for Qtest {
     fn drop(&mut self) {
-        // Nothing to lose in it, and it may have ended by itself.
+        // QEMU has no state to save, and may already have ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

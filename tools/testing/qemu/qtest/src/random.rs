@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Numbers that look random but are always the same.
+//! Reproducible pseudo-random numbers.
 
-/// A sequence of them.
+/// A sequence of pseudo-random numbers.
 pub struct Random(u64);
 
 impl Random {
-    /// The sequence of this `seed`.
+    /// Returns the sequence of this `seed`.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The next number, of 33 bits.
+    /// Returns the next number, of 33 bits.
     pub fn number(&mut self) -> u64 {
         self.0 = self
             .0
@@ -20,12 +20,12 @@ impl Random {
         self.0 >> 31
     }
 
-    /// A number below `limit`.
+    /// Returns a number below `limit`.
     pub fn below(&mut self, limit: u64) -> u64 {
         self.number() % limit
     }
 
-    /// One of `values`.
+    /// Returns one of `values`.
     pub fn pick<T: Copy>(&mut self, values: &[T]) -> T {
         values[self.below(values.len() as u64) as usize]
     }

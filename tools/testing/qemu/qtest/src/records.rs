@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The records of a control plane, taken apart and put together again.
+//! The records of a control plane: parsing and serialization.
 
-/// The bytes of a record's header.
+/// Size of a record's header in bytes.
 const HEADER: usize = 16;
 
 /// Records, in order.
@@ -10,7 +10,7 @@ const HEADER: usize = 16;
 pub struct Records(Vec<(u16, Vec<u8>)>);
 
 impl Records {
-    /// Takes a control plane that a device saved apart.
+    /// Parses a control plane that a device saved.
     pub fn parse(mut bytes: &[u8]) -> Self {
         let mut records = Vec::new();
         while !bytes.is_empty() {
@@ -24,17 +24,17 @@ impl Records {
         Self(records)
     }
 
-    /// The types.
+    /// Returns the types of the records.
     pub fn kinds(&self) -> Vec<u16> {
         self.0.iter().map(|(kind, _)| *kind).collect()
     }
 
-    /// The bytes of the records.
+    /// Serializes the records.
     pub fn bytes(&self) -> Vec<u8> {
         self.0.iter().flat_map(|(_, bytes)| bytes.clone()).collect()
     }
 
-    /// A 32-bit word of the body of the record of this type.
+    /// Sets a 32-bit word of the body of the record of this type.
     pub fn word(&mut self, kind: u32, offset: usize, value: u32) -> &mut Self {
         let (_, bytes) = self
             .0
@@ -45,14 +45,14 @@ impl Records {
         self
     }
 
-    /// Leaves the records of this type out.
+    /// Returns the records without those of this type.
     pub fn without(&self, kind: u32) -> Self {
         let mut records = self.clone();
         records.0.retain(|(other, _)| u32::from(*other) != kind);
         records
     }
 
-    /// Has the record of this type a second time.
+    /// Returns the records with a duplicate of the record of this type.
     pub fn twice(&self, kind: u32) -> Self {
         let mut records = self.clone();
         let again = self.0.iter().find(|(other, _)| u32::from(*other) == kind);
@@ -60,7 +60,7 @@ impl Records {
         records
     }
 
-    /// The same records, last first.
+    /// Returns the records in reverse order.
     pub fn reversed(&self) -> Self {
         Self(self.0.iter().rev().cloned().collect())
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The DMA engine as a guest has it.
+//! The DMA engine, as a guest uses it.
 
 use vifa_qtest::{crc32c, hw, scattered, Bed, Command, Engine};
 
@@ -61,7 +61,7 @@ fn every_command() {
     );
     assert_eq!(checksum, crc32c(&expected).into());
 
-    // Local memory: not from a granule's boundary, through many granules, and back.
+    // Local memory: unaligned to granules, across many granules, and back.
     engine.succeed(
         &bed,
         Command {
@@ -83,7 +83,7 @@ fn every_command() {
     engine.succeed(&bed, read_local);
     assert!(bed.read(destination, length as usize) == expected, "local");
 
-    // A discard takes the granules that are wholly inside.
+    // A discard affects the granules that are wholly inside.
     engine.succeed(
         &bed,
         Command {
@@ -99,7 +99,8 @@ fn every_command() {
     assert!(bed.read(destination, length as usize) == left, "discard");
 }
 
-/// Each word where the generator says, in order: where two meet, the later stays.
+/// Each word is at the offset from the generator, in order: of two overlapping words, the later one
+/// remains.
 #[test]
 fn scatter() {
     let bed = Bed::new("", 1);
@@ -126,7 +127,7 @@ fn scatter() {
     }
 }
 
-/// Commands that move nothing do not keep everybody else waiting either.
+/// Commands that move no data must not block other VFs either.
 #[test]
 fn many_commands_take_many_slices() {
     const COMMANDS: u32 = 600;
@@ -143,17 +144,13 @@ fn many_commands_take_many_slices() {
             .find(|taken| *taken != before)
     };
     assert_eq!(taken_after(0), Some(SLICE));
-    assert_eq!(
-        taken_after(SLICE),
-        None,
-        "as long as the clock stands still"
-    );
+    assert_eq!(taken_after(SLICE), None, "while the clock stands still");
     bed.step(100_000);
     assert_eq!(taken_after(SLICE), Some(COMMANDS));
 }
 
 #[test]
-fn what_commands_are_refused() {
+fn invalid_commands_are_refused() {
     let bed = Bed::new("", 1);
     let mut engine = Engine::new(&bed, 0, 4);
     let memory = bed.allocate(4096);
@@ -222,7 +219,7 @@ fn what_commands_are_refused() {
     }
 }
 
-/// A copy onto what lies within its own source replicates it, word by word, at any speed.
+/// A copy to a destination within its source replicates it, word by word, at any speed.
 #[test]
 fn overlapping_copies_ascend() {
     let bed = Bed::new("", 1);
@@ -260,7 +257,7 @@ fn rings_wrap_and_phases_alternate() {
     assert_eq!(engine.read(&bed, hw::VIFA_REFERENCE_COMPLETION_TAIL), 9);
 }
 
-/// No completion is written where the guest has not consumed the one before.
+/// No completion is written to an entry that the guest has not consumed.
 #[test]
 fn a_full_completion_ring_waits() {
     let bed = Bed::new("", 1);
@@ -297,14 +294,14 @@ fn wrong_indices_are_ignored() {
         engine.write(&bed, hw::VIFA_REFERENCE_COMPLETION_HEAD, value);
         assert_eq!(engine.read(&bed, hw::VIFA_REFERENCE_COMPLETION_HEAD), 3);
     }
-    // Rings are fixed while they are in use.
+    // Ring registers are read-only while the rings are in use.
     engine.write(&bed, hw::VIFA_REFERENCE_RING_ENTRIES, 1 << 30);
     assert_eq!(engine.read(&bed, hw::VIFA_REFERENCE_RING_ENTRIES), 4);
     engine.succeed(&bed, Command::default());
 }
 
 #[test]
-fn rings_that_cannot_be() {
+fn invalid_rings_are_rejected() {
     let bed = Bed::new("", 1);
     let engine = Engine::new(&bed, 0, 4);
     let disable = || {
@@ -345,7 +342,7 @@ fn rings_that_cannot_be() {
 }
 
 #[test]
-fn rings_that_are_not_accessible() {
+fn inaccessible_rings() {
     for register in [
         hw::VIFA_REFERENCE_SUBMISSION_HIGH,
         hw::VIFA_REFERENCE_COMPLETION_HIGH,
@@ -368,7 +365,7 @@ fn rings_that_are_not_accessible() {
         );
         assert!(bed.signalled(vector));
 
-        // The guest leaves it by disabling, and starts again.
+        // The guest recovers by disabling the device, and starts again.
         let mut engine = {
             engine.write(&bed, hw::VIFA_REFERENCE_CONTROL, 0);
             Engine::new(&bed, 0, 4)
@@ -387,7 +384,7 @@ fn interrupts() {
     bed.step(1_000_000);
     assert!(!bed.signalled(vector), "once");
 
-    // Not wanted; then wanted while a completion waits.
+    // Disabled; then enabled while a completion waits.
     let enable = hw::VIFA_REFERENCE_CONTROL_ENABLE;
     engine.write(&bed, hw::VIFA_REFERENCE_CONTROL, enable);
     engine.submit(&bed, Command::default());
@@ -401,7 +398,7 @@ fn interrupts() {
     bed.step(1_000_000);
     assert!(bed.signalled(vector));
 
-    // Masked: later.
+    // Masked: signalled later.
     bed.mask(vector, true);
     engine.consume(&bed);
     engine.succeed(&bed, Command::default());
@@ -434,10 +431,10 @@ fn speed() {
         engine.consume(&bed);
         assert!(
             (milliseconds..=milliseconds + 6).contains(&elapsed),
-            "speed {speed}: {elapsed} ms rather than {milliseconds}"
+            "speed {speed}: got {elapsed} ms, expected {milliseconds}"
         );
     }
-    // Less than a word in a millisecond still arrives.
+    // Less than one word per millisecond still makes progress.
     engine.write(&bed, hw::VIFA_REFERENCE_SPEED, 1);
     engine.submit(&bed, Command { length: 16, ..fill });
     for _ in 0..15 {

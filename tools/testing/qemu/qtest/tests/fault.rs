@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Faults that are injected, by property and by register.
+//! Fault injection, by property and by register.
 
 use vifa_qtest::{hw, Bed, Buffer, Command, Engine, Frame, EXTENDED_ERRORS};
 
@@ -12,7 +12,7 @@ fn fault_register(bed: &Bed, slot: u32, register: u32) -> u64 {
     bed.frame_register(hw::VIFA_HW_FRAME_LAYER, slot + register)
 }
 
-/// Arms a slot by its registers; whether that was accepted.
+/// Arms a slot by its registers. Returns whether the device accepted it.
 fn arm(bed: &Bed, slot: u32, registers: &[(u32, u32)], count: u32) -> bool {
     for (register, value) in registers {
         bed.write32(fault_register(bed, slot, *register), *value);
@@ -74,7 +74,7 @@ fn delays() {
 }
 
 #[test]
-fn lies() {
+fn patches_change_results() {
     let bed = Bed::new(
         "faults=short-result:value=20/short-data:value=20/result:value=0x123456789abc\
          /patch:offset=68:width=4:value=12345/patch:offset=119:width=2",
@@ -98,7 +98,7 @@ fn lies() {
     assert!(data[..68] == truth[..68] && data[72..] == truth[72..]);
     assert_eq!(data[68..72], 12345u32.to_le_bytes());
 
-    // One that does not fit does nothing.
+    // A patch that does not fit has no effect.
     let (answer, data) = identify(&bed);
     assert!(answer.result[0] == 120 && data == truth);
 }
@@ -114,7 +114,7 @@ fn patches_add_up() {
          /patch:opcode=1:offset=119:width=1:value=7:count=2",
         1,
     );
-    // In the order of the slots, each as often as it says.
+    // In the order of the slots, each for its count.
     let (answer, data) = identify(&bed);
     assert_eq!(answer.status, hw::VIFA_STATUS_SUCCESS);
     assert_eq!(data[8..16], [1, 2, 3, 4, 0xee, 0xff, 7, 8]);
@@ -129,7 +129,7 @@ fn patches_add_up() {
     assert_eq!(data[8..16], [1, 2, 3, 4, 5, 6, 7, 8]);
     assert_eq!(data[119], truth[119]);
 
-    // Behind a patch, a fault of another kind waits for a command of its own.
+    // After a patch, a fault of another kind waits for a separate command.
     let (answer, _) = identify(&bed);
     assert_eq!(answer.status, hw::VIFA_STATUS_DEVICE_FAILURE);
     assert!(identify(&bed).1 == truth);
@@ -156,7 +156,7 @@ fn a_wrong_tag_and_no_interrupt() {
     assert!(bed.signalled(vector));
 }
 
-/// A reset is no command: it is told as it is.
+/// A reset is not a command: its state is reported unchanged.
 #[test]
 fn resets_are_not_falsified() {
     for fault in ["tag:value=1", "no-interrupt"] {
@@ -177,7 +177,7 @@ fn resets_are_not_falsified() {
     }
 }
 
-/// What the log says of 16 pages that were all written, and whether it was lost.
+/// Returns the log of 16 written pages, and whether the log was lost.
 fn logged(bed: &Bed) -> (u32, u64) {
     let base: u64 = 0x800_0000;
     let range = [base.to_le_bytes(), (16u64 << 12).to_le_bytes()].concat();
@@ -214,7 +214,7 @@ fn logged(bed: &Bed) -> (u32, u64) {
 fn the_log_is_lost() {
     let bed = Bed::new("faults=log-lost:frame=data:opcode=3", 1);
     assert_eq!(logged(&bed).1, hw::VIFA_LOG_LOST.into());
-    assert_eq!(logged(&bed), (0xffff, 0), "the next log is sound");
+    assert_eq!(logged(&bed), (0xffff, 0), "the next log is valid");
 }
 
 #[test]
@@ -277,7 +277,7 @@ fn registers() {
     assert_eq!(identify(&bed).0.status, hw::VIFA_STATUS_SUCCESS);
     assert_eq!(bed.read32(fault_register(&bed, 7, hw::VIFA_FAULT_FIRED)), 1);
 
-    // Always, until it is disarmed. The lowest slot wins.
+    // Always, until it is disarmed. The lowest slot has priority.
     assert!(arm(&bed, 7, &[], hw::VIFA_FAULT_ALWAYS));
     assert!(arm(&bed, 2, &status, 1));
     assert!(arm(&bed, 2, &[(hw::VIFA_FAULT_VALUE_LOW, 8)], 1));
@@ -302,7 +302,7 @@ fn registers() {
     }
 }
 
-/// What register 0 of VF 0 and the magic number read.
+/// Reads the magic number and register 0 of VF 0.
 fn layer_and_vf(bed: &Bed) -> [u32; 2] {
     let layer = bed.frame_register(hw::VIFA_HW_FRAME_LAYER, hw::VIFA_LAYER_MAGIC);
     [layer, bed.vf_register(0, 0)].map(|register| bed.read32(register))

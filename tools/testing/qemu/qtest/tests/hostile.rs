@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A guest and a host that do what nobody would: the device stays in order, and so do other VFs.
+//! A hostile guest and a hostile host: the device and the other VFs must remain intact.
 
 use vifa_qtest::{hw, Bed, Buffer, Command, Engine, Frame, Random, RESET_WORD};
 
 const MEMORY: u64 = 256 << 20;
 
-/// A number from anywhere, often at an edge.
+/// Returns an arbitrary number, often a boundary value.
 fn number(random: &mut Random) -> u64 {
     let any = random.number();
     random.pick(&[
@@ -26,7 +26,7 @@ fn number(random: &mut Random) -> u64 {
     ])
 }
 
-/// One VF is driven mad while the other has its work done and its state kept.
+/// Random accesses to one VF must not affect the work and the state of the other.
 #[test]
 fn one_vf_does_not_disturb_another() {
     let bed = Bed::new("granule=4K,local-memory=1M", 2);
@@ -52,7 +52,8 @@ fn one_vf_does_not_disturb_another() {
                 bed.set_run_state(0, state);
             }
             _ => {
-                // Into nobody else's memory: a fill of scratch memory, or an address beyond it.
+                // Keep the DMA within this VF's memory: a fill of scratch memory, or an address
+                // beyond all memory.
                 let inside = scratch + random.below(1 << 16);
                 let opcode = random.below(9) as u32;
                 let command = Command {
@@ -92,7 +93,7 @@ fn one_vf_does_not_disturb_another() {
     Engine::new(&bed, 0, 4).succeed(&bed, Command::default());
 }
 
-/// Commands with arguments from anywhere end with a status, whatever state they find.
+/// Commands with random arguments end with a status, in any state.
 #[test]
 fn every_command_ends() {
     let bed = Bed::new("granule=4K,local-memory=1M", 1);
@@ -129,7 +130,7 @@ fn every_command_ends() {
     assert!(succeeded.iter().all(|count| *count > 100), "{succeeded:?}");
 }
 
-/// Where no IOMMU forbids it, the DMA of a VF can reset that very VF.
+/// Without an IOMMU, the DMA of a VF can reset the same VF.
 #[test]
 fn an_engine_resets_itself() {
     let bed = Bed::new("", 1);
@@ -178,7 +179,7 @@ fn an_engine_resets_itself() {
     }
 }
 
-/// So can a command of the host: it is aborted, as by any reset.
+/// A command of the host can do so too: it is aborted, as by any reset.
 #[test]
 fn a_command_resets_its_vf() {
     let bed = Bed::new("granule=4K", 1);

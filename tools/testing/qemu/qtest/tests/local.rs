@@ -14,7 +14,7 @@ fn bed() -> Bed {
     Bed::new("granule=4K,local-memory=256K", 2)
 }
 
-/// The guest writes `length` bytes of `value` at `offset`.
+/// Lets the guest write `length` bytes of `value` at `offset`.
 fn guest_write(bed: &Bed, engine: &mut Engine, offset: u64, length: u64, value: u8) {
     let source = bed.place(&vec![value; length as usize]);
     engine.succeed(
@@ -29,7 +29,7 @@ fn guest_write(bed: &Bed, engine: &mut Engine, offset: u64, length: u64, value: 
     );
 }
 
-/// The numbers of the granules in a bitmap of the whole local memory.
+/// Returns the numbers of the granules in a bitmap of the whole local memory.
 fn bitmap(bed: &Bed, flag: u64) -> Vec<u64> {
     let buffer = Buffer::new(bed, SIZE / GRANULE / 8, 3);
     let [set, _] = bed.succeed(
@@ -43,7 +43,7 @@ fn bitmap(bed: &Bed, flag: u64) -> Vec<u64> {
     granules
 }
 
-/// The ranges of a list in granules, read with room for `fit` at a time.
+/// Returns the ranges of a list in granules, read with room for `fit` at a time.
 fn list(bed: &Bed, flag: u64, fit: u64) -> Vec<(u64, u64)> {
     let buffer = Buffer::new(bed, 16 * fit, 16);
     let mut ranges = Vec::new();
@@ -86,7 +86,7 @@ fn mapped_and_dirty() {
     assert_eq!(bitmap(&bed, DIRTY), [], "read as dirty");
     assert_eq!(bitmap(&bed, 0), [0, 2, 3, 63]);
 
-    // A granule that loses its data changes; one that had none does not.
+    // A granule that loses its data changes; one without data does not.
     engine.succeed(
         &bed,
         Command {
@@ -100,7 +100,7 @@ fn mapped_and_dirty() {
     assert_eq!(list(&bed, DIRTY, 4), [(2, 1)]);
 }
 
-/// A device that does not know what has changed says so, and knows what is mapped all the same.
+/// A device without dirty tracking reports this, but still reports the mapped granules.
 #[test]
 fn without_local_dirty() {
     let bed = Bed::new("granule=4K,local-memory=256K,local-dirty=off", 1);
@@ -122,7 +122,7 @@ fn without_local_dirty() {
     assert_eq!(list(&bed, 0, 1), [(5, 1)]);
 }
 
-/// Bits of granules in a bitmap are those that were asked for, wherever it begins and ends.
+/// A bitmap contains the requested granules, at any start and end.
 #[test]
 fn bitmaps_that_begin_and_end_anywhere() {
     let bed = bed();
@@ -158,7 +158,7 @@ fn bitmaps_that_begin_and_end_anywhere() {
     }
 }
 
-/// A part of the bitmap clears this part alone.
+/// Reading a part of the bitmap clears only this part.
 #[test]
 fn parts_of_the_bitmap() {
     let bed = bed();
@@ -176,7 +176,7 @@ fn parts_of_the_bitmap() {
 }
 
 #[test]
-fn the_host_moves_it() {
+fn the_host_migrates_local_memory() {
     let bed = bed();
     let mut engine = Engine::new(&bed, 0, 4);
     guest_write(&bed, &mut engine, 5 * GRANULE, 100_000, 0x5a);
@@ -190,7 +190,7 @@ fn the_host_moves_it() {
         .all(|byte| *byte == 0x5a));
     assert!(image[start + 100_000..].iter().all(|byte| *byte == 0));
 
-    // To the other VF, which is stopped; it maps, and does not dirty.
+    // Write to the other VF, which is stopped: this maps granules but does not dirty them.
     let other = Frame::Data(1);
     let range = [5 * GRANULE, 25 * GRANULE];
     let part = Buffer::with(&bed, &image[start..start + 25 * GRANULE as usize], 5000);
@@ -215,7 +215,7 @@ fn the_host_moves_it() {
         assert_eq!(set, expected);
     }
 
-    // Cleared, and only while it is stopped.
+    // Local memory can be cleared only while the VF is stopped.
     bed.succeed(other, hw::VIFA_DATA_LOCAL_CLEAR, [0, 0], None);
     bed.succeed(other, hw::VIFA_DATA_LOCAL_READ, [0, SIZE], Some(&copy));
     assert!(copy.read(&bed, SIZE as usize).iter().all(|byte| *byte == 0));

@@ -8,13 +8,13 @@ use vifa_qtest::{hw, scattered, Answer, Bed, Buffer, Command, Engine, Frame, Mar
 
 const FRAME: Frame = Frame::Data(0);
 const PAGE: u64 = 4096;
-/// Pages that one bit of the summary stands for.
+/// Number of pages for each bit of the summary.
 const GROUP: u64 = hw::VIFA_LOG_SUMMARY_PAGES as u64;
 const TIB: u64 = 1 << 40;
-/// Memory that the tests write; 8 MiB are far from what the bed gives away.
+/// Memory that the tests write, 8 MiB that the bed's allocator never reaches.
 const BASE: u64 = 0x800_0000;
 
-/// Starts the log over `ranges`; the page size.
+/// Starts the log over `ranges`. Returns the answer with the page size.
 fn start(bed: &Bed, page_size: u64, ranges: &[(u64, u64)]) -> Answer {
     bed.log_start(0, page_size, ranges)
 }
@@ -57,7 +57,7 @@ fn every_page_written_is_logged_once() {
 
     fill(&bed, &mut engine, BASE, 8);
     fill(&bed, &mut engine, BASE + 3 * PAGE - 8, 16);
-    // Out of the first range, over the hole, into the second.
+    // From the first range, across the hole, into the second.
     fill(&bed, &mut engine, BASE + 98 * PAGE, 160 * PAGE);
     assert_eq!(dirty(&bed, BASE, 50 * PAGE), [0, 2, 3]);
     assert_eq!(dirty(&bed, BASE, 100 * PAGE), [98, 99]);
@@ -65,7 +65,7 @@ fn every_page_written_is_logged_once() {
     assert_eq!(dirty(&bed, second + PAGE, 63 * PAGE), [0]);
     assert_eq!(dirty(&bed, second, 64 * PAGE), [0]);
 
-    // Reads leave no trace.
+    // Reads are not logged.
     engine.succeed(
         &bed,
         Command {
@@ -78,7 +78,7 @@ fn every_page_written_is_logged_once() {
     assert_eq!(dirty(&bed, BASE, 100 * PAGE), []);
 }
 
-/// Writes that share but one byte with a range.
+/// Writes that share a single byte with a range.
 #[test]
 fn the_edges_of_a_range() {
     let bed = Bed::new("", 1);
@@ -97,7 +97,7 @@ fn the_edges_of_a_range() {
     }
 }
 
-/// Words all over a range: page for page what an independent generator says.
+/// Words scattered over a range: the log matches an independent generator page by page.
 #[test]
 fn scattered_words_are_logged() {
     let bed = Bed::new("", 1);
@@ -105,7 +105,7 @@ fn scattered_words_are_logged() {
     let pages = 4000;
     start(&bed, PAGE, &[(BASE, pages * PAGE)]);
     for (pattern, words) in [(0, 1), (1 << 32, 3000), (1 << 33, 40_000)] {
-        // Not on a word's boundary: one in 512 words stands on two pages.
+        // Not aligned to words: one in 512 words is on two pages.
         let (at, window) = (BASE + 4, (pages - 1) * PAGE);
         engine.succeed(&bed, Command::scatter(at, window, words, pattern));
         let expected: BTreeSet<u64> = scattered(window, words, pattern)
@@ -128,7 +128,7 @@ fn completions_are_logged() {
     assert_eq!(dirty(&bed, 0, 1024 * PAGE), [u64::from(ring) / PAGE]);
 }
 
-/// So is the part of a write that ends in a fault, which the guest may see.
+/// The completed part of a write that ends in a fault is logged too, because the guest may see it.
 #[test]
 fn faulting_writes_are_logged() {
     let bed = Bed::new("", 1);
@@ -184,7 +184,7 @@ fn summary() {
         |from, length, bits| report(&bed, hw::VIFA_DATA_LOG_SUMMARY, from, length, bits).0;
     assert_eq!(summary(0, length, 4), []);
     fill(&bed, &mut engine, BASE, 8);
-    // The bed's rings are in the first group, what was filled is in the second.
+    // The bed's rings are in the first group, the filled memory is in the second.
     assert_eq!(summary(0, length, 4), [0, 1]);
     assert_eq!(summary(0, length, 4), [0, 1], "clears nothing");
     assert_eq!(summary(BASE - 5 * PAGE, group, 1), [0]);
@@ -193,7 +193,7 @@ fn summary() {
     assert_eq!(summary(0, length, 4), [0]);
 }
 
-/// The summary of a part of a log, which begins and ends anywhere.
+/// Returns the summary of a part of a log, with any start and end.
 fn summary_of(bed: &Bed, start: u64, pages: u64) -> Vec<u64> {
     let bits = pages.div_ceil(GROUP);
     report(bed, hw::VIFA_DATA_LOG_SUMMARY, start, pages * PAGE, bits).0
@@ -218,23 +218,23 @@ fn a_tebibyte() {
         assert_eq!(dirty(&bed, first, GROUP * PAGE), [], "group {group}");
     }
     let left: Vec<u64> = (2..groups - 1).filter(|group| *group != 4095).collect();
-    assert!(summary() == left, "but the four that were read");
+    assert!(summary() == left, "all except the four read groups");
 }
 
-/// A group of pages is clean once its last dirty page was read, however that came about.
+/// A group of pages is clean once its last dirty page was read, in any order.
 #[test]
 fn the_summary_follows_the_pages() {
     let bed = Bed::new("fault-injection=on", 1);
     start(&bed, PAGE, &[(BASE, 4 * GROUP * PAGE)]);
     let summary = || summary_of(&bed, BASE, 4 * GROUP);
-    // The last page of the first group to the first page of the third.
+    // From the last page of the first group to the first page of the third.
     let first = BASE + (GROUP - 1) * PAGE;
     assert!(bed.mark(Mark::all(first, (GROUP + 2) * PAGE)));
     assert_eq!(summary(), [0, 1, 2]);
     assert_eq!(dirty(&bed, first, PAGE), [0]);
     assert_eq!(summary(), [1, 2]);
     dirty(&bed, BASE + GROUP * PAGE, (GROUP - 1) * PAGE);
-    assert_eq!(summary(), [1, 2], "a page of the second group is left");
+    assert_eq!(summary(), [1, 2], "a page of the second group remains");
     assert_eq!(summary_of(&bed, BASE + PAGE, 2 * GROUP), [1]);
     assert_eq!(summary_of(&bed, BASE + (GROUP + 5) * PAGE, GROUP), [0]);
     assert_eq!(summary_of(&bed, BASE, 2 * GROUP - 1), []);
@@ -242,7 +242,7 @@ fn the_summary_follows_the_pages() {
     assert_eq!(summary(), []);
 }
 
-/// What a set of pages would say: ranges, writes and reports that begin and end anywhere.
+/// The log equals a set of pages: ranges, writes and reports with any start and end.
 #[test]
 fn the_log_is_a_set_of_pages() {
     let random = &mut Random::new(3);
@@ -267,7 +267,7 @@ fn the_log_is_a_set_of_pages() {
             .map(|(_, pages)| vec![false; *pages as usize])
             .collect();
         for _ in 0..150 {
-            // Somewhere in a range or a little outside of it, in bytes.
+            // Bytes in a range or slightly outside of it.
             let (at, pages) = random.pick(&ranges);
             let from = at + random.below(pages * page);
             let length = 1 + match random.below(3) {
@@ -286,7 +286,7 @@ fn the_log_is_a_set_of_pages() {
             }
             assert_eq!(bed.mark(Mark::all(from, length)), hit);
 
-            // Of one range, from any of its pages on.
+            // Pages of one range, starting at any of them.
             let i = random.below(ranges.len() as u64) as usize;
             let (at, pages) = ranges[i];
             let first = random.below(2) * random.below(pages);
@@ -327,7 +327,7 @@ fn the_log_is_a_set_of_pages() {
 }
 
 #[test]
-fn as_many_ranges_as_there_may_be() {
+fn maximum_number_of_ranges() {
     let bed = Bed::new("fault-injection=on", 1);
     let ranges: Vec<_> = (0..1024).map(|i| (BASE + 2 * i * PAGE, PAGE)).collect();
     assert_eq!(start(&bed, PAGE, &ranges).status, hw::VIFA_STATUS_SUCCESS);
@@ -342,17 +342,16 @@ fn as_many_ranges_as_there_may_be() {
     );
 }
 
-/// A long bitmap is read in slices. What is written in the meantime is in this report or in the
-/// next.
+/// A long bitmap is read in slices. Concurrent writes are in this report or in the next.
 #[test]
-fn a_long_report_lets_others_in() {
+fn a_long_report_yields_to_other_work() {
     let bed = Bed::new("fault-injection=on", 1);
     let length = 128 << 30;
     start(&bed, PAGE, &[(0, length)]);
     let buffer = Buffer::new(&bed, length / PAGE / 8, 3 << 20);
     let opcode = hw::VIFA_DATA_LOG_READ_AND_CLEAR;
     let tag = bed.start(FRAME, opcode, [0, length], Some(&buffer));
-    assert!(bed.busy(FRAME), "a part is left");
+    assert!(bed.busy(FRAME), "a part remains");
     let last = length - PAGE;
     assert!(bed.mark(Mark::all(0, PAGE)) && bed.mark(Mark::all(last, PAGE)));
     let answer = bed.wait(FRAME, tag);
@@ -365,7 +364,7 @@ fn a_long_report_lets_others_in() {
     assert_eq!(dirty(&bed, 0, PAGE), [0]);
     assert_eq!(dirty(&bed, last, PAGE), []);
 
-    // Dropped half way, it has cleared what it had read, and no more.
+    // A report that is aborted halfway has cleared only the pages that it had read.
     assert!(bed.mark(Mark::all(0, PAGE)) && bed.mark(Mark::all(last, PAGE)));
     let tag = bed.start(FRAME, opcode, [0, length], Some(&buffer));
     assert!(bed.busy(FRAME));
@@ -445,7 +444,7 @@ fn bad_arguments() {
             ranges[0]
         );
     }
-    // As much as there may be, up to the last byte of all.
+    // The maximum length, up to the last byte of the address space.
     let answer = start(&bed, PAGE, &[(u64::MAX - TIB + 1, TIB)]);
     assert_eq!(answer.status, hw::VIFA_STATUS_SUCCESS);
     bed.succeed(FRAME, hw::VIFA_DATA_LOG_STOP, [0, 0], None);
@@ -461,7 +460,7 @@ fn bad_arguments() {
             [BASE + 1, PAGE],
             [BASE, PAGE + 1],
             [BASE - PAGE, 2 * PAGE],
-            // Two ranges, though one follows the other.
+            // Two adjacent ranges are still two ranges.
             [BASE, 65 * PAGE],
             [BASE, 0u64.wrapping_sub(BASE)],
         ] {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The life of a command, whatever it does.
+//! The life cycle of a command, independent of its kind.
 
 use vifa_qtest::{hw, Bed, Buffer, Frame};
 
@@ -133,7 +133,7 @@ fn abort_in_the_middle() {
     assert_eq!(bed.answer(frame, tag).status, hw::VIFA_STATUS_ABORTED);
     assert!(bed.signalled(vector));
 
-    // No more DMA, and the next command works.
+    // The DMA has stopped, and the next command works.
     let end = buffer.address(length - 8);
     bed.write(end, &[0x5a; 8]);
     bed.step(1_000_000_000);
@@ -141,7 +141,7 @@ fn abort_in_the_middle() {
     bed.succeed(frame, hw::VIFA_DATA_LOCAL_READ, [0, length], Some(&buffer));
     assert_eq!(bed.read(end, 8), [0; 8]);
 
-    // Nothing to abort.
+    // There is no command to abort.
     bed.frame_write(frame, hw::VIFA_MAILBOX_ABORT, 1);
     assert_eq!(bed.frame_read(frame, hw::VIFA_MAILBOX_ABORT), 0);
 }
@@ -165,19 +165,19 @@ fn resets_end_commands() {
     assert_eq!(bed.frame_read(FRAME, hw::VIFA_MAILBOX_ABORT), 1);
     assert!(bed.busy(FRAME) && !bed.signalled(vector));
 
-    // Of the VF: its own alone.
+    // A reset of the VF ends only its own command.
     bed.reset(bed.vf(0));
     assert_eq!(bed.frame_read(FRAME, hw::VIFA_MAILBOX_ABORT), 0);
     assert_eq!(bed.answer(FRAME, tag).status, hw::VIFA_STATUS_ABORTED);
     assert!(bed.signalled(vector) && bed.busy(other));
 
-    // VFs off.
+    // Disabling the VFs ends the command.
     bed.disable_vfs();
     assert_eq!(bed.answer(other, other_tag).status, hw::VIFA_STATUS_ABORTED);
     assert!(bed.signalled(vector));
     bed.enable_vfs(1);
 
-    // Of the PF: registers too, and nobody is told.
+    // A reset of the PF also resets registers, without an interrupt.
     bed.start(FRAME, hw::VIFA_CONTROL_IDENTIFY, [0, 0], None);
     bed.reset(bed.pf());
     bed.set_up_pf();

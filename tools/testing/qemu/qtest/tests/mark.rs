@@ -54,9 +54,9 @@ fn a_run_in_each_stride() {
     };
     assert!(bed.mark(mark));
     let expected = [0, 1, 2, 1000, 1001, 1002, 2000, 2001, 2002, 3000, 3001];
-    assert_eq!(dirty(&bed), expected, "the last is cut off by the length");
+    assert_eq!(dirty(&bed), expected, "the length truncates the last run");
 
-    // In bytes: the run from the middle of a page to the middle of the next one.
+    // In bytes: a run from the middle of a page to the middle of the next one.
     let mark = Mark {
         stride: 1000 * PAGE,
         run: PAGE,
@@ -91,7 +91,7 @@ fn a_run_at_random_in_each_stride() {
 }
 
 #[test]
-fn what_marks_nothing() {
+fn marks_without_effect() {
     let bed = bed("");
     let good = Mark {
         stride: 8 * PAGE,
@@ -121,7 +121,7 @@ fn what_marks_nothing() {
             },
         ),
         (
-            "a place that is not logged",
+            "an address that is not logged",
             Mark {
                 start: 0,
                 length: BASE,
@@ -129,7 +129,7 @@ fn what_marks_nothing() {
             },
         ),
         (
-            "behind what is logged",
+            "after the logged range",
             Mark::all(BASE + PAGES * PAGE, PAGE),
         ),
     ] {
@@ -147,7 +147,7 @@ fn what_marks_nothing() {
         run: PAGE,
         ..Mark::all(last, 2 * PAGE)
     };
-    assert!(!bed.mark(wrapping), "over the end of the address space");
+    assert!(!bed.mark(wrapping), "across the end of the address space");
     let fitting = Mark {
         vf: 1,
         ..Mark::all(last, PAGE)
@@ -174,13 +174,13 @@ fn a_lost_log_takes_no_marks() {
     assert!(!bed.mark(Mark::all(BASE, PAGE)));
 }
 
-/// How often the fault in a slot has happened.
+/// Returns how often the fault in a slot has occurred.
 fn fired(bed: &Bed, slot: u32) -> u32 {
     let register = 0x840 + 0x40 * slot + hw::VIFA_FAULT_FIRED;
     bed.read32(bed.frame_register(hw::VIFA_HW_FRAME_LAYER, register))
 }
 
-/// One page in a million, whatever the writes were that make the million up.
+/// One page in a million is dropped, independent of the sizes of the writes.
 #[test]
 fn drops_are_exact() {
     const MILLION: u64 = 1_000_000;
@@ -214,7 +214,7 @@ fn drops_are_exact() {
     }
 }
 
-/// Several slots that drop pages count as if they were asked page by page.
+/// Several slots that drop pages count as if each page were written separately.
 #[test]
 fn drops_of_several_slots() {
     let values = [7, 10, 3];

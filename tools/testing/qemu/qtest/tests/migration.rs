@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Run states and the control plane: whatever the moment, a command completes once.
+//! Run states and the control plane: at any moment, a command completes exactly once.
 
 use vifa_qtest::{crc32c, hw, scattered, Bed, Command, Engine, Frame, Random, Records};
 
@@ -21,11 +21,14 @@ fn migrate(bed: &Bed, engine: &mut Engine, to: u16) {
     bed.enable_vf(to);
     let answer = bed.load(to, &records);
     assert_eq!(answer.status, hw::VIFA_STATUS_SUCCESS, "{answer:x?}");
-    assert!(bed.save(to) == records, "what is loaded is what was saved");
+    assert!(
+        bed.save(to) == records,
+        "the loaded plane equals the saved one"
+    );
     engine.vf = to;
 }
 
-/// A fill that takes 16 ms.
+/// Returns a fill command that takes 16 ms.
 fn slow_fill(bed: &Bed, engine: &Engine, destination: u64) -> Command {
     engine.write(bed, hw::VIFA_REFERENCE_SPEED, 1024);
     Command {
@@ -37,7 +40,7 @@ fn slow_fill(bed: &Bed, engine: &Engine, destination: u64) -> Command {
     }
 }
 
-/// An engine on VF 0 in the middle of a slow fill of this memory, 5 ms after it began.
+/// Returns an engine on VF 0 in the middle of a slow fill of this memory, 5 ms after its start.
 fn busy_engine(bed: &Bed, entries: u32) -> (Engine, u64) {
     let mut engine = Engine::new(bed, 0, entries);
     let memory = bed.allocate(32 * 1024);
@@ -73,7 +76,7 @@ fn run_states() {
 }
 
 #[test]
-fn save_and_load_want_a_stopped_vf() {
+fn save_and_load_require_a_stopped_vf() {
     let bed = Bed::new("", 1);
     bed.set_run_state(0, STOPPED);
     let records = bed.save(0);
@@ -101,7 +104,7 @@ fn save_and_load_want_a_stopped_vf() {
     assert_eq!(answer.result[0], records.len() as u64);
 }
 
-/// P2P: doorbells are kept, nothing is started. Stopped: nothing changes at all.
+/// P2P: doorbells are recorded, no command starts. Stopped: no state changes.
 #[test]
 fn quiesced_and_stopped() {
     let bed = Bed::new("", 1);
@@ -137,7 +140,7 @@ fn quiesced_and_stopped() {
     assert_eq!(engine.wait(&bed).id, 2);
 }
 
-/// Every record that a plane can have, and every bit of the registers, comes across.
+/// All records of a plane, and all bits of the registers, are transferred.
 #[test]
 fn the_whole_plane_moves() {
     let bed = Bed::new("", 2);
@@ -180,7 +183,7 @@ fn the_whole_plane_moves() {
     assert!(right, "the fill that was interrupted");
 }
 
-/// A signal that waited for its vector to be unmasked is not lost on the way.
+/// A signal that waited for its vector to be unmasked is not lost in a migration.
 #[test]
 fn a_masked_interrupt_moves() {
     let bed = Bed::new("", 2);
@@ -191,7 +194,7 @@ fn a_masked_interrupt_moves() {
     engine.succeed(&bed, Command::default());
     bed.set_run_state(0, STOPPED);
     bed.mask(vector, false);
-    assert!(!bed.signalled(vector), "not while it is stopped");
+    assert!(!bed.signalled(vector), "signalled while it is stopped");
     let mut records = Records::parse(&bed.save(0));
     assert_eq!(records.clone().word(INTERRUPT, 0, 1), &mut records);
 
@@ -201,7 +204,7 @@ fn a_masked_interrupt_moves() {
     assert!(bed.signalled(destination));
 }
 
-/// A guest that has not seen a completion is told of it again.
+/// A guest that has not consumed a completion is signalled again.
 #[test]
 fn unconsumed_completions_are_signalled_again() {
     let bed = Bed::new("", 1);
@@ -222,7 +225,7 @@ fn unconsumed_completions_are_signalled_again() {
 }
 
 #[test]
-fn planes_that_are_refused() {
+fn invalid_planes_are_rejected() {
     let bed = Bed::new("", 2);
     busy_engine(&bed, 4);
     bed.set_run_state(0, STOPPED);
@@ -237,7 +240,7 @@ fn planes_that_are_refused() {
         (CONFIGURATION, records.without(CONFIGURATION).bytes()),
         (QUEUE, records.without(QUEUE).bytes()),
         (INTERRUPT, records.without(INTERRUPT).bytes()),
-        // The indices say that a command is unfinished.
+        // The indices imply an unfinished command.
         (QUEUE, records.without(PRIVATE).bytes()),
         (QUEUE, records.twice(QUEUE).bytes()),
         (PRIVATE, records.twice(PRIVATE).bytes()),
@@ -291,7 +294,7 @@ fn planes_that_are_refused() {
         hw::VIFA_STATUS_INVALID_ARGUMENT
     );
 
-    // Only the order within a type is given.
+    // Only the order within a type is fixed.
     assert_eq!(
         bed.load(1, &records.reversed().bytes()).status,
         hw::VIFA_STATUS_SUCCESS
@@ -299,7 +302,7 @@ fn planes_that_are_refused() {
     assert!(bed.save(1) == records.bytes());
 }
 
-/// Any plane that differs in one bit is either refused without effect or is itself a plane.
+/// Any plane that differs in one bit is either rejected without effect or is a valid plane.
 #[test]
 fn flipped_bits() {
     let bed = Bed::new("", 2);
@@ -326,8 +329,8 @@ fn flipped_bits() {
     assert!(taken > 0 && refused > 0);
 }
 
-/// Commands of all kinds, stopped and moved from one VF to another at odd moments, at odd speeds:
-/// each completes once, in order, with the right outcome.
+/// Commands of all kinds, stopped and moved from one VF to another at irregular moments, at
+/// irregular speeds: each completes once, in order, with the right result.
 #[test]
 fn exactly_once() {
     const BLOCK: u64 = 24 * 1024;
@@ -340,7 +343,7 @@ fn exactly_once() {
 
     while completed < 400 {
         while issued - completed < 4 && issued < 400 {
-            // In turns: fill, copy it, check the copy; the rings hold one block's commands.
+            // In turns: fill, copy, check the copy; the rings hold the commands of one block.
             let pattern = u64::from(issued / 3) << 20;
             let command = match issued % 3 {
                 0 => Command {
@@ -404,8 +407,7 @@ fn exactly_once() {
     assert_eq!(engine.poll(&bed), None);
 }
 
-/// What a reset of a VF leaves: nothing.
-/// What the host sees of the guest's configuring VF `n`.
+/// Returns the number of times that the guest has configured VF `n`, as the host reads it.
 fn configurations(bed: &Bed, n: u16) -> u32 {
     bed.frame_read(Frame::Control(n), hw::VIFA_CONTROL_CONFIGURATIONS)
 }
@@ -417,20 +419,20 @@ fn configurations_are_counted() {
     let engine = Engine::new(&bed, 0, 4);
     assert_eq!(configurations(&bed, 0), 1);
 
-    // Enabled as it is, and disabled.
+    // Enabling and disabling without other changes counts.
     let control = |value| engine.write(&bed, hw::VIFA_REFERENCE_CONTROL, value);
     control(hw::VIFA_REFERENCE_CONTROL_ENABLE);
     control(0);
     control(hw::VIFA_REFERENCE_CONTROL_INTERRUPT);
     assert_eq!(configurations(&bed, 0), 1);
-    // With rings that are not valid: configured it has been.
+    // Enabling with invalid rings counts too.
     engine.write(&bed, hw::VIFA_REFERENCE_RING_ENTRIES, 3);
     control(hw::VIFA_REFERENCE_CONTROL_ENABLE);
     assert_eq!(configurations(&bed, 0), 2);
     engine.write(&bed, hw::VIFA_REFERENCE_SCRATCH, 1);
     assert_eq!(configurations(&bed, 0), 2);
 
-    // Stopped, it takes no writes; quiesced, it does.
+    // A stopped VF ignores writes; a quiesced one does not.
     control(0);
     bed.set_run_state(0, STOPPED);
     control(hw::VIFA_REFERENCE_CONTROL_ENABLE);
@@ -439,7 +441,7 @@ fn configurations_are_counted() {
     control(hw::VIFA_REFERENCE_CONTROL_ENABLE);
     assert_eq!(configurations(&bed, 0), 3);
 
-    // Nobody else's, and in no other frame.
+    // Other VFs and other frames are unaffected.
     assert_eq!(configurations(&bed, 1), 0);
     assert_eq!(
         bed.frame_read(Frame::Data(0), hw::VIFA_CONTROL_CONFIGURATIONS),
@@ -451,7 +453,7 @@ fn configurations_are_counted() {
     assert_eq!(configurations(&bed, 0), 0);
 }
 
-/// A command that depends on how far it has come goes on where it was.
+/// A command that depends on its progress continues at the same point.
 #[test]
 fn a_scatter_moves() {
     let bed = Bed::new("", 2);
@@ -477,9 +479,9 @@ fn a_scatter_moves() {
     assert!(bed.read(memory, window as usize) == expected);
 }
 
-/// The host, not the guest, loads a plane.
+/// Loading a plane is an action of the host, not of the guest.
 #[test]
-fn a_loaded_plane_is_no_configuration() {
+fn loading_a_plane_is_not_a_configuration() {
     let bed = Bed::new("", 2);
     let mut engine = Engine::new(&bed, 0, 4);
     bed.set_run_state(0, STOPPED);

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Properties and what the device says of itself.
+//! Properties, and the device's description of itself.
 
 use vifa_qtest::{hw, Bed, Buffer, Frame, Qtest};
 
-/// Every value that is out of range is refused by a message that names the property.
+/// Every value out of range is rejected with a message that names the property.
 #[test]
-fn refuses_bad_properties() {
+fn rejects_bad_properties() {
     let too_many_faults = ["hang"; hw::VIFA_FAULT_SLOT_COUNT as usize + 1].join("/");
     for (property, value) in [
         ("vfs", "0"),
@@ -96,7 +96,7 @@ fn capability_and_layer_frame_agree() {
     }
 }
 
-/// What VF 0 says it is.
+/// The identity of VF 0.
 struct Identity(Vec<u8>);
 
 impl Identity {
@@ -112,7 +112,7 @@ impl Identity {
         Self(buffer.read(bed, 120))
     }
 
-    /// The number of `size` bytes at `from`.
+    /// Returns the number of `size` bytes at `from`.
     fn word(&self, from: usize, size: usize) -> u64 {
         let mut bytes = [0; 8];
         bytes[..size].copy_from_slice(&self.0[from..from + size]);
@@ -125,7 +125,7 @@ impl Identity {
 }
 
 #[test]
-fn identity_is_what_the_properties_say() {
+fn identity_matches_the_properties() {
     let bed = Bed::new("local-memory=3M,granule=64K,p2p=off", 1);
     let identity = Identity::of(&bed);
     let word = |from, size| identity.word(from, size);
@@ -153,7 +153,7 @@ fn configuration_space_has_the_ids_of_the_properties() {
     assert_eq!(identity.word(0, 8), 0x0000_a1b2_6565_4321, "PCI ids");
     assert_eq!(identity.word(8, 1), 0xff, "revision id");
 
-    // The VFs' vendor and device ids are in the PF.
+    // The PF contains the VFs' vendor and device ids.
     assert_eq!(bed.read32(bed.pf().register(0)), 0x5650_4321);
     let sriov = bed
         .pf()
@@ -170,9 +170,9 @@ fn configuration_space_has_the_ids_of_the_properties() {
 const STATUS: u64 = 0x06;
 const IMMEDIATE_READINESS: u16 = 1;
 
-/// A host has to wait after a reset, unless the property says otherwise.
+/// By default, a host has to wait after a reset.
 #[test]
-fn functions_do_not_say_that_they_are_ready_at_once() {
+fn functions_are_not_immediately_ready_by_default() {
     let bed = Bed::new("", 1);
     for function in [bed.pf(), bed.vf(0)] {
         let status = bed.read16(function.register(STATUS));
@@ -180,9 +180,9 @@ fn functions_do_not_say_that_they_are_ready_at_once() {
     }
 }
 
-/// Both functions say that they need no time after a reset, and they need none.
+/// Both functions report that they need no time after a reset, and they need none.
 #[test]
-fn functions_are_ready_at_once() {
+fn functions_are_immediately_ready() {
     let bed = Bed::new("immediate-readiness=on", 1);
     for function in [bed.pf(), bed.vf(0)] {
         let ready = || bed.read16(function.register(STATUS)) & IMMEDIATE_READINESS;
@@ -200,7 +200,7 @@ fn functions_are_ready_at_once() {
     assert_eq!(status & IMMEDIATE_READINESS, 1, "after a reset of the PF");
 }
 
-/// The type bits of each of the VFs' BARs, and their sizes as software finds them out.
+/// Returns the type bits of each of the VFs' BARs, and their sizes as software probes them.
 fn probe_bars(bed: &Bed) -> Vec<(u32, u64)> {
     let sriov = bed
         .pf()
@@ -219,7 +219,7 @@ fn probe_bars(bed: &Bed) -> Vec<(u32, u64)> {
 }
 
 #[test]
-fn bars_are_as_wide_and_large_as_the_properties_say() {
+fn bars_have_the_width_and_size_of_the_properties() {
     let bed = Bed::new("vf-bar0-size=8K,vf-bar2-size=64M,vf-bar4-size=16K", 0);
     let bars = probe_bars(&bed);
     assert_eq!(
@@ -238,7 +238,7 @@ fn bars_are_as_wide_and_large_as_the_properties_say() {
     let sizes = [0x2000, 0x1000, 0x4000, 0x8000, 0x1000, 0x1_0000];
     assert_eq!(probe_bars(&bed), sizes.map(|size| (0, size)));
     assert_eq!(Identity::of(&bed).bars(), sizes);
-    // The VFs' BARs stand one behind another.
+    // The VFs' BARs are adjacent.
     for n in 0..2 {
         let magic = bed.vf_register(0, n * 0x2000 + hw::VIFA_REFERENCE_MAGIC);
         assert_eq!(bed.read32(magic), hw::VIFA_REFERENCE_MAGIC_VALUE);
@@ -248,7 +248,7 @@ fn bars_are_as_wide_and_large_as_the_properties_say() {
 }
 
 #[test]
-fn a_bar_that_is_not_there_takes_no_address() {
+fn an_absent_bar_has_no_address() {
     let bed = Bed::new("vf-bar-bits=32", 0);
     assert_eq!(
         probe_bars(&bed),
