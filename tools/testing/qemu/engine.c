@@ -651,7 +651,7 @@ static void vifa_engine_enable(VifaVF *vf)
         vifa_engine_forget_credit(&vf->engine);
     } else {
         state->status = VIFA_REFERENCE_STATUS_FAILED;
-        qemu_log_mask(LOG_GUEST_ERROR, "%s %u: rings are not valid\n",
+        qemu_log_mask(LOG_GUEST_ERROR, "%s %u: invalid rings\n",
                       TYPE_VIFA_VF, vf->number);
     }
 }
@@ -697,7 +697,7 @@ static void vifa_engine_write_index(VifaVF *vf, uint32_t *index, uint32_t value,
                                     uint32_t from, uint32_t room)
 {
     if (!vifa_engine_enabled(&vf->engine.state) || value - from > room) {
-        qemu_log_mask(LOG_GUEST_ERROR, "%s %u: index %u is not valid\n",
+        qemu_log_mask(LOG_GUEST_ERROR, "%s %u: invalid index %u\n",
                       TYPE_VIFA_VF, vf->number, value);
         return;
     }

@@ -416,7 +416,7 @@ static bool vifa_fault_parse(VifaFault *fault, const char *text, Error **errp)
 
         if (!pair[0] || !pair[1] ||
             !vifa_fault_parse_field(fault, pair[0], pair[1])) {
-            error_setg(errp, "faults: \"%s\" in \"%s\" is not valid", *field,
+            error_setg(errp, "faults: invalid \"%s\" in \"%s\"", *field,
                        text);
             return false;
         }
@@ -424,7 +424,7 @@ static bool vifa_fault_parse(VifaFault *fault, const char *text, Error **errp)
 
     wrong = vifa_fault_check(fault);
     if (wrong) {
-        error_setg(errp, "faults: \"%s\" has no valid %s", text, wrong);
+        error_setg(errp, "faults: \"%s\" has an invalid %s", text, wrong);
         return false;
     }
 
@@ -438,7 +438,7 @@ void vifa_fault_set_property(Object *object, const char *text, Error **errp)
     g_auto(GStrv) parts = g_strsplit(text, "/", -1);
 
     if (g_strv_length(parts) > ARRAY_SIZE(faults)) {
-        error_setg(errp, "faults: more than %zu", ARRAY_SIZE(faults));
+        error_setg(errp, "faults: more than %zu faults", ARRAY_SIZE(faults));
         return;
     }
     for (size_t i = 0; parts[i]; i++) {

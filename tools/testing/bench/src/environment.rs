@@ -44,7 +44,7 @@ impl Environment {
                 read("/proc/sys/kernel/version")?
             ),
             cpus: thread::available_parallelism()
-                .context("number of processors")?
+                .context("failed to read the number of processors")?
                 .get(),
             date: date()?,
         })
@@ -78,7 +78,7 @@ fn date() -> Result<String> {
     let output = Command::new("date")
         .args(["--utc", "+%Y-%m-%dT%H:%M:%SZ"])
         .output()
-        .context("date")?;
+        .context("failed to read the date")?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 

@@ -120,7 +120,7 @@ impl Footprints {
 fn unbind(functions: &[PciFunction]) -> Result<()> {
     functions
         .iter()
-        .try_for_each(|function| function.unbind().context("unbind"))
+        .try_for_each(|function| function.unbind().context("failed to unbind"))
 }
 
 fn bind(functions: &[PciFunction], driver: &str) -> Result<()> {
@@ -157,12 +157,12 @@ fn round(functions: &[PciFunction]) -> Result<Round> {
         let device = &subject.vf.device;
         device
             .start_logging(&[LOGGED], 4096)
-            .context("start of logging")?;
+            .context("failed to start logging")?;
     }
     at(Stage::Logging)?;
     for subject in &subjects {
         let device = &subject.vf.device;
-        device.stop_logging().context("stop of logging")?;
+        device.stop_logging().context("failed to stop logging")?;
     }
     half_saved(&subjects, State::PreCopy, || at(Stage::PreCopy))?;
     half_saved(&subjects, State::StopCopy, || at(Stage::Saving))?;
@@ -182,7 +182,9 @@ fn half_saved(
 ) -> Result<()> {
     let begin = |subject: &Subject| {
         let session = subject.vf.device.start(saving)?;
-        session.read(HALF_WAY).context("read of the stream")?;
+        session
+            .read(HALF_WAY)
+            .context("failed to read the stream")?;
         Ok(session)
     };
     let sessions: Vec<Session> = subjects.iter().map(begin).collect::<Result<_>>()?;
@@ -203,7 +205,7 @@ fn half_restored(subjects: &[Subject], work: impl FnOnce() -> Result<()>) -> Res
         let session = subject.vf.device.start(State::Resuming)?;
         session
             .write(&stream[..HALF_WAY])
-            .context("write of the stream")?;
+            .context("failed to write the stream")?;
         Ok(session)
     };
     let sessions: Vec<Session> = subjects.iter().map(begin).collect::<Result<_>>()?;

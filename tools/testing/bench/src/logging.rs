@@ -120,7 +120,7 @@ impl Logging {
             .iter()
             .map(|&length| DirtyBitmap::new(IovaRange::new(IOVA, length), PAGE))
             .collect::<Result<Vec<_>, _>>()
-            .context("memory for the bitmaps")?;
+            .context("failed to allocate the bitmaps")?;
         let rounds = series::rounds(rounds, || {
             let sizes = bitmaps.iter_mut().map(|bitmap| {
                 with_logging(target.device, bitmap.range(), || {
@@ -171,13 +171,13 @@ fn with_logging<T>(
 ) -> Result<T> {
     let page_size = device
         .start_logging(&[range], PAGE)
-        .with_context(|| format!("start of logging {} GiB", range.length / GIBIBYTE))?;
+        .with_context(|| format!("failed to start logging of {} GiB", range.length / GIBIBYTE))?;
     ensure!(
         page_size == PAGE,
-        "the device logs pages of {page_size} bytes"
+        "invalid page size of the log: {page_size} bytes"
     );
     let result = work();
-    device.stop_logging().context("stop of logging")?;
+    device.stop_logging().context("failed to stop logging")?;
     result
 }
 
@@ -203,7 +203,7 @@ impl Target<'_> {
             let start = Instant::now();
             self.device
                 .report(bitmap)
-                .with_context(|| format!("report: {}", name()))?;
+                .with_context(|| format!("failed to report {}", name()))?;
             times.push(start.elapsed().as_secs_f64());
         }
         let expected = density.dirty_pages(range.length);

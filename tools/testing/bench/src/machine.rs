@@ -93,9 +93,9 @@ impl PhysicalFunction {
         );
         if function.virtual_functions()? != count {
             for count in [0, count] {
-                function
-                    .set_virtual_functions(count)
-                    .with_context(|| format!("sriov_numvfs = {count} of {function}"))?;
+                function.set_virtual_functions(count).with_context(|| {
+                    format!("failed to set sriov_numvfs of {function} to {count}")
+                })?;
             }
         }
         (0..count)

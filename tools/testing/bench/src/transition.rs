@@ -152,7 +152,7 @@ fn walk(device: &Device, stream: &[u8]) -> Result<Vec<Duration>> {
             if let (State::Resuming, Some(session)) = (state, &session) {
                 session
                     .write_all(stream, Segments::Whole)
-                    .context("write of the stream")?;
+                    .context("failed to write the stream")?;
             }
             Ok(time)
         })
@@ -165,7 +165,7 @@ fn floor(device: &Device) -> Result<Duration> {
     for _ in 0..CALLS {
         device
             .probe(Operation::ProbeGet, VFIO_DEVICE_FEATURE_MIGRATION)
-            .context("probe of VFIO_DEVICE_FEATURE_MIGRATION")?;
+            .context("failed to probe VFIO_DEVICE_FEATURE_MIGRATION")?;
     }
     Ok(start.elapsed() / CALLS)
 }

@@ -76,8 +76,8 @@ impl Card {
         self.physical.write("sriov_numvfs", &count.to_string())?;
         for index in 0..count {
             let link = self.physical.attribute(&format!("virtfn{index}"));
-            let target =
-                fs::canonicalize(&link).with_context(|| format!("following {}", link.display()))?;
+            let target = fs::canonicalize(&link)
+                .with_context(|| format!("failed to resolve {}", link.display()))?;
             self.virtuals.push(Function::at(&target.to_string_lossy()));
         }
         Ok(())

@@ -27,8 +27,8 @@ pub fn run(options: &Options, pre_copy: String, stop_copy: String, rounds: u32) 
         println!("  PRE_COPY         {}", row(&variants.pre_copy));
         println!("  without device   {}", row(&variants.without));
         match variants.removed() {
-            Some(part) => println!("  taken away       {:.0} %", 100.0 * part),
-            None => println!("  taken away       nothing: the device adds nothing"),
+            Some(part) => println!("  removed          {:.0} %", 100.0 * part),
+            None => println!("  removed          nothing: the device adds nothing"),
         }
     }
     Ok(true)

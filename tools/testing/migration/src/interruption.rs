@@ -219,7 +219,7 @@ impl Guest {
             Ok((running["status"] == "running").then_some(()))
         })?;
         let took = struck.elapsed();
-        self.hear_source(&mut outcome)?;
+        self.process_source_events(&mut outcome)?;
         let now = self.workloads();
         self.work("after the interruption", &now, plan.operations)?;
         Ok(Interrupted {
@@ -248,7 +248,7 @@ impl Guest {
         let mut progress = Progress::new(PATIENCE);
         let devices = outcome.devices;
         loop {
-            self.hear_source(outcome)?;
+            self.process_source_events(outcome)?;
             let states = &mut outcome.destination_states;
             watch(destination, "destination:", states, &mut None, &mut |_| ())?;
             let source = &outcome.source_states;
@@ -281,7 +281,7 @@ impl Guest {
     /// Waits until the migration has ended. Returns whether it was completed.
     fn end(&mut self, outcome: &mut Outcome) -> Result<bool> {
         self.until("the migration did not end", |guest| {
-            guest.hear_source(outcome)?;
+            guest.process_source_events(outcome)?;
             Ok(match query(&mut guest.vmm)?.status.as_str() {
                 "cancelled" | "failed" => Some(false),
                 "completed" => Some(true),
@@ -295,7 +295,7 @@ impl Guest {
         })
     }
 
-    fn hear_source(&mut self, outcome: &mut Outcome) -> Result<()> {
+    fn process_source_events(&mut self, outcome: &mut Outcome) -> Result<()> {
         let states = &mut outcome.source_states;
         watch(&mut self.vmm, "source:", states, &mut None, &mut |_| ())
     }

@@ -35,8 +35,7 @@ const WAYS: [(Backend, Multifd); 9] = [
     (Backend::Container, Multifd::All),
 ];
 
-/// The downtime limit, in milliseconds, of a machine that must not be stopped, and the time for
-/// which it is watched.
+/// The time for which a machine is watched and must not be stopped.
 const WATCHED: Duration = Duration::from_secs(4);
 
 /// Runs all tests. Returns whether all passed.

@@ -402,7 +402,7 @@ impl Guest {
                 self.let_run(&mut destination, &mut sent, &mut outcome, announce)?;
             }
             let left = self.switch_to(destination, &sent, &mut outcome, announce)?;
-            self.go_on(left, plan, &mut outcome, announce)
+            self.continue_at_destination(left, plan, &mut outcome, announce)
         })
         .map_err(|error| {
             self.explain(error)
@@ -459,7 +459,7 @@ impl Guest {
             sent.watch_destination(&mut guest.vmm, outcome, announce)?;
             Ok(outcome.has_arrived().then_some(()))
         })?;
-        self.go_on(left, plan, outcome, announce)
+        self.continue_at_destination(left, plan, outcome, announce)
     }
 
     /// Begins to send the machine to `uri`.
@@ -636,7 +636,7 @@ impl Guest {
 
     /// Waits until the workload continues at the destination, where its first report has the number
     /// `first`.
-    fn go_on(
+    fn continue_at_destination(
         &mut self,
         first: usize,
         plan: &Plan,
@@ -685,7 +685,7 @@ pub(crate) fn set_capabilities(vmm: &mut Vmm, route: Route) -> Result<()> {
         "migrate-set-capabilities",
         json!({ "capabilities": capabilities }),
     )?;
-    // By default, QEMU sends devices after memory. Only tests separate the two.
+    // By default ("auto"), devices use multifd if memory does. Only tests separate the two.
     let transfer = match multifd {
         Multifd::Memory => "off",
         Multifd::Off | Multifd::All => "auto",

@@ -39,7 +39,7 @@ const NO_MAC: &str = "00:00:00:00:00:00";
 /// VLANs that fill the card's filters, which have 32 entries.
 const VLANS: Range<u16> = 100..132;
 
-/// Missing preconditions at the destination host.
+/// A missing precondition at the destination host.
 #[derive(Clone, Copy, Debug)]
 enum Lack {
     /// The physical function's interface is down.
@@ -51,7 +51,7 @@ enum Lack {
 }
 
 impl Lack {
-    /// All preconditions; a short run uses the first.
+    /// All missing preconditions; a short run uses the first.
     const ALL: [Self; 3] = [Self::Mac, Self::Interface, Self::Vlan];
 
     fn name(self) -> &'static str {
@@ -93,7 +93,7 @@ pub fn run(options: &Options, rounds: u32, full: bool) -> Result<bool> {
         rate: if full { 8 << 10 } else { 32 << 10 },
         measured: full.then_some(scene::MEASURED),
     };
-    let result = go_round(options, rounds, load, full, interruptions, lacks, &mut tap);
+    let result = run_rounds(options, rounds, load, full, interruptions, lacks, &mut tap);
     if let Err(error) = &result {
         tap.fail(&format!("{error:#}"));
     }
@@ -101,7 +101,7 @@ pub fn run(options: &Options, rounds: u32, full: bool) -> Result<bool> {
     Ok(tap.finish())
 }
 
-fn go_round(
+fn run_rounds(
     options: &Options,
     rounds: u32,
     load: Load,
@@ -114,7 +114,8 @@ fn go_round(
     tap.note(&options.machine()?.version()?);
     let mut scene = Scene::start(options, load, neighbour)?;
     tap.pass(&format!("guest runs with {}", scene.guest.passthrough()));
-    // The first round stays within the card, which has another function for the refusals.
+    // The first round stays within the card, so that the other card is free for the interruptions
+    // and refusals.
     round(&mut scene, &plan, 1, tap)?;
     for (interruption, phase) in interruptions {
         interrupt(&mut scene, &plan, *interruption, *phase, tap)?;
@@ -164,7 +165,7 @@ fn interrupt(
     tap: &mut Tap,
 ) -> Result<()> {
     let name = format!("{interruption} {phase}: the machine continues");
-    let function = scene.elsewhere().clone();
+    let function = scene.on_other_card().clone();
     let vmm = scene.destination(&function)?;
     let interrupted = scene
         .guest
@@ -186,7 +187,7 @@ fn be_refused(scene: &mut Scene, plan: &Plan, lack: Lack, tap: &mut Tap) -> Resu
         "{}: the destination reports it, and the machine continues at the source",
         lack.name()
     );
-    let function = scene.elsewhere().clone();
+    let function = scene.on_other_card().clone();
     // QEMU resets the device at its start: remove the precondition after that.
     let mut vmm = scene.destination(&function)?;
     let card = &scene.cards[1];

@@ -165,7 +165,7 @@ pub fn clock() -> String {
     format!("tsc_early_khz={khz:.0} tsc=reliable")
 }
 
-/// Other processors report the rates of their counters.
+/// Returns an empty parameter: other processors report the rates of their counters.
 #[cfg(not(target_arch = "x86_64"))]
 pub fn clock() -> String {
     String::new()

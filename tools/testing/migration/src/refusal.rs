@@ -52,7 +52,7 @@ impl Guest {
         let begin = Instant::now();
         let offer = self.order(&uri, plan, &mut |_| ())?;
         self.until("the machine was not refused", |guest| {
-            guest.hear(&mut refusal)?;
+            guest.process_events(&mut refusal)?;
             match query(&mut guest.vmm)?.status.as_str() {
                 "failed" => Ok(Some(())),
                 "completed" => bail!("the destination accepted the machine"),
@@ -74,12 +74,12 @@ impl Guest {
         let left = self.workloads();
         refusal.during = Phase::between(&offer.start, &left);
         refusal.after = self.work("after the refusal", &left, plan.operations)?;
-        self.hear(&mut refusal)?;
+        self.process_events(&mut refusal)?;
         Ok(refusal)
     }
 
     /// Processes the events of the source's QEMU. An event that the machine stops is an error.
-    fn hear(&mut self, refusal: &mut Refusal) -> Result<()> {
+    fn process_events(&mut self, refusal: &mut Refusal) -> Result<()> {
         for (_, event) in self.vmm.qmp()?.take_events()? {
             match event {
                 Event::VfioMigration { state, .. } => refusal.source_states.push(state),

@@ -46,7 +46,7 @@ impl RegisterFile {
             .with_context(|| format!("{physical} has no VIFA capability"))?;
         let frame = capability
             .map(physical.directory(), hw::VIFA_HW_FRAME_SIZE as usize)
-            .with_context(|| format!("mapping {physical}'s register file"))?;
+            .with_context(|| format!("failed to map {physical}'s register file"))?;
         let registers = Self { frame };
         Ok((registers.read(hw::VIFA_FAULT_SLOTS) > 0).then_some(registers))
     }

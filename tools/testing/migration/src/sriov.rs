@@ -52,7 +52,7 @@ impl Function {
         let path = self.attribute(attribute);
         fs::read_to_string(&path)
             .map(|text| text.trim().to_owned())
-            .with_context(|| format!("reading {}", path.display()))
+            .with_context(|| format!("failed to read {}", path.display()))
     }
 
     pub(crate) fn write(&self, attribute: &str, value: &str) -> Result<()> {
@@ -153,8 +153,8 @@ impl Host {
         self.physical.write("sriov_numvfs", &count.to_string())?;
         for index in 0..count {
             let link = self.physical.0.join(format!("virtfn{index}"));
-            let target =
-                fs::canonicalize(&link).with_context(|| format!("following {}", link.display()))?;
+            let target = fs::canonicalize(&link)
+                .with_context(|| format!("failed to resolve {}", link.display()))?;
             let function = Function(target);
             function.bind(VIRTUAL_DRIVER)?;
             self.virtuals.push(function);
@@ -208,7 +208,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
         .with_context(|| format!("failed to run {command:?}"))?;
     ensure!(
         output.status.success(),
-        "{command:?} fails: {}",
+        "{command:?} failed: {}",
         String::from_utf8_lossy(&output.stderr).trim()
     );
     Ok(())

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn announcements_are_no_complaints() {
+    fn announcements_are_not_complaints() {
         assert!(complaints(
             "[    0.5] DMA-API: preallocated 65536 debug entries\n\
              [    0.5] DMA-API: debugging enabled by kernel config\n"
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn iommu_fault_of_a_guest_is_no_complaint() {
+    fn iommu_fault_of_a_guest_is_not_a_complaint() {
         assert!(complaints(
             "[   20.1] DMAR: [DMA Write NO_PASID] Request device [02:00.1] fault addr 0xdead000\n"
         )

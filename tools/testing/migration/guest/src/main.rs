@@ -51,7 +51,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(300);
 
 fn main() -> ! {
     if let Err(error) = run() {
-        say(&format!(
+        print_line(&format!(
             r#"{{"event":"failed","error":"{}"}}"#,
             escape(&error)
         ));
@@ -80,7 +80,7 @@ fn run() -> Result<(), String> {
     load(MODULE)?;
     bind_foreign()?;
     let workloads = find_workloads(expected_devices()?)?;
-    say(r#"{"event":"ready"}"#);
+    print_line(r#"{"event":"ready"}"#);
 
     let (sender, events) = mpsc::channel();
     read_lines(sender.clone(), Event::Line);
@@ -93,7 +93,7 @@ fn run() -> Result<(), String> {
             thread::spawn(move || sender.send(Event::Ended(fs::write(run, settings))));
         }
     };
-    let tell = |workload: &Path, file: &str| {
+    let write_control = |workload: &Path, file: &str| {
         let path = workload.join(file);
         fs::write(&path, "\n").map_err(|error| format!("{}: {error}", path.display()))
     };
@@ -105,7 +105,7 @@ fn run() -> Result<(), String> {
     loop {
         match events.recv_timeout(PERIOD) {
             Err(RecvTimeoutError::Timeout) => {
-                say(&format!(
+                print_line(&format!(
                     r#"{{"event":"progress","sequence":{sequence},"workloads":{}}}"#,
                     progress(&workloads)?
                 ));
@@ -117,12 +117,12 @@ fn run() -> Result<(), String> {
                 ("run", settings) => begin(settings),
                 ("stop", _) => {
                     for workload in &workloads {
-                        tell(workload, "stop")?;
+                        write_control(workload, "stop")?;
                     }
                 }
                 ("tamper", _) => {
                     if let Some(first) = workloads.first() {
-                        tell(first, "tamper")?;
+                        write_control(first, "tamper")?;
                     }
                 }
                 _ => (),
@@ -138,7 +138,7 @@ fn run() -> Result<(), String> {
                     None => "null".to_owned(),
                     Some(error) => format!(r#""{}""#, escape(&error.to_string())),
                 };
-                say(&format!(
+                print_line(&format!(
                     r#"{{"event":"finished","error":{error},"workloads":{}}}"#,
                     progress(&workloads)?
                 ));
@@ -171,7 +171,7 @@ fn progress(workloads: &[PathBuf]) -> Result<String, String> {
 }
 
 /// Writes one line to the console in a single call, so that no other output interrupts it.
-fn say(line: &str) {
+fn print_line(line: &str) {
     let line = format!("vifa: {line}\n");
     // If the console is gone, the error cannot be reported.
     let _ = io::stdout().write_all(line.as_bytes());

@@ -31,7 +31,7 @@ use vifa_traffic::ping::Ping;
 use vifa_traffic::responder::{self, Counters};
 
 use crate::interface::{Address, Interface, Mac};
-use crate::{escape, read_lines, say, PROBE_TIMEOUT};
+use crate::{escape, print_line, read_lines, PROBE_TIMEOUT};
 
 /// Interval between two lines of progress, which take time to collect on an emulated machine.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -124,7 +124,7 @@ enum Event {
 /// Runs the traffic. Returns only if there cannot be any traffic.
 pub fn run(settings: &Settings) -> Result<(), String> {
     let network = Network::configure(settings)?;
-    say(r#"{"event":"ready"}"#);
+    print_line(r#"{"event":"ready"}"#);
 
     let (sender, events) = mpsc::channel();
     read_lines(sender.clone(), Event::Line);
@@ -141,7 +141,7 @@ pub fn run(settings: &Settings) -> Result<(), String> {
     loop {
         match events.recv_timeout(PERIOD) {
             Err(RecvTimeoutError::Timeout) => {
-                say(&format!(
+                print_line(&format!(
                     r#"{{"event":"progress","sequence":{sequence},"traffic":{}}}"#,
                     network.progress()
                 ));
@@ -158,7 +158,7 @@ pub fn run(settings: &Settings) -> Result<(), String> {
                     Ok(()) => "null".to_owned(),
                     Err(error) => format!(r#""{}""#, escape(&error)),
                 };
-                say(&format!(
+                print_line(&format!(
                     r#"{{"event":"finished","error":{error},"traffic":{}}}"#,
                     network.progress()
                 ));

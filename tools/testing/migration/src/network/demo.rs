@@ -89,7 +89,7 @@ pub fn run(options: &Options, rounds: u32) -> Result<bool> {
         end.guest.mac, end.guest.mtu, end.guest.ping.received
     );
     if let Some((pings, _)) = end.neighbour {
-        println!("  beside it        {pings}");
+        println!("  neighbour        {pings}");
         if let Err(error) = pings.check(Duration::ZERO) {
             clock.announce(&format!("FAILED: {error}"));
             well = false;

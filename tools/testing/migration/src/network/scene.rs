@@ -205,7 +205,7 @@ impl Scene {
     }
 
     /// Returns the function of the other card that the guest can use.
-    pub fn elsewhere(&self) -> &Function {
+    pub fn on_other_card(&self) -> &Function {
         self.function(2)
     }
 

@@ -40,7 +40,7 @@ impl Command {
     }
 }
 
-/// The generator splitmix64, as defined by `vifa_reference.h`.
+/// Returns number `x` of the generator splitmix64, as defined by `vifa_reference.h`.
 fn splitmix64(x: u64) -> u64 {
     let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -8,7 +8,7 @@ const PAGE: u64 = 4096;
 const BASE: u64 = 1 << 33;
 const PAGES: u64 = 4000;
 
-/// A bed whose VF 0 logs `PAGES` pages from `BASE` on.
+/// Creates a bed whose VF 0 logs `PAGES` pages starting at `BASE`.
 fn bed(properties: &str) -> Bed {
     let bed = Bed::new(&format!("fault-injection=on,{properties}"), 2);
     let answer = bed.log_start(0, PAGE, &[(BASE, PAGES * PAGE)]);
@@ -28,7 +28,7 @@ fn dirty(bed: &Bed) -> Vec<u64> {
     pages
 }
 
-/// The generator xorshift64*.
+/// Returns the next number of the generator xorshift64*.
 fn xorshift(state: &mut u64) -> u64 {
     *state ^= *state >> 12;
     *state ^= *state << 25;
