@@ -6,7 +6,7 @@
  * slices, and writes a completion for each. At any observable moment, a command
  * is in exactly one of three places: in the submission ring, in
  * VifaEngineState.work, or in the completion ring. Therefore it completes
- * exactly once, even if the VF is stopped, saved and loaded on another host.
+ * exactly once, even if the VF is stopped, saved and loaded into another VF.
  *
  * The guest is not trusted: it owns the rings and all registers.
  */

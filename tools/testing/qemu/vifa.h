@@ -14,9 +14,9 @@
  *   engine.c   its DMA engine
  *
  * Everything runs under the BQL: register accesses in the vCPU threads, all DMA
- * in bottom halves of the main loop, in slices of bounded length. Without an
- * IOMMU, DMA can reach configuration space and thus reset the function that
- * does the DMA. Code that continues after DMA compares generations first.
+ * in bottom halves of the main loop, in slices of bounded length. If no IOMMU
+ * prevents it, DMA can reach configuration space and thus reset the function
+ * that does the DMA. Code that continues after DMA compares generations first.
  */
 #ifndef HW_VIFA_VIFA_H
 #define HW_VIFA_VIFA_H

@@ -130,7 +130,7 @@ fn every_command_ends() {
     assert!(succeeded.iter().all(|count| *count > 100), "{succeeded:?}");
 }
 
-/// Without an IOMMU, the DMA of a VF can reset the same VF.
+/// If no IOMMU prevents it, the DMA of a VF can reset the same VF.
 #[test]
 fn an_engine_resets_itself() {
     let bed = Bed::new("", 1);
