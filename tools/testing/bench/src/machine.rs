@@ -67,9 +67,10 @@ impl Machine {
         let second = self
             .physical
             .iter()
-            .find(|physical| !physical.knows_dirty());
+            .find(|physical| !physical.reports_dirty());
         let second = second.context("no VIFA reference device with local-dirty=off found")?;
-        let is_twin = |first: &&PhysicalFunction| first.knows_dirty() && first.most == second.most;
+        let is_twin =
+            |first: &&PhysicalFunction| first.reports_dirty() && first.most == second.most;
         let first = self.physical.iter().find(is_twin);
         let first = first.context("no equal device with local-dirty=on found")?;
         Ok([first, second])

@@ -159,7 +159,7 @@ impl<T: Send + 'static> Flow<T> {
         let mut progress = Progress::new(patience);
         while !self.thread.is_finished() {
             ensure!(
-                progress.goes_on(self.control.arrivals()),
+                progress.continues(self.control.arrivals()),
                 "timed out: nothing arrived for {} s after it was stopped",
                 patience.as_secs()
             );

@@ -265,7 +265,7 @@ impl Guest {
                 return Ok(());
             }
             ensure!(
-                progress.goes_on(self.vmm.progress()),
+                progress.continues(self.vmm.progress()),
                 "timed out waiting for the migration to be {phase}: no progress for {} s: {}",
                 PATIENCE.as_secs(),
                 outcome.source_states

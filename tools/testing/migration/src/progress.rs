@@ -42,10 +42,10 @@ mod tests {
         let mut progress = Progress::new(Duration::from_millis(60));
         let long = Duration::from_millis(80);
         for counter in 0..3 {
-            assert!(progress.goes_on(counter));
+            assert!(progress.continues(counter));
             thread::sleep(long);
         }
-        assert!(!progress.goes_on(2));
-        assert!(progress.goes_on(3));
+        assert!(!progress.continues(2));
+        assert!(progress.continues(3));
     }
 }
