@@ -83,7 +83,7 @@ impl PhysicalFunction {
         self.features & hw::VIFA_HW_FEATURE_LOCAL_DIRTY != 0
     }
 
-    /// Replaces all virtual functions by `count` new ones, bound to `vifa_vfio_pci`, and returns
+    /// Replaces all virtual functions with `count` new ones, bound to `vifa_vfio_pci`, and returns
     /// them.
     pub fn virtual_functions(&self, count: u32) -> Result<Vec<PciFunction>> {
         let function = &self.function;

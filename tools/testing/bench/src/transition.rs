@@ -3,8 +3,8 @@
 //! Times of state transitions, compared with a VFIO ioctl that does nothing.
 //!
 //! A walk covers every arc that the driver implements, without those that VFIO composes of several
-//! arcs. A value is the median of many walks. The walk writes the stream between STOP to RESUMING
-//! and RESUMING to STOP, but its time does not count.
+//! arcs. A value is the median of many walks. The walk writes the stream between the arcs STOP to
+//! RESUMING and RESUMING to STOP, but its time does not count.
 
 use std::{
     fmt,

@@ -172,7 +172,7 @@ pub fn run(options: &Options, names: &[String]) -> Result<bool> {
     if let Err(error) = &result {
         tap.fail(&format!("{error:#}"));
     }
-    tap.note(&format!("{} in all", seconds(begin.elapsed())));
+    tap.note(&format!("{} in total", seconds(begin.elapsed())));
     Ok(tap.finish())
 }
 
@@ -271,7 +271,7 @@ impl Bench<'_> {
             return Ok(Report {
                 problems: Vec::new(),
                 notes: vec![format!(
-                    "{source} to {destination}: {} in all, downtime {}, device {}",
+                    "{source} to {destination}: {} in total, downtime {}, device {}",
                     seconds(begin.elapsed()),
                     seconds(outcome.downtime),
                     outcome.source_states
@@ -298,7 +298,7 @@ impl Bench<'_> {
             problems: problems.into_iter().flatten().collect(),
             notes: vec![
                 format!(
-                    "{source} to {destination}: {} in all, refused after {}, {} operations \
+                    "{source} to {destination}: {} in total, refused after {}, {} operations \
                      meanwhile, {} afterwards",
                     seconds(begin.elapsed()),
                     seconds(refusal.took),

@@ -84,7 +84,7 @@ impl fmt::Display for Phase {
             Self::Quiesced => "while the devices are quiesced",
             Self::Stopped => "while the devices are stopped",
             Self::LastRound => "in the last round",
-            Self::Arrived => "where the devices arrive",
+            Self::Arrived => "while the devices arrive",
         })
     }
 }

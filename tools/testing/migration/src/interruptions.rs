@@ -61,7 +61,7 @@ pub fn run(
     if let Err(error) = &result {
         tap.fail(&format!("{error:#}"));
     }
-    tap.note(&format!("{} in all", seconds(begin.elapsed())));
+    tap.note(&format!("{} in total", seconds(begin.elapsed())));
     Ok(tap.finish())
 }
 

@@ -55,7 +55,7 @@ pub fn run(options: &Options, rounds: u32, devices: usize) -> Result<bool> {
     if let Err(error) = &result {
         tap.fail(&format!("{error:#}"));
     }
-    tap.note(&format!("{} in all", seconds(begin.elapsed())));
+    tap.note(&format!("{} in total", seconds(begin.elapsed())));
     Ok(tap.finish())
 }
 

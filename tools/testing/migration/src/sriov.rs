@@ -140,7 +140,7 @@ impl Host {
         })
     }
 
-    /// Replaces the virtual functions by `count` new ones.
+    /// Replaces the virtual functions with `count` new ones.
     pub fn make(&mut self, count: usize) -> Result<()> {
         self.virtuals.clear();
         let total: usize = self.physical.read("sriov_totalvfs")?.parse()?;

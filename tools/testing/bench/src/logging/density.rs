@@ -27,7 +27,7 @@ pub enum Density {
 impl Density {
     pub const ALL: [Self; 4] = [Self::Idle, Self::Random, Self::Clustered, Self::Full];
 
-    /// Returns a stride and a run in pages: of each stride, one run is dirty.
+    /// Returns a stride and a run in pages: in each stride, one run is dirty.
     fn stride_and_run(self) -> [u64; 2] {
         match self {
             Self::Idle => [1, 0],

@@ -66,10 +66,10 @@ pub fn run(options: &Options, rounds: u32) -> Result<bool> {
     let total: Duration = away.iter().sum();
     println!(
         "
-  migrations       {rounds} of {rounds}, away {} at the longest, {} in all
+  migrations       {rounds} of {rounds}, longest absence {}, {} in total
   ping             {lost} of {sent} lost
-  TCP connection   {} sent back, every byte as it was sent
-  files            {} with {}, on whose checksums both ends agree",
+  TCP connection   {} echoed, every byte unchanged
+  files            {} with {}, checksums match at both ends",
         seconds(longest),
         seconds(total),
         mebibytes(end.carried.echo.verified),
@@ -85,7 +85,7 @@ pub fn run(options: &Options, rounds: u32) -> Result<bool> {
         );
     }
     println!(
-        "  the guest        {}, MTU {}, link never lost, {} of its own pings answered",
+        "  the guest        {}, MTU {}, link never lost, {} of its pings answered",
         end.guest.mac, end.guest.mtu, end.guest.ping.received
     );
     if let Some((pings, _)) = end.neighbour {

@@ -103,7 +103,7 @@ impl fmt::Display for Journey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "away {}, gone after {}, downtime {}, in all {}; {} bytes of device state",
+            "away {}, source ended after {}, downtime {}, total {}; {} bytes of device state",
             seconds(self.absence),
             seconds(self.astray),
             seconds(self.outcome.downtime),
