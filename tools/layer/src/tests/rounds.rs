@@ -402,9 +402,9 @@ impl Transfer {
         while self.read(most) {}
     }
 
-    /// Asks how much is left. There is new initial data just when the device was configured since
-    /// that was last known, and it is outstanding just to those who know of such a thing. A device
-    /// without rounds may have none all the same.
+    /// Queries the outstanding bytes. Reinitialisation must be reported exactly if the device was
+    /// reconfigured since the last report, and only for version 2. A device without rounds may omit
+    /// it.
     fn left(&mut self, version: InfoVersion) -> Outstanding {
         let is_new = version == InfoVersion::V2
             && self
@@ -425,7 +425,10 @@ impl Transfer {
             assert_eq!(outstanding.changed, 0);
             self.initial_read = false;
         }
-        assert!(!self.initial_read || outstanding.initial == 0, "{outstanding:?}");
+        assert!(
+            !self.initial_read || outstanding.initial == 0,
+            "{outstanding:?}"
+        );
         self.initial_read = outstanding.initial == 0;
         if self.initial_read && (version == InfoVersion::V2 || outstanding.changed == 0) {
             self.assert_claimed();
@@ -635,8 +638,8 @@ proptest! {
         transfer.assert_arrives(usize::MAX);
     }
 
-    /// What is outstanding to be left is what is then read of a device that does not change any
-    /// more: the introduction, a claim, and bytes of local memory. Initial bytes only become less.
+    /// If a device no longer changes, the reported outstanding bytes are exactly those that are then
+    /// read: the introduction, a claim, and local memory. Initial bytes only decrease.
     #[test]
     fn numbers_are_exact(
         mapped in prop::collection::vec(0..GRANULES, 0..GRANULES),
@@ -739,7 +742,10 @@ fn windows() {
     let mut transfer = Transfer::of(Live::with(granules, mapped));
 
     let outstanding = transfer.left(InfoVersion::V1);
-    assert_eq!((outstanding.initial, outstanding.changed), (INTRODUCTION + 0x5000, 0));
+    assert_eq!(
+        (outstanding.initial, outstanding.changed),
+        (INTRODUCTION + 0x5000, 0)
+    );
     transfer.read_to_pause(usize::MAX);
     for (granule, byte) in [(1, 7), (border - 1, 8), (border, 9), (granules - 1, 10)] {
         transfer.live.change(Change::Write(granule, byte));
@@ -821,7 +827,10 @@ fn device_without_change_tracking() {
     let mut transfer = Transfer::of(live);
 
     let outstanding = transfer.left(InfoVersion::V2);
-    assert_eq!((outstanding.initial, outstanding.changed), (INTRODUCTION, 0));
+    assert_eq!(
+        (outstanding.initial, outstanding.changed),
+        (INTRODUCTION, 0)
+    );
     transfer.read_to_pause(usize::MAX);
     assert_eq!(transfer.stream.len() as u64, INTRODUCTION);
     transfer.live.change(Change::Write(2, 9));

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The backend for virtual functions of the 82576 and of the I350, built for the host to be tested
-//! there.
+//! The backend for virtual functions of the 82576 and of the I350, built for tests on the host.
 //!
-//! These are the driver's own files, those that touch neither the kernel nor a device: what is
-//! learned from a guest's mailbox, how it is asked for again, how a function is stopped and goes
-//! on, and the records of the control plane. The tests put a physical function behind them that
-//! keeps `igb`'s rules, and registers that keep the card's.
+//! These are the files of the driver that access neither the kernel nor a device: the observation
+//! of a guest's mailbox, the replay of its requests, stopping and resuming of a function, and the
+//! records of the control plane. The tests connect them to models of a physical function with the
+//! rules of `igb`, and of the card's registers.
 
-// Nothing but the tests uses the backend here, and they do not use all of the layer.
+// Only the tests use the backend here, and they do not use the whole layer.
 #![allow(dead_code, unused_imports, unused_macros)]
 #![forbid(unsafe_code)]
 

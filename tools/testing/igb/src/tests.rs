@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is tested of the backend: [`physical`] is the other side of the mailbox.
+//! Tests of the backend. [`physical`] models the other side of the mailbox.
 
 mod cancel;
 mod card;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A migration is broken off: the source goes on as if nothing had been, and the destination leaves
-//! nothing.
+//! Tests of cancelled migrations: the source continues unchanged, and the destination keeps no
+//! resources.
 
 use super::{
     card::Card,
@@ -14,7 +14,7 @@ use crate::backend::igb::{
 };
 use std::collections::BTreeSet;
 
-/// How far a migration has come.
+/// The progress of a migration.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 enum Phase {
     Rehearsed,
@@ -26,7 +26,7 @@ enum Phase {
 
 const FURTHER: Address = [0x02, 0x33, 0x33, 0x33, 0x33, 0x33];
 
-/// A guest that has all that there is to have.
+/// Returns a guest that has obtained every kind of resource.
 fn guest() -> (State, Card) {
     let (mut state, mut card) = busy();
     let requests: [&[u32]; 5] = [
@@ -95,7 +95,7 @@ fn cancelled_in_each_phase() {
         let has_address = other_card.port.filters().mac == Some(MAC);
         assert_eq!(has_address, phase >= Phase::Prepared, "{phase:?}");
 
-        // Its user is gone, and it is reset.
+        // The destination is closed and reset.
         other.close(&mut other_card).unwrap();
         other_card.write(page0::VTCTRL, vtctrl::RST).unwrap();
         other_card.port.interrupt();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The registers of a function as a card keeps them: the pages that a guest reaches directly, and
-//! [`Port`] behind page 0. Time passes only while somebody sleeps.
+//! A model of a function's registers in a card: the pages that a guest accesses directly, and page
+//! 0, which is connected to [`Port`]. Time passes only during sleep.
 
 use super::physical::{Administration, Port};
 use crate::backend::igb::{
@@ -11,32 +11,32 @@ use crate::backend::igb::{
 };
 use std::collections::BTreeMap;
 
-/// What a card does with a head that is written.
+/// The effect of a written head.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Heads {
     Kept,
-    /// It cannot be written.
+    /// The write is ignored.
     ReadOnly,
-    /// It is there until enabling the queue begins.
+    /// The head is cleared when enabling of the queue begins.
     Zeroed,
-    /// It is there until the queue is enabled.
+    /// The head is cleared when the queue is enabled.
     ZeroedLate,
 }
 
-/// What a card does with a tail that is written while the queue is not enabled.
+/// The effect of a tail that is written while the queue is disabled.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Tails {
     Kept,
     Ignored,
 }
 
-/// What happens to packets that a queue was given.
+/// The transmission of queued packets.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Wire {
-    /// One is sent in each sleep.
+    /// One packet is sent in each sleep.
     Slow,
     Dead,
-    /// As many come as go.
+    /// For each sent packet another one is queued.
     Endless,
 }
 
@@ -45,50 +45,50 @@ pub(crate) struct Card {
     pub(crate) port: Port,
     registers: BTreeMap<u32, u32>,
     now: u64,
-    /// What was written, beyond page 0.
+    /// Written offsets and values, except in page 0.
     pub(crate) writes: Vec<(u32, u32)>,
-    /// Causes that were sent.
+    /// Causes whose interrupts were sent.
     pub(crate) sent: u32,
-    /// A queue that stays enabled, by its control.
+    /// The control register of a ring that stays enabled.
     pub(crate) stays_enabled: Option<u32>,
-    /// A queue that stays disabled, by its control.
+    /// The control register of a ring that stays disabled.
     pub(crate) stays_disabled: Option<u32>,
     pub(crate) heads: Heads,
     pub(crate) tails: Tails,
-    /// At each access, each queue that is enabled does one of its descriptors, if it has any: a
-    /// frame has arrived, or is sent.
+    /// Whether each enabled ring processes one descriptor, if any, at each access: a frame has
+    /// arrived, or is sent.
     pub(crate) is_busy: bool,
-    /// Enabling a queue takes until the next sleep.
+    /// Whether a ring is enabled only at the next sleep.
     pub(crate) enables_slowly: bool,
-    /// Descriptors that were done, each with the first register of its queue.
+    /// Completed descriptors, each with the first register of its ring.
     pub(crate) done: Vec<(u32, u32)>,
-    /// Of those, the ones that were not written back.
+    /// Completed descriptors that are not written back.
     pub(crate) unwritten: Vec<(u32, u32)>,
-    /// It is not on the bus any more.
+    /// Whether the card was removed from the bus.
     pub(crate) is_gone: bool,
     pub(crate) wire: Wire,
-    /// Microseconds from one interrupt that the physical function takes to the next.
+    /// Interval between interrupts that the physical function handles, in microseconds.
     pub(crate) interval: u64,
     interrupted: u64,
-    /// As QEMU has it: EIMS reads as it was written last, and so does EICR, once; a cause that is
-    /// there already is not sent again.
+    /// Whether the card behaves as QEMU's model: EIMS reads as last written, and so does EICR,
+    /// once. A cause that is already pending is not sent again.
     pub(crate) is_model: bool,
-    /// Accesses until one fails.
+    /// Number of accesses before a failure.
     pub(crate) fails_in: Option<usize>,
-    /// First registers of queues that will be enabled.
+    /// First registers of rings that will be enabled.
     enabling: Vec<u32>,
-    /// What EIMS was written last.
+    /// The last value written to EIMS.
     unmasked: u32,
-    /// What EICR was written last, until it is read.
+    /// The last value written to EICR, until it is read.
     cleared: u32,
 }
 
-/// The first register of each direction of each queue.
+/// Returns the first register of each ring.
 fn all_queues() -> impl Iterator<Item = u32> {
     (0..QUEUES_MAX as u32).flat_map(|queue| [RDBAL, TDBAL].map(|first| first + queue * STRIDE))
 }
 
-/// Offset of the queue's register within its direction, and the direction's first offset.
+/// Returns the offset of a register within its ring, and the first register of the ring.
 fn of_queue(offset: u32) -> Option<(u32, u32)> {
     let direction = [RDBAL, TDBAL]
         .into_iter()
@@ -139,12 +139,12 @@ impl Card {
         self.registers.get(&offset).copied().unwrap_or(0)
     }
 
-    /// Has a guest's driver put `value` in a register.
+    /// Sets a register to `value`, as a guest's driver does.
     pub(crate) fn set(&mut self, offset: u32, value: u32) {
         self.registers.insert(offset, value);
     }
 
-    /// All registers behind page 0 that are not 0, but for the causes of interrupts.
+    /// Returns all nonzero registers after page 0, except the causes of interrupts.
     pub(crate) fn registers(&self) -> BTreeMap<u32, u32> {
         let mut registers = self.registers.clone();
 
@@ -152,7 +152,7 @@ impl Card {
         registers
     }
 
-    /// Has the queue whose first register is at `first` do its next descriptor, if it has any.
+    /// Processes the next descriptor, if any, of the ring with its first register at `first`.
     fn work(&mut self, first: u32) {
         let descriptors = (self.get(first + LENGTH) / DESCRIPTOR).max(1);
         let (head, tail) = (self.get(first + HEAD), self.get(first + TAIL));
@@ -188,7 +188,7 @@ impl Card {
         }
     }
 
-    /// Sends what has a cause that was not there `before`.
+    /// Sends interrupts of causes that were not pending in `before`.
     fn send(&mut self, before: u32) {
         let before = if self.is_model { before } else { 0 };
         let sent = self.get(EICR) & self.get(EIMS) & !before;
@@ -197,7 +197,7 @@ impl Card {
         self.set(EICR, self.get(EICR) & !(sent & self.get(EIAC)));
     }
 
-    /// The physical function is being reset, which takes the registers of all functions.
+    /// Begins a reset of the physical function, which clears the registers of all functions.
     pub(crate) fn begin_reset(&mut self) {
         self.port.begin_reset();
         self.registers.clear();
@@ -209,7 +209,7 @@ impl Card {
 
         match within {
             CONTROL => {
-                // A virtual function of the 82576 takes no other threshold for a reason to flush.
+                // A virtual function of the 82576 flushes only with a threshold of 1.
                 if is_enabled && value & SWFLUSH != 0 && value & WTHRESH == WTHRESH_ONE {
                     self.write_back(first);
                 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Exchanges with the physical function end, whatever it does.
+//! Tests that exchanges with the physical function terminate, whatever it does.
 
 use super::card::Card;
 use crate::backend::igb::{
@@ -25,13 +25,13 @@ fn answer_is_returned_and_acknowledged() {
 
     exchange.reset().unwrap();
     let [head, ..] = exchange.post(&words(Request::Reset)).unwrap();
-    // There is no address.
+    // The answer contains no address.
     assert_eq!(head, 0x4000_0001);
     let [head, ..] = exchange.post(&words(Request::SetFrameSize(9000))).unwrap();
     assert_eq!(head, 0xa000_0005);
     assert_eq!(exchange.resets(), 0);
     assert_eq!(card.port.frame_size(), 9000);
-    // The buffer is nobody's, and there is nothing left to read.
+    // The buffer has no owner, and no message is pending.
     assert_eq!(card.read(page0::V2PMAILBOX).unwrap(), 0);
 }
 
@@ -43,7 +43,7 @@ fn silence_ends() {
         let mut exchange = Exchange::new(&mut card, patience);
         let answer = exchange.post(&words(Request::Reset));
 
-        // It was reset before, and says so once.
+        // The first read reports an earlier reset.
         assert_eq!(answer, Err(Fault::PhysicalFunctionResets));
         exchange.reset().unwrap();
         let start = exchange.now();
@@ -53,8 +53,8 @@ fn silence_ends() {
     }
 }
 
-/// A physical function that answers each request, but only just in time, is not waited for as often
-/// as there are requests.
+/// A physical function that answers each request just before its timeout reaches the timeout of the
+/// whole exchange.
 #[test]
 fn slowness_ends() {
     let mut card = Card::plain();
@@ -69,7 +69,7 @@ fn slowness_ends() {
 }
 
 #[test]
-fn buffer_that_is_not_let_go() {
+fn buffer_that_is_not_released() {
     let mut card = Card::plain();
     Exchange::new(&mut card, &PATIENT).reset().unwrap();
     card.port.holds_buffer = true;
@@ -84,7 +84,7 @@ fn buffer_that_is_not_let_go() {
     assert!(card.now() - start < 250_000);
 }
 
-/// The interface is down.
+/// The physical function's interface is down.
 #[test]
 fn reset_that_does_not_end() {
     let mut card = Card::plain();
@@ -100,7 +100,7 @@ fn reset_that_does_not_end() {
 }
 
 #[test]
-fn reset_between_exchanges_is_told() {
+fn reset_between_exchanges_is_reported() {
     let mut card = Card::plain();
     let mut exchange = Exchange::new(&mut card, &PATIENT);
     exchange.reset().unwrap();
@@ -115,7 +115,7 @@ fn reset_between_exchanges_is_told() {
 }
 
 #[test]
-fn buffer_is_put_back() {
+fn buffer_is_restored() {
     let mut card = Card::plain();
     Exchange::new(&mut card, &PATIENT).reset().unwrap();
     let buffer = std::array::from_fn(|word| word as u32 * 3);

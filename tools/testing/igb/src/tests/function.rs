@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A function is stopped, taken down, put up elsewhere, and goes on.
+//! Tests of stopping, saving, restoring and resuming a function.
 
 use super::{
     card::{Card, Heads, Tails, Wire},
@@ -21,7 +21,7 @@ use proptest::{collection::vec, prelude::*};
 pub(super) const MAC: Address = [0x02, 0x22, 0x22, 0x22, 0x22, 0x22];
 const SET_MAC: [u32; 3] = [2, 0x2222_2202, 0x2222];
 
-/// What a driver puts in one direction of a queue.
+/// The registers of a ring as set by a driver.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ring {
     pub(super) is_enabled: bool,
@@ -60,7 +60,7 @@ pub(super) const FULL: Ring = Ring {
     tail: 20,
 };
 
-/// Has a driver set up a direction whose first register is at `first`.
+/// Sets up the ring with its first register at `first`, as a driver does.
 pub(super) fn set_up(card: &mut Card, first: u32, ring: &Ring) {
     card.set(first, ring.base);
     card.set(first + 4, 1);
@@ -73,7 +73,8 @@ pub(super) fn set_up(card: &mut Card, first: u32, ring: &Ring) {
     );
 }
 
-/// Has a driver do as igbvf does, with as many queues as there are `rings`: receive and transmit.
+/// Initializes the function as igbvf does, with one queue pair for each of `rings`: receive and
+/// transmit.
 pub(super) fn driver(state: &mut State, card: &mut Card, rings: &[[Ring; 2]]) {
     ask(state, card, &[1]);
     ask(state, card, &SET_MAC);
@@ -97,7 +98,7 @@ pub(super) fn driver(state: &mut State, card: &mut Card, rings: &[[Ring; 2]]) {
     card.writes.clear();
 }
 
-/// Has the guest post a request.
+/// Posts a request as the guest.
 pub(super) fn post(state: &mut State, card: &mut Card, words: &[u32]) {
     state.write(card, page0::V2PMAILBOX, VFU).unwrap();
     for (word, &value) in words.iter().enumerate() {
@@ -106,7 +107,7 @@ pub(super) fn post(state: &mut State, card: &mut Card, words: &[u32]) {
     state.write(card, page0::V2PMAILBOX, REQ).unwrap();
 }
 
-/// Has the guest make a request, and read the answer.
+/// Posts a request as the guest, and reads the answer.
 pub(super) fn ask(state: &mut State, card: &mut Card, words: &[u32]) -> u32 {
     post(state, card, words);
     card.port.interrupt();
@@ -128,7 +129,7 @@ pub(super) fn with_queues(card: &mut Card, queues: usize) -> State {
     State::new(queues as u8)
 }
 
-/// A card with a guest that uses both queues.
+/// Returns a card with a guest that uses both queue pairs.
 pub(super) fn busy() -> (State, Card) {
     let mut card = Card::plain();
     let mut state = new(&mut card);
@@ -144,14 +145,14 @@ pub(super) fn enabled(card: &Card) -> Vec<u32> {
         .collect()
 }
 
-/// Where `card` was written at `offset` first with a value that is so, among all writes.
+/// Returns the index of the first write to `offset` of a value for which `is_so` returns true.
 fn place(card: &Card, offset: u32, is_so: impl Fn(u32) -> bool) -> usize {
     let is_it = |&(place, value): &(u32, u32)| place == offset && is_so(value);
 
     card.writes.iter().position(is_it).unwrap()
 }
 
-/// Takes all from one card to another, as a stream does.
+/// Migrates the function from one card to another.
 pub(super) fn migrate(
     state: &mut State,
     card: &mut Card,
@@ -187,8 +188,8 @@ pub(super) fn migrate_queues(
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
-    /// Whatever a driver of either card has put in its registers, they are so elsewhere; and so they
-    /// are where it was if it stays there.
+    /// Whatever a driver of either card has put in its registers, they are so elsewhere; and so
+    /// they are where it was if it stays there.
     #[test]
     fn registers_travel(rings in vec([ring(), ring()], 1..=QUEUES_MAX), is_model: bool) {
         let mut card = Card::plain();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A guest does not notice that its page 0 is mediated.
+//! Tests that the mediation of page 0 is invisible to a guest.
 
 use super::{
     physical::{Administration, Port},
@@ -17,7 +17,7 @@ use crate::backend::igb::{
 };
 use proptest::prelude::*;
 
-/// The guest's part of a step, mediated.
+/// Executes the guest's part of a step through the mediation.
 pub(crate) fn mediated(
     shadow: &mut Shadow,
     port: &mut Port,
@@ -30,7 +30,7 @@ pub(crate) fn mediated(
     }
 }
 
-/// Does a step, however often its accesses fail.
+/// Executes a step, and repeats it while its accesses fail.
 pub(crate) fn live(shadow: &mut Shadow, port: &mut Port, step: Step) -> Option<u32> {
     let step = happens(port, step)?;
 
@@ -43,8 +43,8 @@ pub(crate) fn live(shadow: &mut Shadow, port: &mut Port, step: Step) -> Option<u
 }
 
 proptest! {
-    /// It reads what it would read without, from a physical function that does nothing while the
-    /// guest owns the buffer, and from a function that owns it no more when it has made a request.
+    /// A guest reads the same values as without mediation, if the physical function does nothing
+    /// while the guest owns the buffer, and if a request releases the buffer.
     #[test]
     fn guest_reads_the_same(administration in administration(), life in life()) {
         let mut shadow = Shadow::new();
@@ -67,7 +67,7 @@ proptest! {
         }
     }
 
-    /// An access that fails is done again as if it had not been tried.
+    /// A repeated access after a failure has the same effect as without the failure.
     #[test]
     fn failure_changes_nothing(
         administration in administration(),
@@ -91,7 +91,7 @@ proptest! {
         }
     }
 
-    /// Whatever it does, the physical function never has to wait for it.
+    /// The physical function never has to wait for a guest, whatever it does.
     #[test]
     fn guest_never_holds_the_buffer(administration in administration(), life in life()) {
         let mut shadow = Shadow::new();
@@ -103,7 +103,7 @@ proptest! {
         }
     }
 
-    /// The generation changes when what was obtained does, and only then.
+    /// The generation changes exactly when the configuration changes.
     #[test]
     fn generation(administration in administration(), life in life()) {
         let mut shadow = Shadow::new();
@@ -124,7 +124,7 @@ fn let_in(shadow: &mut Shadow, port: &mut Port) {
     assert!(shadow.configuration().granted.is_some());
 }
 
-/// Asks as a driver does, up to the interrupt.
+/// Posts a request as a driver does, up to the interrupt.
 fn post(shadow: &mut Shadow, port: &mut Port, words: &[u32]) {
     shadow.write(port, page0::V2PMAILBOX, VFU).unwrap();
     shadow.read(port, page0::V2PMAILBOX).unwrap();
@@ -158,7 +158,7 @@ fn refused_request_is_not_shadowed() {
 }
 
 #[test]
-fn overwritten_answer_is_presumed_good() {
+fn overwritten_answer_is_presumed_positive() {
     let mut shadow = Shadow::new();
     let mut port = Port::new(&Administration::default());
 
@@ -181,7 +181,7 @@ fn overwritten_answer_is_presumed_good() {
 }
 
 #[test]
-fn overwritten_request_was_never_made() {
+fn overwritten_request_has_no_effect() {
     let mut shadow = Shadow::new();
     let mut port = Port::new(&Administration::default());
 
@@ -202,7 +202,7 @@ fn overwritten_request_was_never_made() {
 }
 
 #[test]
-fn reset_of_the_physical_function_takes_all() {
+fn reset_of_the_physical_function_clears_the_configuration() {
     let mut shadow = Shadow::new();
     let mut port = Port::new(&Administration::default());
 
@@ -216,8 +216,8 @@ fn reset_of_the_physical_function_takes_all() {
     assert_eq!(shadow.configuration().frame_size, None);
 }
 
-/// Bits that were read on the guest's behalf stay for it until it reads them, on the source after a
-/// migration that was broken off, and on the destination.
+/// Bits that the driver reads are kept until the guest reads them, on the source after a cancelled
+/// migration, and on the destination.
 #[test]
 fn bits_are_kept() {
     let mut shadow = Shadow::new();
@@ -260,7 +260,7 @@ fn phases() {
 }
 
 #[test]
-fn reset_by_the_guest_keeps_what_the_physical_function_keeps() {
+fn reset_by_the_guest_keeps_the_persistent_configuration() {
     let mut shadow = Shadow::new();
     let mut port = Port::new(&Administration::default());
 
@@ -271,9 +271,9 @@ fn reset_by_the_guest_keeps_what_the_physical_function_keeps() {
     assert_eq!(shadow.configuration().frame_size, Some(9000));
 }
 
-/// QEMU's model clears the physical function's pending bits by it.
+/// PBACL is not accessed, because it clears the physical function's pending bits in QEMU's model.
 #[test]
-fn pending_bits_of_msix_are_left_alone() {
+fn pending_bits_of_msix_are_not_cleared() {
     struct Untouched;
     impl crate::backend::igb::registers::Access for Untouched {
         fn load(&mut self, offset: u32) -> Result<u32, Fault> {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Requests and answers.
+//! Tests of requests and answers.
 
 use super::strategy::message;
 use crate::backend::igb::mailbox::message::{Answer, Mac, Multicast, Request, Vid};
@@ -14,7 +14,7 @@ fn decode(words: &[u32]) -> Request {
 }
 
 proptest! {
-    /// What is asked again is what was asked.
+    /// A decoded and encoded request is the same request.
     #[test]
     fn requests_are_repeated(words in message()) {
         let request = decode(&words);
@@ -30,7 +30,7 @@ proptest! {
     }
 }
 
-/// The words of `igbvf`.
+/// The encoding is that of `igbvf`.
 #[test]
 fn words() {
     let mac = Mac::new([0x02, 0x11, 0x22, 0x33, 0x44, 0x55]).unwrap();
@@ -84,7 +84,7 @@ fn requests_that_change_nothing() {
     }
 }
 
-/// `igb` compares signed, and takes no frame beyond its greatest.
+/// `igb` uses a signed comparison, and limits the frame size to its maximum.
 #[test]
 fn frame_sizes() {
     for (word, bytes) in [
@@ -115,7 +115,7 @@ fn answers() {
         (0x0001_0004, 0x2000_0100, Answer::Overwritten),
         (0x0001_0004, 0x0000_0100, Answer::NotClearToSend),
         (0x0001_0004, 0x4000_0000, Answer::NotClearToSend),
-        // It takes the bit away that it knew.
+        // The answer lacks a bit of the request.
         (0x0003_0006, 0x6001_0006, Answer::Refused),
     ] {
         assert_eq!(

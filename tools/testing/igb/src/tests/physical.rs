@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A port with a physical function that keeps the rules of Linux' `igb`, and its mailboxes as
-//! QEMU's model has them.
+//! A model of a port: a physical function with the rules of Linux' `igb`, and its mailboxes as in
+//! QEMU's model.
 //!
-//! It was written from `igb_main.c`, `e1000_mac.c` and `igb_core.c`, with their tables, and shares
-//! nothing with the backend but the offsets and the two traits that it stands behind.
+//! It follows `igb_main.c`, `e1000_mac.c` and `igb_core.c`, with their tables. It shares with the
+//! backend only the offsets and the two traits that it implements.
 
 use crate::backend::igb::{
     clock::Clock,
@@ -16,7 +16,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 pub(crate) type Address = [u8; 6];
 
-/// The function under test; the others are its neighbours.
+/// The function under test. The other functions are its neighbours.
 pub(crate) const VF: usize = 0;
 const NEIGHBOUR: usize = 1;
 const FUNCTIONS: usize = 3;
@@ -33,22 +33,22 @@ const NACK: u32 = 0x4000_0000;
 const CTS: u32 = 0x2000_0000;
 const CONTROL: u32 = 0x0100;
 
-/// What the host's administrator has said of the function.
+/// The host administrator's settings of the function.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Administration {
     pub(crate) fixed: Option<Address>,
     pub(crate) trusted: bool,
     pub(crate) port_vlan: u16,
-    /// VLANs that the neighbours have.
+    /// Number of the neighbours' VLANs.
     pub(crate) vlans: u16,
-    /// Unicast addresses that the neighbours have.
+    /// Number of the neighbours' unicast addresses.
     pub(crate) unicast: u8,
-    /// VLANs that the physical function itself is in.
+    /// VLANs of the physical function.
     pub(crate) active: BTreeSet<u16>,
 }
 
 impl Administration {
-    /// Whether the function is alone and may have what it wants.
+    /// Returns whether there are no neighbours' resources and no restrictions.
     pub(crate) fn is_plain(&self) -> bool {
         self.fixed.is_none()
             && self.port_vlan == 0
@@ -61,7 +61,8 @@ impl Administration {
 #[derive(Clone, Debug)]
 struct Function {
     clear_to_send: bool,
-    /// It lost that because it held the buffer when its request was to be read.
+    /// Whether `clear_to_send` was lost because the function owned the buffer when the physical
+    /// function was to read its request.
     collided: bool,
     mac: Address,
     is_fixed: bool,
@@ -82,42 +83,42 @@ struct Function {
     counters: [u32; 9],
 }
 
-/// What another message of the physical function does to the next request.
+/// The time of another message of the physical function, relative to the next request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Disturbance {
     None,
-    /// It comes before the request was read.
+    /// Before the request is read.
     Before,
-    /// It comes before the answer was read.
+    /// Before the answer is read.
     After,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Port {
     functions: Vec<Function>,
-    /// Receive addresses: each with its pool.
+    /// Receive addresses, each with its pool.
     addresses: Vec<Option<(Address, usize)>>,
     unicast: Vec<Option<(Address, usize)>>,
-    /// VLAN filters: each with its pools.
+    /// VLAN filters, each with its pools.
     vlans: Vec<(u16, u32)>,
     active: BTreeSet<u16>,
     seconds: u64,
-    /// Microseconds that were slept.
+    /// Total time of sleep in microseconds.
     pub(crate) slept: u64,
-    /// Interrupts of the physical function that the function under test has raised.
+    /// Number of interrupts of the physical function that the function under test has raised.
     pub(crate) interrupts: usize,
-    /// It does not answer.
+    /// Whether the physical function does not answer.
     pub(crate) silent: bool,
-    /// Its link is up.
+    /// Whether the link is up.
     pub(crate) link: bool,
-    /// It does not let go of the mailbox's buffer.
+    /// Whether the physical function does not release the mailbox's buffer.
     pub(crate) holds_buffer: bool,
     pub(crate) disturbances: VecDeque<Disturbance>,
-    /// Accesses until one fails.
+    /// Number of accesses before a failure.
     pub(crate) fails_in: Option<usize>,
 }
 
-/// What a function has of a port, as far as frames tell.
+/// The resources of a function in a port that affect frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Filters {
     pub(crate) mac: Option<Address>,
@@ -187,7 +188,8 @@ impl Port {
         port
     }
 
-    /// Whether the function is let in; and whether it was until it held the buffer too long.
+    /// Returns whether the function is enabled, and whether it was enabled until it owned the
+    /// buffer too long.
     pub(crate) fn is_clear_to_send(&self) -> (bool, bool) {
         let function = &self.functions[VF];
 
@@ -223,7 +225,7 @@ impl Port {
             .collect()
     }
 
-    /// Another function takes all unicast addresses of the one under test.
+    /// Moves all unicast addresses of the function under test to another function.
     pub(crate) fn take_unicast(&mut self) {
         for entry in self.addresses[..SHARED_ADDRESSES].iter_mut().flatten() {
             if entry.1 == VF {
@@ -236,14 +238,14 @@ impl Port {
         self.functions[VF].frame_size.min(0x3f00) as u16
     }
 
-    /// Whether the physical function has taken note of all resets, and of no request that there is.
+    /// Handles all resets of functions in the physical function, but no request.
     pub(crate) fn take_note_of_resets(&mut self) {
         for vf in 0..FUNCTIONS {
             self.reset_event(vf);
         }
     }
 
-    /// Whether the function is given an address when it is let in.
+    /// Returns whether the physical function assigns an address when it enables the function.
     pub(crate) fn remembers_address(&self) -> bool {
         self.functions[VF].mac != [0; 6]
     }
@@ -252,7 +254,7 @@ impl Port {
         self.functions[VF].port_vlan
     }
 
-    /// Whether a request waits that can be read.
+    /// Returns whether a readable request is pending.
     pub(crate) fn has_request(&self) -> bool {
         let function = &self.functions[VF];
 
@@ -267,7 +269,7 @@ impl Port {
         self.unicast.contains(&None) && self.addresses[..SHARED_ADDRESSES].contains(&None)
     }
 
-    /// Whether the function owns the buffer, so that the physical function would wait for it.
+    /// Returns whether the function owns the buffer, so that the physical function has to wait.
     pub(crate) fn is_held(&self) -> bool {
         self.functions[VF].control & VFU != 0
     }
@@ -282,11 +284,11 @@ impl Port {
         *counter = counter.wrapping_add(events);
     }
 
-    // The physical function's interrupt, and what else it does by itself.
+    // The physical function's interrupt handler and its own actions.
 
     pub(crate) fn interrupt(&mut self) {
         for vf in 0..FUNCTIONS {
-            // While it is reset, it takes no interrupts.
+            // Interrupts are not handled during a reset.
             if self.functions[vf].control & RSTI != 0 {
                 continue;
             }
@@ -666,7 +668,7 @@ impl Clock for Port {
     }
 }
 
-/// The bit of the register, not that of messages.
+/// The bit of the register, not the one of messages.
 const ACK_BIT: u32 = crate::backend::igb::registers::mailbox::ACK;
 
 impl Post for Port {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Queues stop and go on while frames arrive.
+//! Tests of stopping and resuming queues while frames arrive.
 
 use super::{
     card::{Card, Wire},
@@ -12,7 +12,8 @@ use crate::backend::igb::{
 };
 use proptest::{collection::vec, prelude::*};
 
-/// The descriptors that the queue whose first register is at `first` has done, in order.
+/// Returns the descriptors that the ring with its first register at `first` has processed, in
+/// order.
 fn done(card: &Card, first: u32) -> Vec<u32> {
     let of_queue = card.done.iter().filter(|done| done.0 == first);
 
@@ -22,8 +23,8 @@ fn done(card: &Card, first: u32) -> Vec<u32> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
-    /// A frame at each access of the source and of the destination disturbs nothing, and goes where
-    /// the guest has given a descriptor for it: no descriptor is done twice or left out.
+    /// A frame at each access of the source and of the destination causes no error. Every frame
+    /// uses a descriptor of the guest: no descriptor is processed twice or skipped.
     #[test]
     fn frames_arrive_at_each_access(
         rings in vec([ring(), ring()], 1..=QUEUES_MAX),
@@ -65,7 +66,7 @@ proptest! {
     }
 }
 
-/// So it is where a queue that does not stop has the others go on.
+/// The same holds if a queue does not stop, and the others are restarted.
 #[test]
 fn frames_arrive_while_a_stop_is_undone() {
     let (mut state, mut card) = busy();
@@ -87,10 +88,10 @@ fn frames_arrive_while_a_stop_is_undone() {
     }
 }
 
-/// Whatever threshold the guest has set for that, what is done has been written back; and the
-/// threshold is the guest's again.
+/// With any write-back threshold of the guest, completed descriptors are written back, and the
+/// guest's threshold is restored.
 #[test]
-fn all_that_is_done_is_written_back() {
+fn completed_descriptors_are_written_back() {
     for threshold in [0, 1, 8, 31] {
         let (mut state, mut card) = busy();
         let control = ENABLE | (threshold * WTHRESH_ONE) | 0x0808;
@@ -115,7 +116,7 @@ fn all_that_is_done_is_written_back() {
 
 /// The I350 has bits that the 82576 lacks: HWBTHRESH, WB_on_EITR, DMACQ_Dis, TPH.
 #[test]
-fn bits_of_the_i350_travel() {
+fn bits_of_the_i350_are_migrated() {
     let (mut card, mut other_card) = (Card::plain(), Card::plain());
     let mut state = with_queues(&mut card, 1);
     let mut other = with_queues(&mut other_card, 1);
@@ -139,9 +140,9 @@ fn bits_of_the_i350_travel() {
     }
 }
 
-/// A card that is pulled out is found out at the first access, and nothing is waited for.
+/// The removal of a card is detected at the first access, without a timeout.
 #[test]
-fn card_that_is_gone() {
+fn removed_card() {
     let (mut state, mut card) = busy();
     let mut other_card = Card::plain();
     let mut other = new(&mut other_card);
@@ -164,9 +165,9 @@ fn card_that_is_gone() {
     assert_eq!(Fault::Gone.errno(), 19);
 }
 
-/// Its guest reads all ones, as from any page of a card that is gone, and writes nothing.
+/// The guest of a removed card reads all ones, as from the other pages, and its writes are ignored.
 #[test]
-fn guest_of_a_card_that_is_gone() {
+fn guest_of_a_removed_card() {
     let (mut state, mut card) = busy();
 
     card.is_gone = true;
@@ -183,7 +184,7 @@ fn guest_of_a_card_that_is_gone() {
     }
 }
 
-/// A guest may have put all ones where it can.
+/// All ones in registers that a guest can write do not indicate a removed card.
 #[test]
 fn all_ones_that_a_guest_wrote() {
     let (mut state, mut card) = busy();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Records of the control plane.
+//! Tests of the records of the control plane.
 
 use crate::{
     backend::igb::{
@@ -213,7 +213,8 @@ fn control_plane() -> impl Strategy<Value = (ControlPlane, Identity)> {
 }
 
 proptest! {
-    /// Each control plane comes back as it went, in no more bytes than were said.
+    /// Encoding and decoding results in the same control plane. Its length is at most
+    /// `CONTROL_PLANE_MAX`.
     #[test]
     fn round_trip((control_plane, identity) in control_plane()) {
         let records = control_plane.encode().unwrap();
@@ -229,9 +230,9 @@ proptest! {
         prop_assert_eq!(decode_claim(&records, &identity(2)), Ok(configuration));
     }
 
-    /// What is taken has one form only: no byte of it can be changed without a trace.
+    /// The encoding is unique: every change of a byte changes the control plane or is refused.
     #[test]
-    fn taken_bytes_are_canonical(
+    fn accepted_bytes_are_canonical(
         (control_plane, identity) in control_plane(),
         changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
@@ -255,7 +256,7 @@ proptest! {
         decode_claim(&bytes, &identity(2)).ok();
     }
 
-    /// Without a record, or a part of one, there is no control plane.
+    /// A truncated control plane is refused.
     #[test]
     fn truncation((control_plane, identity) in control_plane(), cut in any::<prop::sample::Index>()) {
         let records = control_plane.encode().unwrap();
@@ -264,9 +265,9 @@ proptest! {
         prop_assert!(ControlPlane::decode(&records[..cut], &identity).is_err());
     }
 
-    /// The source says so when a guest has put a queue where no other function takes it over.
+    /// The source refuses a queue with registers that cannot be restored.
     #[test]
-    fn unsound_queue_is_refused_by_the_source((control_plane, _) in control_plane()) {
+    fn invalid_queue_is_refused_by_the_source((control_plane, _) in control_plane()) {
         let mut control_plane = control_plane;
         let mut queue = control_plane.queues[0].unwrap();
         queue.receive.is_enabled = true;
@@ -280,7 +281,7 @@ proptest! {
     }
 
     #[test]
-    fn memory_may_lack((control_plane, _) in control_plane(), bytes in 0..1024usize) {
+    fn failed_allocation((control_plane, _) in control_plane(), bytes in 0..1024usize) {
         let encoded = seam::with_allowance(bytes, || control_plane.encode());
 
         prop_assert_eq!(encoded.err(), Some(Fault::OutOfMemory));
@@ -316,7 +317,7 @@ const FIRST_QUEUE: usize = CONFIGURATION + 336 + HEADER;
 const FIRST_INTERRUPT: usize = FIRST_QUEUE + 80 + HEADER + 80 + HEADER;
 const PRIVATE: usize = FIRST_INTERRUPT + 3 * 8 + 2 * HEADER + HEADER;
 
-/// The layout, by bytes.
+/// The layout, byte by byte.
 #[test]
 fn layout() {
     let mut control_plane = plain();
@@ -339,7 +340,7 @@ fn layout() {
     assert_eq!(records[PRIVATE + 128..][..4], [0x78, 0x56, 0x34, 0x12]);
 }
 
-/// A single byte that must not be so.
+/// Refusals of single invalid bytes.
 #[test]
 fn refusals() {
     let sound = plain().encode().unwrap().to_vec();
@@ -450,7 +451,7 @@ fn refusals() {
     }
 }
 
-/// A record that is not there.
+/// Missing records.
 #[test]
 fn missing_records() {
     let sound = plain().encode().unwrap().to_vec();
@@ -477,9 +478,9 @@ fn missing_records() {
         let refused = ControlPlane::decode(&bytes, &identity(2)).unwrap_err();
         assert_eq!(refused.violation.to_string(), reason);
     }
-    // A function of one queue has no place for a second.
+    // A function with one queue refuses a second one.
     assert!(ControlPlane::decode(&sound, &identity(1)).is_err());
-    // A claim is of nothing but a configuration.
+    // A claim contains only a configuration.
     let refused = decode_claim(&sound, &identity(2)).unwrap_err();
     assert_eq!(
         refused.violation.to_string(),

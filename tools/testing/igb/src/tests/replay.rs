@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What one physical function granted is obtained from another, or it is said what is not.
+//! Tests that the resources of one physical function are obtained from another, or that the refused
+//! resource is reported.
 
 use super::{
     mediation::live,
@@ -29,10 +30,10 @@ fn disturbances() -> impl Strategy<Value = Vec<Disturbance>> {
     )
 }
 
-/// What a request has to be done at most.
+/// Maximum number of attempts for a request.
 const ATTEMPTS: usize = 3;
 
-/// A port whose function an earlier guest has left as it was.
+/// Returns a port with the resources of an earlier guest.
 fn used_port(administration: &Administration, leftovers: &[Vec<u32>]) -> Port {
     let mut port = Port::new(administration);
 
@@ -52,7 +53,7 @@ fn mac_of(configuration: &Configuration) -> Option<Address> {
         .map(|mac| mac.bytes())
 }
 
-/// Whether the port, as it was before, can have had a reason for the fault.
+/// Returns whether the earlier state of the port justifies the fault.
 fn is_justified(
     fault: Fault,
     port: &Port,
@@ -78,7 +79,7 @@ fn is_justified(
     }
 }
 
-/// A guest lives, and stops wherever it is.
+/// Executes the steps of a guest, and stops it in its last state.
 fn source(
     administration: &Administration,
     life: Vec<super::strategy::Step>,
@@ -89,14 +90,14 @@ fn source(
     for step in life {
         live(&mut shadow, &mut port, step);
     }
-    // The physical function takes note of resets at once, if of nothing else.
+    // The physical function handles resets immediately.
     port.take_note_of_resets();
     port.end_reset();
     let page = shadow.save(&mut port).unwrap();
     (shadow, port, page)
 }
 
-/// Checks that `destination` has what `source` has.
+/// Asserts that `destination` has the resources of `source`.
 fn assert_same(
     source: &Port,
     destination: &Port,
@@ -108,12 +109,12 @@ fn assert_same(
     if clear_to_send {
         prop_assert!(destination.is_clear_to_send().0);
         let (source, mut found) = (source.filters(), destination.filters());
-        // An address that the guest has not is none that it misses.
+        // A guest without an address does not require one.
         if source.mac.is_none() {
             found.mac = None;
         }
-        // A VLAN that an administrator fixed is theirs, in force only where a filter was left, and
-        // the guest can have asked for none.
+        // A VLAN that an administrator has fixed is not the guest's. It is effective only if a
+        // filter was free, and the guest cannot have obtained another one.
         if source_vlan != 0 || destination_vlan != 0 {
             let granted = configuration.granted.unwrap();
             prop_assert!(granted.vlans.as_slice().is_empty() && !granted.strip);
@@ -135,8 +136,8 @@ fn assert_same(
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
 
-    /// Whatever a guest did, and whatever came between: the other physical function has the same
-    /// afterwards, or there is a reason, by its name, that is true.
+    /// After any steps of a guest and any disturbances, the other physical function has the same
+    /// resources, or the reported fault is justified.
     #[test]
     fn destination_has_what_the_source_had(
         here in administration(),
@@ -149,13 +150,13 @@ proptest! {
         let configuration = *shadow.configuration();
         let mut other = used_port(&there, &leftovers);
 
-        // Where it is fixed by trust alone, it may have been set since.
+        // A trusted guest may have changed a fixed address since.
         let there = Administration { fixed: there.fixed.and(other.filters().mac), ..there };
         other.disturbances = disturbances.into();
         let is_asked = page.phase == Phase::Asked;
         let replayed = replay(&mut other, &configuration);
         if replayed == Err(Fault::PhysicalFunctionSilent) {
-            // Disturbed each time. Undisturbed, it can be done again.
+            // Every attempt was disturbed. Without disturbances, a repetition succeeds.
             other.disturbances.clear();
         }
         let replayed = match replayed {
@@ -163,17 +164,16 @@ proptest! {
             _ => replayed,
         };
 
-        // A refusal that was overwritten is not known, neither here nor to the guest.
+        // An overwritten refusal is unknown to the driver and to the guest.
         let is_known = shadow.presumed() == 0 || here.is_plain();
         match replayed {
             Ok(()) if is_known => {
                 assert_same(&port, &other, &configuration)?;
-                // A request that waits is answered there as it would be here, where the hosts
-                // differ in nothing that matters.
+                // If the hosts are equivalent, a pending request has the same answer on both.
                 let are_alike = here.is_plain() && there.is_plain();
                 let request = Request::decode(&page.buffer);
                 let is_alone = !matches!(request, Request::AddUnicast(_));
-                // Over its own reset, `igb` remembers an address that no guest has any more.
+                // Across its own reset, `igb` keeps an address that no guest has any more.
                 let is_remembered = request == Request::Reset
                     && mac_of(&configuration).is_none()
                     && port.remembers_address();
@@ -192,9 +192,9 @@ proptest! {
         }
     }
 
-    /// It can be rehearsed at any time: that changes nothing for others, and leaves nothing.
+    /// A rehearsal at any time does not affect other functions, and keeps no resources.
     #[test]
-    fn rehearsal_leaves_nothing(
+    fn rehearsal_keeps_nothing(
         here in administration(),
         life in life(),
         there in administration(),
@@ -216,14 +216,14 @@ proptest! {
             promiscuous: false,
         };
         let mut found = other.filters();
-        // It has the port's VLAN when it was reset at least once, and there was room.
+        // The function has the port's VLAN if it was reset at least once and a filter was free.
         if found.vlans.is_empty() {
             found.vlans.clone_from(&left.vlans);
             found.strip = left.strip;
         }
         prop_assert_eq!(found, left);
 
-        // It tells what will come, but for the unicast addresses.
+        // The rehearsal predicts the result of the replay, except for the unicast addresses.
         let replayed = replay(&mut other, &configuration);
         match (rehearsed, replayed) {
             (Ok(()), Err(Fault::UnicastRefused { .. })) => {}
@@ -232,9 +232,9 @@ proptest! {
         }
     }
 
-    /// What has gone draws no frames.
+    /// No frames are directed to a function after its last use.
     #[test]
-    fn nothing_is_left_behind(here in administration(), life in life()) {
+    fn tidy_releases_all_filters(here in administration(), life in life()) {
         let (_, mut port, _) = source(&here, life);
 
         tidy(&mut port).unwrap();
@@ -244,9 +244,9 @@ proptest! {
         }
     }
 
-    /// A source that goes on has its unicast addresses again.
+    /// A resumed source has its unicast addresses again.
     #[test]
-    fn source_takes_its_addresses_back(addresses in vec(address(), 0..12)) {
+    fn source_reclaims_its_addresses(addresses in vec(address(), 0..12)) {
         let mut port = Port::new(&Administration::default());
         let mut shadow = Shadow::new();
 
@@ -273,7 +273,7 @@ proptest! {
         let configuration = *shadow.configuration();
         prop_assert_eq!(before.len(), configuration.unicast.as_slice().len());
 
-        // The destination has come and gone.
+        // A destination has taken the addresses and was closed.
         port.post(&Request::ClearUnicast.encode()).unwrap();
         prop_assert!(port.unicast().is_empty());
         reassert(&mut port, &configuration).unwrap();
@@ -312,7 +312,7 @@ fn configured(words: &[&[u32]]) -> Configuration {
 const MAC: [&[u32]; 2] = [&[1], &[2, 0x2222_2202, 0x2222]];
 
 #[test]
-fn silence_is_named() {
+fn silence_is_reported() {
     let mut port = Port::new(&Administration::default());
 
     port.silent = true;
@@ -328,7 +328,7 @@ fn silence_is_named() {
 }
 
 #[test]
-fn fixed_address_is_named() {
+fn fixed_address_is_reported() {
     let fixed = [0x02, 0, 0, 0, 0, 0x77];
     let mut port = Port::new(&Administration {
         fixed: Some(fixed),
@@ -344,9 +344,9 @@ fn fixed_address_is_named() {
     assert_eq!(fault.errno(), 99);
 }
 
-/// Fixed on both hosts, as the guide advises.
+/// The same address is fixed on both hosts, as the guide recommends.
 #[test]
-fn address_that_is_fixed_to_what_is_wanted() {
+fn same_fixed_address_on_both_hosts() {
     let mut port = Port::new(&Administration {
         fixed: Some([0x02, 0x22, 0x22, 0x22, 0x22, 0x22]),
         ..Administration::default()
@@ -356,7 +356,7 @@ fn address_that_is_fixed_to_what_is_wanted() {
 }
 
 #[test]
-fn full_filters_are_named() {
+fn full_filters_are_reported() {
     let mut port = Port::new(&Administration {
         vlans: 31,
         ..Administration::default()
@@ -376,7 +376,7 @@ fn full_filters_are_named() {
     );
 }
 
-/// A guest whose VLAN is the last that it asked for, not the greatest.
+/// A guest whose last requested VLAN does not have the highest id.
 #[test]
 fn order_of_vlans() {
     for (words, strip) in [
@@ -401,12 +401,12 @@ fn order_of_vlans() {
     }
 }
 
-/// As often as a request is repeated, and once more.
+/// Disturbances of every attempt, and of one more.
 #[test]
 fn disturbed_too_often() {
     let mut port = Port::new(&Administration::default());
     port.disturbances = vec![Disturbance::After; ATTEMPTS - 1].into();
-    // The first request lets the function in; its messages are clear to send then.
+    // The first request enables the function. Afterwards its messages are clear to send.
     assert_eq!(replay(&mut port, &configured(&MAC)), Ok(()));
 
     port.disturbances = vec![Disturbance::After; ATTEMPTS].into();

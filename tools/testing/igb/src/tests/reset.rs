@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The physical function is reset while a function does not run.
+//! Tests of resets of the physical function while a function is stopped.
 
 use super::{
     card::Card,
@@ -13,12 +13,12 @@ use crate::backend::igb::{
     state::State,
 };
 
-/// The function goes on without its queues, and the guest is told why.
+/// Asserts that the function resumes without its queues, and that the guest sees the reset.
 fn guest_sees_the_reset(state: &mut State, card: &mut Card, bit: u32) {
     card.sent = 0;
     assert_eq!(state.resume(card), Ok(None));
     assert_eq!(enabled(card), []);
-    // The vector of the mailbox alone.
+    // Only the vector of the mailbox.
     assert_eq!(card.sent & CAUSES, 0b100);
     assert_eq!(state.shadow().configuration().granted, None);
     let seen = state.read(card, page0::V2PMAILBOX).unwrap();
@@ -67,7 +67,7 @@ fn reset_of_the_destination_before_it_runs() {
     }
 }
 
-/// A message that looks like an answer gets none, and none is waited for.
+/// A message with answer bits is not answered, and the driver does not wait for an answer.
 #[test]
 fn message_that_is_never_answered() {
     for head in [0x8000_0004, 0x4000_0004, 0xc001_0004] {
@@ -79,7 +79,7 @@ fn message_that_is_never_answered() {
         let start = card.now();
         assert_eq!(state.save(&mut card).unwrap().page0.phase, Phase::Idle);
         assert!(card.now() - start < 1_000, "{head:x}");
-        // The guest sees that it was read.
+        // The guest sees that the message was read.
         let seen = state.read(&mut card, page0::V2PMAILBOX).unwrap();
         assert_eq!(seen & (PFACK | PFSTS), PFACK);
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Small sets are sets.
+//! Tests of small sets.
 
 use crate::backend::igb::mailbox::set::Set;
 use proptest::{collection::vec, prelude::*};
@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 proptest! {
     #[test]
-    fn set_is_a_set(changes in vec((any::<bool>(), 0..12u8), 0..60)) {
+    fn set_matches_the_model(changes in vec((any::<bool>(), 0..12u8), 0..60)) {
         let mut set = Set::<u8, 5>::new(0);
         let mut model = BTreeSet::new();
 

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Counters go on where they were.
+//! Tests that counters continue from their values.
 
 use super::physical::{Administration, Port};
 use crate::backend::igb::{mailbox::shadow::Shadow, registers::statistics::OFFSETS};
 use proptest::prelude::*;
 
 proptest! {
-    /// Over two migrations, the guest counts as one function would have counted.
+    /// Across two migrations, the guest sees the counters of a single function.
     #[test]
-    fn counters_go_on(events in any::<[[u32; 9]; 3]>(), before in any::<[[u32; 9]; 3]>()) {
+    fn counters_continue(events in any::<[[u32; 9]; 3]>(), before in any::<[[u32; 9]; 3]>()) {
         let mut total = before[0];
         let mut shadow = Shadow::new();
         let mut port = Port::new(&Administration::default());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Guests, and administrators, of all kinds.
+//! Strategies that generate guests and administrators of all kinds.
 
 use super::physical::{Address, Administration, Port};
 use crate::backend::igb::{
@@ -13,26 +13,26 @@ use crate::backend::igb::{
 };
 use proptest::{collection::vec, prelude::*};
 
-/// One thing that happens.
+/// One event.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Step {
     /// The guest reads a register.
     Read(u32),
     /// The guest writes a register.
     Write(u32, u32),
-    /// The physical function has an interrupt.
+    /// The physical function handles an interrupt.
     Interrupt,
     /// The physical function sends a message of its own.
     Ping,
     /// The physical function is reset.
     BeginReset,
-    /// Its reset is done.
+    /// The physical function's reset completes.
     EndReset,
     /// Time passes.
     Wait,
 }
 
-/// Does what the physical function does in a step, or returns the guest's part of it.
+/// Executes the physical function's part of a step, or returns the guest's part.
 pub(crate) fn happens(port: &mut Port, step: Step) -> Option<Step> {
     match step {
         Step::Read(_) | Step::Write(..) => return Some(step),
@@ -47,7 +47,7 @@ pub(crate) fn happens(port: &mut Port, step: Step) -> Option<Step> {
 
 const MAILBOX: u32 = page0::V2PMAILBOX;
 
-/// An address of a few, most of which are valid.
+/// One of a few addresses, most of which are valid.
 pub(crate) fn address() -> impl Strategy<Value = Address> {
     prop_oneof![
         12 => (0..6u8).prop_map(|last| [0x02, 0xaa, 0xbb, 0xcc, 0xdd, last]),
@@ -61,7 +61,7 @@ fn vid() -> impl Strategy<Value = u32> {
     prop_oneof![3 => Just(0u32), 6 => 1..8u32, 4 => 0..40u32, 1 => Just(4095u32), 1 => any::<u32>()]
 }
 
-/// A request, in whatever words.
+/// A request in any encoding.
 pub(crate) fn message() -> impl Strategy<Value = Vec<u32>> {
     let mac = (
         prop_oneof![4 => Just(0u32), 4 => Just(2), 2 => Just(1), 1 => 0..256u32],
@@ -104,7 +104,8 @@ fn message_kind() -> impl Strategy<Value = u32> {
     prop_oneof![0..8u32, Just(0x100u32)]
 }
 
-/// What a driver does for one request, with the physical function's part, undisturbed or not.
+/// The steps of a driver for one request, with the physical function's part, with or without
+/// disturbances.
 fn exchange() -> impl Strategy<Value = Vec<Step>> {
     let disturbance = prop_oneof![
         40 => Just(None),
@@ -140,7 +141,7 @@ fn exchange() -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-/// What drivers do when they begin.
+/// The steps of a driver's initialization.
 fn entrance() -> impl Strategy<Value = Vec<Step>> {
     let words = [
         Step::Write(page0::VTCTRL, vtctrl::RST),
@@ -182,7 +183,7 @@ fn any_step() -> impl Strategy<Value = Vec<Step>> {
     .prop_map(|step| vec![step])
 }
 
-/// The life of a guest.
+/// All steps of a guest.
 pub(crate) fn life() -> impl Strategy<Value = Vec<Step>> {
     let chapter = prop_oneof![12 => exchange(), 2 => entrance(), 3 => any_step()];
 
@@ -210,7 +211,7 @@ pub(crate) fn administration() -> impl Strategy<Value = Administration> {
         )
 }
 
-/// The guest's part of a step, on the bare function.
+/// Executes the guest's part of a step directly on the function.
 pub(crate) fn bare(port: &mut Port, step: Step) -> Result<Option<u32>, Fault> {
     match step {
         Step::Read(offset) => port.read(offset).map(Some),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A guest that means harm delays itself, and nobody else.
+//! Tests that a malicious guest delays only itself.
 
 use super::physical::{Administration, Port};
 use crate::backend::igb::{
@@ -15,7 +15,8 @@ fn new() -> (Shadow, Port) {
     (Shadow::new(), Port::new(&Administration::default()))
 }
 
-/// By whatever it does: so many interrupts of the physical function, and no more, in so much time.
+/// The number of interrupts of the physical function per time is limited, for every way to cause
+/// them.
 #[test]
 fn interrupts_are_limited() {
     let (mailbox, control) = (page0::V2PMAILBOX, page0::VTCTRL);
@@ -40,7 +41,7 @@ fn interrupts_are_limited() {
     }
 }
 
-/// So is how often the function owns the buffer itself, for a guest that changes it.
+/// For a guest that changes the buffer, the function's ownership of the buffer is limited, too.
 #[test]
 fn changes_of_the_buffer_are_limited() {
     let (mut shadow, mut port) = new();
@@ -53,7 +54,7 @@ fn changes_of_the_buffer_are_limited() {
     assert!(port.slept >= (1999 - BURST) * INTERVAL);
 }
 
-/// A driver that sets up is not delayed, however often it does so in a second or more.
+/// The initialization of a driver is not delayed, if repeated at most about once per second.
 #[test]
 fn drivers_are_not_delayed() {
     let (mut shadow, mut port) = new();
@@ -66,15 +67,15 @@ fn drivers_are_not_delayed() {
             shadow.write(&mut port, page0::V2PMAILBOX, ACK).unwrap();
         }
         let slept = port.slept;
-        assert_eq!(slept % 1_000_000, 0, "it was delayed");
+        assert_eq!(slept % 1_000_000, 0, "the driver was delayed");
         port.slept += 1_000_000;
     }
 }
 
-/// A physical function that does not give the buffer back is not waited for for long, and the guest
-/// has made no request then.
+/// The wait for a physical function that does not release the buffer times out, and the guest's
+/// request is not posted.
 #[test]
-fn buffer_that_is_not_given_back() {
+fn buffer_that_is_not_released() {
     let (mut shadow, mut port) = new();
 
     shadow.write(&mut port, page0::V2PMAILBOX, VFU).unwrap();
@@ -91,7 +92,7 @@ fn buffer_that_is_not_given_back() {
     assert!(port.has_request());
     assert_eq!(port.buffer()[0], 1);
 
-    // Nor does a guest own what the physical function owns.
+    // The guest does not own the buffer while the physical function does.
     port.interrupt();
     port.holds_buffer = true;
     shadow.write(&mut port, page0::V2PMAILBOX, VFU).unwrap();
@@ -99,11 +100,11 @@ fn buffer_that_is_not_given_back() {
     assert_eq!(value & (VFU | PFU), PFU);
 }
 
-/// A message that comes while the guest owns the buffer is there when it gives that back, unless it
-/// has made a request.
+/// A message that arrives while the guest owns the buffer is visible after the release, unless the
+/// guest has posted a request.
 #[test]
-fn message_that_comes_meanwhile() {
-    for (last, is_told) in [(0, true), (ACK, true), (REQ, false)] {
+fn message_while_the_guest_owns_the_buffer() {
+    for (last, is_visible) in [(0, true), (ACK, true), (REQ, false)] {
         let (mut shadow, mut port) = new();
 
         shadow.write(&mut port, page0::V2PMAILBOX, VFU).unwrap();
@@ -115,8 +116,8 @@ fn message_that_comes_meanwhile() {
 
         shadow.write(&mut port, page0::V2PMAILBOX, last).unwrap();
         let value = shadow.read(&mut port, page0::V2PMAILBOX).unwrap();
-        assert_eq!(value & (VFU | PFSTS), if is_told { PFSTS } else { 0 });
+        assert_eq!(value & (VFU | PFSTS), if is_visible { PFSTS } else { 0 });
         let found = shadow.read(&mut port, buffer_word(0)).unwrap();
-        assert_eq!(found, if is_told { 0x0100 } else { 0x1234 });
+        assert_eq!(found, if is_visible { 0x0100 } else { 0x1234 });
     }
 }
