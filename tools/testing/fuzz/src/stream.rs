@@ -141,7 +141,9 @@ impl Judge {
             }
             (Err(error), Err(_)) => self.refused(error, relations),
             (Ok(()), Err(refusal)) => {
-                panic!("the layer accepts a stream that the second implementation refuses: {refusal}")
+                panic!(
+                    "the layer accepts a stream that the second implementation refuses: {refusal}"
+                )
             }
             (Err(error), Ok(_)) => {
                 panic!("the layer refuses a stream that the second implementation accepts: {error}")

@@ -137,13 +137,13 @@ pub(super) fn locate(
 
                     (record, field)
                 }
-                Place::Behind => (end, None),
+                Place::AfterEnd => (end, None),
             };
 
             damage(known.unwrap_or(at), place, violation)
         }
         RestoreError::Excess => {
-            Damage::of_part(end, Place::Behind, "nothing may follow the end section")
+            Damage::of_part(end, Place::AfterEnd, "nothing may follow the end section")
         }
         RestoreError::Incomplete(place) => {
             Damage::of_part(end, place, "the stream is incomplete: it ends here")

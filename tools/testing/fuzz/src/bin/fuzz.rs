@@ -134,8 +134,8 @@ fn run(
     let log_path = arguments.logs.join(format!("{target}.log"));
     fs::create_dir_all(&kept).with_context(|| format!("failed to create {}", kept.display()))?;
     fs::create_dir_all(&arguments.logs)?;
-    let mut log =
-        File::create(&log_path).with_context(|| format!("failed to write {}", log_path.display()))?;
+    let mut log = File::create(&log_path)
+        .with_context(|| format!("failed to write {}", log_path.display()))?;
 
     let program = arguments.programs.join(format!("fuzz-{target}"));
     let mut child = Command::new(&program)
