@@ -556,7 +556,7 @@ pub fn claims() -> Result<(), Failure> {
     let mut destination = plain()?;
     let mut saver = Saver::new(Begin::PreCopy);
     let mut stream = Bytes::with_capacity(0)?;
-    let told = |saver: &mut Saver<_>, source: &mut Device, version| {
+    let reported = |saver: &mut Saver<_>, source: &mut Device, version| {
         let outstanding = saver.outstanding(source, version)?;
         let Outstanding {
             initial,
@@ -568,32 +568,32 @@ pub fn claims() -> Result<(), Failure> {
     };
 
     source.configure(&CLAIMS[0])?;
-    ensure!(told(&mut saver, &mut source, InfoVersion::V1)? == (248 + CLAIM, 0, false));
+    ensure!(reported(&mut saver, &mut source, InfoVersion::V1)? == (248 + CLAIM, 0, false));
     // A configuration before the first read replaces the claim.
     source.configure(&CLAIMS[1])?;
-    ensure!(told(&mut saver, &mut source, InfoVersion::V2)? == (248 + CLAIM, 0, true));
+    ensure!(reported(&mut saver, &mut source, InfoVersion::V2)? == (248 + CLAIM, 0, true));
     source.read_bytes(&mut saver, 248, &mut stream)?;
     source.read_bytes(&mut saver, 40, &mut stream)?;
-    ensure!(told(&mut saver, &mut source, InfoVersion::V2)? == (CLAIM - 40, 0, false));
+    ensure!(reported(&mut saver, &mut source, InfoVersion::V2)? == (CLAIM - 40, 0, false));
     // A claim does not change while it is read.
     source.configure(&CLAIMS[2])?;
-    ensure!(told(&mut saver, &mut source, InfoVersion::V1)? == (2 * CLAIM - 40, 0, false));
+    ensure!(reported(&mut saver, &mut source, InfoVersion::V1)? == (2 * CLAIM - 40, 0, false));
     source.read(&mut saver, &[5], &mut stream)?;
     ensure!(saver.remaining(&mut source)? == Piece::Pause);
-    ensure!(told(&mut saver, &mut source, InfoVersion::V1)? == (0, 0, false));
+    ensure!(reported(&mut saver, &mut source, InfoVersion::V1)? == (0, 0, false));
     ensure!(stream.len() as u64 == 248 + 2 * CLAIM);
 
     // For readers of version 1, later claims are not initial data.
     source.configure(&CLAIMS[0])?;
-    ensure!(told(&mut saver, &mut source, InfoVersion::V1)? == (0, CLAIM, false));
-    ensure!(told(&mut saver, &mut source, InfoVersion::V2)? == (CLAIM, 0, true));
+    ensure!(reported(&mut saver, &mut source, InfoVersion::V1)? == (0, CLAIM, false));
+    ensure!(reported(&mut saver, &mut source, InfoVersion::V2)? == (CLAIM, 0, true));
     source.read(&mut saver, WHOLE, &mut stream)?;
-    ensure!(told(&mut saver, &mut source, InfoVersion::V2)? == (0, 0, false));
+    ensure!(reported(&mut saver, &mut source, InfoVersion::V2)? == (0, 0, false));
     source.configure(&[])?;
-    ensure!(told(&mut saver, &mut source, InfoVersion::V2)? == (0, 0, false));
+    ensure!(reported(&mut saver, &mut source, InfoVersion::V2)? == (0, 0, false));
     source.configure(&CLAIMS[1])?;
-    ensure!(told(&mut saver, &mut source, InfoVersion::V1)? == (0, CLAIM, false));
-    ensure!(told(&mut saver, &mut source, InfoVersion::V2)? == (CLAIM, 0, true));
+    ensure!(reported(&mut saver, &mut source, InfoVersion::V1)? == (0, CLAIM, false));
+    ensure!(reported(&mut saver, &mut source, InfoVersion::V2)? == (CLAIM, 0, true));
     saver.stopped();
     source.read(&mut saver, WHOLE, &mut stream)?;
 

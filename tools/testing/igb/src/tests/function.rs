@@ -422,7 +422,7 @@ fn head_that_is_lost_later() {
     assert_eq!(enabled(&card), []);
 }
 
-/// Of each queue that runs, since nobody knows what it had; and of no other.
+/// The vectors of running queues are raised, since their pending causes are unknown; no others.
 #[test]
 fn vectors_that_are_raised() {
     let off = Ring {
@@ -555,9 +555,9 @@ fn vectors_of_the_model_are_unmasked() {
     assert_eq!(other_card.get(EIMS), CAUSES);
 }
 
-/// While it is only quiesced, it takes what it is told.
+/// A quiesced function accepts tail writes.
 #[test]
-fn tail_that_moves_meanwhile() {
+fn tail_that_moves_while_quiesced() {
     let (mut state, mut card) = busy();
 
     state.quiesce(&mut card).unwrap();
@@ -574,7 +574,7 @@ fn tail_that_moves_meanwhile() {
     assert_eq!(enabled(&card).len(), 4);
 }
 
-/// A request whose answer has not come is made again, and answered there.
+/// The destination repeats a request without an answer.
 #[test]
 fn request_that_is_not_answered() {
     let (mut state, mut card) = busy();
