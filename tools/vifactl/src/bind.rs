@@ -12,7 +12,7 @@ use serde::Serialize;
 use vifa_vfio::Capability;
 
 use crate::{
-    cli::Context,
+    context::Context,
     device::{Holder, PF_DRIVER, VF_DRIVER},
     exit::Exit,
     function::{Address, Function},

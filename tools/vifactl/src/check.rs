@@ -14,7 +14,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cli::Context,
+    context::Context,
     exit::Exit,
     function::Address,
     host::Host,

@@ -12,7 +12,9 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    bind, check, completions, decode,
+    bind, check, completions,
+    context::Context,
+    decode,
     exit::{Exit, EXIT_CODES},
     host::Host,
     list, man,
@@ -63,15 +65,6 @@ fn exit_codes() -> String {
     let codes = EXIT_CODES.map(|(code, meaning)| format!("\n  {code}  {meaning}"));
 
     format!("Exit codes:{}", codes.concat())
-}
-
-/// The input of every sub-command besides its arguments.
-#[derive(Clone, Debug)]
-pub(crate) struct Context {
-    /// The host to work on.
-    pub(crate) host: Host,
-    /// The output format.
-    pub(crate) output: Output,
 }
 
 fn run(cli: Cli) -> Result<()> {

@@ -31,7 +31,7 @@ use self::{
     walk::{walk, Judge, Outcome, Totals, Visitor, WalkError},
 };
 use crate::{
-    cli::Context,
+    context::Context,
     exit::Exit,
     layer::stream::Checksum,
     output::Output,

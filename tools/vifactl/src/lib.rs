@@ -21,6 +21,7 @@ mod bind;
 mod check;
 mod cli;
 mod completions;
+mod context;
 mod device;
 mod guide;
 mod identity;

@@ -11,7 +11,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::{
-    cli::Context,
+    context::Context,
     device::{Holder, PF_DRIVER, VF_DRIVER},
     function::{Address, Function},
     identity::feature_names,

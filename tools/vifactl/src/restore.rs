@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use self::readdress::Readdressed;
 use crate::{
-    cli::Context,
+    context::Context,
     decode::{
         walk::{walk, Judge, NoVisitor, Source},
         Summed,

@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use self::{origin::Origin, target::Target};
 use crate::{
-    cli::Context,
+    context::Context,
     decode::{
         walk::{walk, Judge, NoVisitor, Source, Totals},
         Summed,

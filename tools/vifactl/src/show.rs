@@ -8,7 +8,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::{
-    cli::Context,
+    context::Context,
     function::Address,
     region::{self, Region, Source},
 };

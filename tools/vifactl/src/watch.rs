@@ -14,7 +14,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::{
-    cli::Context,
+    context::Context,
     device::Holder,
     exit::Exit,
     function::{Address, Function},
