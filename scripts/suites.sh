@@ -34,6 +34,7 @@ needs_iommufd=(
 	logging tracked guest_goes_back_and_forth bounds.open_ends bounds.close_ends mapped_after_the_log
 	log_meets memory.log_
 	failure. needs_no_contiguous_pages bitmap_in_pieces no_memory_is_left
+	calls_meet_a_reset gone.calls_fail gone.device_can_be_closed
 )
 
 # The suites of "make test" with KERNEL=..., another kernel for the SR-IOV host. The suites of this
