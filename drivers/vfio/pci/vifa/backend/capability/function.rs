@@ -1,19 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The backend of a virtual function of a device with the VIFA capability.
+//! A virtual function of a device with the VIFA capability: its identity, and the commands of its
+//! two frames.
 
 use super::{
     buffer::Buffer,
     completion::TimedCompletion,
     fault::Fault,
-    local::{
-        Bitmap,
-        Granules, //
-    },
-    log::{
-        self,
-        WriteLog, //
-    },
     mailbox::{
         Client,
         Command,
@@ -23,21 +16,11 @@ use super::{
         Results, //
     },
     physical,
-    register_file::RegisterFile,
-    transfer::{
-        Receiver,
-        Sender, //
-    }, //
+    register_file::RegisterFile, //
 };
 use crate::{
-    backend::{
-        Backend,
-        RunState, //
-    },
     bindings::*,
     layer::{
-        address,
-        granules::WINDOW,
         identity::Identity,
         interface::{
             self,
@@ -50,11 +33,7 @@ use crate::{
             override_only_id,
             Address, //
         },
-        sriov::{
-            Loss,
-            NotVirtual,
-            Virtual, //
-        }, //
+        sriov::Virtual, //
     }, //
 };
 use core::ops::Range;
@@ -73,10 +52,13 @@ pub(crate) const REFERENCE: pci::DeviceId =
 /// A virtual function.
 pub(crate) struct Function {
     registers: Arc<RegisterFile>,
-    identity: Identity,
-    interfaces: Interfaces,
-    control: Arc<Mailbox>,
-    data: Arc<Mailbox>,
+    /// The identity, which has been validated.
+    pub(super) identity: Identity,
+    pub(super) interfaces: Interfaces,
+    /// The mailbox of the control frame.
+    pub(super) control: Arc<Mailbox>,
+    /// The mailbox of the data frame.
+    pub(super) data: Arc<Mailbox>,
 }
 
 impl Function {
@@ -85,7 +67,7 @@ impl Function {
     /// # Errors
     ///
     /// `ENODEV` if the device is invalid, or the error of a command. The function logs the reason.
-    fn new(
+    pub(super) fn new(
         device: &pci::Device<Core<'_>>,
         place: &Virtual<'_, physical::Driver>,
     ) -> Result<Arc<Self>> {
@@ -191,11 +173,6 @@ impl Function {
         Mailbox::begin(&self.data, client, command, arguments, buffer, range)
     }
 
-    /// Returns the number of times that the guest has reconfigured the device, modulo 2^32.
-    pub(super) fn configurations(&self) -> Result<u32> {
-        self.control.read(VIFA_CONTROL_CONFIGURATIONS)
-    }
-
     /// Allocates a buffer for commands. See [`Buffer::new`].
     pub(super) fn buffer(&self, size: usize, unit: usize) -> Result<Buffer> {
         Buffer::new(&self.registers, size, unit)
@@ -257,107 +234,4 @@ fn check_identity(device: &pci::Device<Core<'_>>, identity: &Identity) -> Result
         check("bar_size", size, device.resource_len(bar)?)?;
     }
     Ok(())
-}
-
-impl Backend for Function {
-    type Fault = Fault;
-    type Source = Sender;
-    type Destination = Receiver;
-    type Log = WriteLog;
-
-    fn probe(device: &pci::Device<Core<'_>>) -> Result<Arc<Self>> {
-        let place = Virtual::new(device).map_err(|reason| {
-            match reason {
-                NotVirtual::NotAVirtualFunction => {
-                    dev_err!(device, "failed to probe: not an SR-IOV virtual function\n")
-                }
-                NotVirtual::ForeignPhysicalFunction => dev_err!(
-                    device,
-                    "failed to probe: the physical function is not bound to vifa_vfio_pci_pf\n"
-                ),
-                NotVirtual::Unlinked => {
-                    dev_err!(device, "failed to link to the physical function\n")
-                }
-            }
-            ENODEV
-        })?;
-        Self::new(device, &place)
-    }
-
-    fn reset_prepare(&self) {
-        self.control.hold();
-        self.data.hold();
-    }
-
-    fn reset_settled(&self) {
-        self.control.release();
-        self.data.release();
-    }
-
-    fn loss(&self) -> Option<Loss> {
-        self.control.loss()
-    }
-
-    fn identity(&self) -> &Identity {
-        &self.identity
-    }
-
-    fn interfaces(&self) -> Interfaces {
-        self.interfaces
-    }
-
-    fn run_state(&self) -> Result<RunState, Fault> {
-        match self.control.read(VIFA_CONTROL_RUN_STATE)? {
-            VIFA_RUN_STATE_RUNNING => Ok(RunState::Running),
-            VIFA_RUN_STATE_P2P => Ok(RunState::P2pQuiesced),
-            VIFA_RUN_STATE_STOPPED => Ok(RunState::Stopped),
-            unknown => Err(Fault::RunState(unknown)),
-        }
-    }
-
-    fn set_run_state(&self, state: RunState) -> Result<(), Fault> {
-        let number = match state {
-            RunState::Running => VIFA_RUN_STATE_RUNNING,
-            RunState::P2pQuiesced => VIFA_RUN_STATE_P2P,
-            RunState::Stopped => VIFA_RUN_STATE_STOPPED,
-        };
-        self.control(Command::SET_RUN_STATE, number.into(), None)?;
-        let reached = self.run_state()?;
-        if reached != state {
-            return Err(Fault::Unreached(reached, state));
-        }
-        Ok(())
-    }
-
-    fn mapped(&self) -> Result<u64, Fault> {
-        let granule = u64::from(self.identity.granule);
-        let end = self.identity.local_memory;
-        if end == 0 {
-            return Ok(0);
-        }
-        let mut bitmap = Bitmap::new(self)?;
-        let step = WINDOW * granule;
-        let mut granules = 0;
-        for start in (0..end).step_by(step as usize) {
-            let (_, count) = bitmap.query(self, Granules::Mapped, start, step.min(end - start))?;
-            granules += count;
-        }
-        Ok(granules * granule)
-    }
-
-    fn source(device: &Arc<Self>) -> Result<Sender, Fault> {
-        Ok(Sender::new(device.clone())?)
-    }
-
-    fn destination(device: &Arc<Self>) -> Result<Receiver, Fault> {
-        Ok(Receiver::new(device.clone())?)
-    }
-
-    fn start_log(
-        device: &Arc<Self>,
-        ranges: KVec<address::Range>,
-        page_size: u64,
-    ) -> Result<WriteLog, log::Fault> {
-        WriteLog::start(device.clone(), ranges, page_size)
-    }
 }

@@ -15,7 +15,6 @@ use super::{
     }, //
 };
 use crate::{
-    backend::Backend,
     bindings::VIFA_LOCAL_DIRTY,
     layer::granules::WINDOW, //
 };
@@ -37,7 +36,7 @@ impl Bitmap {
     /// Allocates a buffer for the bitmap of [`WINDOW`] granules, or of all granules if there are
     /// fewer.
     pub(super) fn new(function: &Function) -> Result<Self> {
-        let identity = function.identity();
+        let identity = &function.identity;
         let granules = identity
             .local_memory
             .checked_div(identity.granule.into())
@@ -60,7 +59,7 @@ impl Bitmap {
         offset: u64,
         length: u64,
     ) -> Result<(&[u8], u64), Fault> {
-        let granule = u64::from(function.identity().granule);
+        let granule = u64::from(function.identity.granule);
         let count = length.checked_div(granule).unwrap_or(0);
         let bytes = count.div_ceil(8) as usize;
         let flag = match granules {

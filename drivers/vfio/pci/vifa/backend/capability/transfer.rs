@@ -21,7 +21,7 @@ use super::{
     }, //
 };
 use crate::{
-    backend::Backend,
+    bindings::VIFA_CONTROL_CONFIGURATIONS,
     layer::{
         address::Range,
         identity::Identity,
@@ -40,14 +40,14 @@ use kernel::{
 
 /// Allocates a buffer for a run of local memory.
 fn run_buffer(function: &Function) -> Result<Buffer> {
-    let identity = function.identity();
+    let identity = &function.identity;
     let size = identity.local_memory.min(DATA_RUN_MAX as u64);
     function.buffer(size as usize, identity.granule as usize)
 }
 
 /// Allocates a buffer for the control plane.
 fn control_buffer(function: &Function) -> Result<Buffer> {
-    let size = function.identity().control_plane_max as usize;
+    let size = function.identity.control_plane_max as usize;
     function.buffer(size, size)
 }
 
@@ -163,7 +163,7 @@ pub(crate) struct Sender {
 
 impl Sender {
     pub(super) fn new(function: Arc<Function>) -> Result<Self> {
-        let identity = function.identity();
+        let identity = &function.identity;
         let copy = Bytes::with_capacity(identity.control_plane_max as usize);
         let local = match identity.local_memory {
             0 => None,
@@ -190,11 +190,11 @@ impl Source for Sender {
     type Error = Fault;
 
     fn identity(&self) -> &Identity {
-        self.function.identity()
+        &self.function.identity
     }
 
     fn interfaces(&self) -> Interfaces {
-        self.function.interfaces()
+        self.function.interfaces
     }
 
     fn read_control(&mut self) -> Result<(), Fault> {
@@ -212,7 +212,7 @@ impl Source for Sender {
     }
 
     fn configurations(&mut self) -> Result<u32, Fault> {
-        Ok(self.function.configurations()?)
+        Ok(self.function.control.read(VIFA_CONTROL_CONFIGURATIONS)?)
     }
 
     fn mapped(&mut self, offset: u64, length: u64) -> Result<&[u8], Fault> {
@@ -280,7 +280,7 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     pub(super) fn new(function: Arc<Function>) -> Result<Self> {
-        let local = match function.identity().local_memory {
+        let local = match function.identity.local_memory {
             0 => None,
             _ => Some(IncomingMemory {
                 buffer: run_buffer(&function)?,
@@ -310,11 +310,11 @@ impl Destination for Receiver {
     type Error = Fault;
 
     fn identity(&self) -> &Identity {
-        self.function.identity()
+        &self.function.identity
     }
 
     fn interfaces(&self) -> Interfaces {
-        self.function.interfaces()
+        self.function.interfaces
     }
 
     fn buffer(&mut self) -> &mut [u8] {
