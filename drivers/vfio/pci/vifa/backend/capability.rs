@@ -17,6 +17,7 @@ mod function;
 mod local;
 mod log;
 mod mailbox;
+mod memory;
 mod physical;
 mod register_file;
 mod scatter;

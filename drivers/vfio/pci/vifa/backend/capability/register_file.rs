@@ -13,8 +13,8 @@
 //! valid, and later checks it with [`RegisterFile::loss_since`].
 
 use super::{
-    buffer::Memory,
-    completion::TimedCompletion, //
+    completion::TimedCompletion,
+    memory::Memory, //
 };
 use crate::{
     bindings::{
