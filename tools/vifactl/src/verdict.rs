@@ -11,7 +11,7 @@ use crate::{
         identity::Identity,
         interface::{Function, Interfaces},
         progress::Progress,
-        restore::{Destination, RestoreError, Restorer},
+        restore::{Destination, LocalDestination, RestoreError, Restorer},
         stream::DATA_RUN_MAX,
     },
 };
@@ -29,6 +29,7 @@ struct Replica {
 
 impl Destination for Replica {
     type Error = Infallible;
+    type Local = Self;
 
     fn identity(&self) -> &Identity {
         &self.identity
@@ -42,15 +43,21 @@ impl Destination for Replica {
         &mut self.buffer
     }
 
+    fn local(&mut self) -> Option<&mut Self> {
+        Some(self)
+    }
+
+    fn write_control(&mut self, _records: &[u8]) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+impl LocalDestination<Infallible> for Replica {
     fn clear_local(&mut self) -> Result<(), Infallible> {
         Ok(())
     }
 
     fn write_local(&mut self, _offset: u64, _length: usize) -> Result<(), Infallible> {
-        Ok(())
-    }
-
-    fn write_control(&mut self, _records: &[u8]) -> Result<(), Infallible> {
         Ok(())
     }
 }

@@ -51,6 +51,7 @@ pub mod check;
 pub mod granules;
 pub mod identity;
 pub mod interface;
+pub mod local;
 pub mod log;
 pub mod progress;
 pub mod records;

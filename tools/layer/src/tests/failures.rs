@@ -6,8 +6,8 @@ use crate::{
     layer::{
         identity::Identity,
         interface::Interfaces,
-        restore::{Class, Destination, RestoreError, Restorer},
-        save::{Begin, InfoVersion, Piece, SaveError, Saver, Source},
+        restore::{Class, Destination, LocalDestination, RestoreError, Restorer},
+        save::{Begin, InfoVersion, LocalSource, Piece, SaveError, Saver, Source},
         tests::device::{Device, CONTROL, IDENTITY},
     },
     seam::{with_allowance, OutOfMemory},
@@ -44,6 +44,7 @@ fn done<T>(result: Result<T, OutOfMemory>) -> Result<T, usize> {
 
 impl Source for Failing {
     type Error = usize;
+    type Local = Self;
 
     fn identity(&self) -> &Identity {
         &self.device.identity
@@ -57,6 +58,10 @@ impl Source for Failing {
         done(self.call()?.read_control())
     }
 
+    fn control(&self) -> &[u8] {
+        self.device.control()
+    }
+
     fn claim(&mut self) -> Result<&[u8], usize> {
         done(Source::claim(self.call()?))
     }
@@ -65,6 +70,12 @@ impl Source for Failing {
         done(self.call()?.configurations())
     }
 
+    fn local(&mut self) -> Option<&mut Self> {
+        Some(self)
+    }
+}
+
+impl LocalSource<usize> for Failing {
     fn mapped(&mut self, offset: u64, length: u64) -> Result<&[u8], usize> {
         done(self.call()?.mapped(offset, length))
     }
@@ -77,13 +88,14 @@ impl Source for Failing {
         done(self.call()?.read_local(offset, length))
     }
 
-    fn piece(&self) -> &[u8] {
-        self.device.piece()
+    fn run(&self) -> &[u8] {
+        self.device.run()
     }
 }
 
 impl Destination for Failing {
     type Error = usize;
+    type Local = Self;
 
     fn identity(&self) -> &Identity {
         &self.device.identity
@@ -97,12 +109,8 @@ impl Destination for Failing {
         self.device.buffer()
     }
 
-    fn clear_local(&mut self) -> Result<(), usize> {
-        done(self.call()?.clear_local())
-    }
-
-    fn write_local(&mut self, offset: u64, length: usize) -> Result<(), usize> {
-        done(self.call()?.write_local(offset, length))
+    fn local(&mut self) -> Option<&mut Self> {
+        Some(self)
     }
 
     fn claim(&mut self, records: &[u8]) -> Result<(), usize> {
@@ -115,6 +123,16 @@ impl Destination for Failing {
 
     fn write_control(&mut self, records: &[u8]) -> Result<(), usize> {
         done(self.call()?.write_control(records))
+    }
+}
+
+impl LocalDestination<usize> for Failing {
+    fn clear_local(&mut self) -> Result<(), usize> {
+        done(self.call()?.clear_local())
+    }
+
+    fn write_local(&mut self, offset: u64, length: usize) -> Result<(), usize> {
+        done(self.call()?.write_local(offset, length))
     }
 }
 

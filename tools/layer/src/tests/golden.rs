@@ -11,7 +11,7 @@ use crate::{
         address::{Range, Tracked},
         identity::{Identity, FEATURE_LOCAL_DIRTY},
         interface::Function,
-        restore::Destination,
+        restore::{Destination, LocalDestination},
         save::{Begin, Saver},
         tests::device::{self, Device, CONTROL},
     },

@@ -8,7 +8,7 @@ use crate::{
         identity::Identity,
         interface::{Function, Plane},
         progress::Progress,
-        restore::{Class, Destination, RestoreError},
+        restore::{Class, Destination, LocalDestination, RestoreError},
         save::Saver,
         stream::DATA_RUN_MAX,
         tests::device::{Device, IDENTITY},

@@ -14,8 +14,8 @@ use crate::{
         granules::WINDOW,
         identity::{Identity, FEATURE_LOCAL_DIRTY, FEATURE_LOCAL_MEMORY},
         interface::{Function, Interfaces},
-        restore::Destination,
-        save::{Begin, InfoVersion, Outstanding, Piece, SaveError, Saver, Source},
+        restore::{Destination, LocalDestination},
+        save::{Begin, InfoVersion, LocalSource, Outstanding, Piece, SaveError, Saver, Source},
         stream::DATA_RUN_MAX,
         tests::device::{Device, CONTROL, IDENTITY},
     },
@@ -214,6 +214,7 @@ impl Live {
 
 impl Source for Live {
     type Error = OutOfMemory;
+    type Local = Self;
 
     fn identity(&self) -> &Identity {
         &self.identity
@@ -231,6 +232,10 @@ impl Source for Live {
         assert!(!self.running, "read of a running device's control plane");
         self.piece = CONTROL.to_vec();
         Ok(())
+    }
+
+    fn control(&self) -> &[u8] {
+        &self.piece
     }
 
     fn claim(&mut self) -> Result<&[u8], OutOfMemory> {
@@ -253,6 +258,12 @@ impl Source for Live {
         Ok(configurations)
     }
 
+    fn local(&mut self) -> Option<&mut Self> {
+        (self.identity.local_memory != 0).then_some(self)
+    }
+}
+
+impl LocalSource<OutOfMemory> for Live {
     fn mapped(&mut self, offset: u64, length: u64) -> Result<&[u8], OutOfMemory> {
         self.pass();
         self.fill_bitmap(offset, length, |live, granule| {
@@ -300,7 +311,7 @@ impl Source for Live {
         self.pass();
     }
 
-    fn piece(&self) -> &[u8] {
+    fn run(&self) -> &[u8] {
         &self.piece
     }
 }

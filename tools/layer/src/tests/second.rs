@@ -4,7 +4,7 @@
 
 use crate::layer::{
     identity::Identity,
-    restore::Destination,
+    restore::{Destination, LocalDestination},
     stream::IdentityPayload,
     tests::device::{Device, IDENTITY},
 };

@@ -16,7 +16,7 @@ use crate::{
         address,
         identity::Identity,
         interface::{Function, Interfaces, Plane},
-        restore::{Class, Destination, RestoreError, Restorer},
+        restore::{Class, Destination, LocalDestination, RestoreError, Restorer},
         stream::{IdentityPayload, RelationPayload},
         tests::device::{Device, CONTROL},
     },

@@ -19,7 +19,10 @@ mod phase;
 mod restorer;
 mod section;
 
-pub use destination::Destination;
+pub use destination::{
+    Destination,
+    LocalDestination, //
+};
 pub use error::{
     Class,
     Place,

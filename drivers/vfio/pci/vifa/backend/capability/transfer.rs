@@ -26,8 +26,14 @@ use crate::{
         address::Range,
         identity::Identity,
         interface::Interfaces,
-        restore::Destination,
-        save::Source,
+        restore::{
+            Destination,
+            LocalDestination, //
+        },
+        save::{
+            LocalSource,
+            Source, //
+        },
         stream::DATA_RUN_MAX, //
     },
     seam::Bytes, //
@@ -109,41 +115,87 @@ impl Transfer {
     }
 }
 
-/// The data that was read last.
-enum Piece {
-    /// The control plane.
-    Control,
-    /// This number of bytes of local memory.
-    Local(usize),
-}
-
 /// The local memory of a device that is being saved.
-struct LocalMemory {
+pub(crate) struct OutgoingMemory {
+    function: Arc<Function>,
     /// The run that was read last.
     filled: Buffer,
+    /// Length in bytes of the run that was read last.
+    length: usize,
     reading: Option<Transfer>,
     /// The unused buffer.
     spare: Option<Buffer>,
     bitmap: Bitmap,
 }
 
-impl LocalMemory {
-    fn new(function: &Function) -> Result<Self> {
-        Ok(Self {
+impl OutgoingMemory {
+    /// Allocates the buffers, or returns `None` if the device has no local memory.
+    fn new(function: &Arc<Function>) -> Result<Option<Self>> {
+        if function.identity.local_memory == 0 {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            function: function.clone(),
             filled: run_buffer(function)?,
+            length: 0,
             reading: None,
             spare: Some(run_buffer(function)?),
             bitmap: Bitmap::new(function)?,
-        })
+        }))
     }
 
     /// Starts to read a run.
-    fn begin(&mut self, function: &Arc<Function>, run: Range) -> Result<Transfer, Fault> {
+    fn begin(&mut self, run: Range) -> Result<Transfer, Fault> {
         let buffer = match self.spare.take() {
             Some(buffer) => buffer,
-            None => run_buffer(function)?,
+            None => run_buffer(&self.function)?,
         };
-        Transfer::begin(function, Command::LOCAL_READ, run, buffer)
+        Transfer::begin(&self.function, Command::LOCAL_READ, run, buffer)
+    }
+
+    /// Reads a bitmap of granules.
+    fn granules(&mut self, which: Granules, offset: u64, length: u64) -> Result<&[u8], Fault> {
+        let (bitmap, _) = self.bitmap.query(&self.function, which, offset, length)?;
+        Ok(bitmap)
+    }
+}
+
+impl LocalSource<Fault> for OutgoingMemory {
+    fn mapped(&mut self, offset: u64, length: u64) -> Result<&[u8], Fault> {
+        self.granules(Granules::Mapped, offset, length)
+    }
+
+    fn changed(&mut self, offset: u64, length: u64) -> Result<&[u8], Fault> {
+        self.granules(Granules::Changed, offset, length)
+    }
+
+    fn read_local(&mut self, offset: u64, length: usize) -> Result<(), Fault> {
+        let run = Range {
+            start: offset,
+            length: length as u64,
+        };
+        let ahead = self.reading.take().filter(|reading| reading.run == run);
+        let reading = match ahead {
+            Some(reading) => reading,
+            None => self.begin(run)?,
+        };
+        self.spare = Some(replace(&mut self.filled, reading.finish()?));
+        self.length = length;
+        Ok(())
+    }
+
+    fn prefetch_local(&mut self, offset: u64, length: usize) {
+        let run = Range {
+            start: offset,
+            length: length as u64,
+        };
+        self.reading = None;
+        // A failure is ignored here. It recurs when the run is read, and is then reported.
+        self.reading = self.begin(run).ok();
+    }
+
+    fn run(&self) -> &[u8] {
+        self.filled.bytes(self.length)
     }
 }
 
@@ -153,41 +205,28 @@ impl LocalMemory {
 /// the device is stopped.
 pub(crate) struct Sender {
     function: Arc<Function>,
-    piece: Piece,
     control: Buffer,
     /// A copy of the control plane, which the device cannot change while the layer checks it.
     copy: Bytes,
-    /// `None` if the device has no local memory.
-    local: Option<LocalMemory>,
+    local: Option<OutgoingMemory>,
 }
 
 impl Sender {
     pub(super) fn new(function: Arc<Function>) -> Result<Self> {
         let identity = &function.identity;
         let copy = Bytes::with_capacity(identity.control_plane_max as usize);
-        let local = match identity.local_memory {
-            0 => None,
-            _ => Some(LocalMemory::new(&function)?),
-        };
         Ok(Self {
-            piece: Piece::Control,
+            local: OutgoingMemory::new(&function)?,
             control: control_buffer(&function)?,
             copy: copy.map_err(|_| ENOMEM)?,
-            local,
             function,
         })
-    }
-
-    /// Reads a bitmap of granules.
-    fn granules(&mut self, which: Granules, offset: u64, length: u64) -> Result<&[u8], Fault> {
-        let local = self.local.as_mut().ok_or(EIO)?;
-        let (bitmap, _) = local.bitmap.query(&self.function, which, offset, length)?;
-        Ok(bitmap)
     }
 }
 
 impl Source for Sender {
     type Error = Fault;
+    type Local = OutgoingMemory;
 
     fn identity(&self) -> &Identity {
         &self.function.identity
@@ -207,61 +246,25 @@ impl Source for Sender {
         let length = length as usize;
         self.copy.resize_zeroed(length).map_err(|_| ENOMEM)?;
         self.copy.copy_from_slice(self.control.bytes(length));
-        self.piece = Piece::Control;
         Ok(())
+    }
+
+    fn control(&self) -> &[u8] {
+        &self.copy
     }
 
     fn configurations(&mut self) -> Result<u32, Fault> {
         Ok(self.function.control.read(VIFA_CONTROL_CONFIGURATIONS)?)
     }
 
-    fn mapped(&mut self, offset: u64, length: u64) -> Result<&[u8], Fault> {
-        self.granules(Granules::Mapped, offset, length)
-    }
-
-    fn changed(&mut self, offset: u64, length: u64) -> Result<&[u8], Fault> {
-        self.granules(Granules::Changed, offset, length)
-    }
-
-    fn read_local(&mut self, offset: u64, length: usize) -> Result<(), Fault> {
-        let run = Range {
-            start: offset,
-            length: length as u64,
-        };
-        let local = self.local.as_mut().ok_or(EIO)?;
-        let ahead = local.reading.take().filter(|reading| reading.run == run);
-        let reading = match ahead {
-            Some(reading) => reading,
-            None => local.begin(&self.function, run)?,
-        };
-        local.spare = Some(replace(&mut local.filled, reading.finish()?));
-        self.piece = Piece::Local(length);
-        Ok(())
-    }
-
-    fn prefetch_local(&mut self, offset: u64, length: usize) {
-        let run = Range {
-            start: offset,
-            length: length as u64,
-        };
-        if let Some(local) = &mut self.local {
-            local.reading = None;
-            // A failure is ignored here. It recurs when the run is read, and is then reported.
-            local.reading = local.begin(&self.function, run).ok();
-        }
-    }
-
-    fn piece(&self) -> &[u8] {
-        match (&self.piece, &self.local) {
-            (Piece::Control, _) => &self.copy,
-            (Piece::Local(length), Some(local)) => local.filled.bytes(*length),
-            (Piece::Local(_), None) => &[],
-        }
+    fn local(&mut self) -> Option<&mut OutgoingMemory> {
+        self.local.as_mut()
     }
 }
 
 /// The local memory of a device that is being restored.
-struct IncomingMemory {
+pub(crate) struct IncomingMemory {
+    function: Arc<Function>,
     /// The buffer for the next run.
     buffer: Buffer,
     /// The run that the device is writing to its local memory.
@@ -270,44 +273,77 @@ struct IncomingMemory {
     spare: Option<Buffer>,
 }
 
-/// A device that is being restored: the receiver.
-pub(crate) struct Receiver {
-    function: Arc<Function>,
-    control: Buffer,
-    /// `None` if the device has no local memory.
-    local: Option<IncomingMemory>,
-}
-
-impl Receiver {
-    pub(super) fn new(function: Arc<Function>) -> Result<Self> {
-        let local = match function.identity.local_memory {
-            0 => None,
-            _ => Some(IncomingMemory {
-                buffer: run_buffer(&function)?,
-                writing: None,
-                spare: Some(run_buffer(&function)?),
-            }),
-        };
-        Ok(Self {
-            control: control_buffer(&function)?,
-            local,
-            function,
-        })
+impl IncomingMemory {
+    /// Allocates the buffers, or returns `None` if the device has no local memory.
+    fn new(function: &Arc<Function>) -> Result<Option<Self>> {
+        if function.identity.local_memory == 0 {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            function: function.clone(),
+            buffer: run_buffer(function)?,
+            writing: None,
+            spare: Some(run_buffer(function)?),
+        }))
     }
 
     /// Waits until the device has written the last run.
     fn settle(&mut self) -> Result<(), Fault> {
-        if let Some(local) = &mut self.local {
-            if let Some(writing) = local.writing.take() {
-                local.spare = Some(writing.finish()?);
-            }
+        if let Some(writing) = self.writing.take() {
+            self.spare = Some(writing.finish()?);
         }
         Ok(())
     }
 }
 
+impl LocalDestination<Fault> for IncomingMemory {
+    fn clear_local(&mut self) -> Result<(), Fault> {
+        self.settle()?;
+        self.function.data(Command::LOCAL_CLEAR, [0; 2], None)?;
+        Ok(())
+    }
+
+    fn write_local(&mut self, offset: u64, length: usize) -> Result<(), Fault> {
+        self.settle()?;
+        let run = Range {
+            start: offset,
+            length: length as u64,
+        };
+        let next = match self.spare.take() {
+            Some(buffer) => buffer,
+            None => run_buffer(&self.function)?,
+        };
+        let buffer = replace(&mut self.buffer, next);
+        self.writing = Some(Transfer::begin(
+            &self.function,
+            Command::LOCAL_WRITE,
+            run,
+            buffer,
+        )?);
+        Ok(())
+    }
+}
+
+/// A device that is being restored: the receiver.
+pub(crate) struct Receiver {
+    function: Arc<Function>,
+    control: Buffer,
+    local: Option<IncomingMemory>,
+}
+
+impl Receiver {
+    pub(super) fn new(function: Arc<Function>) -> Result<Self> {
+        Ok(Self {
+            local: IncomingMemory::new(&function)?,
+            control: control_buffer(&function)?,
+            function,
+        })
+    }
+}
+
 impl Destination for Receiver {
     type Error = Fault;
+    type Local = IncomingMemory;
 
     fn identity(&self) -> &Identity {
         &self.function.identity
@@ -324,37 +360,14 @@ impl Destination for Receiver {
         }
     }
 
-    fn clear_local(&mut self) -> Result<(), Fault> {
-        self.settle()?;
-        if self.local.is_some() {
-            self.function.data(Command::LOCAL_CLEAR, [0; 2], None)?;
-        }
-        Ok(())
-    }
-
-    fn write_local(&mut self, offset: u64, length: usize) -> Result<(), Fault> {
-        self.settle()?;
-        let run = Range {
-            start: offset,
-            length: length as u64,
-        };
-        let local = self.local.as_mut().ok_or(EIO)?;
-        let next = match local.spare.take() {
-            Some(buffer) => buffer,
-            None => run_buffer(&self.function)?,
-        };
-        let buffer = replace(&mut local.buffer, next);
-        local.writing = Some(Transfer::begin(
-            &self.function,
-            Command::LOCAL_WRITE,
-            run,
-            buffer,
-        )?);
-        Ok(())
+    fn local(&mut self) -> Option<&mut IncomingMemory> {
+        self.local.as_mut()
     }
 
     fn write_control(&mut self, records: &[u8]) -> Result<(), Fault> {
-        self.settle()?;
+        if let Some(local) = &mut self.local {
+            local.settle()?;
+        }
         let bytes = self.control.bytes_mut().get_mut(..records.len());
         bytes.ok_or(EIO)?.copy_from_slice(records);
         self.function.control(

@@ -16,6 +16,7 @@ use crate::{
     layer::{
         identity::Identity,
         interface::Interfaces,
+        local::NoLocalMemory,
         restore::Destination,
         save::Source, //
     },
@@ -25,9 +26,6 @@ use kernel::{
     prelude::*,
     sync::Arc, //
 };
-
-/// The error for an access to local memory, which a function does not have.
-const NO_LOCAL_MEMORY: Error = EOPNOTSUPP;
 
 /// A function that is saved: the output party.
 pub(crate) struct Sender {
@@ -48,6 +46,7 @@ impl Sender {
 
 impl Source for Sender {
     type Error = Fault;
+    type Local = NoLocalMemory;
 
     fn identity(&self) -> &Identity {
         self.function.identity()
@@ -81,24 +80,16 @@ impl Source for Sender {
         Ok(())
     }
 
+    fn control(&self) -> &[u8] {
+        &self.records
+    }
+
     fn configurations(&mut self) -> Result<u32, Fault> {
         self.function.inspect(|state| state.shadow().generation())
     }
 
-    fn mapped(&mut self, _offset: u64, _length: u64) -> Result<&[u8], Fault> {
-        Err(NO_LOCAL_MEMORY.into())
-    }
-
-    fn changed(&mut self, _offset: u64, _length: u64) -> Result<&[u8], Fault> {
-        Err(NO_LOCAL_MEMORY.into())
-    }
-
-    fn read_local(&mut self, _offset: u64, _length: usize) -> Result<(), Fault> {
-        Err(NO_LOCAL_MEMORY.into())
-    }
-
-    fn piece(&self) -> &[u8] {
-        &self.records
+    fn local(&mut self) -> Option<&mut NoLocalMemory> {
+        None
     }
 }
 
@@ -129,6 +120,7 @@ impl Receiver {
 
 impl Destination for Receiver {
     type Error = Fault;
+    type Local = NoLocalMemory;
 
     fn identity(&self) -> &Identity {
         self.function.identity()
@@ -159,12 +151,8 @@ impl Destination for Receiver {
         Ok(())
     }
 
-    fn clear_local(&mut self) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    fn write_local(&mut self, _offset: u64, _length: usize) -> Result<(), Fault> {
-        Err(NO_LOCAL_MEMORY.into())
+    fn local(&mut self) -> Option<&mut NoLocalMemory> {
+        None
     }
 
     fn write_control(&mut self, _records: &[u8]) -> Result<(), Fault> {

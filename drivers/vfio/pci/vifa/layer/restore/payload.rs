@@ -34,6 +34,7 @@ use super::{
         Restorer, //
     },
     Destination,
+    LocalDestination,
     Place,
     RestoreError, //
 };
@@ -173,6 +174,8 @@ impl<E: Copy> Restorer<E> {
         let DataRun { offset } = DataRun::decode(&header).map_err(&malformed)?;
         check("offset", offset, Expectation::Equal(run.start)).map_err(malformed)?;
         destination
+            .local()
+            .ok_or(RestoreError::Buffer)?
             .write_local(offset, run.length as usize)
             .map_err(RestoreError::Device)?;
         self.progress.count_data(run.length);

@@ -35,6 +35,7 @@ use super::{
         },
     },
     Destination,
+    LocalDestination,
     RestoreError, //
 };
 use crate::seam::Bytes;
@@ -203,8 +204,10 @@ impl Established {
 
     /// Unmaps the destination's local memory on the first call.
     pub(super) fn clear<D: Destination>(&mut self, destination: &mut D) -> Result<(), D::Error> {
-        if !self.cleared && destination.identity().local_memory != 0 {
-            destination.clear_local()?;
+        if !self.cleared {
+            if let Some(local) = destination.local() {
+                local.clear_local()?;
+            }
         }
         self.cleared = true;
         Ok(())

@@ -20,6 +20,7 @@ use super::{
         },
         granules::Granules,
     },
+    LocalSource,
     Phase,
     SaveError,
     Source, //
@@ -47,45 +48,52 @@ pub(super) struct Rounds {
 }
 
 impl Rounds {
-    /// Begins round 0: reads the mapped granules from the device.
+    /// Begins round 0: reads the mapped granules from the device. Returns `None` if the device has
+    /// no local memory.
     ///
     /// `changes` states whether later changes will be read. The earlier ones are then cleared.
     pub(super) fn begin<S: Source>(
         source: &mut S,
         changes: bool,
-    ) -> Result<Self, SaveError<S::Error>> {
+    ) -> Result<Option<Self>, SaveError<S::Error>> {
         let identity = *source.identity();
+        let Some(local) = source.local() else {
+            return Ok(None);
+        };
         let mut pending = Granules::none(&identity)?;
 
         for window in Granules::windows(&identity) {
             if changes {
-                source
+                local
                     .changed(window.start, window.length)
                     .map_err(SaveError::Device)?;
             }
-            let mapped = source
+            let mapped = local
                 .mapped(window.start, window.length)
                 .map_err(SaveError::Device)?;
             pending.add(window, mapped).map_err(SaveError::Bitmap)?;
         }
-        Ok(Self {
+        Ok(Some(Self {
             pending,
             position: 0,
             number: 0,
             begun: false,
-        })
+        }))
     }
 
     /// Reads the changes from the device.
     pub(super) fn refresh<S: Source>(&mut self, source: &mut S) -> Result<(), SaveError<S::Error>> {
         let identity = *source.identity();
+        let Some(local) = source.local() else {
+            return Ok(());
+        };
 
         if self.pending.next(self.position).is_none() {
             // Changes must not prolong a round that has no more to send.
             self.position = identity.local_memory;
         }
         for window in Granules::windows(&identity) {
-            let changed = source
+            let changed = local
                 .changed(window.start, window.length)
                 .map_err(SaveError::Device)?;
             self.pending

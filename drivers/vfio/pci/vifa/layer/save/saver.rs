@@ -47,6 +47,7 @@ use super::{
     },
     Begin,
     InfoVersion,
+    LocalSource,
     Outstanding,
     Phase,
     Piece,
@@ -359,7 +360,8 @@ impl<E: Copy> Saver<E> {
         Ok(Piece::Bytes(self.piece.remaining(match &self.at {
             At::Claim(records) => records,
             At::Address(part) => part.as_bytes(),
-            At::Data(_) | At::Control => source.piece(),
+            At::Data(_) => Self::run(source),
+            At::Control => source.control(),
             At::Start | At::Identity | At::Relations | At::Pause | At::End => &[],
         })))
     }
@@ -388,15 +390,26 @@ impl<E: Copy> Saver<E> {
     }
 
     /// Checks that the source's buffer still has the length of the current body.
-    fn check_body<S: Source<Error = E>>(&self, source: &S) -> Result<(), SaveError<E>> {
-        match self.at {
-            At::Data(_) | At::Control => check(
-                "length",
-                source.piece().len() as u64,
-                Expectation::Equal(self.piece.body() as u64),
-            )
-            .map_err(SaveError::Piece),
-            _ => Ok(()),
+    fn check_body<S: Source<Error = E>>(&self, source: &mut S) -> Result<(), SaveError<E>> {
+        let body = match self.at {
+            At::Data(_) => Self::run(source),
+            At::Control => source.control(),
+            _ => return Ok(()),
+        };
+
+        check(
+            "length",
+            body.len() as u64,
+            Expectation::Equal(self.piece.body() as u64),
+        )
+        .map_err(SaveError::Piece)
+    }
+
+    /// Returns the run that was read last, or an empty slice if there is no local memory.
+    fn run<S: Source<Error = E>>(source: &mut S) -> &[u8] {
+        match source.local() {
+            Some(local) => local.run(),
+            None => &[],
         }
     }
 
@@ -510,23 +523,16 @@ impl<E: Copy> Saver<E> {
 
     /// Reads the device's first claim and begins round 0 of local memory, as soon as possible.
     fn begin<S: Source<Error = E>>(&mut self, source: &mut S) -> Result<(), SaveError<E>> {
-        let &Identity {
-            features,
-            local_memory,
-            ..
-        } = source.identity();
+        let features = source.identity().features;
         let running = !self.has_stopped();
 
         if running && self.configurations.is_none() {
             self.claims.refresh(source)?;
             self.configurations = self.claims.configurations();
         }
-        if self.rounds.is_none()
-            && local_memory != 0
-            && (!running || features & FEATURE_LOCAL_DIRTY != 0)
-        {
-            self.rounds = Some(Rounds::begin(source, running)?);
-            if !running {
+        if self.rounds.is_none() && (!running || features & FEATURE_LOCAL_DIRTY != 0) {
+            self.rounds = Rounds::begin(source, running)?;
+            if self.rounds.is_some() && !running {
                 self.phase = Phase::Complete;
             }
         }
@@ -572,12 +578,14 @@ impl<E: Copy> Saver<E> {
         if self.announced.take() != Some(run) {
             self.reading(run);
         }
-        source
-            .read_local(run.start, run.length as usize)
-            .map_err(SaveError::Device)?;
+        if let Some(local) = source.local() {
+            local
+                .read_local(run.start, run.length as usize)
+                .map_err(SaveError::Device)?;
+        }
         check(
             "length",
-            source.piece().len() as u64,
+            Self::run(source).len() as u64,
             Expectation::Equal(run.length),
         )
         .map_err(SaveError::Piece)?;
@@ -586,24 +594,22 @@ impl<E: Copy> Saver<E> {
         if let Some(next) = part.run() {
             self.reading(next);
             self.announced = Some(next);
-            source.prefetch_local(next.start, next.length as usize);
+            if let Some(local) = source.local() {
+                local.prefetch_local(next.start, next.length as usize);
+            }
         }
         self.at = At::Data(part);
         self.loaded.count_data(run.length);
         let header = DataRun { offset: run.start };
-        self.load_section(
-            source.interfaces(),
-            Kind::Data,
-            &header.encode(),
-            source.piece(),
-        );
+        let interfaces = source.interfaces();
+        self.load_section(interfaces, Kind::Data, &header.encode(), Self::run(source));
         Ok(())
     }
 
     fn load_control<S: Source<Error = E>>(&mut self, source: &mut S) -> Result<(), SaveError<E>> {
         source.read_control().map_err(SaveError::Device)?;
 
-        let bytes = source.piece();
+        let bytes = source.control();
         let identity = source.identity();
         check(
             "length",

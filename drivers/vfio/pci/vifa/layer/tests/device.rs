@@ -16,11 +16,13 @@ use super::super::{
     progress::Progress,
     restore::{
         Destination,
+        LocalDestination,
         RestoreError,
         Restorer, //
     },
     save::{
         Begin,
+        LocalSource,
         Piece,
         SaveError,
         Saver,
@@ -222,6 +224,18 @@ impl Device {
         }
     }
 
+    /// Returns the content of the buffer after the last read.
+    fn piece(&self) -> &[u8] {
+        self.buffer
+            .get(..self.piece.saturating_sub(self.missing))
+            .unwrap_or_default()
+    }
+
+    /// Returns this device if it has local memory.
+    fn with_local_memory(&mut self) -> Option<&mut Self> {
+        (self.identity.local_memory != 0).then_some(self)
+    }
+
     /// Returns the number of whole granules in `bytes`.
     fn granules(&self, bytes: usize) -> usize {
         bytes
@@ -333,6 +347,7 @@ impl Device {
 
 impl Source for Device {
     type Error = OutOfMemory;
+    type Local = Self;
 
     fn identity(&self) -> &Identity {
         &self.identity
@@ -348,6 +363,10 @@ impl Source for Device {
         Ok(())
     }
 
+    fn control(&self) -> &[u8] {
+        self.piece()
+    }
+
     fn claim(&mut self) -> Result<&[u8], OutOfMemory> {
         Ok(&self.claim)
     }
@@ -356,6 +375,12 @@ impl Source for Device {
         Ok(self.configurations)
     }
 
+    fn local(&mut self) -> Option<&mut Self> {
+        self.with_local_memory()
+    }
+}
+
+impl LocalSource<OutOfMemory> for Device {
     fn mapped(&mut self, offset: u64, length: u64) -> Result<&[u8], OutOfMemory> {
         let granules = self.granules(offset as usize)..self.granules((offset + length) as usize);
         let mapped = self.mapped.get(granules).unwrap_or_default();
@@ -408,15 +433,14 @@ impl Source for Device {
         );
     }
 
-    fn piece(&self) -> &[u8] {
-        self.buffer
-            .get(..self.piece.saturating_sub(self.missing))
-            .unwrap_or_default()
+    fn run(&self) -> &[u8] {
+        self.piece()
     }
 }
 
 impl Destination for Device {
     type Error = OutOfMemory;
+    type Local = Self;
 
     fn identity(&self) -> &Identity {
         &self.identity
@@ -430,6 +454,27 @@ impl Destination for Device {
         &mut self.buffer
     }
 
+    fn local(&mut self) -> Option<&mut Self> {
+        self.with_local_memory()
+    }
+
+    fn claim(&mut self, records: &[u8]) -> Result<(), OutOfMemory> {
+        self.claims += 1;
+        copy(&mut self.tried, records)?;
+        self.host()
+    }
+
+    fn prepare(&mut self, records: &[u8]) -> Result<(), OutOfMemory> {
+        self.host()?;
+        copy(&mut self.obtained, records)
+    }
+
+    fn write_control(&mut self, records: &[u8]) -> Result<(), OutOfMemory> {
+        copy(&mut self.control, records)
+    }
+}
+
+impl LocalDestination<OutOfMemory> for Device {
     fn clear_local(&mut self) -> Result<(), OutOfMemory> {
         self.local.fill(0);
         self.mapped.fill(0);
@@ -448,20 +493,5 @@ impl Destination for Device {
             *mapped = 1;
         }
         Ok(())
-    }
-
-    fn claim(&mut self, records: &[u8]) -> Result<(), OutOfMemory> {
-        self.claims += 1;
-        copy(&mut self.tried, records)?;
-        self.host()
-    }
-
-    fn prepare(&mut self, records: &[u8]) -> Result<(), OutOfMemory> {
-        self.host()?;
-        copy(&mut self.obtained, records)
-    }
-
-    fn write_control(&mut self, records: &[u8]) -> Result<(), OutOfMemory> {
-        copy(&mut self.control, records)
     }
 }
