@@ -21,6 +21,7 @@ mod memory;
 mod physical;
 mod register_file;
 mod scatter;
+mod spare;
 mod status;
 mod transfer;
 

@@ -17,7 +17,8 @@ use super::{
         Failure,
         Pending,
         Results, //
-    }, //
+    },
+    spare::Spare, //
 };
 use crate::{
     backend::{
@@ -149,22 +150,11 @@ struct Reader {
     function: Arc<Function>,
     capacity: Capacity,
     /// Unused buffers, with all bits set.
-    spare: [Option<Buffer>; 2],
+    spare: Spare<2>,
     reading: Option<WindowRead>,
 }
 
 impl Reader {
-    /// Takes an unused buffer, or allocates one to replace a buffer that was forfeited.
-    fn take_buffer(&mut self) -> Result<Buffer, Fault> {
-        match self.spare.iter_mut().find_map(Option::take) {
-            Some(buffer) => Ok(buffer),
-            None => {
-                let size = self.capacity.window_bits as usize * WINDOW_UNIT;
-                window_buffer(&self.function, size, size)
-            }
-        }
-    }
-
     /// Starts to read a window, and reports the previous window in the meantime.
     fn read(&mut self, window: Range, dirty: &mut impl FnMut(Range)) -> Result<(), Stop> {
         if bindings::task::is_being_killed() {
@@ -172,7 +162,10 @@ impl Reader {
         }
         let before = self.finish()?;
         let bytes = self.capacity.pages(window).div_ceil(8) as usize;
-        let buffer = self.take_buffer()?;
+        let size = self.capacity.window_bits as usize * WINDOW_UNIT;
+        let buffer = self
+            .spare
+            .take_or(|| window_buffer(&self.function, size, size))?;
         let command = Command::LOG_READ_AND_CLEAR;
         let pending = self
             .function
@@ -216,9 +209,7 @@ impl Reader {
                 length: count * page_size,
             });
         });
-        if let Some(place) = self.spare.iter_mut().find(|place| place.is_none()) {
-            *place = Some(buffer);
-        }
+        self.spare.put_back(buffer);
     }
 }
 
@@ -263,13 +254,13 @@ impl Summariser {
 }
 
 /// The readers of a log.
-struct Access {
+struct Readers {
     capacity: Capacity,
     summariser: Summariser,
     reader: Reader,
 }
 
-impl Access {
+impl Readers {
     fn new(function: &Arc<Function>, capacity: Capacity, buffers: Buffers) -> Self {
         Self {
             capacity,
@@ -281,7 +272,7 @@ impl Access {
             reader: Reader {
                 function: function.clone(),
                 capacity,
-                spare: buffers.windows.map(Some),
+                spare: Spare::new(buffers.windows),
                 reading: None,
             },
         }
@@ -351,7 +342,7 @@ pub(crate) struct WriteLog {
     function: Arc<Function>,
     ranges: KVec<Range>,
     page_size: u32,
-    access: Access,
+    readers: Readers,
 }
 
 impl WriteLog {
@@ -378,7 +369,7 @@ impl WriteLog {
             gap_bits: GAP_BITS,
         };
         Ok(Self {
-            access: Access::new(&function, capacity, buffers),
+            readers: Readers::new(&function, capacity, buffers),
             function,
             ranges,
             page_size,
@@ -398,12 +389,12 @@ impl Log for WriteLog {
     }
 
     fn report(&mut self, part: Range, mut dirty: impl FnMut(Range)) -> Result<(), Stop> {
-        let access = &mut self.access;
+        let readers = &mut self.readers;
         let result = Pieces::new(&self.ranges, self.page_size.into(), part)
-            .try_for_each(|piece| access.report(piece, &mut dirty))
-            .and_then(|()| access.reader.drain(&mut dirty));
+            .try_for_each(|piece| readers.report(piece, &mut dirty))
+            .and_then(|()| readers.reader.drain(&mut dirty));
         // Abort the window that a failed report has not finished.
-        access.reader.reading = None;
+        readers.reader.reading = None;
         result
     }
 

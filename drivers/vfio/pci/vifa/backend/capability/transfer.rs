@@ -18,7 +18,8 @@ use super::{
         Command,
         Pending,
         Results, //
-    }, //
+    },
+    spare::Spare, //
 };
 use crate::{
     bindings::VIFA_CONTROL_CONFIGURATIONS,
@@ -123,8 +124,7 @@ pub(crate) struct OutgoingMemory {
     /// Length in bytes of the run that was read last.
     length: usize,
     reading: Option<Transfer>,
-    /// The unused buffer.
-    spare: Option<Buffer>,
+    spare: Spare<1>,
     bitmap: Bitmap,
 }
 
@@ -139,17 +139,14 @@ impl OutgoingMemory {
             filled: run_buffer(function)?,
             length: 0,
             reading: None,
-            spare: Some(run_buffer(function)?),
+            spare: Spare::new([run_buffer(function)?]),
             bitmap: Bitmap::new(function)?,
         }))
     }
 
     /// Starts to read a run.
     fn begin(&mut self, run: Range) -> Result<Transfer, Fault> {
-        let buffer = match self.spare.take() {
-            Some(buffer) => buffer,
-            None => run_buffer(&self.function)?,
-        };
+        let buffer = self.spare.take_or(|| run_buffer(&self.function))?;
         Transfer::begin(&self.function, Command::LOCAL_READ, run, buffer)
     }
 
@@ -179,7 +176,8 @@ impl LocalSource<Fault> for OutgoingMemory {
             Some(reading) => reading,
             None => self.begin(run)?,
         };
-        self.spare = Some(replace(&mut self.filled, reading.finish()?));
+        let unused = replace(&mut self.filled, reading.finish()?);
+        self.spare.put_back(unused);
         self.length = length;
         Ok(())
     }
@@ -269,8 +267,7 @@ pub(crate) struct IncomingMemory {
     buffer: Buffer,
     /// The run that the device is writing to its local memory.
     writing: Option<Transfer>,
-    /// The unused buffer.
-    spare: Option<Buffer>,
+    spare: Spare<1>,
 }
 
 impl IncomingMemory {
@@ -283,14 +280,14 @@ impl IncomingMemory {
             function: function.clone(),
             buffer: run_buffer(function)?,
             writing: None,
-            spare: Some(run_buffer(function)?),
+            spare: Spare::new([run_buffer(function)?]),
         }))
     }
 
     /// Waits until the device has written the last run.
     fn settle(&mut self) -> Result<(), Fault> {
         if let Some(writing) = self.writing.take() {
-            self.spare = Some(writing.finish()?);
+            self.spare.put_back(writing.finish()?);
         }
         Ok(())
     }
@@ -309,10 +306,7 @@ impl LocalDestination<Fault> for IncomingMemory {
             start: offset,
             length: length as u64,
         };
-        let next = match self.spare.take() {
-            Some(buffer) => buffer,
-            None => run_buffer(&self.function)?,
-        };
+        let next = self.spare.take_or(|| run_buffer(&self.function))?;
         let buffer = replace(&mut self.buffer, next);
         self.writing = Some(Transfer::begin(
             &self.function,
