@@ -27,6 +27,7 @@ use crate::{
             Ranges, //
         },
         migration::{
+            Part,
             StateNumber,
             Support, //
         },
@@ -85,12 +86,11 @@ impl<B: Backend> vfio::Driver for VirtualFunction<B> {
         if backend.unsupported().is_some() {
             return None;
         }
-        let support = Support::STOP_COPY.and_pre_copy();
-        if backend.identity().features & FEATURE_P2P == 0 {
-            Some(support)
-        } else {
-            Some(support.and_p2p())
+        let mut support = Part::StopCopy | Part::PreCopy;
+        if backend.identity().features & FEATURE_P2P != 0 {
+            support |= Part::P2p;
         }
+        Some(support)
     }
 
     fn logs_dma(&self) -> bool {

@@ -261,7 +261,7 @@ impl<T: Driver> Device<T> {
         // SAFETY: The fields may be set before the registration.
         unsafe {
             if let Some(support) = support {
-                (*vfio_device).migration_flags = support.flags();
+                (*vfio_device).migration_flags = support.into();
                 (*vfio_device).mig_ops = migration::Operations::<T>::table();
             }
             if logs {

@@ -18,6 +18,7 @@ use kernel::{
     },
     ffi,
     fs::File,
+    impl_flags,
     prelude::*,
     sync::aref::ARef, //
 };
@@ -25,28 +26,22 @@ use kernel::{
 /// Number of a state in `enum vfio_device_mig_state`. User space may pass any number.
 pub(crate) type StateNumber = bindings::vfio_device_mig_state;
 
-/// The parts of the migration protocol that a device supports: `VFIO_MIGRATION_*`.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Support(u32);
+impl_flags!(
+    /// The parts of the migration protocol that a device supports.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    pub(crate) struct Support(u32);
 
-impl Support {
-    /// Support of stop-copy, the minimum.
-    pub(crate) const STOP_COPY: Self = Self(bindings::VFIO_MIGRATION_STOP_COPY);
-
-    /// Adds support of the states without peer-to-peer DMA.
-    pub(crate) const fn and_p2p(self) -> Self {
-        Self(self.0 | bindings::VFIO_MIGRATION_P2P)
+    /// A part of the migration protocol.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    pub(crate) enum Part {
+        /// Stop-copy, which every device supports.
+        StopCopy = bindings::VFIO_MIGRATION_STOP_COPY,
+        /// The states without peer-to-peer DMA.
+        P2p = bindings::VFIO_MIGRATION_P2P,
+        /// The pre-copy states, in which user space reads a running device.
+        PreCopy = bindings::VFIO_MIGRATION_PRE_COPY,
     }
-
-    /// Adds support of the pre-copy states, in which user space reads a running device.
-    pub(crate) const fn and_pre_copy(self) -> Self {
-        Self(self.0 | bindings::VFIO_MIGRATION_PRE_COPY)
-    }
-
-    pub(super) fn flags(self) -> u32 {
-        self.0
-    }
-}
+);
 
 impl<T: Driver> Device<T> {
     /// Returns the next state on the path from `current` to `new`: one arc of the state machine.
