@@ -39,7 +39,7 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    pub(super) fn new(device: &pci::Device, status: &Arc<Status>) -> Result<Self> {
+    pub(crate) fn new(device: &pci::Device, status: &Arc<Status>) -> Result<Self> {
         let directory = debugfs::directory(device.as_ref().name()).ok_or(ENODEV)?;
         Ok(Self {
             _region: directory

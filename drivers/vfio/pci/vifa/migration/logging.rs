@@ -43,33 +43,35 @@ struct Active<L> {
 }
 
 /// The DMA logging of one device.
-pub(super) struct Logging<B: Backend> {
+pub(crate) struct Logging<B: Backend> {
+    backend: Arc<B>,
     status: Arc<Status>,
     active: Option<Active<B::Log>>,
 }
 
 impl<B: Backend> Logging<B> {
     /// Creates the DMA logging of a device. Writes are not logged yet.
-    pub(super) fn new(status: Arc<Status>) -> Self {
+    pub(super) fn new(backend: Arc<B>, status: Arc<Status>) -> Self {
         Self {
+            backend,
             status,
             active: None,
         }
     }
 
     /// Starts the log. `page_size` may be any number; returns the page size in use, in bytes.
-    pub(super) fn start(
-        &mut self,
-        backend: &Arc<B>,
-        ranges: Ranges<'_>,
-        page_size: u64,
-    ) -> Result<u64> {
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the log is already started, or if a range is invalid. Otherwise the error of the
+    /// device.
+    pub(crate) fn start(&mut self, ranges: Ranges<'_>, page_size: u64) -> Result<u64> {
         if self.active.is_some() {
             return Err(self.refuse_to("start", EINVAL, "already started"));
         }
         let page_size = log::page_size(page_size);
         let ranges = self.collect(ranges, page_size)?;
-        let log = B::start_log(backend, ranges, page_size)
+        let log = B::start_log(&self.backend, ranges, page_size)
             .map_err(|fault| self.refuse_to("start", fault.into(), fault))?;
         let page_size = log.page_size().into();
         self.status.logs(Some(Tracked {
@@ -109,7 +111,7 @@ impl<B: Backend> Logging<B> {
     }
 
     /// Stops the log, if it was started.
-    pub(super) fn stop(&mut self) -> Result {
+    pub(crate) fn stop(&mut self) -> Result {
         let Some(Active { log, .. }) = self.active.take() else {
             return Ok(());
         };
@@ -126,7 +128,11 @@ impl<B: Backend> Logging<B> {
     }
 
     /// Reports the dirty pages among the `length` bytes from `iova`.
-    pub(super) fn report(&mut self, iova: u64, length: u64, dirty: &mut DirtyBitmap<'_>) -> Result {
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the log is not started, `EINTR` if the task is being killed.
+    pub(crate) fn report(&mut self, iova: u64, length: u64, dirty: &mut DirtyBitmap<'_>) -> Result {
         let Some(active) = &mut self.active else {
             return Err(self.refuse_to("report", EINVAL, "not started"));
         };

@@ -165,7 +165,7 @@ pub(super) struct Moment {
 
 /// The status of one device's migration.
 #[pin_data]
-pub(super) struct Status {
+pub(crate) struct Status {
     device: ARef<pci::Device>,
     identity: Identity,
     interfaces: Interfaces,
@@ -182,7 +182,7 @@ pub(super) struct Status {
 }
 
 impl Status {
-    pub(super) fn new(
+    pub(crate) fn new(
         device: ARef<pci::Device>,
         identity: Identity,
         interfaces: Interfaces,
@@ -242,7 +242,7 @@ impl Status {
     }
 
     /// Clears the transfer and the error of the previous user, when the device is opened.
-    pub(super) fn opened(&self) {
+    pub(crate) fn opened(&self) {
         self.change(|moment| {
             moment.last = self.first;
             moment.transfer = None;
@@ -302,7 +302,7 @@ impl Status {
 
     /// Records `error` of the device, described by `text`, logs it at a limited rate, and returns
     /// it.
-    pub(super) fn error(&self, error: Error, text: impl fmt::Display) -> Error {
+    pub(crate) fn error(&self, error: Error, text: impl fmt::Display) -> Error {
         self.log(&self.errors, &text);
         self.keep(error, text)
     }
