@@ -13,19 +13,11 @@
 //! Lock order: `opened` of a [`Function`] is innermost. While it is held, the backend waits for
 //! nothing that a reset may hold.
 
-mod clock;
 mod device;
-mod fault;
-mod frozen;
 mod hardware;
 mod identity;
-mod interrupts;
-mod mailbox;
+mod portable;
 mod probe;
-mod queues;
-mod records;
-mod registers;
-mod state;
 mod transfer;
 
 pub(crate) use self::{

@@ -8,7 +8,7 @@ use super::{
     function::{ask, busy, enabled, new, MAC},
     physical::{Address, Filters},
 };
-use crate::backend::igb::{
+use crate::backend::igb::portable::{
     registers::{page0, vtctrl, Access},
     state::State,
 };

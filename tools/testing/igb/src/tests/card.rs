@@ -4,7 +4,7 @@
 //! 0, which is connected to [`Port`]. Time passes only during sleep.
 
 use super::physical::{Administration, Port};
-use crate::backend::igb::{
+use crate::backend::igb::portable::{
     clock::Clock,
     fault::Fault,
     registers::{interrupt::*, page0, queue::*, vtctrl, Access},

@@ -3,7 +3,7 @@
 //! Tests that exchanges with the physical function terminate, whatever it does.
 
 use super::card::Card;
-use crate::backend::igb::{
+use crate::backend::igb::portable::{
     clock::Clock,
     fault::Fault,
     mailbox::{

@@ -7,7 +7,7 @@ use super::{
     physical::{Address, Administration},
     records::identity,
 };
-use crate::backend::igb::{
+use crate::backend::igb::portable::{
     clock::Clock,
     fault::{Fault, Stuck},
     mailbox::shadow::Phase,
@@ -735,4 +735,10 @@ fn refusal_comes_in_time() {
 
     state.resume(&mut card).unwrap();
     assert_eq!(enabled(&card).len(), 4);
+}
+
+#[test]
+fn host_error_keeps_its_number() {
+    assert_eq!(Fault::Host(22).errno(), 22);
+    assert_eq!(Fault::Host(22).to_string(), "host error 22");
 }

@@ -6,7 +6,7 @@ use super::{
     physical::{Administration, Port},
     strategy::{administration, bare, happens, life, Step},
 };
-use crate::backend::igb::{
+use crate::backend::igb::portable::{
     fault::Fault,
     mailbox::shadow::{Phase, Shadow},
     registers::{
@@ -275,7 +275,7 @@ fn reset_by_the_guest_keeps_the_persistent_configuration() {
 #[test]
 fn pending_bits_of_msix_are_not_cleared() {
     struct Untouched;
-    impl crate::backend::igb::registers::Access for Untouched {
+    impl crate::backend::igb::portable::registers::Access for Untouched {
         fn load(&mut self, offset: u32) -> Result<u32, Fault> {
             panic!("read of {offset:#x}");
         }
@@ -283,7 +283,7 @@ fn pending_bits_of_msix_are_not_cleared() {
             panic!("write of {offset:#x}");
         }
     }
-    impl crate::backend::igb::clock::Clock for Untouched {
+    impl crate::backend::igb::portable::clock::Clock for Untouched {
         fn now(&self) -> u64 {
             0
         }

@@ -3,7 +3,7 @@
 //! Tests of requests and answers.
 
 use super::strategy::message;
-use crate::backend::igb::mailbox::message::{Answer, Mac, Multicast, Request, Vid};
+use crate::backend::igb::portable::mailbox::message::{Answer, Mac, Multicast, Request, Vid};
 use proptest::prelude::*;
 
 fn decode(words: &[u32]) -> Request {

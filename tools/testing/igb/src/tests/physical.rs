@@ -6,7 +6,7 @@
 //! It follows `igb_main.c`, `e1000_mac.c` and `igb_core.c`, with their tables. It shares with the
 //! backend only the offsets and the two traits that it implements.
 
-use crate::backend::igb::{
+use crate::backend::igb::portable::{
     clock::Clock,
     fault::Fault,
     mailbox::replay::Post,
@@ -669,7 +669,7 @@ impl Clock for Port {
 }
 
 /// The bit of the register, not the one of messages.
-const ACK_BIT: u32 = crate::backend::igb::registers::mailbox::ACK;
+const ACK_BIT: u32 = crate::backend::igb::portable::registers::mailbox::ACK;
 
 impl Post for Port {
     fn reset(&mut self) -> Result<(), Fault> {

@@ -3,7 +3,7 @@
 //! Tests of the records of the control plane.
 
 use crate::{
-    backend::igb::{
+    backend::igb::portable::{
         fault::Fault,
         mailbox::{
             configuration::{Configuration, Granted},
@@ -258,7 +258,10 @@ proptest! {
 
     /// A truncated control plane is refused.
     #[test]
-    fn truncation((control_plane, identity) in control_plane(), cut in any::<prop::sample::Index>()) {
+    fn truncation(
+        (control_plane, identity) in control_plane(),
+        cut in any::<prop::sample::Index>(),
+    ) {
         let records = control_plane.encode().unwrap();
         let cut = cut.index(records.len());
 

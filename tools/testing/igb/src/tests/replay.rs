@@ -8,7 +8,7 @@ use super::{
     physical::{Address, Administration, Disturbance, Filters, Port},
     strategy::{address, administration, life, message},
 };
-use crate::backend::igb::{
+use crate::backend::igb::portable::{
     fault::Fault,
     mailbox::{
         configuration::Configuration,
@@ -259,7 +259,11 @@ proptest! {
             words[2] = u32::from_le_bytes([e, f, 0, 0]);
             words
         })) {
-            use crate::backend::igb::registers::{buffer_word, mailbox::{REQ, VFU}, page0};
+            use crate::backend::igb::portable::registers::{
+                buffer_word,
+                mailbox::{REQ, VFU},
+                page0,
+            };
 
             shadow.write(&mut port, page0::V2PMAILBOX, VFU).unwrap();
             for (index, word) in words.into_iter().enumerate() {
@@ -284,7 +288,7 @@ proptest! {
 fn configured(words: &[&[u32]]) -> Configuration {
     let life = words.iter().flat_map(|words| {
         use super::strategy::Step::*;
-        use crate::backend::igb::registers::{
+        use crate::backend::igb::portable::registers::{
             buffer_word,
             mailbox::{REQ, VFU},
             page0,

@@ -6,7 +6,7 @@ use super::{
     card::Card,
     function::{busy, enabled, new, post},
 };
-use crate::backend::igb::{
+use crate::backend::igb::portable::{
     clock::Clock,
     mailbox::shadow::Phase,
     registers::{interrupt::CAUSES, mailbox::*, page0},

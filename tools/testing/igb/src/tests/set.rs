@@ -2,7 +2,7 @@
 
 //! Tests of small sets.
 
-use crate::backend::igb::mailbox::set::Set;
+use crate::backend::igb::portable::mailbox::set::Set;
 use proptest::{collection::vec, prelude::*};
 use std::collections::BTreeSet;
 

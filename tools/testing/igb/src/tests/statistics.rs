@@ -3,7 +3,7 @@
 //! Tests that counters continue from their values.
 
 use super::physical::{Administration, Port};
-use crate::backend::igb::{mailbox::shadow::Shadow, registers::statistics::OFFSETS};
+use crate::backend::igb::portable::{mailbox::shadow::Shadow, registers::statistics::OFFSETS};
 use proptest::prelude::*;
 
 proptest! {

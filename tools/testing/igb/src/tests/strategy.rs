@@ -3,7 +3,7 @@
 //! Strategies that generate guests and administrators of all kinds.
 
 use super::physical::{Address, Administration, Port};
-use crate::backend::igb::{
+use crate::backend::igb::portable::{
     fault::Fault,
     registers::{
         buffer_word,

@@ -3,7 +3,7 @@
 //! Tests that a malicious guest delays only itself.
 
 use super::physical::{Administration, Port};
-use crate::backend::igb::{
+use crate::backend::igb::portable::{
     mailbox::{
         shadow::Shadow,
         throttle::{BURST, INTERVAL},

@@ -3,16 +3,18 @@
 //! A virtual function, as a backend.
 
 use super::{
-    fault::Fault,
     hardware::{
         Hardware,
         Watch,
         BAR, //
     },
     identity::identify,
+    portable::{
+        fault::Fault,
+        registers::page0,
+        state::State, //
+    },
     probe::probe,
-    registers::page0,
-    state::State,
     transfer::{
         Receiver,
         Sender, //

@@ -2,7 +2,7 @@
 
 //! Register access of a function that is not reset.
 
-use super::{
+use super::portable::{
     clock::Clock,
     fault::Fault,
     registers::Access, //
@@ -27,6 +27,9 @@ use kernel::{
 
 /// The BAR with the registers.
 pub(super) const BAR: u8 = 0;
+
+/// Minimum size of that BAR in bytes.
+pub(super) const BAR_LENGTH: u64 = 0x4000;
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {

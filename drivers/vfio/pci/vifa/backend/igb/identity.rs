@@ -3,14 +3,16 @@
 //! The identity of a function, from its device id and from the PCI core.
 
 use super::{
-    hardware::BAR,
-    records::{
-        CONTROL_PLANE_MAX,
-        RECORD_VERSION, //
-    },
-    registers::{
-        interrupt::VECTORS,
+    hardware::{
+        BAR,
         BAR_LENGTH, //
+    },
+    portable::{
+        records::{
+            CONTROL_PLANE_MAX,
+            RECORD_VERSION, //
+        },
+        registers::interrupt::VECTORS,
     },
 };
 use crate::{
@@ -72,7 +74,7 @@ pub(super) fn identify(device: &pci::Device<Core<'_>>) -> Result<Identity> {
         return Err(ENODEV);
     }
     let registers = device.resource_len(BAR.into())?;
-    if registers < BAR_LENGTH.into() {
+    if registers < BAR_LENGTH {
         dev_err!(
             device,
             "invalid size of BAR {}: got {:#x}, expected at least {:#x}\n",

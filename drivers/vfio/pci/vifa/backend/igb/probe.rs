@@ -3,14 +3,16 @@
 //! The check whether an unused function can be migrated.
 
 use super::{
-    clock::Clock,
-    fault::Fault,
     hardware::{
         Watch,
         BAR, //
     },
-    queues,
-    registers::Access, //
+    portable::{
+        clock::Clock,
+        fault::Fault,
+        queues,
+        registers::Access, //
+    },
 };
 use crate::{
     seam::Shown,

@@ -4,11 +4,13 @@
 
 use super::{
     device::Function,
-    fault::Fault,
-    records::{
-        decode_claim,
-        encode_claim,
-        ControlPlane, //
+    portable::{
+        fault::Fault,
+        records::{
+            decode_claim,
+            encode_claim,
+            ControlPlane, //
+        },
     },
 };
 use crate::{

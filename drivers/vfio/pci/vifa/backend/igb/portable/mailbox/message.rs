@@ -5,7 +5,7 @@
 //! The encoding is that of the in-tree drivers `igbvf`, which sends requests, and `igb`, which
 //! answers. A guest may send any words: a message that `igb` would ignore is [`Request::Other`].
 
-use crate::backend::igb::registers::BUFFER_WORDS;
+use crate::backend::igb::portable::registers::BUFFER_WORDS;
 use core::fmt;
 
 /// The mailbox's buffer.

@@ -5,7 +5,7 @@
 //! A function's counters cannot be written. The guest therefore sees the sum of each counter and a
 //! base, modulo the counter's width.
 
-use crate::backend::igb::registers::statistics::{
+use crate::backend::igb::portable::registers::statistics::{
     COUNTERS,
     OFFSETS, //
 };

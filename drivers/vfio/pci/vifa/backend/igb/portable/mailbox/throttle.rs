@@ -5,7 +5,7 @@
 //! `igb` serves all its functions in one interrupt, under one lock. A guest that interrupts it
 //! continuously would delay its neighbours. The limit delays the guest instead.
 
-use crate::backend::igb::clock::Clock;
+use crate::backend::igb::portable::clock::Clock;
 
 /// Maximum number of interrupts in a burst. The initialization of a driver causes some dozens.
 pub(crate) const BURST: u64 = 256;

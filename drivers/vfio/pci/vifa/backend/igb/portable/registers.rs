@@ -48,9 +48,6 @@ macro_rules! registers {
     };
 }
 
-/// Size of BAR 0 in bytes.
-pub(crate) const BAR_LENGTH: u32 = 0x4000;
-
 /// Page 0.
 pub(crate) mod page0 {
     registers! {

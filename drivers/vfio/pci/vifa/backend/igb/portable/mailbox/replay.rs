@@ -23,7 +23,7 @@ use super::{
         ANSWER_WORDS, //
     },
 };
-use crate::backend::igb::fault::Fault;
+use crate::backend::igb::portable::fault::Fault;
 
 /// A function's mailbox and its reset, for exclusive use.
 pub(crate) trait Post {

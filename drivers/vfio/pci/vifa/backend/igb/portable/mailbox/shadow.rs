@@ -31,7 +31,7 @@ use super::{
     },
     throttle::Throttle,
 };
-use crate::backend::igb::{
+use crate::backend::igb::portable::{
     clock::Clock,
     fault::Fault,
     registers::{

@@ -12,7 +12,7 @@ use super::{
     },
     replay::Post,
 };
-use crate::backend::igb::{
+use crate::backend::igb::portable::{
     clock::{
         until,
         Clock, //
