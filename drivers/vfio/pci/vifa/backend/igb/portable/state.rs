@@ -46,17 +46,59 @@ const INTERVAL: u32 = 100;
 /// Timeout for an answer to the guest, in microseconds: that of `igbvf`.
 const ANSWER_TIMEOUT: u32 = 1_000_000;
 
+/// The function that owns the unicast addresses that the guest obtained from its physical function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    /// This function.
+    This,
+    /// Unknown: the function was saved, and a destination on the same card may have taken them.
+    Unknown,
+}
+
+/// The activity of a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Activity {
+    /// The function runs, or was reset.
+    Running,
+    /// The function was stopped. These registers were read from it.
+    Stopped(Frozen, Owner),
+    /// The function is stopped. These registers of another function were written to it.
+    Loaded(Frozen, Owner),
+}
+
+impl Activity {
+    /// Returns the registers of a stopped function.
+    fn frozen(&self) -> Option<&Frozen> {
+        match self {
+            Self::Running => None,
+            Self::Stopped(frozen, _) | Self::Loaded(frozen, _) => Some(frozen),
+        }
+    }
+
+    /// Returns the owner of the guest's unicast addresses.
+    fn owner(&self) -> Owner {
+        match self {
+            Self::Running => Owner::This,
+            Self::Stopped(_, owner) | Self::Loaded(_, owner) => *owner,
+        }
+    }
+
+    /// Records that a stopped function was saved.
+    fn saved(self) -> Self {
+        match self {
+            Self::Running => Self::Running,
+            Self::Stopped(frozen, _) => Self::Stopped(frozen, Owner::Unknown),
+            Self::Loaded(frozen, _) => Self::Loaded(frozen, Owner::Unknown),
+        }
+    }
+}
+
 /// The state of an open function.
 pub(crate) struct State {
     /// Number of queue pairs.
     queues: u8,
     shadow: Shadow,
-    /// The registers of a stopped function.
-    frozen: Option<Frozen>,
-    /// Whether `frozen` was loaded from another function, rather than read from this one.
-    is_loaded: bool,
-    /// Whether the function was saved, so that another one may own the guest's resources.
-    is_saved: bool,
+    activity: Activity,
     /// Whether a request was made to the physical function.
     is_used: bool,
 }
@@ -67,9 +109,7 @@ impl State {
         Self {
             queues,
             shadow: Shadow::new(),
-            frozen: None,
-            is_loaded: false,
-            is_saved: false,
+            activity: Activity::Running,
             is_used: false,
         }
     }
@@ -82,9 +122,7 @@ impl State {
     /// Records that the function was reset, and therefore runs.
     pub(crate) fn reset(&mut self) {
         self.shadow.reset();
-        self.frozen = None;
-        self.is_loaded = false;
-        self.is_saved = false;
+        self.activity = Activity::Running;
     }
 
     /// Reads a register of page 0 for the guest. Returns all ones if the function is gone, as reads
@@ -116,22 +154,20 @@ impl State {
     ///
     /// Returns an error if the function cannot be stopped. It then continues to run, if it did.
     pub(crate) fn quiesce(&mut self, device: &mut (impl Access + Clock)) -> Result<(), Fault> {
-        if self.is_loaded {
-            return Ok(());
-        }
-        let mut frozen = match self.frozen {
-            Some(frozen) => frozen,
-            None => Frozen::new(device, self.queues)?,
-        };
+        match self.activity {
+            Activity::Running => {
+                let mut frozen = Frozen::new(device, self.queues)?;
 
-        match frozen.quiesce(device) {
-            Ok(()) => self.frozen = Some(frozen),
-            Err(fault) => {
-                if self.frozen.is_none() {
-                    frozen.undo(device);
-                }
-                return Err(fault);
+                frozen
+                    .quiesce(device)
+                    .inspect_err(|_| frozen.undo(device))?;
+                self.activity = Activity::Stopped(frozen, Owner::This);
             }
+            Activity::Stopped(mut frozen, owner) => {
+                frozen.quiesce(device)?;
+                self.activity = Activity::Stopped(frozen, owner);
+            }
+            Activity::Loaded(..) => {}
         }
         Ok(())
     }
@@ -149,12 +185,12 @@ impl State {
         &mut self,
         device: &mut (impl Access + Clock),
     ) -> Result<Option<Fault>, Fault> {
-        let Some(mut frozen) = self.frozen else {
+        let Some(mut frozen) = self.activity.frozen().copied() else {
             return Ok(None);
         };
         let missing = self.reclaim_unicast(device)?;
 
-        if !self.is_loaded {
+        if let Activity::Stopped(..) = self.activity {
             frozen.refresh(device)?;
         }
         if self.shadow.was_reset(device)? {
@@ -166,22 +202,21 @@ impl State {
             }
             frozen.wake(device)?;
         }
-        self.frozen = None;
-        self.is_loaded = false;
-        self.is_saved = false;
+        self.activity = Activity::Running;
         Ok(missing)
     }
 
-    /// Reclaims the unicast addresses that a destination on the same card may have taken. Returns
-    /// the reason if that failed.
+    /// Reclaims the guest's unicast addresses if their owner is unknown. Returns the reason if that
+    /// failed.
     fn reclaim_unicast(
         &mut self,
         device: &mut (impl Access + Clock),
     ) -> Result<Option<Fault>, Fault> {
         let configuration = *self.shadow.configuration();
+        let is_owner = self.activity.owner() == Owner::This;
         let is_idle = self.shadow.phase() == Phase::Idle;
 
-        if !self.is_saved || !is_idle || configuration.unicast.as_slice().is_empty() {
+        if is_owner || !is_idle || configuration.unicast.as_slice().is_empty() {
             return Ok(None);
         }
         let page = self.shadow.save(device)?;
@@ -202,13 +237,13 @@ impl State {
         &mut self,
         device: &mut (impl Access + Clock),
     ) -> Result<ControlPlane, Fault> {
-        let frozen = self.frozen.ok_or(Fault::Runs)?;
+        let frozen = *self.activity.frozen().ok_or(Fault::Runs)?;
 
         // A destination repeats an unanswered request.
         until(device, INTERVAL, ANSWER_TIMEOUT, |device| {
             self.shadow.poll(device)
         })?;
-        self.is_saved = true;
+        self.activity = self.activity.saved();
         let page0 = self.shadow.save(device)?;
         Ok(ControlPlane {
             configuration: *self.shadow.configuration(),
@@ -283,8 +318,7 @@ impl State {
         }
         self.shadow
             .restore(&plane.configuration, &plane.page0, counters);
-        self.frozen = Some(Frozen::from(plane));
-        self.is_loaded = true;
+        self.activity = Activity::Loaded(Frozen::from(plane), self.activity.owner());
         Ok(())
     }
 
