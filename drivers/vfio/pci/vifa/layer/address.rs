@@ -471,6 +471,34 @@ impl Line {
     }
 }
 
+impl Space {
+    /// Checks the granule of a part, from a source with this `identity`.
+    fn check_granule(self, granule: u32, identity: &Identity) -> Result<(), Violation> {
+        use Expectation::{AtLeast, Equal, PowerOfTwo};
+
+        match self {
+            Self::Local => check("granule", granule, Equal(identity.granule.into())),
+            Self::Guest => {
+                check("granule", granule, PowerOfTwo)?;
+                check("granule", granule, AtLeast(PAGE_MIN.into()))
+            }
+        }
+    }
+}
+
+/// Checks the number of ranges of a part of `length` bytes.
+fn check_count(count: u32, length: usize) -> Result<(), Violation> {
+    use Expectation::{AtLeast, AtMost, Equal};
+
+    check("count", count, AtLeast(1))?;
+    check("count", count, AtMost(RANGES_MAX.into()))?;
+    check(
+        "length",
+        length as u64,
+        Equal(AddressHeader::LENGTH as u64 + u64::from(count) * AddressEntry::LENGTH as u64),
+    )
+}
+
 /// The state of the received parts, against which the next part is checked.
 pub(super) struct Received {
     local: Line,
@@ -495,7 +523,7 @@ impl Received {
         sequence: u64,
         identity: &Identity,
     ) -> Result<Part, InvalidPart> {
-        use Expectation::*;
+        use Expectation::{Equal, Known};
 
         let header = AddressHeader::decode(&bytes)?;
         let (space, line, size, last_round) = match header.space {
@@ -518,23 +546,8 @@ impl Received {
         let granule = header.granule.into();
 
         line.enter(header.round, last_round)?;
-        match space {
-            Space::Local => check("granule", header.granule, Equal(identity.granule.into()))?,
-            Space::Guest => {
-                check("granule", header.granule, PowerOfTwo)?;
-                check("granule", header.granule, AtLeast(PAGE_MIN.into()))?;
-            }
-        }
-        check("count", header.count, AtLeast(1))?;
-        check("count", header.count, AtMost(RANGES_MAX.into()))?;
-        check(
-            "length",
-            bytes.len() as u64,
-            Equal(
-                AddressHeader::LENGTH as u64
-                    + u64::from(header.count) * AddressEntry::LENGTH as u64,
-            ),
-        )?;
+        space.check_granule(header.granule, identity)?;
+        check_count(header.count, bytes.len())?;
 
         let mut data = sequence.saturating_add(1);
         for (index, entry) in (0..).zip(entries(&bytes)) {

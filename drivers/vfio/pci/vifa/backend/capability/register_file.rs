@@ -150,32 +150,45 @@ impl Capability {
             frames: read32(VIFA_DVSEC_FRAMES)? as usize,
         })
     }
-}
 
-impl RegisterFile {
-    /// Finds, maps and checks the register file of `device`.
-    pub(super) fn new(device: &pci::Device<Core<'_>>) -> Result<Arc<Self>> {
-        let capability = Capability::read(device)?;
-        let size = device.resource_len(capability.bar).unwrap_or(0);
-        let end = capability
+    /// Checks that the frames fit in the BAR.
+    fn check_frames(&self, device: &pci::Device<Core<'_>>) -> Result {
+        let size = device.resource_len(self.bar).unwrap_or(0);
+        let end = self
             .frames
             .checked_mul(VIFA_HW_FRAME_SIZE as usize)
-            .and_then(|length| length.checked_add(capability.offset))
-            .filter(|&end| capability.frames != 0 && end as u64 <= size);
+            .and_then(|length| length.checked_add(self.offset))
+            .filter(|&end| self.frames != 0 && end as u64 <= size);
         if end.is_none() {
             dev_err!(
                 device,
                 "invalid VIFA capability: frames: got {} at {:#x}, expected to fit in BAR {} of {:#x} bytes\n",
-                capability.frames,
-                capability.offset,
-                capability.bar,
+                self.frames,
+                self.offset,
+                self.bar,
                 size
             );
             return Err(ENODEV);
         }
-        let bar = device.iomap_region(capability.bar, c"vifa-vfio-pci")?;
+        Ok(())
+    }
+}
 
-        let read = |register: u32| bar.try_read32(capability.offset + register as usize);
+/// The constant registers of the layer frame.
+struct LayerFrame {
+    vfs: u32,
+    device_vectors: u32,
+    scatter_max: usize,
+    log_ranges: usize,
+}
+
+impl LayerFrame {
+    /// Reads the registers with `read`, and checks them.
+    fn read(
+        device: &pci::Device<Core<'_>>,
+        capability: &Capability,
+        read: impl Fn(u32) -> Result<u32>,
+    ) -> Result<Self> {
         let expect = |name: &str, found: u32, expected: u32| {
             if found == expected {
                 return Ok(());
@@ -211,10 +224,27 @@ impl RegisterFile {
             );
             return Err(ENODEV);
         }
-        let log_ranges = read(VIFA_LAYER_LOG_RANGES)? as usize;
+        Ok(Self {
+            vfs,
+            device_vectors,
+            scatter_max,
+            log_ranges: read(VIFA_LAYER_LOG_RANGES)? as usize,
+        })
+    }
+}
 
-        let mut signals = KVec::with_capacity(vfs as usize, GFP_KERNEL)?;
-        for _ in 0..vfs {
+impl RegisterFile {
+    /// Finds, maps and checks the register file of `device`.
+    pub(super) fn new(device: &pci::Device<Core<'_>>) -> Result<Arc<Self>> {
+        let capability = Capability::read(device)?;
+        capability.check_frames(device)?;
+        let bar = device.iomap_region(capability.bar, c"vifa-vfio-pci")?;
+        let layer = LayerFrame::read(device, &capability, |register| {
+            bar.try_read32(capability.offset + register as usize)
+        })?;
+
+        let mut signals = KVec::with_capacity(layer.vfs as usize, GFP_KERNEL)?;
+        for _ in 0..layer.vfs {
             let signal = || Arc::pin_init(TimedCompletion::new(), GFP_KERNEL);
             signals.push(
                 Signals {
@@ -232,9 +262,9 @@ impl RegisterFile {
                 bar,
                 offset: capability.offset,
                 timeout: capability.timeout,
-                device_vectors,
-                scatter_max,
-                log_ranges,
+                device_vectors: layer.device_vectors,
+                scatter_max: layer.scatter_max,
+                log_ranges: layer.log_ranges,
                 signals,
                 quarantined <- new_mutex!(KVec::new()),
                 messages <- RateLimit::new(5000, 10),
