@@ -235,6 +235,83 @@ impl Chain {
         self.length += 1;
     }
 
+    /// Adds the commands that rewrite blocks of the store through `buffer`.
+    fn rewrite(&mut self, local: &mut LocalMemory, buffer: &Buffer, random: &mut Random) {
+        for _ in 0..REWRITTEN_BLOCKS {
+            let block = random.below(local.stored.len());
+            // Commands are executed in the order of submission: later chains read the new data.
+            local.stored[block] = random.next();
+            for command in local.fill(block, buffer) {
+                self.push(Step::Rewrite, command);
+            }
+        }
+    }
+
+    /// Adds commands that fill, copy and check memory at these addresses of a lane's buffers, and
+    /// that check a part of `archive`.
+    fn compute(&mut self, addresses: &[DmaAddress; LANE_BUFFERS], archive: &Buffer) {
+        let length = bytes(self.pattern.words);
+        self.push(
+            Step::Fill,
+            Command::Fill {
+                destination: addresses[0],
+                length,
+                first: self.pattern.first,
+            },
+        );
+        self.push(
+            Step::Copy,
+            Command::Copy {
+                source: addresses[0],
+                destination: addresses[1],
+                length,
+            },
+        );
+        self.push(
+            Step::Checksum,
+            Command::Checksum {
+                source: addresses[1],
+                length,
+            },
+        );
+        self.push(
+            Step::ArchiveChecksum,
+            Command::Checksum {
+                source: archive.address(self.start),
+                length,
+            },
+        );
+    }
+
+    /// Adds commands that write and read local memory at the offset `own`, and read it at `stored`.
+    fn move_local(&mut self, addresses: &[DmaAddress; LANE_BUFFERS], own: u64, stored: u64) {
+        let length = bytes(self.pattern.words);
+        self.push(
+            Step::LocalWrite,
+            Command::LocalWrite {
+                source: addresses[1],
+                offset: own,
+                length,
+            },
+        );
+        self.push(
+            Step::LocalRead,
+            Command::LocalRead {
+                offset: own,
+                destination: addresses[2],
+                length,
+            },
+        );
+        self.push(
+            Step::StoreRead,
+            Command::LocalRead {
+                offset: stored,
+                destination: addresses[3],
+                length,
+            },
+        );
+    }
+
     fn submit(&self, engine: &Engine) -> Result {
         let commands = self.steps.map(|(_, command)| command);
         engine.submit(&commands[..self.length])
@@ -269,6 +346,11 @@ impl Lane {
             ],
             chain: None,
         })
+    }
+
+    /// Returns the addresses of the word `start` of each buffer.
+    fn addresses(&self, start: usize) -> [DmaAddress; LANE_BUFFERS] {
+        self.buffers.each_ref().map(|buffer| buffer.address(start))
     }
 }
 
@@ -605,7 +687,6 @@ impl<'a> Run<'a> {
         let random = &mut self.bench.random;
         let words = random.words();
         let start = random.below(BUFFER_WORDS - words + 1);
-        let length = bytes(words);
         let archive = random.below(ARCHIVES);
         let pattern = Pattern {
             first: random.next(),
@@ -628,74 +709,17 @@ impl<'a> Run<'a> {
         }
         if let Some(local) = &mut self.local {
             if random.below(LANES) < self.rewrite {
-                let buffer = &self.bench.lanes[lane].buffers[3];
-                for _ in 0..REWRITTEN_BLOCKS {
-                    let block = random.below(local.stored.len());
-                    // Commands are executed in the order of submission: later chains read the new
-                    // data.
-                    local.stored[block] = random.next();
-                    for command in local.fill(block, buffer) {
-                        chain.push(Step::Rewrite, command);
-                    }
-                }
+                chain.rewrite(local, &self.bench.lanes[lane].buffers[3], random);
                 return chain;
             }
         }
-        let address = |buffer: usize| self.bench.lanes[lane].buffers[buffer].address(start);
-        chain.push(
-            Step::Fill,
-            Command::Fill {
-                destination: address(0),
-                length,
-                first: pattern.first,
-            },
-        );
-        chain.push(
-            Step::Copy,
-            Command::Copy {
-                source: address(0),
-                destination: address(1),
-                length,
-            },
-        );
-        chain.push(
-            Step::Checksum,
-            Command::Checksum {
-                source: address(1),
-                length,
-            },
-        );
-        chain.push(
-            Step::ArchiveChecksum,
-            Command::Checksum {
-                source: self.bench.archives[archive].address(start),
-                length,
-            },
-        );
+        let addresses = self.bench.lanes[lane].addresses(start);
+        chain.compute(&addresses, &self.bench.archives[archive]);
         if let Some(local) = &self.local {
-            chain.push(
-                Step::LocalWrite,
-                Command::LocalWrite {
-                    source: address(1),
-                    offset: local.lane(lane, start),
-                    length,
-                },
-            );
-            chain.push(
-                Step::LocalRead,
-                Command::LocalRead {
-                    offset: local.lane(lane, start),
-                    destination: address(2),
-                    length,
-                },
-            );
-            chain.push(
-                Step::StoreRead,
-                Command::LocalRead {
-                    offset: local.block(block, start),
-                    destination: address(3),
-                    length,
-                },
+            chain.move_local(
+                &addresses,
+                local.lane(lane, start),
+                local.block(block, start),
             );
         }
         chain
