@@ -352,7 +352,10 @@ mod tests {
         for members in [
             r#", "hosts": {"gamma": "beta"}"#,
             r#", "physical_functions": {"0000:02:00.0": "0000:41:00.0"}"#,
-            r#", "virtual_functions": {"0000:01:00.1": "0000:41:00.3", "0000:01:00.2": "0000:41:00.4"}"#,
+            concat!(
+                r#", "virtual_functions": {"0000:01:00.1": "0000:41:00.3","#,
+                r#" "0000:01:00.2": "0000:41:00.4"}"#
+            ),
         ] {
             assert!(guide(members).unwrap().check_names(&origin()).is_err());
         }
@@ -383,7 +386,10 @@ mod tests {
             ),
             (r#", "hosts": {"a": "c", "a": "d"}"#, "a is mapped twice"),
             (
-                r#", "virtual_functions": {"0000:01:00.1": "0000:01:00.2", "01:00.1": "0000:01:00.3"}"#,
+                concat!(
+                    r#", "virtual_functions": {"0000:01:00.1": "0000:01:00.2","#,
+                    r#" "01:00.1": "0000:01:00.3"}"#
+                ),
                 "0000:01:00.1 is mapped twice",
             ),
             (

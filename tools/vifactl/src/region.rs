@@ -190,51 +190,12 @@ impl Region {
     ///
     /// The first field with an invalid value.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Violation> {
-        use Expectation::{AtLeast, Equal, Known};
-
-        let found = bytes.len() as u64;
-        let too_short = |length: usize| Violation {
-            field: "length",
-            expected: AtLeast(length as u64),
-            found,
-        };
-        // Fields that version 1.0 lacks are 0.
-        let mut padded = [0; size_of::<vifa_region>()];
-        let bytes = match bytes.len() {
-            0..LENGTH_1_0 => return Err(too_short(LENGTH_1_0)),
-            length if length < padded.len() => {
-                padded[..length].copy_from_slice(bytes);
-                &padded
-            }
-            _ => bytes,
-        };
-        let raw: vifa_region = headers::value_of(bytes).ok_or(too_short(padded.len()))?;
-        let minor = u16::from_le(raw.minor);
-        let length = match minor {
-            0 => LENGTH_1_0,
-            _ => size_of::<vifa_region>(),
-        } as u64;
-        let magic = headers::VIFA_REGION_MAGIC.first_chunk().copied();
+        let raw = read_padded(bytes)?;
         let state = u32::from_le(raw.state);
-        let place = offset_of!(vifa_region, identity);
+        let identity = &bytes[offset_of!(vifa_region, identity)..];
 
-        check(
-            "magic",
-            u64::from_le_bytes(raw.magic),
-            Equal(u64::from_le_bytes(magic.unwrap_or_default())),
-        )?;
-        check(
-            "major",
-            u16::from_le(raw.major),
-            Equal(headers::VIFA_REGION_MAJOR.into()),
-        )?;
-        check("length", found, AtLeast(length))?;
-        check("size", u32::from_le(raw.size), AtLeast(length))?;
         Ok(Self {
-            version: Version {
-                major: u16::from_le(raw.major),
-                minor,
-            },
+            version: Version::check(&raw, bytes.len())?,
             generation: u64::from_le(raw.generation),
             interfaces: Interfaces {
                 control: Interface(u64::from_le(raw.control_interface)),
@@ -242,12 +203,12 @@ impl Region {
             },
             state: State(DeviceState::try_from(state).map_err(|_| Violation {
                 field: "state",
-                expected: Known,
+                expected: Expectation::Known,
                 found: state.into(),
             })?),
             last_error: LastError::decode(u32::from_le(raw.error), &raw.error_text),
             identity: Identity::from(&crate::layer::identity::Identity::try_from(
-                IdentityPayload::decode(&bytes[place..])?,
+                IdentityPayload::decode(identity)?,
             )?),
             relations: raw
                 .relations
@@ -259,18 +220,7 @@ impl Region {
                 stream_bytes: u64::from_le(raw.stream_bytes),
                 sections: u64::from_le(raw.sections),
             },
-            records: Records {
-                bytes: u64::from_le(raw.record_bytes),
-                types: (0..)
-                    .zip(raw.records.map(u32::from_le))
-                    .filter(|&(_, count)| count != 0)
-                    .map(|(kind, count)| RecordType {
-                        kind,
-                        name: record_name(kind),
-                        count,
-                    })
-                    .collect(),
-            },
+            records: Records::of(&raw),
             addresses: Addresses {
                 local_ranges: u64::from_le(raw.local_ranges),
                 local_bytes: u64::from_le(raw.local_bytes),
@@ -283,15 +233,74 @@ impl Region {
                 restored: u64::from_le(raw.restored),
                 failed: u64::from_le(raw.failed),
             },
-            logging: (minor != 0).then(|| Logging {
-                page_size: u64::from_le(raw.log_page_size),
-                ranges: u64::from_le(raw.log_ranges),
-                bytes: u64::from_le(raw.log_bytes),
-                reports: u64::from_le(raw.log_reports),
-                dirty_bytes: u64::from_le(raw.log_dirty_bytes),
-                lost: u64::from_le(raw.log_lost),
-            }),
+            logging: Logging::of(&raw),
         })
+    }
+}
+
+/// Reads the structure from a region of any version. Fields that version 1.0 lacks are 0.
+fn read_padded(bytes: &[u8]) -> Result<vifa_region, Violation> {
+    let too_short = |length: usize| Violation {
+        field: "length",
+        expected: Expectation::AtLeast(length as u64),
+        found: bytes.len() as u64,
+    };
+    let mut padded = [0; size_of::<vifa_region>()];
+    let length = bytes.len().min(padded.len());
+
+    if length < LENGTH_1_0 {
+        return Err(too_short(LENGTH_1_0));
+    }
+    padded[..length].copy_from_slice(&bytes[..length]);
+    headers::value_of(&padded).ok_or(too_short(padded.len()))
+}
+
+impl Version {
+    /// Returns the version of a region of `length` bytes. Checks the magic, and that the version is
+    /// known and fits in the length.
+    fn check(raw: &vifa_region, length: usize) -> Result<Self, Violation> {
+        use Expectation::{AtLeast, Equal};
+
+        let version = Self {
+            major: u16::from_le(raw.major),
+            minor: u16::from_le(raw.minor),
+        };
+        let least = match version.minor {
+            0 => LENGTH_1_0,
+            _ => size_of::<vifa_region>(),
+        } as u64;
+        let magic = headers::VIFA_REGION_MAGIC.first_chunk().copied();
+
+        check(
+            "magic",
+            u64::from_le_bytes(raw.magic),
+            Equal(u64::from_le_bytes(magic.unwrap_or_default())),
+        )?;
+        check(
+            "major",
+            version.major,
+            Equal(headers::VIFA_REGION_MAJOR.into()),
+        )?;
+        check("length", length as u64, AtLeast(least))?;
+        check("size", u32::from_le(raw.size), AtLeast(least))?;
+        Ok(version)
+    }
+}
+
+impl Records {
+    fn of(raw: &vifa_region) -> Self {
+        Self {
+            bytes: u64::from_le(raw.record_bytes),
+            types: (0..)
+                .zip(raw.records.map(u32::from_le))
+                .filter(|&(_, count)| count != 0)
+                .map(|(kind, count)| RecordType {
+                    kind,
+                    name: record_name(kind),
+                    count,
+                })
+                .collect(),
+        }
     }
 }
 
@@ -378,7 +387,45 @@ impl fmt::Display for Records {
     }
 }
 
+impl fmt::Display for Relation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let receiver = self
+            .receiver
+            .map_or("any receiver".to_owned(), |receiver| receiver.to_string());
+
+        write!(f, "{} -> {receiver}; is the {}", self.output, self.role)
+    }
+}
+
+impl fmt::Display for Transfer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes, {} sections", self.stream_bytes, self.sections)
+    }
+}
+
+impl fmt::Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} saved, {} restored, {} failed",
+            self.saved, self.restored, self.failed
+        )
+    }
+}
+
 impl Logging {
+    /// Returns the logging of a region; `None` before version 1.1.
+    fn of(raw: &vifa_region) -> Option<Self> {
+        (raw.minor != 0).then(|| Self {
+            page_size: u64::from_le(raw.log_page_size),
+            ranges: u64::from_le(raw.log_ranges),
+            bytes: u64::from_le(raw.log_bytes),
+            reports: u64::from_le(raw.log_reports),
+            dirty_bytes: u64::from_le(raw.log_dirty_bytes),
+            lost: u64::from_le(raw.log_lost),
+        })
+    }
+
     /// Describes the current logging.
     fn now(&self) -> String {
         if self.page_size == 0 {
@@ -407,25 +454,12 @@ impl fmt::Display for Region {
         row("control interface", self.interfaces.control.to_string());
         row("data interface", self.interfaces.data.to_string());
         for relation in &self.relations {
-            let receiver = relation
-                .receiver
-                .map_or("any receiver".to_owned(), |receiver| receiver.to_string());
-
             row(
                 &format!("{} relation", relation.plane),
-                format!(
-                    "{} -> {receiver}; is the {}",
-                    relation.output, relation.role
-                ),
+                relation.to_string(),
             );
         }
-        row(
-            "transfer",
-            format!(
-                "{} bytes, {} sections",
-                self.transfer.stream_bytes, self.transfer.sections
-            ),
-        );
+        row("transfer", self.transfer.to_string());
         row("records", self.records.to_string());
         row(
             "local memory",
@@ -441,13 +475,7 @@ impl fmt::Display for Region {
                 addresses.guest_bytes, addresses.guest_ranges
             ),
         );
-        row(
-            "transfers",
-            format!(
-                "{} saved, {} restored, {} failed",
-                self.counters.saved, self.counters.restored, self.counters.failed
-            ),
-        );
+        row("transfers", self.counters.to_string());
         if let Some(logging) = &self.logging {
             row("DMA logging", logging.now());
             row(

@@ -83,6 +83,47 @@ impl<W: Write> Table<W> {
         )
     }
 
+    /// Writes the lines of a section's contents.
+    fn payload(&mut self, section: &Section<'_>) -> io::Result<()> {
+        match section.payload {
+            Payload::Identity(Some(fields)) | Payload::End(Some(fields)) => self.fields(&fields),
+            Payload::Relations(bytes) => self.relations(bytes),
+            Payload::Address(Some(record), _) => {
+                self.fields(&record)?;
+                self.ranges(section)
+            }
+            Payload::Data(Some(run), bytes) => {
+                let offset = run.integer("offset");
+
+                writeln!(self.out, "{:14}{bytes} bytes at {offset:#x}", "")
+            }
+            Payload::Control(Some(resources), _) => {
+                self.fields(&resources)?;
+                self.records(section)
+            }
+            Payload::Claim(_) => self.records(section),
+            Payload::Unread => self.fields(&section.header),
+            _ => Ok(()),
+        }
+    }
+
+    fn relations(&mut self, payload: &[u8]) -> io::Result<()> {
+        for relation in array(&RELATION, payload) {
+            let receiver = match relation.integer("receiver") {
+                0 => "any receiver".to_owned(),
+                receiver => Interface(receiver).to_string(),
+            };
+
+            writeln!(
+                self.out,
+                "{:14}{} -> {receiver}",
+                "",
+                Interface(relation.integer("output"))
+            )?;
+        }
+        Ok(())
+    }
+
     fn ranges(&mut self, section: &Section<'_>) -> io::Result<()> {
         let shown = if self.all { usize::MAX } else { RANGES };
         let left = section.ranges().skip(shown);
@@ -208,41 +249,7 @@ impl<W: Write> Visitor for Table<W> {
                 Interface(section.header.integer("interface")),
             ),
         )?;
-        match section.payload {
-            Payload::Identity(Some(fields)) | Payload::End(Some(fields)) => self.fields(&fields),
-            Payload::Relations(bytes) => {
-                for relation in array(&RELATION, bytes) {
-                    let receiver = match relation.integer("receiver") {
-                        0 => "any receiver".to_owned(),
-                        receiver => Interface(receiver).to_string(),
-                    };
-
-                    writeln!(
-                        self.out,
-                        "{:14}{} -> {receiver}",
-                        "",
-                        Interface(relation.integer("output"))
-                    )?;
-                }
-                Ok(())
-            }
-            Payload::Address(Some(record), _) => {
-                self.fields(&record)?;
-                self.ranges(section)
-            }
-            Payload::Data(Some(run), bytes) => {
-                let offset = run.integer("offset");
-
-                writeln!(self.out, "{:14}{bytes} bytes at {offset:#x}", "")
-            }
-            Payload::Control(Some(resources), _) => {
-                self.fields(&resources)?;
-                self.records(section)
-            }
-            Payload::Claim(_) => self.records(section),
-            Payload::Unread => self.fields(&section.header),
-            _ => Ok(()),
-        }
+        self.payload(section)
     }
 }
 

@@ -240,90 +240,68 @@ fn places(stream: &[u8]) -> Vec<usize> {
         .collect()
 }
 
+/// Length of a section header, after which the payload begins.
+const PAYLOAD: usize = 32;
+
+/// Changes that make a stream invalid: the section, or none for the stream header, the offsets in
+/// it of the changed byte and of its field, and the field.
+const DAMAGES: [(Option<u64>, usize, usize, &str); 31] = [
+    (None, 3, 0, "magic"),
+    (None, 8, 8, "major"),
+    (Some(0), 2, 2, "flags"),
+    (Some(0), 4, 4, "length"),
+    (Some(0), 11, 8, "interface"),
+    (Some(0), 16, 16, "sequence"),
+    (Some(0), PAYLOAD + 9, PAYLOAD + 9, "reserved0"),
+    (Some(0), PAYLOAD + 14, PAYLOAD + 12, "features"),
+    (Some(0), PAYLOAD + 32, PAYLOAD + 32, "bar_size[2]"),
+    (Some(1), 0, 0, "type"),
+    (Some(1), PAYLOAD, PAYLOAD, "relation[0].plane"),
+    (
+        Some(1),
+        PAYLOAD + 24 + 9,
+        PAYLOAD + 24 + 8,
+        "relation[1].output",
+    ),
+    (Some(1), PAYLOAD + 5, PAYLOAD + 1, "relation[0].reserved"),
+    (Some(2), PAYLOAD, PAYLOAD, "space"),
+    (Some(2), PAYLOAD + 8, PAYLOAD + 8, "granule"),
+    // The length is checked against the count of ranges.
+    (Some(2), PAYLOAD + 12, 4, "length"),
+    (Some(2), PAYLOAD + 16 + 24, PAYLOAD + 16 + 24, "start"),
+    (Some(2), PAYLOAD + 16 + 8, PAYLOAD + 16 + 8, "length"),
+    (Some(2), PAYLOAD + 16 + 16, PAYLOAD + 16 + 16, "sequence"),
+    (Some(3), 8, 8, "interface"),
+    (Some(3), PAYLOAD + 1, PAYLOAD, "offset"),
+    (Some(5), PAYLOAD, PAYLOAD, "version"),
+    (Some(5), PAYLOAD + 2, PAYLOAD + 2, "run_state"),
+    (Some(5), PAYLOAD + 4, PAYLOAD + 4, "records"),
+    (Some(5), PAYLOAD + 8, PAYLOAD + 8, "length"),
+    (
+        Some(5),
+        PAYLOAD + 16 + 24 + 2,
+        PAYLOAD + 16 + 24 + 2,
+        "version",
+    ),
+    (
+        Some(5),
+        PAYLOAD + 16 + 24 + 12,
+        PAYLOAD + 16 + 24 + 12,
+        "reserved",
+    ),
+    (Some(6), PAYLOAD, PAYLOAD, "sections"),
+    (Some(6), PAYLOAD + 8, PAYLOAD + 8, "data_bytes"),
+    (Some(6), PAYLOAD + 16, PAYLOAD + 16, "control_bytes"),
+    (Some(6), PAYLOAD + 28, PAYLOAD + 28, "reserved"),
+];
+
 #[test]
 fn an_invalid_field_is_named_with_its_place() {
     let stream = sparse();
     let sections = places(&stream);
-    let [identity, relations, address, data, _, control, end] = sections[..] else {
-        panic!("{sections:?}");
-    };
-    // Offset of the changed byte, offset of its field, the field, and the section.
-    let cases = [
-        (3, 0, "magic", None),
-        (8, 8, "major", None),
-        (identity + 2, identity + 2, "flags", Some(0)),
-        (identity + 4, identity + 4, "length", Some(0)),
-        (identity + 11, identity + 8, "interface", Some(0)),
-        (identity + 16, identity + 16, "sequence", Some(0)),
-        (identity + 32 + 9, identity + 32 + 9, "reserved0", Some(0)),
-        (identity + 32 + 14, identity + 32 + 12, "features", Some(0)),
-        (
-            identity + 32 + 32,
-            identity + 32 + 32,
-            "bar_size[2]",
-            Some(0),
-        ),
-        (relations, relations, "type", Some(1)),
-        (relations + 32, relations + 32, "relation[0].plane", Some(1)),
-        (
-            relations + 32 + 24 + 9,
-            relations + 32 + 24 + 8,
-            "relation[1].output",
-            Some(1),
-        ),
-        (
-            relations + 32 + 5,
-            relations + 32 + 1,
-            "relation[0].reserved",
-            Some(1),
-        ),
-        (address + 32, address + 32, "space", Some(2)),
-        (address + 32 + 8, address + 32 + 8, "granule", Some(2)),
-        // The length is checked against the count of ranges.
-        (address + 32 + 12, address + 4, "length", Some(2)),
-        (
-            address + 32 + 16 + 24,
-            address + 32 + 16 + 24,
-            "start",
-            Some(2),
-        ),
-        (
-            address + 32 + 16 + 8,
-            address + 32 + 16 + 8,
-            "length",
-            Some(2),
-        ),
-        (
-            address + 32 + 16 + 16,
-            address + 32 + 16 + 16,
-            "sequence",
-            Some(2),
-        ),
-        (data + 8, data + 8, "interface", Some(3)),
-        (data + 32 + 1, data + 32, "offset", Some(3)),
-        (control + 32, control + 32, "version", Some(5)),
-        (control + 32 + 2, control + 32 + 2, "run_state", Some(5)),
-        (control + 32 + 4, control + 32 + 4, "records", Some(5)),
-        (control + 32 + 8, control + 32 + 8, "length", Some(5)),
-        (
-            control + 32 + 16 + 24 + 2,
-            control + 32 + 16 + 24 + 2,
-            "version",
-            Some(5),
-        ),
-        (
-            control + 32 + 16 + 24 + 12,
-            control + 32 + 16 + 24 + 12,
-            "reserved",
-            Some(5),
-        ),
-        (end + 32, end + 32, "sections", Some(6)),
-        (end + 32 + 8, end + 32 + 8, "data_bytes", Some(6)),
-        (end + 32 + 16, end + 32 + 16, "control_bytes", Some(6)),
-        (end + 32 + 28, end + 32 + 28, "reserved", Some(6)),
-    ];
-
-    for (at, place, field, section) in cases {
+    for (section, at, place, field) in DAMAGES {
+        let start = section.map_or(0, |section| sections[section as usize]);
+        let (at, place) = (start + at, start + place);
         let mut damaged = stream.clone();
         damaged[at] ^= 0x15;
         let (shown, damage) = decoded(&sealed(damaged, &sections));

@@ -34,33 +34,34 @@ fn refused(change: impl FnOnce(&mut [u8])) -> &'static str {
     with(change).unwrap_err().field
 }
 
+/// Offsets of the fields with numbers of 8 bytes.
+const NUMBERS: [usize; 18] = [
+    offset_of!(vifa_region, generation),
+    offset_of!(vifa_region, stream_bytes),
+    offset_of!(vifa_region, sections),
+    offset_of!(vifa_region, record_bytes),
+    offset_of!(vifa_region, local_ranges),
+    offset_of!(vifa_region, local_bytes),
+    offset_of!(vifa_region, data_bytes),
+    offset_of!(vifa_region, guest_ranges),
+    offset_of!(vifa_region, guest_bytes),
+    offset_of!(vifa_region, saved),
+    offset_of!(vifa_region, restored),
+    offset_of!(vifa_region, failed),
+    offset_of!(vifa_region, log_page_size),
+    offset_of!(vifa_region, log_ranges),
+    offset_of!(vifa_region, log_bytes),
+    offset_of!(vifa_region, log_reports),
+    offset_of!(vifa_region, log_dirty_bytes),
+    offset_of!(vifa_region, log_lost),
+];
+
 #[test]
 fn each_field_is_read_where_the_header_has_it() {
     let region = with(|bytes| {
-        let mut value = 1_u64;
-        let mut number = |offset: usize| {
+        for (offset, value) in NUMBERS.into_iter().zip(1_u64..) {
             bytes[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
-            value += 1;
-        };
-
-        number(offset_of!(vifa_region, generation));
-        number(offset_of!(vifa_region, stream_bytes));
-        number(offset_of!(vifa_region, sections));
-        number(offset_of!(vifa_region, record_bytes));
-        number(offset_of!(vifa_region, local_ranges));
-        number(offset_of!(vifa_region, local_bytes));
-        number(offset_of!(vifa_region, data_bytes));
-        number(offset_of!(vifa_region, guest_ranges));
-        number(offset_of!(vifa_region, guest_bytes));
-        number(offset_of!(vifa_region, saved));
-        number(offset_of!(vifa_region, restored));
-        number(offset_of!(vifa_region, failed));
-        number(offset_of!(vifa_region, log_page_size));
-        number(offset_of!(vifa_region, log_ranges));
-        number(offset_of!(vifa_region, log_bytes));
-        number(offset_of!(vifa_region, log_reports));
-        number(offset_of!(vifa_region, log_dirty_bytes));
-        number(offset_of!(vifa_region, log_lost));
+        }
         bytes[offset_of!(vifa_region, records) + 4 * 2] = 7;
         bytes[offset_of!(vifa_region, identity.queues)] = 9;
     })
