@@ -35,7 +35,12 @@ macro_rules! layout {
 
 /// Returns the layouts of a stream's structures in the C header.
 fn structures() -> BTreeMap<&'static str, Layout> {
-    BTreeMap::from([
+    headers().into_iter().chain(payloads()).collect()
+}
+
+/// Returns the layouts of the headers, and of the end.
+fn headers() -> [(&'static str, Layout); 3] {
+    [
         layout!(vifa_stream_header {
             magic,
             major,
@@ -51,6 +56,19 @@ fn structures() -> BTreeMap<&'static str, Layout> {
             payload_crc,
             header_crc,
         }),
+        layout!(vifa_stream_end {
+            sections,
+            data_bytes,
+            control_bytes,
+            headers_crc,
+            reserved,
+        }),
+    ]
+}
+
+/// Returns the layouts in the payloads before the end.
+fn payloads() -> [(&'static str, Layout); 7] {
+    [
         layout!(vifa_identity {
             vendor,
             device,
@@ -101,14 +119,7 @@ fn structures() -> BTreeMap<&'static str, Layout> {
             length,
             reserved,
         }),
-        layout!(vifa_stream_end {
-            sections,
-            data_bytes,
-            control_bytes,
-            headers_crc,
-            reserved,
-        }),
-    ])
+    ]
 }
 
 /// Returns the layouts of the header's structures that are not in a stream.

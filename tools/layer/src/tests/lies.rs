@@ -133,21 +133,24 @@ fn pieces() {
     empty.control.resize_zeroed(0).unwrap();
     assert_not_saved(
         empty,
-        "data from the device: control section, record at byte 0x0: record header: expected at least 0x10, found 0x0",
+        "data from the device: control section, record at byte 0x0: record header: \
+         expected at least 0x10, found 0x0",
     );
 
     let mut newer = Device::new(IDENTITY).unwrap();
     newer.identity.record_version[4] = 1;
     assert_not_saved(
         newer,
-        "data from the device: control section, record at byte 0x18: version: expected at most 0x1, found 0x2",
+        "data from the device: control section, record at byte 0x18: version: \
+         expected at most 0x1, found 0x2",
     );
 
     let mut elsewhere = Device::new(IDENTITY).unwrap();
     elsewhere.control[4] = 1;
     assert_not_saved(
         elsewhere,
-        "data from the device: control section, record at byte 0x0: index: expected less than 0x1, found 0x1",
+        "data from the device: control section, record at byte 0x0: index: \
+         expected less than 0x1, found 0x1",
     );
 }
 

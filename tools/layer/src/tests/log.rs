@@ -200,7 +200,8 @@ proptest! {
                     (Some(home), Piece::Pages(pages)) => {
                         prop_assert!(is_whole, "{:#x} is read", byte);
                         prop_assert!(home.start <= pages.start && pages.end() <= home.end());
-                        prop_assert_eq!((pages.start % page_size, pages.length % page_size), (0, 0));
+                        let rest = (pages.start % page_size, pages.length % page_size);
+                        prop_assert_eq!(rest, (0, 0));
                     }
                     (Some(_), Piece::Part { page: looked_at, .. }) => {
                         prop_assert!(!is_whole, "{:#x} is not read", byte);

@@ -476,7 +476,10 @@ proptest! {
         control in control(),
         changes in prop::collection::vec(change(), 0..3),
         segments in segments(),
-        control_interface in prop_oneof![Just(CONTROL_INTERFACE), Just(RECEIVING_CONTROL_INTERFACE)],
+        control_interface in prop_oneof![
+            Just(CONTROL_INTERFACE),
+            Just(RECEIVING_CONTROL_INTERFACE),
+        ],
     ) {
         let mut stream = compose(&items, &control);
 

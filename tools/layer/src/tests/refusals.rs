@@ -350,6 +350,22 @@ fn relations() {
             [control(), with_reserved(data())],
             "relation[1].reserved: expected 0x0, found 0x1000000000000",
         ),
+    ] {
+        assert_relations_refused(relations, &format!("section 1 (relations): {message}"));
+    }
+    assert_change_refused(
+        |stream| stream.sections[1].payload.push(0),
+        "header of section 1: length: expected 0x30, found 0x31",
+    );
+}
+
+/// The output parties are the source's interfaces, and differ from the receivers.
+#[test]
+fn parties() {
+    let control = || relation(1, CONTROL_INTERFACE, 0);
+    let data = || relation(2, DATA_INTERFACE, 0);
+
+    for (relations, message) in [
         // The interface of the other plane, of another function, or none.
         (
             [relation(1, DATA_INTERFACE, 0), data()],
@@ -386,10 +402,6 @@ fn relations() {
     ] {
         assert_relations_refused(relations, &format!("section 1 (relations): {message}"));
     }
-    assert_change_refused(
-        |stream| stream.sections[1].payload.push(0),
-        "header of section 1: length: expected 0x30, found 0x31",
-    );
 }
 
 /// A stream that is addressed to one function is refused by all others.
@@ -641,7 +653,14 @@ fn ranges_of_local_memory() {
         &[(0x1000, u64::MAX - 0xfff, 3)],
         "0: length: expected at most 0xf000, found 0xfffffffffffff000",
     );
-    // Ranges with wrong sequence numbers of their data.
+}
+
+/// The sequence number of a range is that of its first data section.
+#[test]
+fn sequence_of_ranges() {
+    let refused = |ranges: &[_], message| assert_ranges_refused(1, 0x1000, ranges, message);
+    let first = (0x1000, 0x2000, 3);
+
     refused(
         &[(0x1000, 0x1000, 2)],
         "0: sequence: expected 0x3, found 0x2",
@@ -721,16 +740,22 @@ fn ranges_of_guest_memory() {
     );
 }
 
-/// Parts of a round ascend, rounds are consecutive, and guest memory is independent of both.
+/// Returns the ranges of a part of local memory with one granule at `start`.
+fn granule_at(start: u64) -> [(u64, Vec<u8>); 1] {
+    [(start, vec![0; 0x1000])]
+}
+
+/// Returns a part of guest memory with one granule at `start`.
+fn guest_part(granule: u32, start: u64) -> Section {
+    let ranges = [range(start, granule.into(), 0)];
+
+    Section::new(3, address(2, 0, granule, &ranges))
+}
+
+/// Parts of a round ascend, and rounds are consecutive.
 #[test]
 fn order_of_parts() {
-    let at = |start: u64| [(start, vec![0; 0x1000])];
-    let guest = |granule, start| {
-        Section::new(
-            3,
-            address(2, 0, granule, &[range(start, granule.into(), 0)]),
-        )
-    };
+    let at = granule_at;
 
     for (start, expected) in [
         (0x1000, "found 0x1000"),
@@ -760,6 +785,14 @@ fn order_of_parts() {
         },
         "section 6 (address): round: expected at least 0x1, found 0x0",
     );
+}
+
+/// Guest memory is independent of the order of local memory.
+#[test]
+fn order_of_parts_of_guest_memory() {
+    let at = granule_at;
+    let guest = guest_part;
+
     assert_composed_refused(
         |stream| {
             stream.push_part(0, &at(0x5000));
@@ -888,11 +921,16 @@ fn records_of_the_control_plane() {
         &[record(4, 1, u32::MAX, &[]), record(4, 1, 0, &[])],
         "section 5 (control), record at byte 0x10: index: expected at least 0x100000000, found 0x0",
     );
+}
+
+#[test]
+fn headers_and_padding_of_records() {
     let changed = |offset: usize| {
         let mut record = record(1, 1, 0, &[1, 2, 3]);
         record[offset] = 0x40;
         record
     };
+
     assert_control_refused(
         &[changed(12)],
         "section 5 (control), record at byte 0x0: reserved: expected 0x0, found 0x40",
@@ -919,7 +957,8 @@ fn records_of_the_control_plane() {
     );
     assert_control_refused(
         &[record(1, 1, 0, &[]), vec![0; 15]],
-        "section 5 (control), record at byte 0x10: record header: expected at least 0x10, found 0xf",
+        "section 5 (control), record at byte 0x10: record header: \
+         expected at least 0x10, found 0xf",
     );
 }
 

@@ -649,8 +649,8 @@ proptest! {
         transfer.assert_arrives(usize::MAX);
     }
 
-    /// If a device no longer changes, the reported outstanding bytes are exactly those that are then
-    /// read: the introduction, a claim, and local memory. Initial bytes only decrease.
+    /// If a device no longer changes, the reported outstanding bytes are exactly those that are
+    /// then read: the introduction, a claim, and local memory. Initial bytes only decrease.
     #[test]
     fn numbers_are_exact(
         mapped in prop::collection::vec(0..GRANULES, 0..GRANULES),
