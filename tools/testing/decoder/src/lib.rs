@@ -220,6 +220,56 @@ struct Order {
     end: Option<u64>,
 }
 
+/// The memory of the source, whose parts are read in their order.
+struct Memory {
+    source: Identity,
+    /// The source's interface of the data plane.
+    data: u64,
+    local: Order,
+    guest: Order,
+}
+
+impl Memory {
+    fn new(source: Identity, data: u64) -> Self {
+        Self {
+            source,
+            data,
+            local: Order::default(),
+            guest: Order::default(),
+        }
+    }
+
+    /// Reads a part of the address record file and, for local memory, its data sections.
+    fn part(
+        &mut self,
+        payload: &[u8],
+        reader: &mut Reader<'_>,
+        state: &mut State,
+    ) -> Result<(), String> {
+        let mut payload = Input(payload);
+
+        match payload.integer(4)? {
+            1 => {
+                let sequence = Some(reader.sections);
+                for (start, length) in part(payload, &mut self.local, &self.source, sequence)? {
+                    state.local.0 += 1;
+                    state.local.1 += length;
+                    runs(reader, self.data, start, length, &mut state.runs)?;
+                }
+                Ok(())
+            }
+            2 => {
+                for (_, length) in part(payload, &mut self.guest, &self.source, None)? {
+                    state.guest.0 += 1;
+                    state.guest.1 += length;
+                }
+                Ok(())
+            }
+            _ => Err("space".into()),
+        }
+    }
+}
+
 /// Returns the state of the destination `own` after `stream`.
 pub fn decode(stream: &[u8], own: &Own) -> Result<State, String> {
     let mut reader = Reader::new(stream)?;
@@ -235,8 +285,7 @@ pub fn decode(stream: &[u8], own: &Own) -> Result<State, String> {
     relations(reader.expect(2, control)?, [control, data], own)?;
     state.outputs = vec![control, data];
 
-    let mut local = Order::default();
-    let mut guest = Order::default();
+    let mut memory = Memory::new(source, data);
     loop {
         let section = reader.section()?;
 
@@ -244,25 +293,7 @@ pub fn decode(stream: &[u8], own: &Own) -> Result<State, String> {
             3 => {
                 require(section.mandatory, "flags")?;
                 require(section.interface == data, "interface")?;
-                let mut payload = Input(section.payload);
-                let space = payload.integer(4)?;
-                match space {
-                    1 => {
-                        let ranges = part(payload, &mut local, &source, Some(reader.sections))?;
-                        for (start, length) in ranges {
-                            state.local.0 += 1;
-                            state.local.1 += length;
-                            runs(&mut reader, data, start, length, &mut state.runs)?;
-                        }
-                    }
-                    2 => {
-                        for (_, length) in part(payload, &mut guest, &source, None)? {
-                            state.guest.0 += 1;
-                            state.guest.1 += length;
-                        }
-                    }
-                    _ => return Err("space".into()),
-                }
+                memory.part(section.payload, &mut reader, &mut state)?;
             }
             5 => {
                 require(section.mandatory, "flags")?;
@@ -284,6 +315,11 @@ pub fn decode(stream: &[u8], own: &Own) -> Result<State, String> {
             _ => unknown(&section, control)?,
         }
     }
+    ending(reader, control, state)
+}
+
+/// Reads the sections after the control section, and returns the final state.
+fn ending(mut reader: Reader<'_>, control: u64, mut state: State) -> Result<State, String> {
     loop {
         let section = reader.section()?;
 

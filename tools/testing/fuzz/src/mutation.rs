@@ -460,17 +460,9 @@ fn edit_ranges(draft: &mut Stream, rng: &mut Rng) {
             let (one, other) = (rng.usize(..entries.len()), rng.usize(..entries.len()));
             entries.swap(one, other);
         }
-        // Two ranges that touch.
         5 if !entries.is_empty() => {
             let at = rng.usize(..entries.len());
-            let first = &mut entries[at];
-            first.length = first.length.wrapping_sub(granule);
-            let second = vifa_address_range {
-                start: first.start.wrapping_add(first.length),
-                length: granule,
-                ..*first
-            };
-            entries.insert(at + 1, second);
+            split_range(&mut entries, at, granule);
         }
         6 => {
             if let Some(entry) = pick(&mut entries, rng) {
@@ -486,22 +478,12 @@ fn edit_ranges(draft: &mut Stream, rng: &mut Rng) {
             let first = entries
                 .last()
                 .map_or(0, |last| last.start.wrapping_add(2 * granule));
-            entries.extend((0..rng.u64(1..4)).map(|number| vifa_address_range {
-                start: first.wrapping_add(2 * number * granule),
-                length: granule,
-                sequence: 0,
-            }));
+            entries.extend(ranges_from(first, rng.u64(1..4), granule));
         }
         // The maximum number of ranges in a part, or one more.
         _ => {
             let most = u64::from(headers::VIFA_ADDRESS_RANGES_MAX) + u64::from(rng.bool());
-            entries = (0..most)
-                .map(|number| vifa_address_range {
-                    start: 2 * number * granule,
-                    length: granule,
-                    sequence: 0,
-                })
-                .collect();
+            entries = ranges_from(0, most, granule).collect();
         }
     }
     // Rarely a wrong count.
@@ -512,6 +494,27 @@ fn edit_ranges(draft: &mut Stream, rng: &mut Rng) {
     for entry in &entries {
         section.payload.extend_from_slice(bytes_of(entry));
     }
+}
+
+/// Splits the range `at` into two ranges that touch.
+fn split_range(entries: &mut Vec<vifa_address_range>, at: usize, granule: u64) {
+    let first = &mut entries[at];
+    first.length = first.length.wrapping_sub(granule);
+    let second = vifa_address_range {
+        start: first.start.wrapping_add(first.length),
+        length: granule,
+        ..*first
+    };
+    entries.insert(at + 1, second);
+}
+
+/// Returns `count` ranges of one granule, the first at `first`, with gaps of one granule.
+fn ranges_from(first: u64, count: u64, granule: u64) -> impl Iterator<Item = vifa_address_range> {
+    (0..count).map(move |number| vifa_address_range {
+        start: first.wrapping_add(2 * number * granule),
+        length: granule,
+        sequence: 0,
+    })
 }
 
 /// Splits an address section in two, each with its data sections. The meaning does not change.

@@ -2,14 +2,15 @@
 
 //! The properties of restoring any bytes as a stream.
 //!
-//! - The layer refuses the stream, or restores exactly the state that the second implementation reads.
+//! - The layer refuses the stream, or restores exactly the state that the second implementation
+//!   reads.
 //! - Saving the restored state and restoring it to another destination results in the same state.
 //! - The destination tries the claims that the second implementation reads, and obtains the control
 //!   plane.
-//! - A refused stream does not change the control plane. It does not change local memory, unless the
-//!   identity and the relations were accepted before.
-//! - The layer allocates at most [`Judge::allowance`] bytes, never panics, and terminates: each step
-//!   consumes at least one byte.
+//! - A refused stream does not change the control plane. It does not change local memory, unless
+//!   the identity and the relations were accepted before.
+//! - The layer allocates at most [`Judge::allowance`] bytes, never panics, and terminates: each
+//!   step consumes at least one byte.
 
 use crate::{
     layer::{

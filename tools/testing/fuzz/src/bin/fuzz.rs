@@ -10,7 +10,7 @@ use std::{
     fs::{self, File},
     io::{BufRead, BufReader, IsTerminal, Write},
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
+    process::{Child, Command, ExitCode, Stdio},
 };
 
 use anyhow::{ensure, Context, Result};
@@ -124,22 +124,12 @@ impl Outcome {
     }
 }
 
-/// Runs a target. Returns its result, and the reason if it failed.
-fn run(
-    arguments: &Arguments,
-    target: &str,
-    seeds: &[PathBuf],
-) -> Result<(Outcome, Option<Vec<String>>)> {
-    let kept = arguments.kept.join(target);
-    let log_path = arguments.logs.join(format!("{target}.log"));
-    fs::create_dir_all(&kept).with_context(|| format!("failed to create {}", kept.display()))?;
-    fs::create_dir_all(&arguments.logs)?;
-    let mut log = File::create(&log_path)
-        .with_context(|| format!("failed to write {}", log_path.display()))?;
-
+/// Starts a target with the inputs in `kept` and `seeds`.
+fn start(arguments: &Arguments, target: &str, kept: &Path, seeds: &[PathBuf]) -> Result<Child> {
     let program = arguments.programs.join(format!("fuzz-{target}"));
-    let mut child = Command::new(&program)
-        .arg(&kept)
+
+    Command::new(&program)
+        .arg(kept)
         .args(seeds)
         .arg(format!("-max_total_time={}", arguments.seconds))
         .arg(format!("-timeout={TIMEOUT}"))
@@ -154,8 +144,11 @@ fn run(
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .with_context(|| format!("failed to run {}", program.display()))?;
+        .with_context(|| format!("failed to run {}", program.display()))
+}
 
+/// Returns the progress bar of a target, which is visible on a terminal only.
+fn progress_bar(target: &str) -> Result<ProgressBar> {
     let bar = if std::io::stderr().is_terminal() {
         ProgressBar::new_spinner()
     } else {
@@ -165,6 +158,24 @@ fn run(
         "{spinner} {prefix} {elapsed} {wide_msg}",
     )?);
     bar.set_prefix(target.to_owned());
+    Ok(bar)
+}
+
+/// Runs a target. Returns its result, and the reason if it failed.
+fn run(
+    arguments: &Arguments,
+    target: &str,
+    seeds: &[PathBuf],
+) -> Result<(Outcome, Option<Vec<String>>)> {
+    let kept = arguments.kept.join(target);
+    let log_path = arguments.logs.join(format!("{target}.log"));
+    fs::create_dir_all(&kept).with_context(|| format!("failed to create {}", kept.display()))?;
+    fs::create_dir_all(&arguments.logs)?;
+    let mut log = File::create(&log_path)
+        .with_context(|| format!("failed to write {}", log_path.display()))?;
+
+    let mut child = start(arguments, target, &kept, seeds)?;
+    let bar = progress_bar(target)?;
 
     let mut outcome = Outcome::default();
     let mut last = VecDeque::new();

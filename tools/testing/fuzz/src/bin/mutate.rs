@@ -164,6 +164,30 @@ impl Run {
         Ok(())
     }
 
+    /// Checks the streams in this number of threads.
+    fn work_in_threads(&self, threads: usize) -> Result<()> {
+        let workers: Vec<Worker> = (0..threads)
+            .map(|_| Worker {
+                number: AtomicU64::new(IDLE),
+            })
+            .collect();
+        let finished = AtomicBool::new(false);
+
+        thread::scope(|scope| {
+            scope.spawn(|| self.watch(&workers, &finished));
+            let handles: Vec<_> = workers
+                .iter()
+                .map(|worker| scope.spawn(|| self.work(worker)))
+                .collect();
+            let results: Vec<_> = handles
+                .into_iter()
+                .map(|handle| handle.join().expect("a worker catches panics"))
+                .collect();
+            finished.store(true, Ordering::Relaxed);
+            results.into_iter().collect()
+        })
+    }
+
     /// Records the first failure.
     fn fail(&self, number: u64, stream: Vec<u8>) {
         let mut failure = self.failure.lock().expect("no thread panics with the lock");
@@ -263,12 +287,6 @@ fn main() -> Result<ExitCode> {
         Some(threads) => threads.max(1),
         None => thread::available_parallelism().map_or(1, usize::from),
     };
-    let workers: Vec<Worker> = (0..threads)
-        .map(|_| Worker {
-            number: AtomicU64::new(IDLE),
-        })
-        .collect();
-    let finished = AtomicBool::new(false);
     let start = Instant::now();
 
     println!(
@@ -277,20 +295,7 @@ fn main() -> Result<ExitCode> {
         run.seeds.len(),
         run.seed
     );
-    thread::scope(|scope| -> Result<()> {
-        scope.spawn(|| run.watch(&workers, &finished));
-        let handles: Vec<_> = workers
-            .iter()
-            .map(|worker| scope.spawn(|| run.work(worker)))
-            .collect();
-        let results: Vec<_> = handles
-            .into_iter()
-            .map(|handle| handle.join().expect("a worker catches panics"))
-            .collect();
-        finished.store(true, Ordering::Relaxed);
-        results.into_iter().collect()
-    })?;
-
+    run.work_in_threads(threads)?;
     run.report(start.elapsed());
     let failure = run
         .failure
