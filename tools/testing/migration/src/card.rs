@@ -66,8 +66,8 @@ impl Card {
         Ok(cards)
     }
 
-    /// Replaces the virtual functions with `count` new ones. The physical function answers them only
-    /// while its interface is up.
+    /// Replaces the virtual functions with `count` new ones. The physical function answers them
+    /// only while its interface is up.
     fn make(&mut self, count: usize, mtu: u32) -> Result<()> {
         self.physical.write("sriov_numvfs", "0")?;
         self.physical.write("sriov_drivers_autoprobe", "0")?;

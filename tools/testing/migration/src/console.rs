@@ -434,9 +434,16 @@ mod tests {
     use super::*;
 
     fn progress(sequence: u64, operations: u64) -> String {
-        format!(
-            r#"vifa: {{"event":"progress","sequence":{sequence},"workloads":[{{"running":true,"operations":{operations},"bytes":1,"errors":0,"lost_interrupts":0,"submitted":9,"completed":8,"interrupts":7,"misordered":0,"stalls":0,"longest_gap_ms":3}}]}}"#
-        ) + "\r\n"
+        let workload = format!(
+            concat!(
+                r#"{{"running":true,"operations":{},"bytes":1,"errors":0,"lost_interrupts":0,"#,
+                r#""submitted":9,"completed":8,"interrupts":7,"misordered":0,"stalls":0,"#,
+                r#""longest_gap_ms":3}}"#
+            ),
+            operations
+        );
+        format!(r#"vifa: {{"event":"progress","sequence":{sequence},"workloads":[{workload}]}}"#)
+            + "\r\n"
     }
 
     fn taken(text: &str) -> Result<Console> {
@@ -507,9 +514,15 @@ mod tests {
     }
 
     fn finished(error: &str, errors: u64) -> String {
-        format!(
-            r#"vifa: {{"event":"finished","error":{error},"workloads":[{{"running":false,"operations":1,"bytes":1,"errors":{errors},"lost_interrupts":0,"submitted":1,"completed":1,"interrupts":1,"misordered":0,"stalls":0,"longest_gap_ms":0}}]}}"#
-        ) + "\n"
+        let workload = format!(
+            concat!(
+                r#"{{"running":false,"operations":1,"bytes":1,"errors":{},"lost_interrupts":0,"#,
+                r#""submitted":1,"completed":1,"interrupts":1,"misordered":0,"stalls":0,"#,
+                r#""longest_gap_ms":0}}"#
+            ),
+            errors
+        );
+        format!(r#"vifa: {{"event":"finished","error":{error},"workloads":[{workload}]}}"#) + "\n"
     }
 
     #[test]
@@ -569,8 +582,8 @@ mod tests {
     /// Returns a line of traffic after `change`.
     fn traffic(change: (&str, &str)) -> String {
         let line = concat!(
-            r#"vifa: {"event":"progress","sequence":0,"traffic":{"interface":"eth0","carrier":true,"#,
-            r#""link_changed":false,"mac":"02:00:5e:00:00:02","mtu":9000,"transmit_timeouts":0,"#,
+            r#"vifa: {"event":"progress","sequence":0,"traffic":{"interface":"eth0","#,
+            r#""carrier":true,"link_changed":false,"mac":"02:00:5e:00:00:02","mtu":9000,"transmit_timeouts":0,"#,
             r#""faults":0,"ping":{"sent":9,"refused":0,"received":8,"wrong":0,"#,
             r#""longest_gap_ms":40},"answered":{"connections":4,"broken":0,"bytes":500,"#,
             r#""datagrams":156,"group_datagrams":61,"iperf_tests":3}}}"#

@@ -211,8 +211,8 @@ fn with(
 
 fn downtime(what: &str, outcome: &Outcome, announce: &mut dyn FnMut(&str)) -> Downtime {
     announce(&format!(
-        "{what}: downtime {}, processors stopped for {}, {} in total, {} bytes of device state ({} of \
-         them after the stop)",
+        "{what}: downtime {}, processors stopped for {}, {} in total, {} bytes of device state \
+         ({} of them after the stop)",
         seconds(outcome.downtime),
         seconds(outcome.stopped),
         seconds(outcome.total),

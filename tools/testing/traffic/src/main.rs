@@ -79,20 +79,9 @@ fn main() -> ExitCode {
 fn run(action: &Action) -> Result<()> {
     let seed = u64::from(std::process::id());
     match *action {
-        Action::Echo { address, duration } => {
-            let address = SocketAddr::new(address, port::ECHO);
-            let echo = during(duration, |control| {
-                echo::run(address, seed, Duration::ZERO, control)
-            })?;
-            println!(
-                r#"{{"sent":{},"verified":{},"longest_gap_ms":{}}}"#,
-                echo.sent,
-                echo.verified,
-                echo.longest_gap.as_millis()
-            );
-        }
-        Action::Upload { address, size } => move_file(address, Direction::Upload, seed, size)?,
-        Action::Download { address, size } => move_file(address, Direction::Download, seed, size)?,
+        Action::Echo { address, duration } => echo(address, seed, duration),
+        Action::Upload { address, size } => move_file(address, Direction::Upload, seed, size),
+        Action::Download { address, size } => move_file(address, Direction::Download, seed, size),
         Action::Datagrams {
             address,
             from,
@@ -100,36 +89,12 @@ fn run(action: &Action) -> Result<()> {
             size,
             interval,
         } => {
-            let port = match address.is_multicast() {
-                true => port::GROUP,
-                false => port::ECHO,
-            };
             let plan = datagrams::Plan {
                 size,
                 interval: Duration::from_millis(interval),
                 seed,
             };
-            let (from, target) = (SocketAddr::new(from, 0), SocketAddr::new(address, port));
-            let tally = during(duration, |control| {
-                datagrams::run(from, target, plan, control)
-            })?;
-            println!(
-                r#"{{"sent":{},"refused":{},"received":{},"lost":{},"doubled":{},"late":{},"changed":{},"longest_gap_ms":{}}}"#,
-                tally.sent,
-                tally.refused,
-                tally.received,
-                tally.lost(),
-                tally.doubled,
-                tally.late,
-                tally.changed,
-                tally.longest_gap.as_millis()
-            );
-            ensure!(
-                tally.changed == 0,
-                "{} datagrams came back changed",
-                tally.changed
-            );
-            ensure!(tally.received > 0, "no datagram came back");
+            send_datagrams(from, address, plan, duration)
         }
         Action::Respond {
             group,
@@ -142,6 +107,51 @@ fn run(action: &Action) -> Result<()> {
             }
         }
     }
+}
+
+fn echo(address: IpAddr, seed: u64, seconds: u64) -> Result<()> {
+    let address = SocketAddr::new(address, port::ECHO);
+    let echo = during(seconds, |control| {
+        echo::run(address, seed, Duration::ZERO, control)
+    })?;
+    println!(
+        r#"{{"sent":{},"verified":{},"longest_gap_ms":{}}}"#,
+        echo.sent,
+        echo.verified,
+        echo.longest_gap.as_millis()
+    );
+    Ok(())
+}
+
+fn send_datagrams(from: IpAddr, to: IpAddr, plan: datagrams::Plan, seconds: u64) -> Result<()> {
+    let port = match to.is_multicast() {
+        true => port::GROUP,
+        false => port::ECHO,
+    };
+    let (from, target) = (SocketAddr::new(from, 0), SocketAddr::new(to, port));
+    let tally = during(seconds, |control| {
+        datagrams::run(from, target, plan, control)
+    })?;
+    println!(
+        concat!(
+            r#"{{"sent":{},"refused":{},"received":{},"lost":{},"doubled":{},"late":{},"#,
+            r#""changed":{},"longest_gap_ms":{}}}"#
+        ),
+        tally.sent,
+        tally.refused,
+        tally.received,
+        tally.lost(),
+        tally.doubled,
+        tally.late,
+        tally.changed,
+        tally.longest_gap.as_millis()
+    );
+    ensure!(
+        tally.changed == 0,
+        "{} datagrams came back changed",
+        tally.changed
+    );
+    ensure!(tally.received > 0, "no datagram came back");
     Ok(())
 }
 

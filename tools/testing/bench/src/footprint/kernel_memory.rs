@@ -166,20 +166,20 @@ mod tests {
     #[test]
     fn vmalloc_excludes_stacks_and_mappings() {
         let text = "\
-            0xffffc90000000000-0xffffc90000005000   20480 kvmalloc_node_noprof+0x4c/0x1b0 pages=4 vmalloc\n\
-            0xffffc90000200000-0xffffc90000205000   20480 kernel_clone+0x9a/0x350 pages=4 vmalloc\n\
-            0xffffc90000005000-0xffffc90000007000    8192 acpi_os_map_iomem+0x1/0x2 phys=0x1 ioremap\n\
-            0xffffc90000007000-0xffffc90000108000 1052672 iommu_dma_alloc+0x1/0x2 dma-coherent\n";
+0xffffc90000000000-0xffffc90000005000   20480 kvmalloc_node_noprof+0x4c/0x1b0 pages=4 vmalloc\n\
+0xffffc90000200000-0xffffc90000205000   20480 kernel_clone+0x9a/0x350 pages=4 vmalloc\n\
+0xffffc90000005000-0xffffc90000007000    8192 acpi_os_map_iomem+0x1/0x2 phys=0x1 ioremap\n\
+0xffffc90000007000-0xffffc90000108000 1052672 iommu_dma_alloc+0x1/0x2 dma-coherent\n";
         assert_eq!(vmalloc_bytes(text), 4 * PAGE);
     }
 
     #[test]
     fn dma_counts_whole_pages_of_vifa_s_drivers() {
         let text = "\
-            vifa-pf 0000:01:00.0 coherent idx 1 P=0x1 D=2 L=100000 cln=0x1 DMA_BIDIRECTIONAL checked\n\
-            vifa-pf 0000:01:00.0 coherent idx 2 P=0x1 D=2 L=10 cln=0x1 DMA_BIDIRECTIONAL checked\n\
-            virtio-pci 0000:00:01.0 coherent idx 3 P=0x1 D=2 L=4000 cln=0x1 DMA_BIDIRECTIONAL checked\n\
-            vifa-pf 0000:01:00.0 scatter-gather idx 4 P=0x1 D=2 L=1000 cln=0x1 DMA_TO_DEVICE checked\n";
+vifa-pf 0000:01:00.0 coherent idx 1 P=0x1 D=2 L=100000 cln=0x1 DMA_BIDIRECTIONAL checked\n\
+vifa-pf 0000:01:00.0 coherent idx 2 P=0x1 D=2 L=10 cln=0x1 DMA_BIDIRECTIONAL checked\n\
+virtio-pci 0000:00:01.0 coherent idx 3 P=0x1 D=2 L=4000 cln=0x1 DMA_BIDIRECTIONAL checked\n\
+vifa-pf 0000:01:00.0 scatter-gather idx 4 P=0x1 D=2 L=1000 cln=0x1 DMA_TO_DEVICE checked\n";
         assert_eq!(dma_bytes(text), Some(0x10_0000 + 2 * PAGE));
         assert_eq!(dma_bytes("vifa-pf 0 coherent idx 1 L=x\n"), None);
     }

@@ -2,10 +2,10 @@
 
 //! The first and only process of the virtual machine that is migrated.
 //!
-//! It loads the driver of the reference device, starts the driver's workload on each device and then
-//! reports the progress of the workloads on the serial console several times a second. It is not
-//! aware of migration. The kernel's command line sets the number of devices: `VIFA_DEVICES=2`, by
-//! default one. If it sets an address (see [`network`]), the device is a network adapter and the
+//! It loads the driver of the reference device, starts the driver's workload on each device and
+//! then reports the progress of the workloads on the serial console several times a second. It is
+//! not aware of migration. The kernel's command line sets the number of devices: `VIFA_DEVICES=2`,
+//! by default one. If it sets an address (see [`network`]), the device is a network adapter and the
 //! workload is its traffic.
 //!
 //! The output consists of lines of `vifa: ` and a JSON object with a member `event`:
@@ -79,72 +79,101 @@ fn run() -> Result<(), String> {
     mount("debugfs", DEBUGFS)?;
     load(MODULE)?;
     bind_foreign()?;
-    let workloads = find_workloads(expected_devices()?)?;
+    let paths = find_workloads(expected_devices()?)?;
     print_line(r#"{"event":"ready"}"#);
 
     let (sender, events) = mpsc::channel();
     read_lines(sender.clone(), Event::Line);
 
-    let begin = |settings: &str| {
-        for workload in &workloads {
-            let (run, sender) = (workload.join("run"), sender.clone());
-            let settings = format!("{settings}\n");
-            // The write blocks until the run ends.
-            thread::spawn(move || sender.send(Event::Ended(fs::write(run, settings))));
-        }
+    let mut workloads = Workloads {
+        paths,
+        sender,
+        ended: 0,
+        failure: None,
     };
-    let write_control = |workload: &Path, file: &str| {
-        let path = workload.join(file);
-        fs::write(&path, "\n").map_err(|error| format!("{}: {error}", path.display()))
-    };
-
-    begin("");
+    workloads.begin("");
     let mut sequence = 0u64;
-    let mut ended = 0;
-    let mut failure = None;
     loop {
         match events.recv_timeout(PERIOD) {
             Err(RecvTimeoutError::Timeout) => {
                 print_line(&format!(
                     r#"{{"event":"progress","sequence":{sequence},"workloads":{}}}"#,
-                    progress(&workloads)?
+                    progress(&workloads.paths)?
                 ));
                 sequence += 1;
             }
             Err(RecvTimeoutError::Disconnected) => return Err("the event channel is closed".into()),
-            Ok(Event::Line(line)) => match line.trim().split_once(' ').unwrap_or((line.trim(), ""))
-            {
-                ("run", settings) => begin(settings),
-                ("stop", _) => {
-                    for workload in &workloads {
-                        write_control(workload, "stop")?;
-                    }
-                }
-                ("tamper", _) => {
-                    if let Some(first) = workloads.first() {
-                        write_control(first, "tamper")?;
-                    }
-                }
-                _ => (),
-            },
-            Ok(Event::Ended(result)) => {
-                ended += 1;
-                failure = failure.or(result.err());
-                if ended < workloads.len() {
-                    continue;
-                }
-                ended = 0;
-                let error = match failure.take() {
-                    None => "null".to_owned(),
-                    Some(error) => format!(r#""{}""#, escape(&error.to_string())),
-                };
-                print_line(&format!(
-                    r#"{{"event":"finished","error":{error},"workloads":{}}}"#,
-                    progress(&workloads)?
-                ));
-            }
+            Ok(Event::Line(line)) => workloads.command(line.trim())?,
+            Ok(Event::Ended(result)) => workloads.end(result)?,
         }
     }
+}
+
+/// The workloads of all devices, which run at the same time.
+struct Workloads {
+    /// The directory of each workload.
+    paths: Vec<PathBuf>,
+    sender: Sender<Event>,
+    /// Number of workloads whose run has ended.
+    ended: usize,
+    /// The first failure of the current runs.
+    failure: Option<io::Error>,
+}
+
+impl Workloads {
+    /// Begins a run of each workload.
+    fn begin(&self, settings: &str) {
+        for workload in &self.paths {
+            let (run, sender) = (workload.join("run"), self.sender.clone());
+            let settings = format!("{settings}\n");
+            // The write blocks until the run ends.
+            thread::spawn(move || sender.send(Event::Ended(fs::write(run, settings))));
+        }
+    }
+
+    /// Executes a command of the console.
+    fn command(&self, line: &str) -> Result<(), String> {
+        match line.split_once(' ').unwrap_or((line, "")) {
+            ("run", settings) => self.begin(settings),
+            ("stop", _) => {
+                for workload in &self.paths {
+                    write_control(workload, "stop")?;
+                }
+            }
+            ("tamper", _) => {
+                if let Some(first) = self.paths.first() {
+                    write_control(first, "tamper")?;
+                }
+            }
+            _ => (),
+        }
+        Ok(())
+    }
+
+    /// Counts the end of a run. Reports the result after the last one.
+    fn end(&mut self, result: io::Result<()>) -> Result<(), String> {
+        self.ended += 1;
+        self.failure = self.failure.take().or(result.err());
+        if self.ended < self.paths.len() {
+            return Ok(());
+        }
+        self.ended = 0;
+        let error = match self.failure.take() {
+            None => "null".to_owned(),
+            Some(error) => format!(r#""{}""#, escape(&error.to_string())),
+        };
+        print_line(&format!(
+            r#"{{"event":"finished","error":{error},"workloads":{}}}"#,
+            progress(&self.paths)?
+        ));
+        Ok(())
+    }
+}
+
+/// Triggers the action of a workload's control file.
+fn write_control(workload: &Path, file: &str) -> Result<(), String> {
+    let path = workload.join(file);
+    fs::write(&path, "\n").map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// Sends each line of the console to `sender`, in a separate thread.

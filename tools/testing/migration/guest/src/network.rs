@@ -232,8 +232,8 @@ impl Network {
         format!(
             concat!(
                 r#"{{"interface":"{}","carrier":{},"link_changed":{},"mac":"{}","mtu":{},"#,
-                r#""transmit_timeouts":{},"faults":{},"#,
-                r#""ping":{{"sent":{},"refused":{},"received":{},"wrong":{},"longest_gap_ms":{}}},"#,
+                r#""transmit_timeouts":{},"faults":{},"ping":{{"sent":{},"refused":{},"#,
+                r#""received":{},"wrong":{},"longest_gap_ms":{}}},"#,
                 r#""answered":{{"connections":{},"broken":{},"bytes":{},"datagrams":{},"#,
                 r#""group_datagrams":{},"iperf_tests":{}}}}}"#
             ),

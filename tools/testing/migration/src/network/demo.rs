@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use vifa_migrate::style::{mebibytes, seconds, Clock};
 
-use super::scene::{self, Load, Scene, ENDS, MAC, MTU, VLAN};
+use super::scene::{self, End, Load, Scene, ENDS, MAC, MTU, VLAN};
 use crate::Options;
 
 /// Returns the load. A machine on a real processor can transfer more than an emulated one, which is
@@ -60,6 +60,20 @@ pub fn run(options: &Options, rounds: u32) -> Result<bool> {
     let end = scene.finish()?;
     clock.announce("all connections have ended, everything is verified");
 
+    print_end(rounds, &away, (lost, sent), &end);
+    if let Some((pings, _)) = end.neighbour {
+        println!("  neighbour        {pings}");
+        if let Err(error) = pings.check(Duration::ZERO) {
+            clock.announce(&format!("FAILED: {error}"));
+            well = false;
+        }
+    }
+    Ok(well)
+}
+
+/// Prints the result of all migrations: the absence in each of them, the `lost` pings of those
+/// `sent`, and the final counts.
+fn print_end(rounds: u32, away: &[Duration], (lost, sent): (u64, u64), end: &End) {
     let files = &end.carried.files;
     let bytes: u64 = files.iter().map(|file| file.length).sum();
     let longest = away.iter().max().copied().unwrap_or_default();
@@ -88,12 +102,4 @@ pub fn run(options: &Options, rounds: u32) -> Result<bool> {
         "  the guest        {}, MTU {}, link never lost, {} of its pings answered",
         end.guest.mac, end.guest.mtu, end.guest.ping.received
     );
-    if let Some((pings, _)) = end.neighbour {
-        println!("  neighbour        {pings}");
-        if let Err(error) = pings.check(Duration::ZERO) {
-            clock.announce(&format!("FAILED: {error}"));
-            well = false;
-        }
-    }
-    Ok(well)
 }
