@@ -37,7 +37,12 @@ struct Arguments {
 
     /// Number of words that the VF writes while its log is read; a tenth of them is used with a
     /// broken log
-    #[arg(long, value_name = "NUMBER", default_value_t = 300_000, value_parser = value_parser!(u64).range(10_000..))]
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value_t = 300_000,
+        value_parser = value_parser!(u64).range(10_000..),
+    )]
     logged_writes: u64,
 
     /// Also run the random caller, for this many seconds

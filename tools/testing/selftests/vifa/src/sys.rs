@@ -35,7 +35,8 @@ pub fn eventfd() -> io::Result<File> {
     Ok(adopt(fd).into())
 }
 
-/// Creates a pipe with a capacity of `bytes`: data written to the second end is read from the first.
+/// Creates a pipe with a capacity of `bytes`: data written to the second end is read from the
+/// first.
 pub fn pipe(bytes: c_int) -> io::Result<[File; 2]> {
     let mut ends = [0; 2];
     // SAFETY: two descriptors, which live during the call.
@@ -139,8 +140,8 @@ pub fn fork() -> io::Result<Fork> {
     // SAFETY: the process has one thread, as checked above, so no lock is held in the child.
     match result(unsafe { libc::fork() })? {
         0 => {
-            // SAFETY: These pass no memory. Their results are ignored: after a failure, a failed run
-            // may leave processes running, which does not affect memory safety.
+            // SAFETY: These pass no memory. Their results are ignored: after a failure, a failed
+            // run may leave processes running, which does not affect memory safety.
             unsafe {
                 libc::setpgid(0, 0);
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);

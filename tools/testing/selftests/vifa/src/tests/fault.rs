@@ -87,6 +87,69 @@ const COMMANDS: [Opcode; 7] = [
     LOCAL_CLEAR,
 ];
 
+/// Faults that concern one command, by the name of the test, with the allowed errors.
+const CASES: [(&str, Opcode, Fault, &[i32]); 10] = [
+    (
+        "meets_a_DMA_fault",
+        SAVE,
+        Fault::Status(hw::VIFA_STATUS_DMA_FAULT),
+        &[libc::EIO],
+    ),
+    (
+        "has_an_unknown_status",
+        SAVE,
+        Fault::Status(0x4242),
+        &[libc::EIO],
+    ),
+    (
+        "refuses_a_record",
+        LOAD,
+        Fault::Status(hw::VIFA_STATUS_INVALID_RECORD),
+        &[libc::EINVAL, libc::EIO],
+    ),
+    ("answers_short", SAVE, Fault::ShortResult(8), &[libc::EIO]),
+    ("answers_nothing", SAVE, Fault::Result(0), &[libc::EIO]),
+    (
+        "lies_about_its_size",
+        SAVE,
+        Fault::Result(1 << 40),
+        &[libc::EIO],
+    ),
+    (
+        "lies_about_a_record_s_length",
+        SAVE,
+        Fault::Patch {
+            offset: offset_of!(hw::vifa_hw_record, length) as u32,
+            width: 4,
+            value: 0xffff_fff0,
+        },
+        &[libc::EIO],
+    ),
+    (
+        "lies_about_a_record_s_type",
+        SAVE,
+        Fault::Patch {
+            offset: 0,
+            width: 2,
+            value: 0xffff,
+        },
+        &[libc::EIO],
+    ),
+    (
+        "lies_about_its_count",
+        LOCAL_BITMAP,
+        Fault::Result(1 << 33),
+        &[libc::EIO],
+    ),
+    // The furnished guest has data at the start and in the middle of its local memory.
+    (
+        "withholds_bytes",
+        LOCAL_BITMAP,
+        Fault::ShortData(1 << 6),
+        &[libc::EIO],
+    ),
+];
+
 /// Longer than any timeout of the device in a test, with a margin for a slow machine.
 const SLACK: Duration = Duration::from_secs(3);
 
@@ -121,65 +184,9 @@ pub fn tests() -> Vec<Test> {
             &[libc::ETIMEDOUT],
         );
     }
-    add(
-        "meets_a_DMA_fault",
-        SAVE,
-        Fault::Status(hw::VIFA_STATUS_DMA_FAULT),
-        &[libc::EIO],
-    );
-    add(
-        "has_an_unknown_status",
-        SAVE,
-        Fault::Status(0x4242),
-        &[libc::EIO],
-    );
-    add(
-        "refuses_a_record",
-        LOAD,
-        Fault::Status(hw::VIFA_STATUS_INVALID_RECORD),
-        &[libc::EINVAL, libc::EIO],
-    );
-    add("answers_short", SAVE, Fault::ShortResult(8), &[libc::EIO]);
-    add("answers_nothing", SAVE, Fault::Result(0), &[libc::EIO]);
-    add(
-        "lies_about_its_size",
-        SAVE,
-        Fault::Result(1 << 40),
-        &[libc::EIO],
-    );
-    add(
-        "lies_about_a_record_s_length",
-        SAVE,
-        Fault::Patch {
-            offset: offset_of!(hw::vifa_hw_record, length) as u32,
-            width: 4,
-            value: 0xffff_fff0,
-        },
-        &[libc::EIO],
-    );
-    add(
-        "lies_about_a_record_s_type",
-        SAVE,
-        Fault::Patch {
-            offset: 0,
-            width: 2,
-            value: 0xffff,
-        },
-        &[libc::EIO],
-    );
-    add(
-        "lies_about_its_count",
-        LOCAL_BITMAP,
-        Fault::Result(1 << 33),
-        &[libc::EIO],
-    );
-    // The furnished guest has data at the start and in the middle of its local memory.
-    add(
-        "withholds_bytes",
-        LOCAL_BITMAP,
-        Fault::ShortData(1 << 6),
-        &[libc::EIO],
-    );
+    for (what, opcode, fault, errors) in CASES {
+        add(what, opcode, fault, errors);
+    }
     for (what, fault) in [
         ("fails", Fault::Status(hw::VIFA_STATUS_DEVICE_FAILURE)),
         ("hangs", Fault::Hang),

@@ -100,75 +100,80 @@ fn refuses_naming(
     )
 }
 
+/// Returns the range of `count` pages from the page `first` on.
+const fn pages(first: u64, count: u64) -> IovaRange {
+    IovaRange::new(first * PAGE, count * PAGE)
+}
+
+/// Invalid arguments of START, ranges and page size, with the error.
+const REFUSED: [(&str, &[IovaRange], u64, i32); 11] = [
+    ("no range", &[], PAGE, libc::EINVAL),
+    (
+        "an unaligned IOVA",
+        &[IovaRange::new(GIB + 8, PAGE)],
+        PAGE,
+        libc::EINVAL,
+    ),
+    (
+        "an unaligned length",
+        &[IovaRange::new(GIB, PAGE + 512)],
+        PAGE,
+        libc::EINVAL,
+    ),
+    (
+        "an IOVA off the page size",
+        &[pages(1, 512)],
+        2 * MIB,
+        libc::EINVAL,
+    ),
+    (
+        "a length off the page size",
+        &[pages(512, 511)],
+        2 * MIB,
+        libc::EINVAL,
+    ),
+    (
+        "a range twice",
+        &[pages(8, 8), pages(8, 8)],
+        PAGE,
+        libc::EINVAL,
+    ),
+    (
+        "overlapping ranges",
+        &[pages(8, 8), pages(15, 2)],
+        PAGE,
+        libc::EINVAL,
+    ),
+    (
+        "a range in another",
+        &[pages(8, 8), pages(10, 1)],
+        PAGE,
+        libc::EINVAL,
+    ),
+    (
+        "an overlap that descends",
+        &[pages(15, 2), pages(30, 1), pages(8, 8)],
+        PAGE,
+        libc::EINVAL,
+    ),
+    (
+        "a range that wraps",
+        &[IovaRange::new(u64::MAX - PAGE + 1, 2 * PAGE)],
+        PAGE,
+        libc::EOVERFLOW,
+    ),
+    (
+        "a range that ends the space",
+        &[IovaRange::new(u64::MAX - PAGE + 1, PAGE)],
+        PAGE,
+        libc::EOVERFLOW,
+    ),
+];
+
 fn start_with_invalid_ranges_is_refused(bed: &Bed) -> Result<()> {
     let mut tracked = Tracked::idle(bed, 0)?;
     let device = &tracked.guest.vf.device;
-    let range = |page: u64, pages: u64| IovaRange::new(page * PAGE, pages * PAGE);
-    type Refused<'a> = (&'a str, &'a [IovaRange], u64, i32);
-    let refused: [Refused; 11] = [
-        ("no range", &[], PAGE, libc::EINVAL),
-        (
-            "an unaligned IOVA",
-            &[IovaRange::new(GIB + 8, PAGE)],
-            PAGE,
-            libc::EINVAL,
-        ),
-        (
-            "an unaligned length",
-            &[IovaRange::new(GIB, PAGE + 512)],
-            PAGE,
-            libc::EINVAL,
-        ),
-        (
-            "an IOVA off the page size",
-            &[range(1, 512)],
-            2 * MIB,
-            libc::EINVAL,
-        ),
-        (
-            "a length off the page size",
-            &[range(512, 511)],
-            2 * MIB,
-            libc::EINVAL,
-        ),
-        (
-            "a range twice",
-            &[range(8, 8), range(8, 8)],
-            PAGE,
-            libc::EINVAL,
-        ),
-        (
-            "overlapping ranges",
-            &[range(8, 8), range(15, 2)],
-            PAGE,
-            libc::EINVAL,
-        ),
-        (
-            "a range in another",
-            &[range(8, 8), range(10, 1)],
-            PAGE,
-            libc::EINVAL,
-        ),
-        (
-            "an overlap that descends",
-            &[range(15, 2), range(30, 1), range(8, 8)],
-            PAGE,
-            libc::EINVAL,
-        ),
-        (
-            "a range that wraps",
-            &[IovaRange::new(u64::MAX - PAGE + 1, 2 * PAGE)],
-            PAGE,
-            libc::EOVERFLOW,
-        ),
-        (
-            "a range that ends the space",
-            &[IovaRange::new(u64::MAX - PAGE + 1, PAGE)],
-            PAGE,
-            libc::EOVERFLOW,
-        ),
-    ];
-    for (what, ranges, page_size, error) in refused {
+    for (what, ranges, page_size, error) in REFUSED {
         expect::refused(
             &format!("START with {what}"),
             device.start_logging(ranges, page_size),
@@ -185,7 +190,7 @@ fn start_with_invalid_ranges_is_refused(bed: &Bed) -> Result<()> {
         "length",
         "START with an empty range among others",
         || {
-            let ranges = [range(8, 8), IovaRange::new(GIB, 0), range(20, 4)];
+            let ranges = [pages(8, 8), IovaRange::new(GIB, 0), pages(20, 4)];
             device.start_logging(&ranges, PAGE).map(drop)
         },
     )?;

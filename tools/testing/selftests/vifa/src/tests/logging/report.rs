@@ -421,15 +421,11 @@ fn random_reports_across_summaries_are_exact(bed: &Bed) -> Result<()> {
     tracked.reports(second, PAGE)
 }
 
-fn writes_of_the_device_are_logged_and_reads_are_not(bed: &Bed) -> Result<()> {
-    let mut guest = Guest::new(bed, 0)?;
-    let rings = guest.engine.completion_ring();
-    let rings = IovaRange::new(rings.iova - rings.iova % PAGE, PAGE);
-    let memory = IovaRange::new(guest.memory.iova, MEMORY);
-    guest.vf.device.start_logging(&[memory, rings], PAGE)?;
-    let [source, destination] = [memory.iova + 2 * PAGE, memory.iova + 7 * PAGE];
+/// Returns commands of all kinds, each with the address of the page that it writes, if any.
+fn commands(source: u64, destination: u64) -> [(Command, Option<u64>); 7] {
     let length = CHUNK;
-    for (command, expected) in [
+
+    [
         (Command::Nop, None),
         (
             Command::Fill {
@@ -471,7 +467,17 @@ fn writes_of_the_device_are_logged_and_reads_are_not(bed: &Bed) -> Result<()> {
             },
             None,
         ),
-    ] {
+    ]
+}
+
+fn writes_of_the_device_are_logged_and_reads_are_not(bed: &Bed) -> Result<()> {
+    let mut guest = Guest::new(bed, 0)?;
+    let rings = guest.engine.completion_ring();
+    let rings = IovaRange::new(rings.iova - rings.iova % PAGE, PAGE);
+    let memory = IovaRange::new(guest.memory.iova, MEMORY);
+    guest.vf.device.start_logging(&[memory, rings], PAGE)?;
+    let [source, destination] = [memory.iova + 2 * PAGE, memory.iova + 7 * PAGE];
+    for (command, expected) in commands(source, destination) {
         guest.run(command)?;
         let dirty = |range| -> Result<BTreeSet<u64>> {
             Ok(guest.vf.device.dirty_pages(range, PAGE)?.dirty().collect())

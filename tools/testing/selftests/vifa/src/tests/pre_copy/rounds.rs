@@ -21,7 +21,7 @@ use crate::{
     bed::Bed,
     engine::{Command, Vf},
     expect, hw,
-    migration::{Segments, State},
+    migration::{Segments, Session, State},
     process::Victim,
     stream::{Stream, RELATIONS_END},
 };
@@ -369,6 +369,33 @@ fn random_guest_arrives(bed: &Bed, seed: u64) -> Result<()> {
         .with_context(|| format!("seed {seed}"))
 }
 
+/// Reads `stream` in random pieces until `is_done`, which gets the stream and the number of times
+/// that more data was available after a pause.
+fn read_rounds(
+    session: &Session,
+    stream: &mut Vec<u8>,
+    is_done: impl Fn(&[u8], u32) -> bool,
+) -> Result<()> {
+    let mut random = Random(78);
+    let mut caught_up = false;
+    let mut resumed = 0;
+    while !is_done(stream, resumed) {
+        match session.read(1 + random.below(200_000) as usize) {
+            Ok(bytes) => {
+                stream.extend(bytes);
+                resumed += u32::from(caught_up);
+                caught_up = false;
+            }
+            result => {
+                expect::refused("read", result, &[libc::ENOMSG])?;
+                caught_up = true;
+            }
+        }
+        session.precopy_info(0)?;
+    }
+    Ok(())
+}
+
 fn continuously_writing_guest_arrives(bed: &Bed) -> Result<()> {
     const GRANULES: u64 = 110;
     const WRITES: u64 = 20;
@@ -391,32 +418,11 @@ fn continuously_writing_guest_arrives(bed: &Bed) -> Result<()> {
             }
             Ok(())
         });
-        let mut reader = || -> Result<()> {
-            let mut random = Random(78);
-            let mut caught_up = false;
-            let mut resumed = 0;
-            while writes.load(Ordering::Relaxed) <= WRITES
-                || (resumed < 2 && stream.len() as u64 <= two_rounds)
-            {
-                if writer.is_finished() {
-                    return Ok(());
-                }
-                match session.read(1 + random.below(200_000) as usize) {
-                    Ok(bytes) => {
-                        stream.extend(bytes);
-                        resumed += u32::from(caught_up);
-                        caught_up = false;
-                    }
-                    result => {
-                        expect::refused("read", result, &[libc::ENOMSG])?;
-                        caught_up = true;
-                    }
-                }
-                session.precopy_info(0)?;
-            }
-            Ok(())
-        };
-        let result = reader();
+        let result = read_rounds(&session, &mut stream, |stream, resumed| {
+            let is_done = writes.load(Ordering::Relaxed) > WRITES
+                && (resumed >= 2 || stream.len() as u64 > two_rounds);
+            is_done || writer.is_finished()
+        });
         stop.store(true, Ordering::Relaxed);
         let written = writer.join().map_err(|_| anyhow!("the writer panicked"))?;
         result.and(written)
