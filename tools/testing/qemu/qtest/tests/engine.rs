@@ -60,8 +60,18 @@ fn every_command() {
         },
     );
     assert_eq!(checksum, crc32c(&expected).into());
+}
 
-    // Local memory: unaligned to granules, across many granules, and back.
+#[test]
+fn every_command_of_local_memory() {
+    let bed = Bed::new("", 1);
+    let mut engine = Engine::new(&bed, 0, 4);
+    let length = 200 * KIB;
+    let (source, destination) = (bed.allocate(length), bed.allocate(length));
+    let expected = pattern(u64::MAX - 3, length);
+
+    // Unaligned to granules, across many granules, and back.
+    bed.write(source, &expected);
     engine.succeed(
         &bed,
         Command {
@@ -149,63 +159,55 @@ fn many_commands_take_many_slices() {
     assert_eq!(taken_after(SLICE), Some(COMMANDS));
 }
 
+/// A command (opcode, source, destination and length) and the status of its completion.
+type Case = (u32, u64, u64, u64, u32);
+
+/// Returns commands with one invalid field each, and a valid one without length. `memory` is the
+/// address of a page.
+fn invalid_commands(memory: u64) -> [Case; 21] {
+    use hw::{
+        VIFA_REFERENCE_CHECKSUM as CHECKSUM, VIFA_REFERENCE_COMPLETION_FAULT as FAULT,
+        VIFA_REFERENCE_COMPLETION_INVALID as INVALID, VIFA_REFERENCE_COMPLETION_SUCCESS as SUCCESS,
+        VIFA_REFERENCE_COMPLETION_UNKNOWN as UNKNOWN, VIFA_REFERENCE_COPY as COPY,
+        VIFA_REFERENCE_FILL as FILL, VIFA_REFERENCE_LOCAL_DISCARD as LOCAL_DISCARD,
+        VIFA_REFERENCE_LOCAL_READ as LOCAL_READ, VIFA_REFERENCE_LOCAL_WRITE as LOCAL_WRITE,
+        VIFA_REFERENCE_SCATTER as SCATTER,
+    };
+    /// Size of the local memory.
+    const LOCAL: u64 = 16 * MIB;
+
+    [
+        (8, memory, memory, 8, UNKNOWN),
+        (0xffff, memory, memory, 8, UNKNOWN),
+        (FILL, 0, memory, 7, INVALID),
+        (FILL, 0, memory, 16 * MIB + 8, INVALID),
+        (FILL, 0, u64::MAX - 7, 16, INVALID),
+        (FILL, 0, 1 << 50, 16, FAULT),
+        (COPY, u64::MAX - 7, memory, 16, INVALID),
+        (COPY, 1 << 50, memory, 16, FAULT),
+        (COPY, memory, 1 << 50, 16, FAULT),
+        (CHECKSUM, 1 << 50, 0, 16, FAULT),
+        (LOCAL_WRITE, memory, LOCAL - 8, 16, INVALID),
+        (LOCAL_WRITE, memory, u64::MAX - 7, 16, INVALID),
+        (LOCAL_READ, LOCAL, memory, 8, INVALID),
+        (LOCAL_DISCARD, 0, LOCAL, 8, INVALID),
+        (SCATTER, 0, memory, 8, INVALID),
+        (SCATTER, 12, memory, 8, INVALID),
+        (SCATTER, 4096, memory, 12, INVALID),
+        (SCATTER, 4096, memory, 16 * MIB + 8, INVALID),
+        (SCATTER, 4096, u64::MAX - 7, 8, INVALID),
+        (SCATTER, 4096, 1 << 50, 8, FAULT),
+        (FILL, 0, memory, 0, SUCCESS),
+    ]
+}
+
 #[test]
 fn invalid_commands_are_refused() {
     let bed = Bed::new("", 1);
     let mut engine = Engine::new(&bed, 0, 4);
     let memory = bed.allocate(4096);
-    let local = 16 * MIB;
-    let unknown = hw::VIFA_REFERENCE_COMPLETION_UNKNOWN;
-    let invalid = hw::VIFA_REFERENCE_COMPLETION_INVALID;
-    let fault = hw::VIFA_REFERENCE_COMPLETION_FAULT;
 
-    for (opcode, source, destination, length, expected) in [
-        (8, memory, memory, 8, unknown),
-        (0xffff, memory, memory, 8, unknown),
-        (hw::VIFA_REFERENCE_FILL, 0, memory, 7, invalid),
-        (hw::VIFA_REFERENCE_FILL, 0, memory, 16 * MIB + 8, invalid),
-        (hw::VIFA_REFERENCE_FILL, 0, u64::MAX - 7, 16, invalid),
-        (hw::VIFA_REFERENCE_FILL, 0, 1 << 50, 16, fault),
-        (hw::VIFA_REFERENCE_COPY, u64::MAX - 7, memory, 16, invalid),
-        (hw::VIFA_REFERENCE_COPY, 1 << 50, memory, 16, fault),
-        (hw::VIFA_REFERENCE_COPY, memory, 1 << 50, 16, fault),
-        (hw::VIFA_REFERENCE_CHECKSUM, 1 << 50, 0, 16, fault),
-        (
-            hw::VIFA_REFERENCE_LOCAL_WRITE,
-            memory,
-            local - 8,
-            16,
-            invalid,
-        ),
-        (
-            hw::VIFA_REFERENCE_LOCAL_WRITE,
-            memory,
-            u64::MAX - 7,
-            16,
-            invalid,
-        ),
-        (hw::VIFA_REFERENCE_LOCAL_READ, local, memory, 8, invalid),
-        (hw::VIFA_REFERENCE_LOCAL_DISCARD, 0, local, 8, invalid),
-        (hw::VIFA_REFERENCE_SCATTER, 0, memory, 8, invalid),
-        (hw::VIFA_REFERENCE_SCATTER, 12, memory, 8, invalid),
-        (hw::VIFA_REFERENCE_SCATTER, 4096, memory, 12, invalid),
-        (
-            hw::VIFA_REFERENCE_SCATTER,
-            4096,
-            memory,
-            16 * MIB + 8,
-            invalid,
-        ),
-        (hw::VIFA_REFERENCE_SCATTER, 4096, u64::MAX - 7, 8, invalid),
-        (hw::VIFA_REFERENCE_SCATTER, 4096, 1 << 50, 8, fault),
-        (
-            hw::VIFA_REFERENCE_FILL,
-            0,
-            memory,
-            0,
-            hw::VIFA_REFERENCE_COMPLETION_SUCCESS,
-        ),
-    ] {
+    for (opcode, source, destination, length, expected) in invalid_commands(memory) {
         let command = Command {
             opcode,
             source,

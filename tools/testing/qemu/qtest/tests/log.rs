@@ -242,13 +242,19 @@ fn the_summary_follows_the_pages() {
     assert_eq!(summary(), []);
 }
 
-/// The log equals a set of pages: ranges, writes and reports with any start and end.
-#[test]
-fn the_log_is_a_set_of_pages() {
-    let random = &mut Random::new(3);
-    for round in 0..12 {
-        let bed = Bed::new("fault-injection=on", 1);
-        let page = [PAGE, 64 << 10, 2 << 20][round % 3];
+/// A set of pages, as the log should be.
+struct Model {
+    /// Page size in bytes.
+    page: u64,
+    /// Start in bytes and number of pages of each range.
+    ranges: Vec<(u64, u64)>,
+    /// Whether each page of each range is dirty.
+    dirty: Vec<Vec<bool>>,
+}
+
+impl Model {
+    /// Returns random ranges without dirty pages.
+    fn new(page: u64, random: &mut Random) -> Self {
         let mut ranges = Vec::new();
         let mut next = random.below(100) * page;
         for _ in 0..=random.below(12) {
@@ -256,37 +262,70 @@ fn the_log_is_a_set_of_pages() {
             ranges.push((next, pages));
             next += (pages + random.pick(&[0, 0, 1, 63, GROUP])) * page;
         }
-        let bytes: Vec<_> = ranges
+        let dirty = ranges
+            .iter()
+            .map(|(_, pages)| vec![false; *pages as usize])
+            .collect();
+        Self {
+            page,
+            ranges,
+            dirty,
+        }
+    }
+
+    /// Marks the pages of these bytes. Returns whether any page is in a range.
+    fn mark(&mut self, from: u64, length: u64) -> bool {
+        let mut hit = false;
+        for ((at, _), pages) in self.ranges.iter().zip(&mut self.dirty) {
+            let first = from.saturating_sub(*at) / self.page;
+            let end = (from + length).saturating_sub(*at).div_ceil(self.page);
+            for dirty in pages.iter_mut().take(end as usize).skip(first as usize) {
+                *dirty = true;
+                hit = true;
+            }
+        }
+        hit
+    }
+}
+
+/// Returns the numbers of the set bits.
+fn numbers(bits: impl Iterator<Item = bool>) -> Vec<u64> {
+    (0..)
+        .zip(bits)
+        .filter(|(_, set)| *set)
+        .map(|(n, _)| n)
+        .collect()
+}
+
+/// The log equals a set of pages: ranges, writes and reports with any start and end.
+#[test]
+fn the_log_is_a_set_of_pages() {
+    let random = &mut Random::new(3);
+    for round in 0..12 {
+        let bed = Bed::new("fault-injection=on", 1);
+        let mut model = Model::new([PAGE, 64 << 10, 2 << 20][round % 3], random);
+        let page = model.page;
+        let bytes: Vec<_> = model
+            .ranges
             .iter()
             .map(|(at, pages)| (*at, pages * page))
             .collect();
         assert_eq!(start(&bed, page, &bytes).status, hw::VIFA_STATUS_SUCCESS);
 
-        let mut model: Vec<Vec<bool>> = ranges
-            .iter()
-            .map(|(_, pages)| vec![false; *pages as usize])
-            .collect();
         for _ in 0..150 {
             // Bytes in a range or slightly outside of it.
-            let (at, pages) = random.pick(&ranges);
+            let (at, pages) = random.pick(&model.ranges);
             let from = at + random.below(pages * page);
             let length = 1 + match random.below(3) {
                 0 => 0,
                 1 => random.below(3 * page),
                 _ => random.below(2 * GROUP * page),
             };
-            let mut hit = false;
-            for ((at, _), pages) in ranges.iter().zip(&mut model) {
-                let first = from.saturating_sub(*at) / page;
-                let end = (from + length).saturating_sub(*at).div_ceil(page);
-                for dirty in pages.iter_mut().take(end as usize).skip(first as usize) {
-                    *dirty = true;
-                    hit = true;
-                }
-            }
+            let hit = model.mark(from, length);
             assert_eq!(bed.mark(Mark::all(from, length)), hit);
 
             // Pages of one range, starting at any of them.
+            let ranges = &model.ranges;
             let i = random.below(ranges.len() as u64) as usize;
             let (at, pages) = ranges[i];
             let first = random.below(2) * random.below(pages);
@@ -296,18 +335,11 @@ fn the_log_is_a_set_of_pages() {
                 1 => 1 + random.below(left),
                 _ => 1 + random.below(left.min(100)),
             };
-            let part = &mut model[i][first as usize..(first + count) as usize];
-            let set = |bits: &mut dyn Iterator<Item = bool>| -> Vec<u64> {
-                (0..)
-                    .zip(bits)
-                    .filter(|(_, set)| *set)
-                    .map(|(n, _)| n)
-                    .collect()
-            };
+            let part = &mut model.dirty[i][first as usize..(first + count) as usize];
             let groups = part.chunks(GROUP as usize);
             let expected = (
-                set(&mut part.iter().copied()),
-                set(&mut groups.map(|pages| pages.contains(&true))),
+                numbers(part.iter().copied()),
+                numbers(groups.map(|pages| pages.contains(&true))),
             );
             let (from, length) = (at + first * page, count * page);
             let groups = count.div_ceil(GROUP);

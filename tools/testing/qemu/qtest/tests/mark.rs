@@ -138,7 +138,11 @@ fn marks_without_effect() {
     }
     assert!(bed.mark(good));
     assert_eq!(dirty(&bed).len() as u64, PAGES / 8);
+}
 
+#[test]
+fn no_mark_wraps() {
+    let bed = bed("");
     let last = u64::MAX - (PAGE - 1);
     bed.log_start(1, PAGE, &[(0, PAGE), (last, PAGE)]);
     let wrapping = Mark {
@@ -153,7 +157,10 @@ fn marks_without_effect() {
         ..Mark::all(last, PAGE)
     };
     assert!(bed.mark(fitting));
+}
 
+#[test]
+fn marks_require_fault_injection() {
     let off = Bed::new("", 1);
     off.log_start(0, PAGE, &[(BASE, PAGE)]);
     assert!(!off.mark(Mark::all(BASE, PAGE)), "without fault injection");

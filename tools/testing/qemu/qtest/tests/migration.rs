@@ -224,17 +224,10 @@ fn unconsumed_completions_are_signalled_again() {
     }
 }
 
-#[test]
-fn invalid_planes_are_rejected() {
-    let bed = Bed::new("", 2);
-    busy_engine(&bed, 4);
-    bed.set_run_state(0, STOPPED);
-    bed.set_run_state(1, STOPPED);
-    let records = Records::parse(&bed.save(0));
-    let empty = bed.save(1);
-
+/// Returns invalid changes of `records`, each with the type of the record that is invalid.
+fn invalid_planes(records: &Records) -> Vec<(u32, Vec<u8>)> {
     let with = |kind, offset, value| records.clone().word(kind, offset, value).bytes();
-    let cases = [
+    vec![
         (0, b"short".to_vec()),
         (CONFIGURATION, Vec::new()),
         (CONFIGURATION, records.without(CONFIGURATION).bytes()),
@@ -279,8 +272,19 @@ fn invalid_planes_are_rejected() {
         (PRIVATE, with(PRIVATE, 64, 4)),
         (PRIVATE, with(PRIVATE, 64, 16 * 1024)),
         (PRIVATE, with(PRIVATE, 76, 1)),
-    ];
-    for (number, (kind, bytes)) in cases.iter().enumerate() {
+    ]
+}
+
+#[test]
+fn invalid_planes_are_rejected() {
+    let bed = Bed::new("", 2);
+    busy_engine(&bed, 4);
+    bed.set_run_state(0, STOPPED);
+    bed.set_run_state(1, STOPPED);
+    let records = Records::parse(&bed.save(0));
+    let empty = bed.save(1);
+
+    for (number, (kind, bytes)) in invalid_planes(&records).iter().enumerate() {
         let answer = bed.load(1, bytes);
         assert_eq!(
             (answer.status, answer.result[0]),
@@ -329,11 +333,52 @@ fn flipped_bits() {
     assert!(taken > 0 && refused > 0);
 }
 
+/// Length of the block that the commands of [`block_command`] write.
+const BLOCK: u64 = 24 * 1024;
+
+/// Returns the first word of the block that the command `number` fills, copies or checks.
+fn pattern_of(number: u32) -> u64 {
+    u64::from(number / 3) << 20
+}
+
+/// Returns the contents of the block with this first word.
+fn block(pattern: u64) -> Vec<u8> {
+    (0..BLOCK / 8)
+        .flat_map(|i| (pattern + i).to_le_bytes())
+        .collect()
+}
+
+/// Returns the command `number`. In turns: fill, copy, check the copy; the rings hold the commands
+/// of one block.
+fn block_command(number: u32, source: u64, destination: u64) -> Command {
+    match number % 3 {
+        0 => Command {
+            opcode: hw::VIFA_REFERENCE_FILL,
+            destination: source,
+            length: BLOCK,
+            pattern: pattern_of(number),
+            ..Command::default()
+        },
+        1 => Command {
+            opcode: hw::VIFA_REFERENCE_COPY,
+            source,
+            destination,
+            length: BLOCK,
+            ..Command::default()
+        },
+        _ => Command {
+            opcode: hw::VIFA_REFERENCE_CHECKSUM,
+            source: destination,
+            length: BLOCK,
+            ..Command::default()
+        },
+    }
+}
+
 /// Commands of all kinds, stopped and moved from one VF to another at irregular moments, at
 /// irregular speeds: each completes once, in order, with the right result.
 #[test]
 fn exactly_once() {
-    const BLOCK: u64 = 24 * 1024;
     let bed = Bed::new("granule=4K", 2);
     let mut engine = Engine::new(&bed, 0, 4);
     let random = &mut Random::new(1);
@@ -343,36 +388,10 @@ fn exactly_once() {
 
     while completed < 400 {
         while issued - completed < 4 && issued < 400 {
-            // In turns: fill, copy, check the copy; the rings hold the commands of one block.
-            let pattern = u64::from(issued / 3) << 20;
-            let command = match issued % 3 {
-                0 => Command {
-                    opcode: hw::VIFA_REFERENCE_FILL,
-                    destination: source,
-                    length: BLOCK,
-                    pattern,
-                    ..Command::default()
-                },
-                1 => Command {
-                    opcode: hw::VIFA_REFERENCE_COPY,
-                    source,
-                    destination,
-                    length: BLOCK,
-                    ..Command::default()
-                },
-                _ => {
-                    let block: Vec<u8> = (0..BLOCK / 8)
-                        .flat_map(|i| (pattern + i).to_le_bytes())
-                        .collect();
-                    expected_checksum.push(crc32c(&block));
-                    Command {
-                        opcode: hw::VIFA_REFERENCE_CHECKSUM,
-                        source: destination,
-                        length: BLOCK,
-                        ..Command::default()
-                    }
-                }
-            };
+            let command = block_command(issued, source, destination);
+            if command.opcode == hw::VIFA_REFERENCE_CHECKSUM {
+                expected_checksum.push(crc32c(&block(pattern_of(issued))));
+            }
             assert_eq!(engine.submit(&bed, command), issued);
             issued += 1;
         }
