@@ -11,8 +11,8 @@
 //! - `reset_prepare`, before the device is reset, makes the backend block every access that would
 //!   change the device. The reset undoes earlier changes.
 //! - `reset_done` records that the device was reset.
-//! - [`VirtualFunction::settle`] ends the transfer and the log that began before the reset, unblocks
-//!   the backend, and checks that the device runs.
+//! - [`VirtualFunction::settle`] ends the transfer and the log that began before the reset,
+//!   unblocks the backend, and checks that the device runs.
 //!
 //! As a result, no operation from before a reset reaches the device after it. The state is RUNNING
 //! if the device runs, and ERROR otherwise. A call that begins during a reset waits for the

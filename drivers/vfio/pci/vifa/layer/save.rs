@@ -3,9 +3,9 @@
 //! The output party: writes the stream of a device.
 //!
 //! The stream is composed while it is read, one piece at a time. A piece consists of a section's
-//! header, which [`Saver`] holds, and of its payload. The payload is in a buffer of the [`Source`] or
-//! of its [`LocalSource`], filled by the device, or in a part of the address record file. Bulk data
-//! is not copied between these buffers and the reader.
+//! header, which [`Saver`] holds, and of its payload. The payload is in a buffer of the [`Source`]
+//! or of its [`LocalSource`], filled by the device, or in a part of the address record file. Bulk
+//! data is not copied between these buffers and the reader.
 //!
 //! While the device runs, the saver can send identity, relationships and claims, which list the
 //! resources that the destination has to obtain ([`claims`]). It can also send local memory, if the

@@ -68,15 +68,9 @@ impl Region for Status {
         let mut magic = [0; 8];
         magic.copy_from_slice(&VIFA_REGION_MAGIC[..8]);
 
-        let (relations, progress) = match transfer {
-            Some((role, progress)) => (
-                progress
-                    .relations
-                    .map_or_else(Default::default, |relations| encode(role, &relations)),
-                progress,
-            ),
-            None => (Default::default(), Progress::NONE),
-        };
+        let relations =
+            transfer.and_then(|(role, progress)| Some(encode(role, &progress.relations?)));
+        let progress = transfer.map_or(Progress::NONE, |(_, progress)| progress);
         let Progress {
             records, addresses, ..
         } = progress;
@@ -94,7 +88,7 @@ impl Region for Status {
             error: errno.to_le(),
             error_text: last.text,
             identity: encode_identity(self.identity()),
-            relations,
+            relations: relations.unwrap_or_default(),
             stream_bytes: progress.stream_bytes.to_le(),
             sections: progress.sections.to_le(),
             record_bytes: records.bytes.to_le(),
