@@ -5,16 +5,19 @@
 //! [`request`] defines the ioctl requests of `include/uapi/linux/vfio.h` and `iommufd.h`, each with
 //! the type of its argument. [`ioctl`] executes them safely. [`Feature`] and [`RegionInfo`] are
 //! arguments that contain other structures. [`Mapping`] is memory that a device may change at any
-//! time. [`Capability`] is the VIFA capability of a physical function.
+//! time. [`pci`] has the functions in sysfs. [`Capability`] is the VIFA capability of a physical
+//! function. [`wait_for`] repeats a check until it holds.
 
 mod capability;
 mod feature;
 mod interrupt;
 mod ioctl;
 mod mapping;
+pub mod pci;
 mod process;
 mod region;
 pub mod request;
+mod wait;
 
 pub use capability::Capability;
 pub use feature::{Feature, Operation};
@@ -26,3 +29,4 @@ pub use ioctl::{
 pub use mapping::Mapping;
 pub use process::duplicate_descriptor;
 pub use region::RegionInfo;
+pub use wait::wait_for;

@@ -9,13 +9,15 @@ use std::fmt;
 
 use anyhow::{bail, Context as _, Result};
 use serde::Serialize;
-use vifa_vfio::Capability;
+use vifa_vfio::{
+    pci::{Address, Function},
+    Capability,
+};
 
 use crate::{
     context::Context,
     device::{Holder, PF_DRIVER, VF_DRIVER},
     exit::Exit,
-    function::{Address, Function},
     host::Host,
 };
 
@@ -148,7 +150,7 @@ fn find(addresses: &[Address], host: &Host) -> Result<Vec<Function>> {
     addresses.dedup();
     addresses
         .into_iter()
-        .map(|address| Function::find(address, host))
+        .map(|address| host.function(address))
         .collect()
 }
 
@@ -177,8 +179,8 @@ fn check_bind(function: &Function, host: &Host) -> Result<()> {
         bail!("{function} is not a virtual function");
     };
 
-    check_physical(function, &Function::find(physical, host)?)?;
-    if !host.pci_drivers().join(VF_DRIVER).is_dir() {
+    check_physical(function, &host.function(physical)?)?;
+    if !host.pci().driver(VF_DRIVER).is_dir() {
         bail!("{function}: no driver {VF_DRIVER}; load the module vifa_vfio_pci");
     }
     if function.driver().as_deref() == Some(VF_DRIVER) {
@@ -198,7 +200,7 @@ fn check_group(function: &Function, host: &Host) -> Result<()> {
         if address == function.address() {
             continue;
         }
-        let other = Function::find(address, host)?;
+        let other = host.function(address)?;
 
         if let Some(driver) = other.driver() {
             // VFIO allows a group with VFIO devices, bridges and devices bound to pci-stub.

@@ -12,11 +12,11 @@ use std::{
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
+use vifa_vfio::pci::Address;
 
 use crate::{
     context::Context,
     exit::Exit,
-    function::Address,
     host::Host,
     identity::Identity,
     layer::{

@@ -15,16 +15,13 @@ use anyhow::{bail, Context, Result};
 use vfio_bindings::bindings::vfio::{
     self, vfio_device_feature_mig_data_size, vfio_device_feature_mig_state, vfio_device_info,
 };
-use vifa_vfio::{adopt, ioctl, ioctl_number, request, Feature, Operation, RegionInfo};
+use vifa_vfio::{
+    adopt, ioctl, ioctl_number, pci::Address, request, Feature, Operation, RegionInfo,
+};
 
 use self::open::Opened;
 use crate::{
-    exit::Exit,
-    function::{Address, Function},
-    headers,
-    host::Host,
-    layer::state::DeviceState,
-    migratable::Migratable,
+    exit::Exit, headers, host::Host, layer::state::DeviceState, migratable::Migratable,
     state::State,
 };
 
@@ -67,7 +64,7 @@ impl Device {
     ///
     /// The function does not exist, is not bound to [`VF_DRIVER`], or cannot be opened.
     pub(crate) fn open(address: Address, host: &Host) -> Result<Self> {
-        let function = Function::find(address, host)?;
+        let function = host.function(address)?;
 
         if function.physical_function().is_none() {
             bail!("{address} is not a virtual function");

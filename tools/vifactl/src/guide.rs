@@ -13,8 +13,9 @@ use serde::{
     de::{Error, MapAccess, Visitor},
     Deserialize, Deserializer,
 };
+use vifa_vfio::pci::Address;
 
-use crate::{exit::Exit, function::Address, place::Place, save_set::Version};
+use crate::{exit::Exit, place::Place, save_set::Version};
 
 /// Version of the guide format.
 const MAJOR: u16 = 1;

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Paths of the host's sysfs, debugfs, procfs and device files.
+//! The host's PCI functions, and the paths of debugfs, procfs and device files.
 //!
 //! The root is `/`. Tests use another root with a similar tree of files.
 
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
+
+use anyhow::{Context, Result};
+use vifa_vfio::pci::{Address, Bus, Function};
+
+use crate::exit::Exit;
 
 /// A host, identified by its root directory.
 #[derive(Clone, Debug)]
@@ -22,14 +27,37 @@ impl Host {
         self.root.join(relative)
     }
 
-    /// Returns the directory of PCI functions.
-    pub fn pci_devices(&self) -> PathBuf {
-        self.path("sys/bus/pci/devices")
+    /// Returns the PCI bus.
+    pub fn pci(&self) -> Bus {
+        Bus::at(self.path("sys/bus/pci"))
     }
 
-    /// Returns the directory of PCI drivers.
-    pub fn pci_drivers(&self) -> PathBuf {
-        self.path("sys/bus/pci/drivers")
+    /// Returns the PCI function at `address`.
+    ///
+    /// # Errors
+    ///
+    /// No such function exists.
+    pub fn function(&self, address: Address) -> Result<Function> {
+        let function = self.pci().function(address);
+
+        if !function.exists() {
+            return Err(Exit::Failed
+                .because(format!("{address}: no such PCI function"))
+                .into());
+        }
+        Ok(function)
+    }
+
+    /// Returns all PCI functions, in order of address.
+    ///
+    /// # Errors
+    ///
+    /// sysfs cannot be read.
+    pub fn functions(&self) -> Result<Vec<Function>> {
+        match self.pci().functions() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            functions => functions.with_context(|| self.pci().devices().display().to_string()),
+        }
     }
 
     /// Returns the driver's debugfs directory, with a directory for each VIFA interface.

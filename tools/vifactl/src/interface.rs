@@ -5,8 +5,9 @@
 use std::fmt;
 
 use serde::{Serialize, Serializer};
+use vifa_vfio::pci::Address;
 
-use crate::{function::Address, headers};
+use crate::headers;
 
 /// The id of a virtual interface; any number, valid or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,16 +3,15 @@
 //! The administrator's command for VIFA interfaces.
 //!
 //! Each sub-command is a module with an `Arguments` structure, which is its command line, and a
-//! `run` function; [`cli`] combines them. The common modules are: [`host`] has the paths of sysfs,
-//! debugfs, procfs and devices; [`function`] reads PCI functions there; [`device`] opens or shares
-//! a VFIO device; [`region`] and [`identity`] decode the state of a VIFA interface; [`output`]
-//! prints a result as a table or as JSON; [`exit`] maps errors to exit codes.
+//! `run` function; [`cli`] combines them. The common modules are: [`host`] has the PCI functions,
+//! and the paths of debugfs, procfs and devices; [`device`] opens or shares a VFIO device;
+//! [`region`] and [`identity`] decode the state of a VIFA interface; [`output`] prints a result as
+//! a table or as JSON; [`exit`] maps errors to exit codes.
 //!
 //! The rules of streams, identities and states are the driver's ([`vifa_layer`]).
 
 pub mod decode;
 pub mod exit;
-pub mod function;
 pub mod host;
 pub mod output;
 pub mod save_set;

@@ -9,11 +9,11 @@ use std::{collections::BTreeSet, fmt};
 
 use anyhow::Result;
 use serde::Serialize;
+use vifa_vfio::pci::{Address, Function};
 
 use crate::{
     context::Context,
     device::{Holder, PF_DRIVER, VF_DRIVER},
-    function::{Address, Function},
     identity::feature_names,
     output::Table,
     region,
@@ -72,8 +72,8 @@ impl Common {
     fn of(function: &Function) -> Self {
         Self {
             function: function.address(),
-            vendor: function.number("vendor"),
-            device: function.number("device"),
+            vendor: function.number("vendor").ok(),
+            device: function.number("device").ok(),
             driver: function.driver(),
             iommu_group: function.iommu_group(),
         }
@@ -122,8 +122,8 @@ impl Physical {
         (ours && function.physical_function().is_none()).then(|| Self {
             common: Common::of(function),
             capability,
-            vfs: function.number("sriov_numvfs"),
-            vfs_max: function.number("sriov_totalvfs"),
+            vfs: function.number("sriov_numvfs").ok(),
+            vfs_max: function.number("sriov_totalvfs").ok(),
         })
     }
 }
@@ -133,7 +133,7 @@ impl Virtual {
         let address = function.address();
         let physical = function
             .physical_function()
-            .and_then(|address| Function::find(address, &context.host).ok());
+            .and_then(|address| context.host.function(address).ok());
         // Errors are not listed; `vifactl show` reports them.
         let region = region::peek(address, &context.host, holder.as_ref())
             .ok()
@@ -143,9 +143,9 @@ impl Virtual {
             common: Common::of(function),
             physical_function: physical.as_ref().map(Function::address),
             index: physical.and_then(|physical| {
-                let mut all = physical.virtual_functions().into_iter();
-
-                all.position(|of| of == address)
+                physical
+                    .virtual_functions()
+                    .position(|of| of.address() == address)
             }),
             state: region.as_ref().map(|(region, _)| region.state),
             features: region.map(|(region, _)| region.identity.features()),
@@ -156,7 +156,7 @@ impl Virtual {
 
 impl List {
     fn of(context: &Context) -> Result<Self> {
-        let functions = Function::all(&context.host)?;
+        let functions = context.host.functions()?;
         let physical_functions: Vec<_> = functions.iter().filter_map(Physical::of).collect();
         let ours: BTreeSet<_> = physical_functions
             .iter()

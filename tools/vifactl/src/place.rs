@@ -5,12 +5,9 @@
 use std::fs;
 
 use anyhow::{Context, Result};
+use vifa_vfio::pci::Address;
 
-use crate::{
-    function::{Address, Function},
-    host::Host,
-    save_set,
-};
+use crate::{host::Host, save_set};
 
 /// A virtual function and its surroundings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,13 +26,14 @@ impl Place {
     ///
     /// The function does not exist, is not a virtual function, or the host's name cannot be read.
     pub(crate) fn of(address: Address, host: &Host) -> Result<Self> {
-        let physical_function = Function::find(address, host)?
+        let physical_function = host
+            .function(address)?
             .physical_function()
             .with_context(|| format!("{address} is not a virtual function"))?;
-        let index = Function::find(physical_function, host)?
+        let index = host
+            .function(physical_function)?
             .virtual_functions()
-            .into_iter()
-            .position(|function| function == address)
+            .position(|function| function.address() == address)
             .with_context(|| {
                 format!("{physical_function} does not list its virtual function {address}")
             })?;

@@ -9,11 +9,11 @@ use std::{fmt, fs, io::Read, mem::offset_of};
 
 use anyhow::Result;
 use serde::Serialize;
+use vifa_vfio::pci::Address;
 
 use crate::{
     device::{Device, Hold, Holder, REGION_MAX},
     exit::Exit,
-    function::{Address, Function},
     headers::{self, vifa_region, vifa_region_relation},
     host::Host,
     identity::Identity,
@@ -519,7 +519,7 @@ impl fmt::Display for Source {
 ///
 /// The VF does not exist, cannot be accessed, or its region is invalid.
 pub(crate) fn read(address: Address, host: &Host) -> Result<(Region, Source)> {
-    Function::find(address, host)?;
+    host.function(address)?;
     if let Some(found) = peek(address, host, Holder::of(address, host).as_ref())? {
         return Ok(found);
     }

@@ -16,6 +16,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
+use vifa_vfio::pci::Address;
 
 use self::readdress::Readdressed;
 use crate::{
@@ -26,7 +27,6 @@ use crate::{
     },
     device::{Device, Hold, Holder},
     exit::Exit,
-    function::Address,
     guide::{Guide, Origin, Surroundings},
     interface::Interface,
     interrupt, layer,

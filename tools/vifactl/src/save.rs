@@ -18,6 +18,7 @@ use std::{
 
 use anyhow::{anyhow, bail, Context as _, Result};
 use serde::Serialize;
+use vifa_vfio::pci::Address;
 
 use self::{origin::Origin, target::Target};
 use crate::{
@@ -28,7 +29,6 @@ use crate::{
     },
     device::{Device, Hold},
     exit::Exit,
-    function::Address,
     headers as uapi, interrupt,
     layer::state::DeviceState,
     migratable::{Found, Migratable},

@@ -6,10 +6,10 @@ use std::fmt;
 
 use anyhow::Result;
 use serde::Serialize;
+use vifa_vfio::pci::Address;
 
 use crate::{
     context::Context,
-    function::Address,
     region::{self, Region, Source},
 };
 

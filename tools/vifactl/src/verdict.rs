@@ -5,17 +5,15 @@
 //! The layer restores a stream to a [`Replica`], a destination without a device. The kernel rejects
 //! the same streams, for the same reasons.
 
-use crate::{
-    function::Address,
-    layer::{
-        identity::Identity,
-        interface::{Function, Interfaces},
-        progress::Progress,
-        restore::{Destination, LocalDestination, RestoreError, Restorer},
-        stream::DATA_RUN_MAX,
-    },
+use crate::layer::{
+    identity::Identity,
+    interface::{Function, Interfaces},
+    progress::Progress,
+    restore::{Destination, LocalDestination, RestoreError, Restorer},
+    stream::DATA_RUN_MAX,
 };
 use std::convert::Infallible;
+use vifa_vfio::pci::Address;
 
 /// The reason for which the layer rejects a stream. No device is involved that could fail.
 pub(crate) type Refusal = RestoreError<Infallible>;

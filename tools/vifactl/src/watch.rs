@@ -12,12 +12,12 @@ use std::{
 
 use anyhow::Result;
 use serde::Serialize;
+use vifa_vfio::pci::Address;
 
 use crate::{
     context::Context,
     device::Holder,
     exit::Exit,
-    function::{Address, Function},
     region::{self, Region},
     state::State,
 };
@@ -141,7 +141,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let mut before: Option<Before> = None;
     let mut left = arguments.count;
 
-    Function::find(address, host)?;
+    host.function(address)?;
     while left != Some(0) {
         let holder = Holder::of(address, host);
         let found = region::peek(address, host, holder.as_ref());
@@ -157,7 +157,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
             }
             // The device was removed, or the process that shared it exited.
             (Ok(None), Some(_)) => return Ok(()),
-            (Err(_), Some(_)) if Function::find(address, host).is_err() => return Ok(()),
+            (Err(_), Some(_)) if host.function(address).is_err() => return Ok(()),
             (Err(error), _) => return Err(error),
         };
         let at = Instant::now();

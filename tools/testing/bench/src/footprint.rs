@@ -17,9 +17,10 @@ use serde::Serialize;
 use vifa_selftests::{
     bed::VF_DRIVER,
     migration::{Session, State},
-    sysfs::{Module, PciFunction},
+    module::Module,
     vfio::IovaRange,
 };
+use vifa_vfio::pci::Function;
 
 use self::kernel_memory::KernelMemory;
 use crate::{
@@ -117,23 +118,23 @@ impl Footprints {
     }
 }
 
-fn unbind(functions: &[PciFunction]) -> Result<()> {
+fn unbind(functions: &[Function]) -> Result<()> {
     functions
         .iter()
         .try_for_each(|function| function.unbind().context("failed to unbind"))
 }
 
-fn bind(functions: &[PciFunction], driver: &str) -> Result<()> {
+fn bind(functions: &[Function], driver: &str) -> Result<()> {
     functions
         .iter()
-        .try_for_each(|function| function.ensure_bound(driver))
+        .try_for_each(|function| Ok(function.ensure_bound(driver)?))
 }
 
-fn open(functions: &[PciFunction]) -> Result<Vec<Subject>> {
+fn open(functions: &[Function]) -> Result<Vec<Subject>> {
     functions.iter().map(Subject::open).collect()
 }
 
-fn round(functions: &[PciFunction]) -> Result<Round> {
+fn round(functions: &[Function]) -> Result<Round> {
     unbind(functions)?;
     let before = KernelMemory::now()?;
     let mut round = Round::new();

@@ -7,15 +7,15 @@ use std::path::PathBuf;
 
 use anyhow::{ensure, Context, Result};
 use vifa_selftests::{
-    bed::{Bed, Settings, MODULE, VF_DRIVER},
+    bed::{physical_functions, Bed, Settings, MODULE, VF_DRIVER},
     fault, hw,
-    sysfs::PciFunction,
 };
+use vifa_vfio::pci::Function;
 
 /// A physical function, bound to its driver.
 pub struct PhysicalFunction {
     /// The function.
-    pub function: PciFunction,
+    pub function: Function,
     /// Maximum number of virtual functions.
     pub most: u32,
     /// `VIFA_HW_FEATURE_*`
@@ -35,13 +35,12 @@ impl Machine {
             bed.load_module()?;
         }
         let driver = bed.pf_driver()?;
-        let functions = PciFunction::find(hw::VIFA_REFERENCE_VENDOR, hw::VIFA_REFERENCE_PF_DEVICE)?;
-        let physical = functions
+        let physical = physical_functions()?
             .into_iter()
             .map(|function| {
                 function.ensure_bound(&driver)?;
                 Ok(PhysicalFunction {
-                    most: function.most_virtual_functions()?,
+                    most: function.number("sriov_totalvfs")?.try_into()?,
                     features: fault::capability(&function)?.features,
                     function,
                 })
@@ -85,14 +84,14 @@ impl PhysicalFunction {
 
     /// Replaces all virtual functions with `count` new ones, bound to `vifa_vfio_pci`, and returns
     /// them.
-    pub fn virtual_functions(&self, count: u32) -> Result<Vec<PciFunction>> {
+    pub fn virtual_functions(&self, count: u32) -> Result<Vec<Function>> {
         let function = &self.function;
         ensure!(
             count <= self.most,
             "{function} supports {} virtual functions, expected at least {count}",
             self.most
         );
-        if function.virtual_functions()? != count {
+        if function.number("sriov_numvfs")? != u64::from(count) {
             for count in [0, count] {
                 function.set_virtual_functions(count).with_context(|| {
                     format!("failed to set sriov_numvfs of {function} to {count}")

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use anyhow::{ensure, Context, Result};
 use vifa_selftests::{
     engine::{Command, Engine, Vf},
-    sysfs::PciFunction,
     vfio::{AddressSpace, DmaMemory},
 };
+use vifa_vfio::pci::Function;
 
 const RINGS_AT: u64 = 0x1000_0000;
 const MEMORY_AT: u64 = 0x2000_0000;
@@ -30,7 +30,7 @@ pub struct Subject {
 
 impl Subject {
     /// Opens `function` and fills its local memory.
-    pub fn open(function: &PciFunction) -> Result<Self> {
+    pub fn open(function: &Function) -> Result<Self> {
         let space = AddressSpace::iommufd()?;
         let vf = Vf::open(function, &space)?;
         let mut engine = Engine::new(&vf, &space, RINGS_AT)?;

@@ -3,18 +3,20 @@
 //! Network cards. The kernel's driver keeps the physical functions, as on any host. The virtual
 //! functions are bound to our driver or are network interfaces of the host.
 
+use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{Context, Result};
+use vifa_vfio::pci::{Bus, Function};
+use vifa_vfio::wait_for;
 
 use crate::scratch::Scratch;
-use crate::sriov::{self, Function};
+use crate::sriov;
 
 /// The kernel's drivers of the cards and of their virtual functions.
 const PHYSICAL_DRIVER: &str = "igb";
@@ -44,14 +46,8 @@ impl Card {
         sriov::load(module)?;
         sriov::run(Command::new("modprobe").arg(PHYSICAL_DRIVER))?;
         answer_for_own_addresses()?;
-        let mut found = Vec::new();
-        for entry in fs::read_dir(sriov::devices())? {
-            let function = Function::at(&entry?.path().to_string_lossy());
-            if function.driver().as_deref() == Some(PHYSICAL_DRIVER) {
-                found.push(function);
-            }
-        }
-        found.sort_by_key(Function::address);
+        let mut found = Bus::default().functions()?;
+        found.retain(|function| function.driver().as_deref() == Some(PHYSICAL_DRIVER));
         let cards = found.into_iter().map(|physical| {
             let mut card = Self {
                 interface: interface_of(&physical)?,
@@ -69,17 +65,11 @@ impl Card {
     /// Replaces the virtual functions with `count` new ones. The physical function answers them
     /// only while its interface is up.
     fn make(&mut self, count: usize, mtu: u32) -> Result<()> {
-        self.physical.write("sriov_numvfs", "0")?;
-        self.physical.write("sriov_drivers_autoprobe", "0")?;
-        let mtu = mtu.to_string();
-        ip(["link", "set", "dev", &self.interface, "mtu", &mtu, "up"])?;
-        self.physical.write("sriov_numvfs", &count.to_string())?;
-        for index in 0..count {
-            let link = self.physical.attribute(&format!("virtfn{index}"));
-            let target = fs::canonicalize(&link)
-                .with_context(|| format!("failed to resolve {}", link.display()))?;
-            self.virtuals.push(Function::at(&target.to_string_lossy()));
-        }
+        self.virtuals = sriov::replace_virtual_functions(&self.physical, count, || {
+            sriov::write(&self.physical, "sriov_drivers_autoprobe", "0")?;
+            let mtu = mtu.to_string();
+            ip(["link", "set", "dev", &self.interface, "mtu", &mtu, "up"])
+        })?;
         Ok(())
     }
 
@@ -132,10 +122,8 @@ impl Card {
 
 impl Drop for Card {
     fn drop(&mut self) {
-        let undone = self
-            .physical
-            .write("sriov_numvfs", "0")
-            .and_then(|()| self.physical.write("sriov_drivers_autoprobe", "1"));
+        let undone = sriov::write(&self.physical, "sriov_numvfs", "0")
+            .and_then(|()| sriov::write(&self.physical, "sriov_drivers_autoprobe", "1"));
         if let Err(error) = undone {
             eprintln!("vifa-migrate: {error:#}");
         }
@@ -152,7 +140,7 @@ impl HostInterface {
     /// Binds the kernel's driver to `function`.
     pub fn of(function: &Function) -> Result<Self> {
         sriov::run(Command::new("modprobe").arg(NETWORK_DRIVER))?;
-        function.bind(NETWORK_DRIVER)?;
+        sriov::bind(function, NETWORK_DRIVER)?;
         Ok(Self {
             function: function.clone(),
             name: interface_of(function)?,
@@ -175,10 +163,10 @@ impl Drop for HostInterface {
         // Without its driver, the function has no interfaces.
         let undone = self
             .function
-            .write("driver/unbind", &self.function.address())
-            .and_then(|()| self.function.write("driver_override", "\n"));
+            .unbind()
+            .and_then(|()| self.function.set_driver_override(None));
         if let Err(error) = undone {
-            eprintln!("vifa-migrate: {error:#}");
+            eprintln!("vifa-migrate: failed to unbind {}: {error}", self.function);
         }
     }
 }
@@ -224,16 +212,6 @@ fn ip<S: AsRef<OsStr>, const N: usize>(arguments: [S; N]) -> Result<()> {
 }
 
 fn wait<T>(otherwise: &str, mut look: impl FnMut() -> Option<T>) -> Result<T> {
-    let deadline = Instant::now() + LINK_TIMEOUT;
-    loop {
-        if let Some(found) = look() {
-            return Ok(found);
-        }
-        ensure!(
-            Instant::now() < deadline,
-            "{otherwise} after {} s",
-            LINK_TIMEOUT.as_secs()
-        );
-        thread::sleep(Duration::from_millis(20));
-    }
+    wait_for(LINK_TIMEOUT, || Ok::<_, Infallible>(look()))?
+        .with_context(|| format!("{otherwise} after {} s", LINK_TIMEOUT.as_secs()))
 }

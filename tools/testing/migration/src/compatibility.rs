@@ -23,12 +23,12 @@ use vifa_migrate::kernel_log::KernelLog;
 use vifa_migrate::migration::Plan;
 use vifa_migrate::region::Region;
 use vifa_migrate::scratch::Scratch;
-use vifa_migrate::sriov::Function;
 use vifa_migrate::style::seconds;
 use vifa_migrate::vmm::{Machine, Passthrough, Role};
 
 use crate::Options;
 use vifa_tap::Tap;
+use vifa_vfio::pci::Function;
 
 /// Features that the guest and QEMU use. A device may hide all others without any effect.
 const FEATURES_IN_USE: u64 = (hw::VIFA_FEATURE_LOCAL_MEMORY | hw::VIFA_FEATURE_DIRTY_LOG) as u64;
@@ -330,7 +330,7 @@ fn given(function: &Function) -> Passthrough {
 
 /// Returns the kernel's messages about `function`.
 fn complaint(messages: &[String], function: &Function) -> String {
-    let address = function.address();
+    let address = function.to_string();
     let messages = messages.iter().filter(|message| message.contains(&address));
     messages.cloned().collect::<Vec<_>>().join("; ")
 }
@@ -355,6 +355,7 @@ fn lacks(case: &Case, text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vifa_vfio::pci::Bus;
 
     fn case(name: &str, source: u64, destination: u64) -> Case {
         let field = select(&[name.to_owned()]).unwrap().remove(0);
@@ -387,7 +388,7 @@ mod tests {
 
     #[test]
     fn a_complaint_is_about_its_function() {
-        let function = Function::at("/sys/bus/pci/devices/0000:01:10.2");
+        let function = Bus::default().function("0000:01:10.2".parse().unwrap());
         let messages = [
             "vifa 0000:01:10.0: one",
             "vifa 0000:01:10.2: two",

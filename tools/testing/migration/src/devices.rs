@@ -9,11 +9,12 @@
 use std::path::Path;
 
 use anyhow::{ensure, Context, Result};
+use vifa_vfio::pci::Function;
 
 use crate::identity::{fields, Field, Identity, Origin, Rule};
 use crate::region::Region;
 use crate::register_file::RegisterFile;
-use crate::sriov::{Function, Host};
+use crate::sriov::{self, Host};
 
 /// Number of virtual functions of each device: a source and a compatible destination.
 const FUNCTIONS: u32 = 2;
@@ -136,7 +137,7 @@ impl Devices {
                 .context("the device does not accept patches")?;
             let patches = wanted.patches(&device.truth);
             self.registers[registers].patch_identity(device.index, &patches)?;
-            function.rebind()?;
+            sriov::rebind(function)?;
             let identity = Region::read(function)?.identity;
             ensure!(
                 identity == *wanted,

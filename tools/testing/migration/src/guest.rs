@@ -10,10 +10,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, ensure, Result};
+use vifa_vfio::pci::Function;
 
 use crate::console::{Console, Report, Traffic, Workload};
 use crate::progress::Progress;
-use crate::sriov::Function;
 use crate::vmm::{Machine, Passthrough, Role, Vmm};
 
 /// Maximum time without console output while the guest boots.

@@ -13,13 +13,13 @@ use vifa_migrate::guest::Guest;
 use vifa_migrate::migration::{Multifd, Outcome, Plan};
 use vifa_migrate::region::Region;
 use vifa_migrate::scratch::Scratch;
-use vifa_migrate::sriov::Function;
 use vifa_migrate::style::seconds;
 use vifa_migrate::vmm::{Backend, Machine, Passthrough, Role};
 
 use crate::rounds::Turns;
 use crate::{prepare, Options};
 use vifa_tap::Tap;
+use vifa_vfio::pci::Function;
 
 /// The ways, in an order in which each begins where the previous one ended: the backend of the
 /// destination, and the use of several connections.

@@ -6,10 +6,10 @@ use std::fs;
 use std::mem::offset_of;
 
 use anyhow::{ensure, Context, Result};
+use vifa_vfio::pci::Function;
 
 use crate::hw;
 use crate::identity::Identity;
-use crate::sriov::Function;
 
 const DIRECTORY: &str = "/sys/kernel/debug/vifa";
 

@@ -3,11 +3,11 @@
 //! The physical function's register file: the part that injects faults and false identities.
 
 use anyhow::{ensure, Context, Result};
+use vifa_vfio::pci::Function;
 use vifa_vfio::{Capability, Mapping};
 
 use crate::hw;
 use crate::identity::Patch;
-use crate::sriov::Function;
 
 /// Number of fault slots per virtual function. `vifa_fault.h` defines the registers.
 const SLOTS_EACH: u32 = 8;

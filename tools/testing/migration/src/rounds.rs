@@ -17,12 +17,13 @@ use vifa_migrate::migration::{Multifd, Plan};
 use vifa_migrate::processor::Accelerator;
 use vifa_migrate::register_file::{Fault, RegisterFile};
 use vifa_migrate::scratch::Scratch;
-use vifa_migrate::sriov::{Function, Host};
+use vifa_migrate::sriov::Host;
 use vifa_migrate::style::{mebibytes, seconds};
 use vifa_migrate::vmm::{Backend, Machine, Passthrough, Role};
 
 use crate::{prepare, Options};
 use vifa_tap::Tap;
+use vifa_vfio::pci::Function;
 
 /// The ways of the rounds, used in turn. The first is QEMU's default.
 const WAYS: [(Backend, Multifd); 4] = [

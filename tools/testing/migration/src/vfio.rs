@@ -12,9 +12,8 @@ use std::os::fd::OwnedFd;
 use anyhow::{bail, ensure, Context, Result};
 use vfio_bindings::bindings::vfio::{self, vfio_device_feature_mig_state};
 use vifa_headers as headers;
+use vifa_vfio::pci::Function;
 use vifa_vfio::{adopt, duplicate_descriptor, ioctl, request, Feature, Operation};
-
-use crate::sriov::Function;
 
 const STATE_STOP: u32 = headers::VFIO_DEVICE_STATE_STOP;
 const STATE_STOP_COPY: u32 = headers::VFIO_DEVICE_STATE_STOP_COPY;

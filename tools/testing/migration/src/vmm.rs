@@ -13,16 +13,16 @@ use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
 use serde_json::json;
+use vifa_vfio::pci::Function;
+use vifa_vfio::wait_for;
 
 use crate::console::Output;
 use crate::processor::{self, Accelerator};
 use crate::qmp::Qmp;
-use crate::sriov::Function;
 use crate::trace::{self, Trace};
 
 /// The distribution's QEMU.
@@ -113,7 +113,7 @@ impl Passthrough {
 
 impl fmt::Display for Passthrough {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let functions: Vec<_> = self.functions.iter().map(Function::address).collect();
+        let functions: Vec<_> = self.functions.iter().map(Function::to_string).collect();
         write!(f, "{} ({})", functions.join(" "), self.backend)
     }
 }
@@ -393,19 +393,15 @@ impl Vmm {
     /// Ends QEMU in an orderly way.
     pub fn quit(mut self) -> Result<()> {
         self.qmp()?.execute("quit", json!({}))?;
-        let deadline = Instant::now() + QUIT_TIMEOUT;
-        while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait()? {
-                ensure!(
-                    status.success(),
-                    "QEMU ended with {status}: {}",
-                    read_errors(&self.files.errors)
-                );
-                return Ok(());
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        bail!("quit of QEMU timed out after {} s", QUIT_TIMEOUT.as_secs())
+        let status = wait_for(QUIT_TIMEOUT, || self.child.try_wait())?.with_context(|| {
+            format!("quit of QEMU timed out after {} s", QUIT_TIMEOUT.as_secs())
+        })?;
+        ensure!(
+            status.success(),
+            "QEMU ended with {status}: {}",
+            read_errors(&self.files.errors)
+        );
+        Ok(())
     }
 
     /// Returns QEMU's standard error output.

@@ -15,7 +15,6 @@ use super::{
     structure::{Fields, RELATION, SECTION_HEADER, STREAM_HEADER},
 };
 use crate::{
-    function::Address,
     headers as uapi,
     interface::Interface,
     layer::{
@@ -31,6 +30,7 @@ use std::{
     io::{self, Read},
     mem,
 };
+use vifa_vfio::pci::Address;
 
 /// Bytes of local memory per read.
 const PIECE: usize = 0x1_0000;

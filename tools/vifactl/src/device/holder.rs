@@ -13,8 +13,9 @@ use std::{
 };
 
 use serde::Serialize;
+use vifa_vfio::pci::Address;
 
-use crate::{function::Address, host::Host};
+use crate::host::Host;
 
 /// A process that has a device open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

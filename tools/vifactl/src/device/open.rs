@@ -16,15 +16,13 @@ use std::{
 use anyhow::{Context, Result};
 use vfio_bindings::bindings::vfio::{self, vfio_device_bind_iommufd};
 use vifa_vfio::{
-    duplicate_descriptor, ioctl, ioctl_number, ioctl_open, request, while_resetting, Descriptor,
+    duplicate_descriptor, ioctl, ioctl_number, ioctl_open,
+    pci::{Address, Function},
+    request, while_resetting, Descriptor,
 };
 
 use super::holder::Holder;
-use crate::{
-    exit::Exit,
-    function::{Address, Function},
-    host::Host,
-};
+use crate::{exit::Exit, host::Host};
 
 /// An open device, and the files that must stay open with it.
 pub(super) struct Opened {

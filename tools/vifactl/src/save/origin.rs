@@ -5,10 +5,10 @@
 use std::{fs, time::SystemTime};
 
 use anyhow::{Context, Result};
+use vifa_vfio::pci::Address;
 
 use crate::{
     decode::walk::Source,
-    function::{Address, Function},
     host::Host,
     place::Place,
     save_set::{timestamp, Driver, Interfaces, Manifest, Stream, VirtualFunction},
@@ -28,11 +28,12 @@ impl Origin {
     ///
     /// The function does not exist, has no driver, or the host's name cannot be read.
     pub(super) fn of(address: Address, host: &Host) -> Result<Self> {
-        let name = Function::find(address, host)?
+        let name = host
+            .function(address)?
             .driver()
             .with_context(|| format!("{address} is bound to no driver"))?;
         // Some modules have no version.
-        let version = host.pci_drivers().join(&name).join("module/version");
+        let version = host.pci().driver(&name).join("module/version");
         let version = fs::read_to_string(version).ok();
 
         Ok(Self {

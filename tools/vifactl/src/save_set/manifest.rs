@@ -5,13 +5,13 @@
 use super::timestamp::is_timestamp;
 use crate::{
     decode::damage::{Damage, Found},
-    function::Address,
     identity::Identity,
     interface::Interface,
     layer::{identity, interface::Plane},
     verdict::interfaces_of,
 };
 use serde::{Deserialize, Serialize};
+use vifa_vfio::pci::Address;
 
 /// Version of the manifest. Other major versions are rejected; a minor version only adds members.
 const MAJOR: u16 = 1;

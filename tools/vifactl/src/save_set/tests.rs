@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
 use super::*;
-use crate::{function::Address, layer::identity::Identity};
+use crate::layer::identity::Identity;
 use proptest::prelude::*;
+use vifa_vfio::pci::Address;
 
 fn address() -> Address {
     "0000:01:00.1".parse().unwrap()

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
+use vifa_vfio::pci::Function;
 
 use vifa_migrate::card::Card;
 use vifa_migrate::console::Traffic;
@@ -21,7 +22,7 @@ use vifa_migrate::guest::Guest;
 use vifa_migrate::migration::{Outcome, Plan};
 use vifa_migrate::processor::{self, Accelerator};
 use vifa_migrate::scratch::Scratch;
-use vifa_migrate::sriov::Function;
+use vifa_migrate::sriov;
 use vifa_migrate::style::seconds;
 use vifa_migrate::vmm::{Machine, Passthrough, Role, Vmm};
 
@@ -147,7 +148,7 @@ impl Scene {
             )
         };
         for function in [&first.virtuals[..], &second.virtuals[..1]].concat() {
-            function.bind_ours()?;
+            sriov::bind_ours(&function)?;
         }
         first.add_address(&format!("{}/24", ENDS.host))?;
         first.add_vlan(VLAN, &format!("{}/24", ENDS.host_tagged))?;

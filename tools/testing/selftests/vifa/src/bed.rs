@@ -5,17 +5,19 @@
 //! previous test left.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{bail, Context, Result};
+use vifa_vfio::pci::{Bus, Function};
 
 use crate::{
     fault::{self, RegisterFile},
     hw,
-    sysfs::{Module, PciFunction},
+    module::Module,
 };
 
 /// The driver of virtual functions.
@@ -24,6 +26,11 @@ pub const VF_DRIVER: &str = "vifa_vfio_pci";
 pub const MODULE: Module<'static> = Module("vifa_vfio_pci");
 /// The virtual functions that the tests use.
 pub const VFS: u32 = 2;
+
+/// Returns the physical functions of all reference devices.
+pub fn physical_functions() -> io::Result<Vec<Function>> {
+    Bus::default().functions_with_ids(hw::VIFA_REFERENCE_VENDOR, hw::VIFA_REFERENCE_PF_DEVICE)
+}
 
 /// The settings from the command line.
 #[derive(Clone, Default)]
@@ -36,7 +43,7 @@ pub struct Settings {
 #[derive(Clone)]
 pub struct Bed {
     /// The physical function.
-    pub pf: PciFunction,
+    pub pf: Function,
     settings: Settings,
 }
 
@@ -96,8 +103,8 @@ impl Bed {
     }
 
     /// Finds the first reference device for which `fit` returns true.
-    fn find_with(settings: &Settings, fit: impl Fn(&PciFunction) -> Result<bool>) -> Result<Self> {
-        for pf in PciFunction::find(hw::VIFA_REFERENCE_VENDOR, hw::VIFA_REFERENCE_PF_DEVICE)? {
+    fn find_with(settings: &Settings, fit: impl Fn(&Function) -> Result<bool>) -> Result<Self> {
+        for pf in physical_functions()? {
             if fit(&pf)? {
                 let settings = settings.clone();
                 return Ok(Self { pf, settings });
@@ -112,7 +119,7 @@ impl Bed {
             self.load_module()?;
         }
         self.pf.ensure_bound(&self.pf_driver()?)?;
-        if self.pf.virtual_functions()? != VFS {
+        if self.pf.number("sriov_numvfs")? != u64::from(VFS) {
             self.set_virtual_functions(0)?;
             self.set_virtual_functions(VFS)?;
         }
@@ -130,7 +137,7 @@ impl Bed {
     }
 
     /// Returns the virtual function `index`.
-    pub fn vf(&self, index: u32) -> Result<PciFunction> {
+    pub fn vf(&self, index: u32) -> Result<Function> {
         self.pf
             .virtual_function(index)
             .with_context(|| format!("{} has no VF {index}", self.pf))
@@ -141,7 +148,7 @@ impl Bed {
     pub fn rebind(&self, index: u32) -> Result<()> {
         let vf = self.vf(index)?;
         vf.unbind().with_context(|| format!("unbind of {vf}"))?;
-        vf.ensure_bound(VF_DRIVER)
+        Ok(vf.ensure_bound(VF_DRIVER)?)
     }
 
     /// Returns the driver of physical functions: the module's driver that is not for virtual
@@ -185,7 +192,7 @@ impl Bed {
     /// core requires, which lockdep reports (driver.rst).
     pub fn unload_module(&self) -> Result<()> {
         let driver = self.pf_driver()?;
-        for pf in PciFunction::find(hw::VIFA_REFERENCE_VENDOR, hw::VIFA_REFERENCE_PF_DEVICE)? {
+        for pf in physical_functions()? {
             if pf.driver().as_ref() == Some(&driver) {
                 pf.set_virtual_functions(0)
                     .with_context(|| format!("sriov_numvfs = 0 of {pf}"))?;

@@ -14,13 +14,13 @@ use std::{
 };
 
 use anyhow::{bail, Context, Result};
+use vifa_vfio::pci::Function;
 
 use crate::{
     expect,
     hw::{self, vifa_reference_completion, vifa_reference_submission},
     process::wait_for_event,
     sys::Mapping,
-    sysfs::PciFunction,
     vfio::{AddressSpace, Device, DmaMemory, Interrupt, IovaRange},
 };
 
@@ -43,7 +43,7 @@ pub struct Vf {
 
 impl Vf {
     /// Opens `function` for DMA in `space`.
-    pub fn open(function: &PciFunction, space: &Arc<AddressSpace>) -> Result<Self> {
+    pub fn open(function: &Function, space: &Arc<AddressSpace>) -> Result<Self> {
         let device = Device::open(function, space)?;
         let registers = device
             .map(hw::VIFA_REFERENCE_BAR)

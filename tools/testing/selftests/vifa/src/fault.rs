@@ -7,9 +7,9 @@ use std::{fs, time::Duration};
 
 use anyhow::{bail, ensure, Context, Result};
 
-use vifa_vfio::{Capability, Mapping};
+use vifa_vfio::{pci::Function, Capability, Mapping};
 
-use crate::{hw, sysfs::PciFunction, vfio::IovaRange};
+use crate::{hw, vfio::IovaRange};
 
 /// A mailbox command of a control or data frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,14 +121,14 @@ const STATUS: usize = 0x06;
 const IMMEDIATE_READINESS: u16 = 1;
 
 /// Reads the VIFA capability of `pf`.
-pub fn capability(pf: &PciFunction) -> Result<Capability> {
-    Capability::of(&pf.attribute(""))
+pub fn capability(pf: &Function) -> Result<Capability> {
+    Capability::of(pf.directory())
         .context("configuration space of the PF")?
         .context("the PF has no VIFA capability")
 }
 
 /// Returns whether `pf` and its virtual functions are ready immediately after a reset.
-pub fn is_ready_at_once(pf: &PciFunction) -> Result<bool> {
+pub fn is_ready_at_once(pf: &Function) -> Result<bool> {
     let config = fs::read(pf.attribute("config")).context("configuration space of the PF")?;
     let status = config
         .get(STATUS..)
@@ -146,11 +146,11 @@ pub struct RegisterFile {
 
 impl RegisterFile {
     /// Maps the register file of `pf`, which its driver continues to use.
-    pub fn map(pf: &PciFunction) -> Result<Self> {
+    pub fn map(pf: &Function) -> Result<Self> {
         let capability = capability(pf)?;
         let length = (capability.frames * hw::VIFA_HW_FRAME_SIZE) as usize;
         let registers = capability
-            .map(&pf.attribute(""), length)
+            .map(pf.directory(), length)
             .with_context(|| format!("mmap of {pf}'s register file"))?;
         Ok(Self {
             registers,

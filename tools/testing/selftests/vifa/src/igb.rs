@@ -14,8 +14,9 @@ use std::{
 
 use anyhow::{bail, ensure, Context, Result};
 use vfio_bindings::bindings::vfio::VFIO_PCI_BAR0_REGION_INDEX as BAR;
+use vifa_vfio::pci::{Bus, Function};
 
-use crate::{bed::VF_DRIVER, sys::Mapping, sysfs::PciFunction, vfio::Device};
+use crate::{bed::VF_DRIVER, sys::Mapping, vfio::Device};
 
 const VENDOR: u32 = 0x8086;
 const PHYSICAL_82576: u32 = 0x10c9;
@@ -129,18 +130,18 @@ const VFS: u32 = 3;
 
 /// The adapter, with its VFs bound to `vifa_vfio_pci`.
 pub struct Adapter {
-    pf: PciFunction,
+    pf: Function,
 }
 
 impl Adapter {
     /// Finds the adapter, sets its interface up and creates the VFs, as far as necessary.
     pub fn set_up() -> Result<Self> {
-        let found = PciFunction::find(VENDOR, PHYSICAL_82576)?;
+        let found = Bus::default().functions_with_ids(VENDOR, PHYSICAL_82576)?;
         let pf = found.into_iter().next().context("no 82576")?;
         let adapter = Self { pf };
         adapter.set_up_interface()?;
         let pf = &adapter.pf;
-        if pf.virtual_functions()? != VFS {
+        if pf.number("sriov_numvfs")? != u64::from(VFS) {
             fs::write(pf.attribute("sriov_drivers_autoprobe"), "0")
                 .with_context(|| format!("sriov_drivers_autoprobe of {pf}"))?;
             for count in [0, VFS] {
@@ -207,7 +208,7 @@ impl Adapter {
     }
 
     /// Returns the virtual function `index`.
-    pub fn vf(&self, index: u32) -> Result<PciFunction> {
+    pub fn vf(&self, index: u32) -> Result<Function> {
         self.pf
             .virtual_function(index)
             .with_context(|| format!("{} has no VF {index}", self.pf))

@@ -6,11 +6,11 @@ use std::{
     fs::{File, OpenOptions},
     io::{Read, Seek, SeekFrom},
     os::unix::fs::OpenOptionsExt,
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result};
+use vifa_vfio::wait_for;
 
 /// Maximum delay of a message.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -73,18 +73,14 @@ impl KernelLog {
 
     /// Waits for a message that contains all of `words`, at most for `timeout`.
     pub fn expect_within(&mut self, timeout: Duration, words: &[&str]) -> Result<()> {
-        let deadline = Instant::now() + timeout;
-        loop {
-            if self.count(words)? > 0 {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                bail!(
-                    "expected a message in the kernel's log with {words:?}, got {:#?}",
-                    self.messages
-                );
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
+        wait_for(timeout, || {
+            anyhow::Ok((self.count(words)? > 0).then_some(()))
+        })?
+        .with_context(|| {
+            format!(
+                "expected a message in the kernel's log with {words:?}, got {:#?}",
+                self.messages
+            )
+        })
     }
 }

@@ -9,10 +9,11 @@ use std::{
     os::{fd::OwnedFd, unix::net::UnixStream},
     panic::{catch_unwind, AssertUnwindSafe},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{anyhow, bail, Context, Result};
+use vifa_vfio::wait_for;
 
 use crate::sys::{self, Ending, Fork};
 
@@ -175,13 +176,8 @@ pub fn alongside<T: Send + 'static>(
 ) -> Result<T> {
     let handle = thread::spawn(job);
     during()?;
-    let deadline = Instant::now() + timeout;
-    while !handle.is_finished() {
-        if Instant::now() > deadline {
-            bail!("timed out after {timeout:?}");
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
+    wait_for(timeout, || anyhow::Ok(handle.is_finished().then_some(())))?
+        .with_context(|| format!("timed out after {timeout:?}"))?;
     handle
         .join()
         .map_err(|panic| anyhow!("panicked: {}", panic_message(panic.as_ref())))?

@@ -10,10 +10,10 @@ use std::{
 
 use anyhow::{bail, Context, Result};
 use vfio_bindings::bindings::vfio;
+use vifa_vfio::pci::Function;
 
 use crate::{
     hw::{self, value_of, vifa_region},
-    sysfs::PciFunction,
     vfio::Device,
 };
 
@@ -57,14 +57,14 @@ pub fn error_text(region: &vifa_region) -> Result<&str> {
 }
 
 /// Returns the debugfs file with the same content.
-pub fn debugfs_file(function: &PciFunction) -> PathBuf {
+pub fn debugfs_file(function: &Function) -> PathBuf {
     Path::new("/sys/kernel/debug/vifa")
         .join(function.to_string())
         .join("region")
 }
 
 /// Reads the region of `function` through debugfs.
-pub fn of_function(function: &PciFunction) -> Result<vifa_region> {
+pub fn of_function(function: &Function) -> Result<vifa_region> {
     let path = debugfs_file(function);
     let mut bytes = [0; SIZE];
     // One read returns a consistent region.

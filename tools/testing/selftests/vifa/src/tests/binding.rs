@@ -6,6 +6,7 @@
 use std::{io, time::Duration};
 
 use anyhow::{Context, Result};
+use vifa_vfio::pci::Function;
 
 use super::{
     claims,
@@ -18,8 +19,8 @@ use crate::{
     expect,
     kmsg::KernelLog,
     migration::State,
+    module::Module,
     process::{alongside, wait_for_event, Victim},
-    sysfs::{Module, PciFunction},
     vfio::Interrupt,
 };
 
@@ -64,24 +65,24 @@ fn busy_guest(bed: &Bed, index: u32) -> Result<Guest> {
 fn modinfo_lets_only_an_override_bind_a_vf(bed: &Bed) -> Result<()> {
     let vf = bed.vf(0)?;
     vf.unbind()?;
-    vf.set_driver_override("")?;
+    vf.set_driver_override(None)?;
     expect::refused(
         "bind without driver_override",
         vf.bind(VF_DRIVER),
         &[libc::ENODEV],
     )?;
-    vf.ensure_bound(VF_DRIVER)
+    Ok(vf.ensure_bound(VF_DRIVER)?)
 }
 
 fn pf_is_not_bound_as_a_vf(bed: &Bed) -> Result<()> {
     let driver = bed.pf_driver()?;
     bed.pf.set_virtual_functions(0)?;
     bed.pf.unbind()?;
-    bed.pf.set_driver_override(VF_DRIVER)?;
+    bed.pf.set_driver_override(Some(VF_DRIVER))?;
     let mut log = KernelLog::from_now()?;
     let result = bed.pf.bind(VF_DRIVER);
     let message = log.expect(&[&bed.pf.to_string(), "not an SR-IOV virtual function"]);
-    bed.pf.set_driver_override("")?;
+    bed.pf.set_driver_override(None)?;
     bed.pf.bind(&driver)?;
     expect::refused("bind of the PF to the VFs' driver", result, &[libc::ENODEV])?;
     message?;
@@ -100,9 +101,9 @@ fn vf_needs_the_pf_s_driver(bed: &Bed) -> Result<()> {
     let parameter = std::path::Path::new("/sys/module/vfio_pci/parameters/enable_sriov");
     std::fs::write(parameter, "Y").context("enable_sriov of vfio-pci")?;
     bed.pf.unbind()?;
-    bed.pf.set_driver_override("vfio-pci")?;
+    bed.pf.set_driver_override(Some("vfio-pci"))?;
     let mut log = KernelLog::from_now()?;
-    let attempt = || -> Result<(PciFunction, io::Result<()>)> {
+    let attempt = || -> Result<(Function, io::Result<()>)> {
         bed.pf
             .bind("vfio-pci")
             .context("bind of the PF to vfio-pci")?;
@@ -111,14 +112,14 @@ fn vf_needs_the_pf_s_driver(bed: &Bed) -> Result<()> {
             .context("sriov_numvfs with vfio-pci")?;
         let vf = bed.vf(0)?;
         vf.unbind()?;
-        vf.set_driver_override(VF_DRIVER)?;
+        vf.set_driver_override(Some(VF_DRIVER))?;
         let result = vf.bind(VF_DRIVER);
         Ok((vf, result))
     };
     let attempted = attempt();
     let _ = bed.pf.set_virtual_functions(0);
     bed.pf.unbind()?;
-    bed.pf.set_driver_override("")?;
+    bed.pf.set_driver_override(None)?;
     bed.pf.bind(&driver)?;
     let (vf, result) = attempted?;
     expect::refused(
@@ -132,7 +133,7 @@ fn vf_needs_the_pf_s_driver(bed: &Bed) -> Result<()> {
 }
 
 fn more_vfs_than_the_maximum_are_refused(bed: &Bed) -> Result<()> {
-    let most = bed.pf.most_virtual_functions()?;
+    let most = u32::try_from(bed.pf.number("sriov_totalvfs")?)?;
     bed.pf.set_virtual_functions(0)?;
     expect::refused(
         "more VFs than the maximum",
@@ -165,15 +166,15 @@ fn device_opens_and_closes_repeatedly(bed: &Bed) -> Result<()> {
 fn vfs_are_created_and_removed(bed: &Bed) -> Result<()> {
     for _ in 0..3 {
         bed.pf.set_virtual_functions(0)?;
-        expect::equal("VFs", bed.pf.virtual_functions()?, 0)?;
+        expect::equal("VFs", bed.pf.number("sriov_numvfs")?, 0)?;
         bed.restore()?;
-        expect::equal("VFs", bed.pf.virtual_functions()?, VFS)?;
+        expect::equal("VFs", bed.pf.number("sriov_numvfs")?, VFS.into())?;
     }
     both_work(bed)
 }
 
 fn the_maximum_number_of_vfs_works(bed: &Bed) -> Result<()> {
-    let most = bed.pf.most_virtual_functions()?;
+    let most = u32::try_from(bed.pf.number("sriov_totalvfs")?)?;
     bed.pf.set_virtual_functions(0)?;
     bed.pf.set_virtual_functions(most)?;
     let all = (0..most).try_for_each(|index| -> Result<()> {
@@ -239,7 +240,7 @@ fn removal_of_the_vfs_waits_for_close(bed: &Bed) -> Result<()> {
     for state in [State::Running, State::StopCopy, State::Resuming] {
         let pf = bed.pf.clone();
         waits_for_close(bed, state, move || pf.set_virtual_functions(0))?;
-        expect::equal("VFs", bed.pf.virtual_functions()?, 0)?;
+        expect::equal("VFs", bed.pf.number("sriov_numvfs")?, 0)?;
         bed.restore()?;
     }
     both_work(bed)

@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use vifa_vfio::wait_for;
 
 use super::{claims, fixture::Guest, pre_copy::local_memory::Source, Test};
 use crate::{
@@ -98,13 +99,10 @@ const LATE: Fault = Fault::Delay(Duration::from_millis(100));
 
 /// Waits until two of the commands were issued.
 fn wait_for_two(armed: &Armed<'_>) -> Result<()> {
-    for _ in 0..1000 {
-        if armed.fired() >= 2 {
-            return Ok(());
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    anyhow::bail!("expected two commands, got {}", armed.fired())
+    wait_for(Duration::from_secs(10), || {
+        anyhow::Ok((armed.fired() >= 2).then_some(()))
+    })?
+    .with_context(|| format!("expected two commands, got {}", armed.fired()))
 }
 
 /// Checks that the process of `victim`, which has issued two slow commands, issues few more after

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{anyhow, Context, Result};
+use vifa_vfio::pci::Function;
 
 use super::{
     claims,
@@ -27,7 +28,6 @@ use crate::{
     migration::{Segments, State},
     process::Victim,
     sys,
-    sysfs::PciFunction,
     vfio::{AddressSpace, Device, DmaMemory, IovaRange},
 };
 
@@ -348,7 +348,7 @@ fn fields() -> Vec<Field> {
 }
 
 /// Binds the VF with `value` in `fields` of its identity. Returns whether it is bound.
-fn bind_with(vf: &PciFunction, file: &RegisterFile, fields: &[Field], value: u64) -> Result<bool> {
+fn bind_with(vf: &Function, file: &RegisterFile, fields: &[Field], value: u64) -> Result<bool> {
     vf.unbind()?;
     let patch = |field: &Field| {
         let patch = Fault::Patch {
@@ -396,7 +396,7 @@ fn identity_of_any_value_is_accepted_or_refused(bed: &Bed) -> Result<()> {
 }
 
 /// A device with a wrong identity fails, but runs after a reset.
-fn saves_and_loads(vf: &PciFunction) -> Result<()> {
+fn saves_and_loads(vf: &Function) -> Result<()> {
     let device = Device::open(vf, &AddressSpace::iommufd()?)?;
     let _ = device.data_size();
     if let Ok(stream) = device.save() {

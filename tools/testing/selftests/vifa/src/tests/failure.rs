@@ -11,11 +11,11 @@ use std::{
     cell::RefCell,
     fs, io,
     io::{Read, Write},
-    path::PathBuf,
 };
 
 use anyhow::{bail, Context, Result};
 use vfio_bindings::bindings::vfio;
+use vifa_vfio::pci::Function;
 
 use super::{fixture::Guest, Test};
 use crate::{
@@ -28,7 +28,6 @@ use crate::{
     migration::{Session, State},
     region,
     sys::Mapping,
-    sysfs::PciFunction,
     vfio::{AddressSpace, Device, DmaMemory, Interrupt, IovaRange, Place},
 };
 
@@ -81,7 +80,7 @@ pub fn tests() -> Vec<Test> {
 }
 
 impl Backend {
-    fn function(self, bed: &Bed, index: u32) -> Result<PciFunction> {
+    fn function(self, bed: &Bed, index: u32) -> Result<Function> {
         match self {
             Self::Capability => bed.vf(index),
             Self::Igb => Adapter::set_up()?.vf(index),
@@ -438,7 +437,7 @@ fn leave_it_usable(bed: &Bed, backend: Backend, operations: Vec<Operation>) -> R
 fn open(bed: &Bed, backend: Backend) -> Result<()> {
     let function = backend.function(bed, 0)?;
     let users = module_users()?;
-    let node: PathBuf = function.vfio_device()?;
+    let node = Device::node(&function)?;
     let opened: RefCell<Option<Device>> = RefCell::new(None);
     let failures = each_failure(
         "open",

@@ -5,6 +5,7 @@
 use std::{sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, Result};
+use vifa_vfio::pci::Function;
 
 use crate::{
     bed::{Bed, VFS},
@@ -15,7 +16,6 @@ use crate::{
     migration::{Segments, State},
     region,
     stream::Stream,
-    sysfs::PciFunction,
     vfio::{AddressSpace, DmaMemory},
 };
 
@@ -43,10 +43,13 @@ pub fn filled(pattern: u64, length: u64) -> Vec<u8> {
 }
 
 /// Returns the ids of `function`'s control interface and data interface.
-pub fn interfaces(function: &PciFunction) -> Result<[u64; 2]> {
-    let (domain, bus, devfn) = function.address()?;
-    let place = (u64::from(domain) << 32) | (u64::from(bus) << 16) | (u64::from(devfn) << 8);
-    Ok([hw::VIFA_PLANE_CONTROL, hw::VIFA_PLANE_DATA].map(|plane| place | u64::from(plane)))
+pub fn interfaces(function: &Function) -> [u64; 2] {
+    let address = function.address();
+    let devfn = (address.device << 3) | address.function;
+    let place = (u64::from(address.domain) << 32)
+        | (u64::from(address.bus) << 16)
+        | (u64::from(devfn) << 8);
+    [hw::VIFA_PLANE_CONTROL, hw::VIFA_PLANE_DATA].map(|plane| place | u64::from(plane))
 }
 
 /// Checks that both VFs are bound and work.

@@ -5,6 +5,7 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Context, Result};
+use vifa_vfio::pci::Function;
 
 use super::{
     claims,
@@ -20,7 +21,6 @@ use crate::{
     kmsg::KernelLog,
     migration::State,
     region,
-    sysfs::PciFunction,
 };
 
 /// Maximum time for the kernel's own actions, on a busy machine.
@@ -90,7 +90,7 @@ fn reset_of_the_pf_while_the_vfs_are_closed_leaves_them_usable(bed: &Bed) -> Res
 }
 
 /// Returns the error registers of `function`, which must be its first extended capability.
-fn error_registers(function: &PciFunction) -> Result<Vec<u8>> {
+fn error_registers(function: &Function) -> Result<Vec<u8>> {
     const ADVANCED_ERROR_REPORTING: u8 = 0x01;
     let config = fs::read(function.attribute("config")).context("configuration space")?;
     let capability = config.get(0x100..0x12c).context("extended capability")?;

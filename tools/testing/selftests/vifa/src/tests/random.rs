@@ -20,6 +20,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use vfio_bindings::bindings::vfio;
+use vifa_vfio::pci::Function;
 
 use self::watchdog::{Watched, LONGEST_CALL};
 use super::{fixture::Guest, logging::random::Random, Test};
@@ -30,7 +31,6 @@ use crate::{
     migration::{Session, State},
     region,
     sys::{self, Mapping},
-    sysfs::PciFunction,
     vfio::{AddressSpace, Device, DmaMemory, IovaRange, Place},
 };
 
@@ -70,7 +70,7 @@ struct Opened {
 }
 
 impl Opened {
-    fn new(function: &PciFunction) -> Result<Self> {
+    fn new(function: &Function) -> Result<Self> {
         let space = AddressSpace::iommufd()?;
         Ok(Self {
             device: Vf::open(function, &space)?.device,
@@ -98,7 +98,7 @@ impl Opened {
 
 /// A function and its open device.
 struct Slot {
-    function: PciFunction,
+    function: Function,
     opened: Mutex<Option<Arc<Opened>>>,
     stream: Arc<Vec<u8>>,
 }

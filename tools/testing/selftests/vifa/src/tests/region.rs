@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use vfio_bindings::bindings::vfio;
+use vifa_vfio::pci::Function;
 
 use super::{
     claims,
@@ -27,7 +28,6 @@ use crate::{
     process::all_at_once,
     region::{debugfs_file, error_text, index, of_function, read},
     stream::{Stream, RELATIONS_END},
-    sysfs::PciFunction,
     vfio::{AddressSpace, Device},
 };
 
@@ -94,7 +94,7 @@ fn shows_identity_and_interfaces_of_the_stream(bed: &Bed) -> Result<()> {
     expect::equal(
         "interfaces",
         [region.control_interface, region.data_interface],
-        interfaces(&bed.vf(0)?)?,
+        interfaces(&bed.vf(0)?),
     )?;
     for section in &stream.sections {
         let interface = match section.kind() {
@@ -518,7 +518,7 @@ fn file_in_debugfs_may_be_open_when_the_driver_is_unbound(bed: &Bed) -> Result<(
 }
 
 /// Reads the file of `vf` during `going_on`; whenever it exists, it is complete.
-fn read_repeatedly(vf: &PciFunction, going_on: &AtomicBool) -> Result<()> {
+fn read_repeatedly(vf: &Function, going_on: &AtomicBool) -> Result<()> {
     let mut whole = 0;
     while going_on.load(Ordering::Relaxed) {
         if let Ok(region) = of_function(vf) {

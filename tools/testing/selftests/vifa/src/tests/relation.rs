@@ -117,7 +117,7 @@ fn change(stream: &mut Stream, change: impl FnOnce(&mut [vifa_relation; 2])) -> 
 fn is_refused(bed: &Bed, what: &str, field: &str, make_wrong: Change) -> Result<()> {
     let (good, mut guest) = pair(bed)?;
     let mut stream = good.clone();
-    let own = interfaces(&bed.vf(1)?)?;
+    let own = interfaces(&bed.vf(1)?);
     change(&mut stream, |relations| make_wrong(relations, own))?;
     let bytes = stream.seal();
     let device = &guest.vf.device;
@@ -188,18 +188,19 @@ fn shows(device: &Device, expected: RegionRelations) -> Result<()> {
 }
 
 fn as_output(bed: &Bed, index: u32) -> Result<RegionRelations> {
-    let output = interfaces(&bed.vf(index)?)?;
+    let output = interfaces(&bed.vf(index)?);
     Ok(both(hw::VIFA_ROLE_OUTPUT, output, [0; 2]))
 }
 
 fn as_receiver(bed: &Bed, source: u32, destination: u32) -> Result<RegionRelations> {
-    let [output, receiver] = [source, destination].map(|index| interfaces(&bed.vf(index)?));
+    let [output, receiver] =
+        [source, destination].map(|index| bed.vf(index).map(|vf| interfaces(&vf)));
     Ok(both(hw::VIFA_ROLE_RECEIVER, output?, receiver?))
 }
 
 fn source_offers_one_for_each_plane_to_any_receiver(bed: &Bed) -> Result<()> {
     let (_, bytes) = Guest::saved(bed, 0)?;
-    let outputs = interfaces(&bed.vf(0)?)?;
+    let outputs = interfaces(&bed.vf(0)?);
     let planes = [hw::VIFA_PLANE_CONTROL, hw::VIFA_PLANE_DATA];
     let relations = Stream::parse(&bytes)?.relations()?;
     for ((relation, plane), output) in relations.iter().zip(planes).zip(outputs) {
@@ -302,7 +303,7 @@ fn refused_ones_are_not_shown(bed: &Bed) -> Result<()> {
 
 /// Returns the stream of the VF 0, addressed to the VF `receiver`.
 fn addressed(bed: &Bed, stream: &mut Stream, receiver: u32) -> Result<()> {
-    let interfaces = interfaces(&bed.vf(receiver)?)?;
+    let interfaces = interfaces(&bed.vf(receiver)?);
     change(stream, |relations| {
         for (relation, interface) in relations.iter_mut().zip(interfaces) {
             relation.receiver = interface;
@@ -353,7 +354,7 @@ fn tracepoint_reports_both_once_they_are_accepted(bed: &Bed) -> Result<()> {
     expect::equal("events before", tracing.events()?.len(), 0)?;
     session.write_all(&bytes[RELATIONS_END - 1..], Segments::Whole)?;
     guest.vf.device.change_state(State::Stop)?;
-    let ids = [interfaces(&bed.vf(0)?)?, interfaces(&bed.vf(1)?)?];
+    let ids = [interfaces(&bed.vf(0)?), interfaces(&bed.vf(1)?)];
     reports(bed, &tracing, 1, "receiver", ids)
 }
 
@@ -361,7 +362,7 @@ fn tracepoint_reports_both_that_a_source_offers(bed: &Bed) -> Result<()> {
     let guest = Guest::new(bed, 0)?;
     let tracing = Tracing::of("vifa", "vifa_relation")?;
     guest.vf.device.save()?;
-    let ids = [interfaces(&bed.vf(0)?)?, [0; 2]];
+    let ids = [interfaces(&bed.vf(0)?), [0; 2]];
     reports(bed, &tracing, 0, "output party", ids)
 }
 
@@ -382,7 +383,7 @@ fn file_in_debugfs_shows_both(bed: &Bed) -> Result<()> {
     };
     expect::equal("lines at first", lines()?, vec![])?;
     guest.vf.device.load(&stream.seal())?;
-    let [outputs, receivers] = [0, 1].map(|index| interfaces(&bed.vf(index)?));
+    let [outputs, receivers] = [0, 1].map(|index| bed.vf(index).map(|vf| interfaces(&vf)));
     let (outputs, receivers) = (outputs?, receivers?);
     let line = |plane: usize| {
         format!(

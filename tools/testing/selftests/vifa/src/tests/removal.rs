@@ -6,17 +6,18 @@ use std::{
     fs, io,
     sync::mpsc::{self, Receiver},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result};
+use vifa_vfio::{pci::Bus, wait_for};
 
 use super::{
     claims,
     fixture::{both_work, Guest},
     Test,
 };
-use crate::{bed::Bed, expect, migration::State, process::wait_for_event, sysfs, vfio::Interrupt};
+use crate::{bed::Bed, expect, migration::State, process::wait_for_event, vfio::Interrupt};
 
 /// Maximum duration of any step.
 const LONGEST: Duration = Duration::from_secs(20);
@@ -65,17 +66,13 @@ impl Task {
 
     /// Waits until the task sleeps uninterruptibly in the kernel.
     fn blocked(&self) -> Result<()> {
-        let deadline = Instant::now() + LONGEST;
         let path = format!("/proc/self/task/{}/stat", self.id);
-        while Instant::now() < deadline {
+        wait_for(LONGEST, || {
             let stat = fs::read_to_string(&path).with_context(|| path.clone())?;
             let state = stat.rsplit(')').next().unwrap_or_default().trim_start();
-            if state.starts_with('D') {
-                return Ok(());
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        bail!("{} does not block", self.name)
+            anyhow::Ok(state.starts_with('D').then_some(()))
+        })?
+        .with_context(|| format!("{} does not block", self.name))
     }
 }
 
@@ -102,7 +99,7 @@ fn pf_unbind_waits_for_an_open_vf_and_stalls_no_rescan(bed: &Bed) -> Result<()> 
     let pf = bed.pf.clone();
     let unbind = Task::new("unbind of the PF", move || pf.unbind())?;
     gets_a_request(&guest, &request)?;
-    Task::new("rescan", sysfs::rescan)?.done()?;
+    Task::new("rescan", || Bus::default().rescan())?.done()?;
 
     // The VFs are removed first: unbinding a PF that has VFs warns under lockdep.
     let pf = bed.pf.clone();
@@ -119,7 +116,7 @@ fn removal_of_the_port_waits_for_an_open_vf(bed: &Bed) -> Result<()> {
     let guest = Guest::new(bed, 0)?;
     let session = guest.vf.device.enter(State::StopCopy)?;
     let request = guest.vf.device.signal(Interrupt::Request)?;
-    let port = bed.pf.port()?;
+    let port = bed.pf.port().context("the PF has no port")?;
     let removal = Task::new("removal of the port", move || port.remove())?;
     gets_a_request(&guest, &request)?;
     drop(guest);
@@ -127,7 +124,7 @@ fn removal_of_the_port_waits_for_an_open_vf(bed: &Bed) -> Result<()> {
     if let Some(session) = session {
         expect::refused("use of the session", session.read(1), &[libc::ENODEV])?;
     }
-    Task::new("rescan", sysfs::rescan)?.done()?;
+    Task::new("rescan", || Bus::default().rescan())?.done()?;
     works(bed)
 }
 

@@ -77,7 +77,7 @@ fn stream_is_valid(bed: &Bed) -> Result<()> {
     )?;
     expect::same_bytes("stream with recomputed CRCs", &bytes, &stream.seal())?;
 
-    let [control, data] = interfaces(&bed.vf(0)?)?;
+    let [control, data] = interfaces(&bed.vf(0)?);
     for section in &stream.sections {
         let interface = match section.kind() {
             hw::VIFA_SECTION_ADDRESS | hw::VIFA_SECTION_DATA => data,

@@ -10,7 +10,7 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd},
         unix::fs::FileExt,
     },
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -21,12 +21,12 @@ use vfio_bindings::bindings::vfio::{
 };
 
 use vifa_vfio::{
-    ioctl, ioctl_number, ioctl_open, request, while_resetting, Interrupt, InterruptSet, Mapping,
-    RegionInfo,
+    ioctl, ioctl_number, ioctl_open, pci::Function, request, while_resetting, Interrupt,
+    InterruptSet, Mapping, RegionInfo,
 };
 
 use super::AddressSpace;
-use crate::{sys, sysfs::PciFunction};
+use crate::sys;
 
 /// An open VFIO device; closed when dropped.
 #[derive(Debug)]
@@ -44,11 +44,11 @@ impl AsFd for Device {
 
 impl Device {
     /// Opens `function` for DMA in `space`, through the interface of that space.
-    pub fn open(function: &PciFunction, space: &Arc<AddressSpace>) -> Result<Self> {
+    pub fn open(function: &Function, space: &Arc<AddressSpace>) -> Result<Self> {
         let file = match &**space {
-            AddressSpace::Iommufd { file, ioas } => function
-                .vfio_device()
-                .and_then(|path| Self::open_device(&path, file, *ioas)),
+            AddressSpace::Iommufd { file, ioas } => {
+                Self::node(function).and_then(|node| Self::open_device(&node, file, *ioas))
+            }
             AddressSpace::Container { .. } => Self::open_in_group(function, space),
         }
         .with_context(|| format!("open of {function}"))?;
@@ -56,6 +56,14 @@ impl Device {
             file,
             _space: space.clone(),
         })
+    }
+
+    /// Returns the VFIO node of `function`.
+    pub fn node(function: &Function) -> Result<PathBuf> {
+        let name = function
+            .vfio_device()
+            .with_context(|| format!("{function} is not a VFIO device"))?;
+        Ok(Path::new("/dev/vfio/devices").join(name))
     }
 
     /// Opens the device with the VFIO node `node` for DMA in `space`, which must be in an iommufd.
@@ -93,8 +101,11 @@ impl Device {
         Ok(file)
     }
 
-    fn open_in_group(function: &PciFunction, space: &AddressSpace) -> Result<File> {
-        let group = space.add_group(&function.iommu_group()?)?;
+    fn open_in_group(function: &Function, space: &AddressSpace) -> Result<File> {
+        let group = function
+            .iommu_group()
+            .with_context(|| format!("{function} is not in an IOMMU group"))?;
+        let group = space.add_group(&group)?;
         let name = CString::new(function.to_string())?;
         let device = while_resetting(|| ioctl_open(&group, &request::GROUP_GET_DEVICE_FD, &name))
             .context("VFIO_GROUP_GET_DEVICE_FD")?;

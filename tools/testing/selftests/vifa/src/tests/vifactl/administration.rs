@@ -6,6 +6,7 @@ use std::{iter, process};
 
 use anyhow::{Context, Result};
 use serde_json::{json, Value};
+use vifa_vfio::pci::Function;
 
 use super::{claims, succeed, Guest, Test};
 use crate::{
@@ -14,7 +15,6 @@ use crate::{
     migration::{Segments, State},
     region,
     stream::RELATIONS_END,
-    sysfs::PciFunction,
     vifactl::{run, Exit, Running},
 };
 
@@ -36,7 +36,7 @@ pub fn tests() -> Vec<Test> {
 }
 
 /// Returns the entry of `function` in the JSON list `list`.
-fn entry<'a>(list: &'a Value, function: &PciFunction) -> Result<&'a Value> {
+fn entry<'a>(list: &'a Value, function: &Function) -> Result<&'a Value> {
     let name = function.to_string();
     list.as_array()
         .context("a list")?
@@ -57,7 +57,7 @@ fn list_shows_functions_and_their_attributes(bed: &Bed) -> Result<()> {
             ("driver", json!(VF_DRIVER)),
             ("vendor", json!(hw::VIFA_REFERENCE_VENDOR)),
             ("device", json!(hw::VIFA_REFERENCE_VF_DEVICE)),
-            ("iommu_group", json!(vf.iommu_group()?)),
+            ("iommu_group", json!(vf.iommu_group())),
             ("physical_function", json!(bed.pf.to_string())),
             ("index", json!(index)),
             ("state", json!("RUNNING")),

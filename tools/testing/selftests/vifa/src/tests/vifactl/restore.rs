@@ -4,6 +4,7 @@
 
 use anyhow::{Context, Result};
 use serde_json::{json, Value};
+use vifa_vfio::pci::Function;
 
 use super::{claims, saved_set, succeed, Directory, Guest, Test};
 use crate::{
@@ -15,7 +16,6 @@ use crate::{
     migration::State,
     region,
     stream::Stream,
-    sysfs::PciFunction,
     tests::fixture::{filled, CHUNK},
     vifactl::{run, Exit},
 };
@@ -45,7 +45,7 @@ fn guide(bed: &Bed, directory: &Directory) -> Result<String> {
     guide_of(directory, &bed.vf(0)?, &bed.vf(1)?)
 }
 
-fn guide_of(directory: &Directory, from: &PciFunction, to: &PciFunction) -> Result<String> {
+fn guide_of(directory: &Directory, from: &Function, to: &Function) -> Result<String> {
     let guide = json!({
         "guide": {"major": 1, "minor": 0},
         "virtual_functions": {from.to_string(): to.to_string()},

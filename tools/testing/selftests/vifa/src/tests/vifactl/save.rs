@@ -2,13 +2,11 @@
 
 //! `vifactl save`: saves the state of a device that a process has open to a file.
 
-use std::{
-    fs, thread,
-    time::{Duration, Instant},
-};
+use std::{fs, time::Duration};
 
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result};
 use serde_json::json;
+use vifa_vfio::wait_for;
 
 use super::{claims, saved_set, succeed, Directory, Guest, Test};
 use crate::{
@@ -172,13 +170,11 @@ fn interrupt(bed: &Bed, directory: &Directory, signal: i32) -> Result<crate::vif
     let _slow = registers.arm(0, LOCAL_READ, late, 10)?;
     let vf = bed.vf(0)?;
     let saving = Running::start(&["save", &vf.to_string(), &directory.name("set")])?;
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while region::of_function(&vf)?.state != State::StopCopy as u32 {
-        if Instant::now() > deadline {
-            bail!("the save does not begin");
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
+    wait_for(Duration::from_secs(10), || {
+        let state = region::of_function(&vf)?.state;
+        anyhow::Ok((state == State::StopCopy as u32).then_some(()))
+    })?
+    .context("the save does not begin")?;
     expect::equal("files of that name", directory.path("set").exists(), false)?;
     saving.signal(signal)?;
     saving.wait()
