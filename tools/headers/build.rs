@@ -30,6 +30,16 @@ fn main() {
         println!("cargo::rerun-if-changed={}", path.display());
         includes += &format!("#include \"{}\"\n", path.display());
     }
+    // bindgen does not translate macros with arguments.
+    for name in [
+        "VIFA_FAULT_SLOT",
+        "VIFA_HW_FRAME_CONTROL",
+        "VIFA_HW_FRAME_DATA",
+    ] {
+        for n in 0..2 {
+            includes += &format!("static const unsigned int {name}_{n} = {name}({n});\n");
+        }
+    }
     fs::write(&all, includes).expect("OUT_DIR is writable");
 
     let bindgen = env::var("BINDGEN").unwrap_or_else(|_| "bindgen".into());

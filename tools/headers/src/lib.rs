@@ -19,3 +19,30 @@ mod plain;
 pub use plain::{bytes_of, value_of, Plain};
 
 include!(concat!(env!("OUT_DIR"), "/headers.rs"));
+
+/// Returns `VIFA_FAULT_SLOT(n)`.
+pub const fn fault_slot(n: u32) -> u32 {
+    VIFA_FAULT_SLOT_0 + n * (VIFA_FAULT_SLOT_1 - VIFA_FAULT_SLOT_0)
+}
+
+/// Returns `VIFA_HW_FRAME_CONTROL(n)`.
+pub const fn frame_control(n: u32) -> u32 {
+    VIFA_HW_FRAME_CONTROL_0 + n * (VIFA_HW_FRAME_CONTROL_1 - VIFA_HW_FRAME_CONTROL_0)
+}
+
+/// Returns `VIFA_HW_FRAME_DATA(n)`.
+pub const fn frame_data(n: u32) -> u32 {
+    VIFA_HW_FRAME_DATA_0 + n * (VIFA_HW_FRAME_DATA_1 - VIFA_HW_FRAME_DATA_0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn macros_with_arguments_have_their_values() {
+        assert_eq!([0, 1, 15].map(fault_slot), [0x840, 0x880, 0xc00]);
+        assert_eq!([0, 1, 7].map(frame_control), [1, 3, 15]);
+        assert_eq!([0, 1, 7].map(frame_data), [2, 4, 16]);
+    }
+}

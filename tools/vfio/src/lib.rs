@@ -12,6 +12,7 @@ mod capability;
 mod feature;
 mod interrupt;
 mod ioctl;
+mod iova;
 mod mapping;
 pub mod pci;
 mod process;
@@ -26,6 +27,7 @@ pub use ioctl::{
     adopt, ioctl, ioctl_number, ioctl_open, while_resetting, Argument, Descriptor, NumberRequest,
     OpenRequest, Request,
 };
+pub use iova::IovaRange;
 pub use mapping::Mapping;
 pub use process::duplicate_descriptor;
 pub use region::RegionInfo;

@@ -16,10 +16,8 @@ use std::{fmt, time::Instant};
 
 use anyhow::{ensure, Context, Result};
 use serde::Serialize;
-use vifa_selftests::{
-    fault::RegisterFile,
-    vfio::{Device, DirtyBitmap, IovaRange},
-};
+use vifa_device::RegisterFile;
+use vifa_selftests::vfio::{Device, DirtyBitmap, IovaRange};
 
 use self::{
     density::{Density, PAGE},

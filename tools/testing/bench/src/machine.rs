@@ -6,9 +6,10 @@
 use std::path::PathBuf;
 
 use anyhow::{ensure, Context, Result};
+use vifa_device::capability;
 use vifa_selftests::{
     bed::{physical_functions, Bed, Settings, MODULE, VF_DRIVER},
-    fault, hw,
+    hw,
 };
 use vifa_vfio::pci::Function;
 
@@ -41,7 +42,7 @@ impl Machine {
                 function.ensure_bound(&driver)?;
                 Ok(PhysicalFunction {
                     most: function.number("sriov_totalvfs")?.try_into()?,
-                    features: fault::capability(&function)?.features,
+                    features: capability(&function)?.features,
                     function,
                 })
             })

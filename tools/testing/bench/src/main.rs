@@ -26,8 +26,9 @@ use std::{fs::File, io::BufWriter, path::PathBuf, process::ExitCode, time::Insta
 
 use anyhow::{ensure, Context, Result};
 use clap::{builder::RangedU64ValueParser, Parser, ValueEnum};
+use vifa_device::RegisterFile;
 use vifa_migrate::{downtime::Setup, vmm};
-use vifa_selftests::{fault::RegisterFile, sys};
+use vifa_selftests::sys;
 
 use downtime::Downtimes;
 use environment::Environment;

@@ -9,15 +9,19 @@
 use std::path::Path;
 
 use anyhow::{ensure, Context, Result};
+use vifa_device::{opcode::IDENTIFY, Fault, RegisterFile};
 use vifa_vfio::pci::Function;
 
-use crate::identity::{fields, Field, Identity, Origin, Rule};
+use crate::hw;
+use crate::identity::{fields, Field, Identity, Origin, Patch, Rule};
 use crate::region::Region;
-use crate::register_file::RegisterFile;
 use crate::sriov::{self, Host};
 
 /// Number of virtual functions of each device: a source and a compatible destination.
 const FUNCTIONS: u32 = 2;
+
+/// Number of fault slots per virtual function.
+const SLOTS_EACH: u32 = 8;
 
 /// A virtual function.
 pub struct Device {
@@ -66,9 +70,10 @@ impl Devices {
         let mut devices = Vec::new();
         for host in &mut hosts {
             let file = RegisterFile::map(&host.physical)?;
+            let file = (file.slots() > 0).then_some(file);
             if let Some(file) = &file {
                 // An earlier run may have been killed: remove its patches.
-                (0..FUNCTIONS).try_for_each(|index| file.patch_identity(index, &[]))?;
+                (0..FUNCTIONS).try_for_each(|index| patch_identity(file, index, &[]))?;
             }
             host.make(FUNCTIONS as usize)?;
             for (index, function) in (0..).zip(&host.virtuals) {
@@ -136,7 +141,7 @@ impl Devices {
                 .registers
                 .context("the device does not accept patches")?;
             let patches = wanted.patches(&device.truth);
-            self.registers[registers].patch_identity(device.index, &patches)?;
+            patch_identity(&self.registers[registers], device.index, &patches)?;
             sriov::rebind(function)?;
             let identity = Region::read(function)?.identity;
             ensure!(
@@ -153,12 +158,35 @@ impl Drop for Devices {
     fn drop(&mut self) {
         for device in &self.devices {
             if let Some(registers) = device.registers {
-                if let Err(error) = self.registers[registers].patch_identity(device.index, &[]) {
+                if let Err(error) = patch_identity(&self.registers[registers], device.index, &[]) {
                     eprintln!("vifa-migrate: {error:#}");
                 }
             }
         }
     }
+}
+
+/// Patches the reply of VF `vf` to IDENTIFY with `patches`, replacing earlier patches.
+fn patch_identity(registers: &RegisterFile, vf: u32, patches: &[Patch]) -> Result<()> {
+    let slots = vf * SLOTS_EACH..(vf + 1) * SLOTS_EACH;
+    ensure!(slots.end <= registers.slots(), "no fault slots for VF {vf}");
+    ensure!(
+        patches.len() <= slots.len(),
+        "{} patches do not fit in {SLOTS_EACH} fault slots",
+        patches.len()
+    );
+    slots.clone().for_each(|slot| registers.disarm_slot(slot));
+    for (slot, patch) in slots.zip(patches) {
+        let fault = Fault::Patch {
+            offset: patch.offset as u32,
+            width: size_of_val(&patch.value) as u32,
+            value: patch.value,
+        };
+        registers
+            .arm_slot(slot, &fault.slot(vf, IDENTIFY, hw::VIFA_FAULT_ALWAYS))
+            .with_context(|| format!("{fault:?}"))?;
+    }
+    Ok(())
 }
 
 /// Returns the properties of a reference device that differs from one without properties only in

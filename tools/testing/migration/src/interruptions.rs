@@ -6,27 +6,25 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use vifa_device::{opcode::ANY_CONTROL, Fault, RegisterFile};
 
 use vifa_migrate::guest::Guest;
 use vifa_migrate::hw;
 use vifa_migrate::interruption::{Ending, Interrupted, Interruption, Moment, Phase};
 use vifa_migrate::migration::{Multifd, Plan};
-use vifa_migrate::register_file::{Fault, RegisterFile};
 use vifa_migrate::scratch::Scratch;
-use vifa_migrate::sriov::Host;
 use vifa_migrate::style::seconds;
 use vifa_migrate::vmm::{Backend, Role};
 
-use crate::rounds::{Turns, SLOT};
+use crate::rounds::Turns;
 use crate::{prepare, Options};
 use vifa_tap::Tap;
 
 /// Number of interruptions at random moments between complete migrations.
 const INTERRUPTIONS: u32 = 5;
 
-/// Delay of each change of a device's run state, in milliseconds, to leave time for an
-/// interruption.
-const DELAY: u64 = 200;
+/// Delay of each change of a device's run state, to leave time for an interruption.
+const DELAY: Duration = Duration::from_millis(200);
 
 /// Returns the phases, the kind of interruption in each, and whether devices use separate channels.
 fn phases() -> impl Iterator<Item = (Interruption, Phase, Multifd)> {
@@ -91,8 +89,14 @@ fn interrupt(
         .pass(&format!("guest runs with {}", bench.guest.passthrough()));
     let whole = bench.migrate("at first")?;
 
+    let registers = RegisterFile::map(&host.physical)?;
     for interruptions in phases.chunks(Phase::ALL.len()) {
-        let delay = Delay::arm(&host)?;
+        let delay = registers.arm(
+            hw::VIFA_FAULT_ANY_VF,
+            ANY_CONTROL,
+            Fault::Delay(DELAY),
+            hw::VIFA_FAULT_ALWAYS,
+        )?;
         for (interruption, phase, multifd) in interruptions {
             bench.in_phase(*interruption, *phase, *multifd)?;
         }
@@ -204,34 +208,6 @@ impl Bench<'_> {
         let to = self.turns.other(self.guest.functions());
         let vmm = self.guest.destination(&to, Role::Receive)?;
         self.guest.interrupt(vmm, plan, interruption, moment)
-    }
-}
-
-/// Delays the devices' changes of run state, until it is dropped.
-struct Delay(RegisterFile);
-
-impl Delay {
-    fn arm(host: &Host) -> Result<Self> {
-        let registers = RegisterFile::map(&host.physical)?
-            .context("the device has no fault slots: set fault-injection=on")?;
-        registers.arm(
-            SLOT,
-            &Fault {
-                kind: hw::VIFA_FAULT_DELAY,
-                vf: hw::VIFA_FAULT_ANY_VF,
-                frame: hw::VIFA_MAILBOX_ID_CONTROL,
-                value: DELAY,
-                count: hw::VIFA_FAULT_ALWAYS,
-                ..Fault::default()
-            },
-        )?;
-        Ok(Self(registers))
-    }
-}
-
-impl Drop for Delay {
-    fn drop(&mut self) {
-        self.0.disarm(SLOT);
     }
 }
 

@@ -31,7 +31,6 @@ pub mod progress;
 pub mod qmp;
 pub mod refusal;
 pub mod region;
-pub mod register_file;
 pub mod scratch;
 pub mod sriov;
 pub mod style;

@@ -9,13 +9,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
+use vifa_device::RegisterFile;
 
 use vifa_migrate::guest::Guest;
 use vifa_migrate::hw;
 use vifa_migrate::interruption::{Ending, Interruption, Moment, Phase};
 use vifa_migrate::migration::{Multifd, Plan};
 use vifa_migrate::processor::Accelerator;
-use vifa_migrate::register_file::{Fault, RegisterFile};
 use vifa_migrate::scratch::Scratch;
 use vifa_migrate::sriov::Host;
 use vifa_migrate::style::{mebibytes, seconds};
@@ -42,9 +42,6 @@ const INTERRUPTIONS: [(Interruption, Phase); 4] = [
 
 /// The interval of lost pages, in written pages, of a log that loses pages.
 const DROPPED: u64 = 10;
-
-/// The slot of the fault; the compatibility tests use the first slots.
-pub(crate) const SLOT: u32 = 15;
 
 /// Runs all tests. Returns whether all passed.
 pub fn run(options: &Options, rounds: u32, devices: usize) -> Result<bool> {
@@ -225,23 +222,13 @@ fn lose_pages(
     plan: &Plan,
     tap: &mut Tap,
 ) -> Result<()> {
-    let registers = RegisterFile::map(&host.physical)?
-        .context("the device has no fault slots: set fault-injection=on")?;
-    registers.arm(
-        SLOT,
-        &Fault {
-            kind: hw::VIFA_FAULT_LOG_DROP,
-            vf: hw::VIFA_FAULT_ANY_VF,
-            value: DROPPED,
-            count: hw::VIFA_FAULT_ALWAYS,
-            ..Fault::default()
-        },
-    )?;
+    let registers = RegisterFile::map(&host.physical)?;
+    let sabotaged = registers.sabotage_log(hw::VIFA_FAULT_ANY_VF, DROPPED)?;
     let to = turns.other(guest.functions());
     let vmm = guest.destination(&to, Role::ReceivePaused)?;
     let compared = guest.send_and_return(vmm, plan);
-    let dropped = registers.fired(SLOT);
-    registers.disarm(SLOT);
+    let dropped = sabotaged.fired();
+    drop(sabotaged);
     let error = match compared? {
         Ok(comparison) => {
             anyhow::bail!("{dropped} pages were not logged, but not detected: {comparison}")

@@ -5,7 +5,8 @@
 use std::fmt;
 
 use serde::Serialize;
-use vifa_selftests::{fault::Marks, vfio::IovaRange};
+use vifa_device::Marks;
+use vifa_vfio::IovaRange;
 
 /// Size of a page in bytes.
 pub const PAGE: u64 = 4096;

@@ -22,8 +22,8 @@ pub enum Frame {
 impl Frame {
     fn number(self) -> u32 {
         match self {
-            Self::Control(n) => 1 + 2 * u32::from(n),
-            Self::Data(n) => 2 + 2 * u32::from(n),
+            Self::Control(n) => hw::frame_control(n.into()),
+            Self::Data(n) => hw::frame_data(n.into()),
         }
     }
 }

@@ -8,8 +8,7 @@ const CONTROL: Frame = Frame::Control(0);
 const DATA: Frame = Frame::Data(0);
 
 fn fault_register(bed: &Bed, slot: u32, register: u32) -> u64 {
-    let slot = 0x840 + 0x40 * slot;
-    bed.frame_register(hw::VIFA_HW_FRAME_LAYER, slot + register)
+    bed.frame_register(hw::VIFA_HW_FRAME_LAYER, hw::fault_slot(slot) + register)
 }
 
 /// Arms a slot by its registers. Returns whether the device accepted it.

@@ -183,7 +183,7 @@ fn a_lost_log_takes_no_marks() {
 
 /// Returns how often the fault in a slot has occurred.
 fn fired(bed: &Bed, slot: u32) -> u32 {
-    let register = 0x840 + 0x40 * slot + hw::VIFA_FAULT_FIRED;
+    let register = hw::fault_slot(slot) + hw::VIFA_FAULT_FIRED;
     bed.read32(bed.frame_register(hw::VIFA_HW_FRAME_LAYER, register))
 }
 

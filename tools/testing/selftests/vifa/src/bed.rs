@@ -12,13 +12,10 @@ use std::{
 };
 
 use anyhow::{bail, Context, Result};
+use vifa_device::{capability, is_ready_at_once, RegisterFile};
 use vifa_vfio::pci::{Bus, Function};
 
-use crate::{
-    fault::{self, RegisterFile},
-    hw,
-    module::Module,
-};
+use crate::{hw, module::Module};
 
 /// The driver of virtual functions.
 pub const VF_DRIVER: &str = "vifa_vfio_pci";
@@ -58,7 +55,7 @@ impl Bed {
     /// Finds the physical function, without changes.
     pub fn find(settings: &Settings) -> Result<Self> {
         Self::find_with(settings, |pf| {
-            Ok(fault::capability(pf)?.features & hw::VIFA_HW_FEATURE_P2P != 0)
+            Ok(capability(pf)?.features & hw::VIFA_HW_FEATURE_P2P != 0)
         })
         .context("no VIFA reference device")
     }
@@ -83,8 +80,7 @@ impl Bed {
     pub fn slow_to_reset(&self) -> Result<Self> {
         const FEATURES: u32 = hw::VIFA_HW_FEATURE_P2P | hw::VIFA_HW_FEATURE_DIRTY_LOG;
         let bed = Self::find_with(&self.settings, |pf| {
-            Ok(!fault::is_ready_at_once(pf)?
-                && fault::capability(pf)?.features & FEATURES == FEATURES)
+            Ok(!is_ready_at_once(pf)? && capability(pf)?.features & FEATURES == FEATURES)
         })
         .context("no VIFA reference device with immediate-readiness=off")?;
         bed.restore()?;
@@ -95,7 +91,7 @@ impl Bed {
     /// controls.
     fn without(&self, feature: u32, property: &str) -> Result<Self> {
         let bed = Self::find_with(&self.settings, |pf| {
-            Ok(fault::capability(pf)?.features & feature == 0)
+            Ok(capability(pf)?.features & feature == 0)
         })
         .with_context(|| format!("no VIFA reference device with {property}=off"))?;
         bed.restore()?;

@@ -8,7 +8,6 @@
 pub mod bed;
 pub mod engine;
 pub mod expect;
-pub mod fault;
 pub mod igb;
 pub mod injection;
 pub mod kmsg;

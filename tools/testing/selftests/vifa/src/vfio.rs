@@ -9,5 +9,5 @@ mod logging;
 
 pub use address_space::{AddressSpace, DmaMemory};
 pub use device::Device;
-pub use logging::{DirtyBitmap, IovaRange, Place, Start};
-pub use vifa_vfio::{request, Feature, Interrupt, Operation};
+pub use logging::{DirtyBitmap, Place, Start};
+pub use vifa_vfio::{request, Feature, Interrupt, IovaRange, Operation};

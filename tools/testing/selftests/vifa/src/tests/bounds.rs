@@ -11,17 +11,17 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use vifa_device::{
+    opcode::{ANY, LOCAL_BITMAP, LOCAL_READ, LOCAL_WRITE, SET_RUN_STATE},
+    Armed, Fault, RegisterFile,
+};
 use vifa_vfio::wait_for;
 
 use super::{claims, fixture::Guest, pre_copy::local_memory::Source, Test};
 use crate::{
     bed::Bed,
     engine::Vf,
-    expect,
-    fault::{
-        Armed, Fault, RegisterFile, ANY, LOCAL_BITMAP, LOCAL_READ, LOCAL_WRITE, SET_RUN_STATE,
-    },
-    hw,
+    expect, hw,
     kmsg::KernelLog,
     migration::State,
     process::{alongside, Victim},

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{anyhow, Context, Result};
+use vifa_device::{opcode::IDENTIFY, Fault, RegisterFile};
 use vifa_vfio::pci::Function;
 
 use super::{
@@ -22,7 +23,6 @@ use crate::{
     bed::{Bed, MODULE, VF_DRIVER},
     engine::Command,
     expect,
-    fault::{Fault, RegisterFile, IDENTIFY},
     hw::{self, vifa_hw_identity},
     injection::Injector,
     migration::{Segments, State},

@@ -10,16 +10,17 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use vifa_device::{
+    opcode::{
+        IDENTIFY, LOAD, LOCAL_BITMAP, LOCAL_CLEAR, LOCAL_READ, LOCAL_WRITE, SAVE, SET_RUN_STATE,
+    },
+    Fault, Opcode, RegisterFile,
+};
 
 use super::{claims, fixture::Guest, Test};
 use crate::{
     bed::{Bed, VF_DRIVER},
-    expect,
-    fault::{
-        Fault, Opcode, RegisterFile, IDENTIFY, LOAD, LOCAL_BITMAP, LOCAL_CLEAR, LOCAL_READ,
-        LOCAL_WRITE, SAVE, SET_RUN_STATE,
-    },
-    hw,
+    expect, hw,
     kmsg::KernelLog,
     migration::{Segments, State},
     stream::Stream,

@@ -5,14 +5,13 @@
 use std::{sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, Result};
+use vifa_device::{opcode::LOAD, Fault, RegisterFile};
 use vifa_vfio::pci::Function;
 
 use crate::{
     bed::{Bed, VFS},
     engine::{Command, Engine, Vf, COMPLETION_TIMEOUT},
-    expect,
-    fault::{self, Fault, RegisterFile},
-    hw,
+    expect, hw,
     migration::{Segments, State},
     region,
     stream::Stream,
@@ -263,7 +262,7 @@ impl Guest {
         let registers = RegisterFile::map(&bed.pf)?;
         let _armed = registers.arm(
             index,
-            fault::LOAD,
+            LOAD,
             Fault::Status(hw::VIFA_STATUS_DEVICE_FAILURE),
             1,
         )?;

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use vifa_device::{opcode::LOCAL_READ, Fault, RegisterFile};
 
 use super::{
     claims,
@@ -22,7 +23,6 @@ use super::{
 use crate::{
     bed::{Bed, VF_DRIVER},
     expect,
-    fault::{Fault, RegisterFile, LOCAL_READ},
     kmsg::KernelLog,
     migration::{Session, State},
     vfio::IovaRange,

@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{ensure, Context, Result};
+use vifa_device::{opcode::LOCAL_BITMAP, Fault, RegisterFile};
 
 use super::{
     claims,
@@ -19,15 +20,7 @@ use super::{
     logging::tracked::{Tracked, MIB, PAGE, RANGES},
     Test,
 };
-use crate::{
-    bed::Bed,
-    expect,
-    fault::{Fault, RegisterFile, LOCAL_BITMAP},
-    hw,
-    migration::State,
-    sys,
-    vfio::IovaRange,
-};
+use crate::{bed::Bed, expect, hw, migration::State, sys, vfio::IovaRange};
 
 /// The reference device's default limits.
 const SCATTER_MAX: u32 = 512;

@@ -4,13 +4,15 @@
 //! next arrives. Here the device hangs in such a command during another operation.
 
 use anyhow::{Context, Result};
+use vifa_device::{
+    opcode::{LOCAL_READ, LOCAL_WRITE},
+    Armed, Fault, Opcode, RegisterFile,
+};
 
 use super::{fixture::Guest, Test};
 use crate::{
     bed::Bed,
-    expect,
-    fault::{Armed, Fault, Opcode, RegisterFile, LOCAL_READ, LOCAL_WRITE},
-    hw,
+    expect, hw,
     migration::{Segments, Session, State},
     stream::Stream,
 };

@@ -10,12 +10,12 @@ use std::{
 };
 
 use anyhow::{anyhow, Context, Result};
+use vifa_device::{opcode::SET_RUN_STATE, Fault, RegisterFile};
 
 use super::{claims, fixture::Guest, Test};
 use crate::{
     bed::Bed,
     expect,
-    fault::{Fault, RegisterFile, SET_RUN_STATE},
     migration::{Session, State},
     process::all_at_once,
 };

@@ -5,6 +5,7 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Context, Result};
+use vifa_device::{RegisterFile, Reporter, UncorrectableError, FATAL, NON_FATAL};
 use vifa_vfio::pci::Function;
 
 use super::{
@@ -13,15 +14,7 @@ use super::{
     fixture::{both_work, Guest},
     Test,
 };
-use crate::{
-    bed::Bed,
-    expect,
-    fault::{RegisterFile, Reporter, UncorrectableError, FATAL, NON_FATAL},
-    hw,
-    kmsg::KernelLog,
-    migration::State,
-    region,
-};
+use crate::{bed::Bed, expect, hw, kmsg::KernelLog, migration::State, region};
 
 /// Maximum time for the kernel's own actions, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -23,7 +23,6 @@ use crate::{
     bed::Bed,
     engine::Command,
     expect,
-    fault::{Fault, RegisterFile, SET_RUN_STATE},
     hw::{self, vifa_address_range, vifa_address_record, vifa_data_run, vifa_section_header},
     migration::{Segments, Session, State},
     process::alongside,
@@ -31,6 +30,7 @@ use crate::{
     sys::{self, Mapping},
     vfio::request,
 };
+use vifa_device::{opcode::SET_RUN_STATE, Fault, RegisterFile};
 use vifa_vfio::{ioctl_number, NumberRequest};
 
 const BOTH: [State; 2] = [State::PreCopy, State::PreCopyP2p];

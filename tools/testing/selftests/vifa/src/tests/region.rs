@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use vfio_bindings::bindings::vfio;
+use vifa_device::{opcode::SAVE, Fault, RegisterFile};
 use vifa_vfio::pci::Function;
 
 use super::{
@@ -22,7 +23,6 @@ use super::{
 use crate::{
     bed::{Bed, VF_DRIVER},
     expect,
-    fault::{Fault, RegisterFile, SAVE},
     hw::{self, bytes_of, vifa_region},
     migration::{Segments, State},
     process::all_at_once,

@@ -12,6 +12,10 @@ use std::{
 };
 
 use anyhow::{anyhow, bail, Context, Result};
+use vifa_device::{
+    opcode::{LOG_START, SET_RUN_STATE},
+    Fault, Marks, RegisterFile,
+};
 
 use super::{
     fixture::{Guest, CHUNK, MEMORY},
@@ -19,9 +23,7 @@ use super::{
 };
 use crate::{
     bed::Bed,
-    expect,
-    fault::{Fault, Marks, RegisterFile, LOG_START, SET_RUN_STATE},
-    hw,
+    expect, hw,
     igb::Adapter,
     migration::{Segments, Session, State},
     process::all_at_once,

@@ -3,12 +3,12 @@
 //! The resource abstraction structure: the control plane as a table of records.
 
 use anyhow::Result;
+use vifa_device::{opcode::LOAD, RegisterFile};
 
 use super::{claims, fixture::Guest, Test};
 use crate::{
     bed::Bed,
     expect,
-    fault::{RegisterFile, LOAD},
     hw::{self, value_of, vifa_record, vifa_resources},
     region,
     stream::{Record, Stream},

@@ -3,6 +3,7 @@
 //! Restoring a device's state: accepted and rejected streams.
 
 use anyhow::{Context, Result};
+use vifa_device::{opcode::LOAD, RegisterFile};
 
 use super::{
     claims,
@@ -11,9 +12,7 @@ use super::{
 };
 use crate::{
     bed::Bed,
-    expect,
-    fault::{RegisterFile, LOAD},
-    hw,
+    expect, hw,
     migration::{Segments, State},
     process::all_at_once,
     stream::{Section, Stream},

@@ -6,6 +6,7 @@
 use std::{io::Seek, os::unix::fs::FileExt, thread, time::Duration};
 
 use anyhow::{Context, Result};
+use vifa_device::RegisterFile;
 
 use super::{
     claims,
@@ -15,9 +16,7 @@ use super::{
 use crate::{
     bed::Bed,
     engine::{succeeded, Command, Vf, COMPLETION_TIMEOUT},
-    expect,
-    fault::RegisterFile,
-    hw,
+    expect, hw,
     migration::{Session, State},
     stream::Stream,
 };

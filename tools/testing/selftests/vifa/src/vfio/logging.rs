@@ -9,7 +9,7 @@ use vfio_bindings::bindings::vfio::{
     vfio_device_feature_dma_logging_report,
 };
 
-use super::{Device, Feature, Operation};
+use super::{Device, Feature, IovaRange, Operation};
 use crate::sys::Mapping;
 
 const START: u32 = vfio::VFIO_DEVICE_FEATURE_DMA_LOGGING_START;
@@ -22,32 +22,6 @@ pub type Start = Feature<vfio_device_feature_dma_logging_control>;
 /// Bytes per unit of a bitmap.
 const WORD: usize = size_of::<u64>();
 const WORD_BITS: u64 = u64::BITS as u64;
-
-/// Memory to which devices may write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IovaRange {
-    /// The first IOVA.
-    pub iova: u64,
-    /// Length in bytes.
-    pub length: u64,
-}
-
-impl IovaRange {
-    /// Returns the range of `length` bytes at `iova`.
-    pub const fn new(iova: u64, length: u64) -> Self {
-        Self { iova, length }
-    }
-
-    /// Returns the first IOVA after the range.
-    pub const fn end(self) -> u64 {
-        self.iova + self.length
-    }
-
-    /// Returns whether the range contains `iova`.
-    pub const fn contains(self, iova: u64) -> bool {
-        self.iova <= iova && iova - self.iova < self.length
-    }
-}
 
 /// The address at which the kernel writes a bitmap.
 #[derive(Clone, Copy, Debug)]

@@ -5,14 +5,16 @@
 use std::io;
 
 use anyhow::Result;
+use vifa_device::{
+    opcode::{ANY, LOCAL_READ},
+    Armed, Fault, RegisterFile,
+};
 
 use super::{claims, scattered, Source, PAGE};
 use crate::{
     bed::{Bed, VF_DRIVER},
     engine::Vf,
-    expect,
-    fault::{Armed, Fault, RegisterFile, ANY, LOCAL_READ},
-    hw,
+    expect, hw,
     migration::{Segments, State},
     tests::{fixture::Guest, Test},
     vfio::{AddressSpace, DirtyBitmap, IovaRange},

@@ -9,15 +9,15 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use vifa_device::{
+    opcode::{LOG_READ_AND_CLEAR, LOG_START, LOG_STOP, LOG_SUMMARY},
+    Armed, Fault, Marks, Opcode, RegisterFile,
+};
 
 use super::tracked::{Tracked, AREA, GIB, MIB, PAGE};
 use crate::{
     bed::Bed,
     expect,
-    fault::{
-        Armed, Fault, Marks, Opcode, RegisterFile, LOG_READ_AND_CLEAR, LOG_START, LOG_STOP,
-        LOG_SUMMARY,
-    },
     hw::{self, vifa_region},
     kmsg::KernelLog,
     region,

@@ -9,13 +9,16 @@ use std::{
 };
 
 use anyhow::{bail, Context, Result};
+use vifa_device::{
+    opcode::{LOG_READ_AND_CLEAR, LOG_START, LOG_STOP},
+    Fault, Marks, RegisterFile,
+};
 
 use super::tracked::{Tracked, AREA, MIB, PAGE, RANGES, TIB};
 use crate::{
     bed::{Bed, VF_DRIVER},
     engine::{Command, COMPLETION_TIMEOUT},
     expect,
-    fault::{Fault, Marks, RegisterFile, LOG_READ_AND_CLEAR, LOG_START, LOG_STOP},
     hw::{self, vifa_region},
     migration::State,
     process::Victim,

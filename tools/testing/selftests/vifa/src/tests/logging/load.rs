@@ -15,6 +15,7 @@ use std::{
 };
 
 use anyhow::{bail, ensure, Context, Result};
+use vifa_device::RegisterFile;
 
 use super::{
     observer::{Finding, Observer},
@@ -25,7 +26,6 @@ use crate::{
     bed::Bed,
     engine::{scattered, Command, Engine, Vf, COMPLETION_TIMEOUT},
     expect,
-    fault::RegisterFile,
     migration::State,
     process::all_at_once,
     sys::Mapping,

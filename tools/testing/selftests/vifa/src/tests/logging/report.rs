@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
 use vfio_bindings::bindings::vfio;
+use vifa_device::RegisterFile;
 
 use super::{
     random::Random,
@@ -15,9 +16,7 @@ use super::{
 use crate::{
     bed::Bed,
     engine::Command,
-    expect,
-    fault::RegisterFile,
-    hw,
+    expect, hw,
     sys::Mapping,
     tests::{
         claims,

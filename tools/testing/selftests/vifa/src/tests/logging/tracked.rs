@@ -5,12 +5,12 @@
 use std::collections::BTreeSet;
 
 use anyhow::{bail, Context, Result};
+use vifa_device::{Marks, RegisterFile};
 
 use super::model::Model;
 use crate::{
     bed::Bed,
     engine::{Command, COMPLETION_TIMEOUT},
-    fault::{Marks, RegisterFile},
     tests::fixture::Guest,
     vfio::{DirtyBitmap, DmaMemory, IovaRange},
 };

@@ -9,6 +9,10 @@ use std::{
 };
 
 use anyhow::Result;
+use vifa_device::{
+    opcode::{LOCAL_BITMAP, LOCAL_READ},
+    Fault, Opcode, RegisterFile,
+};
 
 use super::{
     super::{claims, Test},
@@ -16,9 +20,7 @@ use super::{
 };
 use crate::{
     bed::Bed,
-    expect,
-    fault::{Fault, Opcode, RegisterFile, LOCAL_BITMAP, LOCAL_READ},
-    hw,
+    expect, hw,
     kmsg::KernelLog,
     migration::{Session, State},
     region,

@@ -4,6 +4,7 @@
 
 use anyhow::{Context, Result};
 use serde_json::{json, Value};
+use vifa_device::{opcode::LOAD, Fault, RegisterFile};
 use vifa_vfio::pci::Function;
 
 use super::{claims, saved_set, succeed, Directory, Guest, Test};
@@ -11,7 +12,6 @@ use crate::{
     bed::Bed,
     engine::Vf,
     expect,
-    fault::{Fault, RegisterFile, LOAD},
     hw::{self, value_of},
     migration::State,
     region,

@@ -6,6 +6,10 @@ use std::{fs, time::Duration};
 
 use anyhow::{Context, Result};
 use serde_json::json;
+use vifa_device::{
+    opcode::{LOCAL_READ, SAVE},
+    Fault, RegisterFile,
+};
 use vifa_vfio::wait_for;
 
 use super::{claims, saved_set, succeed, Directory, Guest, Test};
@@ -13,7 +17,6 @@ use crate::{
     bed::Bed,
     engine::{Command, COMPLETION_TIMEOUT},
     expect,
-    fault::{Fault, RegisterFile, LOCAL_READ, SAVE},
     hw::{self, value_of},
     migration::{Segments, State},
     region,
