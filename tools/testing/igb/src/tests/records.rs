@@ -12,10 +12,11 @@ use crate::{
             shadow::{Page0, Phase},
         },
         records::{
-            decode_claim, encode_claim, ControlPlane, Interrupt, Queue, Ring, Routes,
-            CONTROL_PLANE_MAX, RECORD_VERSION,
+            decode_claim, encode_claim, ControlPlane, Interrupt, Routes, CONTROL_PLANE_MAX,
+            RECORD_VERSION,
         },
         registers::{interrupt::*, mailbox::READ_TO_CLEAR, queue::*},
+        saved::{Queue, Ring},
     },
     layer::identity::Identity,
     seam,
@@ -341,6 +342,74 @@ fn layout() {
     assert_eq!(records[FIRST_QUEUE + 68..][..4], [1, 0, 0, 2]);
     assert_eq!(records[PRIVATE + 12], 2);
     assert_eq!(records[PRIVATE + 128..][..4], [0x78, 0x56, 0x34, 0x12]);
+}
+
+/// The registers of a queue pair are in this order.
+#[test]
+fn layout_of_a_queue() {
+    let mut control_plane = plain();
+    control_plane.queues[0] = Some(Queue {
+        transmit: Ring {
+            is_enabled: false,
+            base_low: 0x10,
+            base_high: 2,
+            length: 0x80,
+            head: 3,
+            tail: 4,
+            control: 5,
+            cache: 6,
+        },
+        write_back_low: 7,
+        write_back_high: 8,
+        receive: Ring {
+            is_enabled: false,
+            base_low: 0x20,
+            base_high: 9,
+            length: 0x100,
+            head: 10,
+            tail: 11,
+            control: 12,
+            cache: 13,
+        },
+        split: 14,
+    });
+    let records = control_plane.encode().unwrap();
+    let words = records[FIRST_QUEUE..FIRST_QUEUE + 80].chunks(4);
+    let words: Vec<u32> = words
+        .map(|word| u32::from_le_bytes(word.try_into().unwrap()))
+        .collect();
+
+    assert_eq!(
+        words,
+        [0, 0x10, 2, 0x80, 3, 4, 5, 6, 7, 8, 0x20, 9, 0x100, 10, 11, 12, 13, 14, 0, 0]
+    );
+}
+
+/// A refusal names the register with invalid bits.
+#[test]
+fn names_of_a_queue() {
+    let valid = plain().encode().unwrap().to_vec();
+
+    for (word, name) in [
+        (1, "tdbal"),
+        (3, "tdlen"),
+        (4, "tdh"),
+        (5, "tdt"),
+        (6, "txdctl"),
+        (7, "txctl"),
+        (10, "rdbal"),
+        (12, "rdlen"),
+        (13, "rdh"),
+        (14, "rdt"),
+        (15, "rxdctl"),
+        (16, "rxctl"),
+        (17, "srrctl"),
+    ] {
+        let mut bytes = valid.clone();
+        bytes[FIRST_QUEUE + 4 * word..][..4].fill(0xff);
+        let refused = ControlPlane::decode(&bytes, &identity(2)).unwrap_err();
+        assert_eq!(refused.violation.field, name);
+    }
 }
 
 /// Refusals of single invalid bytes.

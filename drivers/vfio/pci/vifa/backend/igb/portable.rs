@@ -16,4 +16,5 @@ pub(crate) mod mailbox;
 pub(crate) mod queues;
 pub(crate) mod records;
 pub(crate) mod registers;
+pub(crate) mod saved;
 pub(crate) mod state;

@@ -15,14 +15,10 @@ use super::{
     },
     queues::{
         self,
-        HardwareRing,
-        RECEIVE,
-        TRANSMIT, //
+        HardwareRing, //
     },
     records::{
         ControlPlane,
-        Queue,
-        Ring,
         Routes, //
     },
     registers::{
@@ -30,6 +26,12 @@ use super::{
         queue::QUEUES_MAX,
         status,
         Access, //
+    },
+    saved::{
+        Queue,
+        Ring,
+        RECEIVE,
+        TRANSMIT, //
     },
 };
 

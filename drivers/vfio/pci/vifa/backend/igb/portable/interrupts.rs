@@ -9,21 +9,27 @@ use super::{
     fault::Fault,
     records::{
         Interrupt,
-        Queue,
         Routes, //
     },
     registers::{
         interrupt::*,
         Access, //
     },
+    saved::{
+        Queue,
+        Register,
+        MAILBOX_ROUTE,
+        QUEUE_ROUTES,
+        THROTTLE, //
+    },
 };
 
 /// All vectors.
 pub(super) type Interrupts = [Interrupt; VECTORS];
 
-/// Returns the offset of a vector's EITR.
-fn throttle(vector: usize) -> u32 {
-    EITR.saturating_add((vector as u32).saturating_mul(4))
+/// Returns each vector's EITR.
+fn throttles() -> impl Iterator<Item = Register> {
+    (0..).map(|vector: u32| THROTTLE.after(vector.saturating_mul(4)))
 }
 
 /// Returns each vector with its bit in the registers of causes.
@@ -43,13 +49,13 @@ pub(super) fn take(
     let auto_clear = device.read(EIAC)?;
     let auto_mask = device.read(EIAM)?;
     let routes = Routes {
-        queues: device.read(IVAR0)? & IVAR0_BITS,
-        mailbox: device.read(IVAR_MISC)? & IVAR_MISC_BITS,
+        queues: QUEUE_ROUTES.save(device)?,
+        mailbox: MAILBOX_ROUTE.save(device)?,
     };
     let mut interrupts = *before;
 
-    for (interrupt, vector) in interrupts.iter_mut().zip(0..) {
-        interrupt.throttle = device.read(throttle(vector))? & EITR_INTERVAL;
+    for (interrupt, throttle) in interrupts.iter_mut().zip(throttles()) {
+        interrupt.throttle = throttle.save(device)?;
     }
     device.write(EIMC, CAUSES)?;
     let pending = device.read(EICR)?;
@@ -95,11 +101,11 @@ pub(super) fn put(
     interrupts: &Interrupts,
     routes: &Routes,
 ) -> Result<(), Fault> {
-    for (interrupt, vector) in interrupts.iter().zip(0..) {
-        device.write(throttle(vector), interrupt.throttle | EITR_CNT_IGNR)?;
+    for (interrupt, throttle) in interrupts.iter().zip(throttles()) {
+        throttle.write(device, interrupt.throttle | EITR_CNT_IGNR)?;
     }
-    device.write(IVAR0, routes.queues)?;
-    device.write(IVAR_MISC, routes.mailbox)?;
+    QUEUE_ROUTES.write(device, routes.queues)?;
+    MAILBOX_ROUTE.write(device, routes.mailbox)?;
     device.write(EIAC, gather(interrupts, |interrupt| interrupt.auto_clear))?;
     device.write(EIAM, gather(interrupts, |interrupt| interrupt.auto_mask))
 }

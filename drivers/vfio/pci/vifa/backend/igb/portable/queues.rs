@@ -19,15 +19,21 @@ use super::{
         Fault,
         Stuck, //
     },
-    records::{
-        Queue,
-        Ring, //
-    },
     registers::{
         page0,
         queue::*,
         vtctrl,
         Access, //
+    },
+    saved::{
+        Queue,
+        Register,
+        Ring,
+        RingRegisters,
+        RECEIVE,
+        RECEIVE_ONLY,
+        TRANSMIT,
+        TRANSMIT_ONLY, //
     },
 };
 
@@ -53,48 +59,6 @@ const FLUSH: u32 = 1_000;
 /// Maximum number of reads of the heads, until two reads return the same values.
 const FLUSH_READS: u32 = 10;
 
-/// The registers of one direction of the first queue pair, and masks of their saved bits.
-pub(super) struct RingRegisters {
-    base_low: u32,
-    base_high: u32,
-    length: u32,
-    head: u32,
-    tail: u32,
-    control: u32,
-    control_bits: u32,
-    cache: u32,
-    cache_bits: u32,
-    does_not_stop: Stuck,
-}
-
-/// The registers of the transmit ring.
-pub(super) const TRANSMIT: RingRegisters = RingRegisters {
-    base_low: TDBAL,
-    base_high: TDBAH,
-    length: TDLEN,
-    head: TDH,
-    tail: TDT,
-    control: TXDCTL,
-    control_bits: TXDCTL_BITS,
-    cache: TXCTL,
-    cache_bits: TXCTL_BITS,
-    does_not_stop: Stuck::TransmitDoesNotStop,
-};
-
-/// The registers of the receive ring.
-pub(super) const RECEIVE: RingRegisters = RingRegisters {
-    base_low: RDBAL,
-    base_high: RDBAH,
-    length: RDLEN,
-    head: RDH,
-    tail: RDT,
-    control: RXDCTL,
-    control_bits: RXDCTL_BITS,
-    cache: RXCTL,
-    cache_bits: RXCTL_BITS,
-    does_not_stop: Stuck::ReceiveDoesNotStop,
-};
-
 /// One direction of one queue pair in the hardware. [`Ring`] is its saved state.
 #[derive(Clone, Copy)]
 pub(super) struct HardwareRing {
@@ -108,17 +72,48 @@ impl HardwareRing {
         Self { registers, queue }
     }
 
-    /// Returns the offset of the register that the first queue pair has at `offset`.
-    fn at(self, offset: u32) -> u32 {
-        offset.saturating_add(STRIDE.saturating_mul(self.queue.into()))
+    /// Returns this queue pair's register, from that of the first queue pair.
+    fn at(self, register: Register) -> Register {
+        register.after(STRIDE.saturating_mul(self.queue.into()))
     }
 
-    fn read(self, device: &mut impl Access, offset: u32) -> Result<u32, Fault> {
-        device.read(self.at(offset))
+    fn read(self, device: &mut impl Access, register: Register) -> Result<u32, Fault> {
+        self.at(register).read(device)
     }
 
-    fn write(self, device: &mut impl Access, offset: u32, value: u32) -> Result<(), Fault> {
-        device.write(self.at(offset), value)
+    fn save(self, device: &mut impl Access, register: Register) -> Result<u32, Fault> {
+        self.at(register).save(device)
+    }
+
+    fn write(self, device: &mut impl Access, register: Register, value: u32) -> Result<(), Fault> {
+        self.at(register).write(device, value)
+    }
+
+    /// Reads the saved bits of `registers`.
+    fn save_all<const N: usize>(
+        self,
+        device: &mut impl Access,
+        registers: [Register; N],
+    ) -> Result<[u32; N], Fault> {
+        let mut values = [0; N];
+
+        for (value, register) in values.iter_mut().zip(registers) {
+            *value = self.save(device, register)?;
+        }
+        Ok(values)
+    }
+
+    /// Writes `registers`.
+    fn write_all<const N: usize>(
+        self,
+        device: &mut impl Access,
+        registers: [Register; N],
+        values: [u32; N],
+    ) -> Result<(), Fault> {
+        registers
+            .into_iter()
+            .zip(values)
+            .try_for_each(|(register, value)| self.write(device, register, value))
     }
 
     fn stuck(self, stuck: Stuck) -> Fault {
@@ -133,11 +128,6 @@ impl HardwareRing {
         Ok(self.read(device, self.registers.control)? & ENABLE != 0)
     }
 
-    /// Returns the saved bits of the control register.
-    fn control(self, device: &mut impl Access) -> Result<u32, Fault> {
-        Ok(self.read(device, self.registers.control)? & self.registers.control_bits)
-    }
-
     /// Writes back completed descriptors and disables the ring.
     ///
     /// A virtual function of the 82576 may fail to write back completed descriptors while its
@@ -148,7 +138,7 @@ impl HardwareRing {
     ///
     /// Returns an error if the ring stays enabled.
     pub(super) fn stop(self, device: &mut (impl Access + Clock)) -> Result<(), Fault> {
-        let control = self.control(device)?;
+        let control = self.save(device, self.registers.control)?;
         let eager = (control & !WTHRESH) | WTHRESH_ONE;
 
         self.write(device, self.registers.control, eager | ENABLE | SWFLUSH)?;
@@ -195,18 +185,9 @@ impl HardwareRing {
 
     /// Reads the ring's registers. `is_enabled` states whether to enable it when it is restored.
     fn take(self, device: &mut impl Access, is_enabled: bool) -> Result<Ring, Fault> {
-        let registers = self.registers;
+        let values = self.save_all(device, self.registers.list())?;
 
-        Ok(Ring {
-            is_enabled,
-            base_low: self.read(device, registers.base_low)? & BASE_BITS,
-            base_high: self.read(device, registers.base_high)?,
-            length: self.read(device, registers.length)? & LENGTH_BITS,
-            head: self.read(device, registers.head)? & INDEX_BITS,
-            tail: self.read(device, registers.tail)? & INDEX_BITS,
-            control: self.read(device, registers.control)? & registers.control_bits,
-            cache: self.read(device, registers.cache)? & registers.cache_bits,
-        })
+        Ok(Ring::new(is_enabled, values))
     }
 
     /// Writes the registers of `ring` without enabling the ring.
@@ -216,19 +197,22 @@ impl HardwareRing {
     /// Returns an error if the ring stays enabled, or if the head cannot be written.
     fn put(self, device: &mut (impl Access + Clock), ring: &Ring) -> Result<(), Fault> {
         let registers = self.registers;
+        // These are written before and after the others, in their own steps.
+        let stepped = [registers.control, registers.head, registers.tail];
 
         self.disable(device, ring.control)?;
-        self.write(device, registers.base_low, ring.base_low)?;
-        self.write(device, registers.base_high, ring.base_high)?;
-        self.write(device, registers.length, ring.length)?;
-        self.write(device, registers.cache, ring.cache)?;
+        for (register, value) in registers.list().into_iter().zip(ring.values()) {
+            if !stepped.contains(&register) {
+                self.write(device, register, value)?;
+            }
+        }
         self.write(device, registers.head, ring.head)?;
         self.check_head(device, ring.head)
     }
 
     /// Checks that the head register is `head`.
     fn check_head(self, device: &mut impl Access, head: u32) -> Result<(), Fault> {
-        let found = self.read(device, self.registers.head)? & INDEX_BITS;
+        let found = self.save(device, self.registers.head)?;
 
         if found == head {
             Ok(())
@@ -248,7 +232,7 @@ impl HardwareRing {
     /// up to the old tail.
     fn empty(self, device: &mut impl Access, head: u32) -> Result<(), Fault> {
         self.write(device, self.registers.tail, head)?;
-        let found = self.read(device, self.registers.tail)? & INDEX_BITS;
+        let found = self.save(device, self.registers.tail)?;
 
         if found == head {
             Ok(())
@@ -308,21 +292,17 @@ impl HardwareRing {
     /// Returns an error if the head or the tail cannot be written, or changes when the ring is
     /// enabled.
     fn probe_head(self, device: &mut (impl Access + Clock)) -> Result<(), Fault> {
-        const RING: Ring = Ring {
+        let probe = Ring {
             is_enabled: true,
-            base_low: 0,
-            base_high: 0,
             length: 0x1000,
             head: 8,
             tail: 16,
-            control: 0,
-            cache: 0,
+            ..Ring::default()
         };
-
         let before = self.take(device, false)?;
         let probed = self
-            .put(device, &RING)
-            .and_then(|()| self.enable(device, &RING));
+            .put(device, &probe)
+            .and_then(|()| self.enable(device, &probe));
         // If a card ignores writes of heads, this fails, too.
         let restored = self.put(device, &before);
 
@@ -364,13 +344,12 @@ pub(super) fn flush(device: &mut (impl Access + Clock), queues: u8) -> Result<()
 pub(super) fn take(device: &mut impl Access, queue: u8, before: &Queue) -> Result<Queue, Fault> {
     let [transmit, receive] = rings(queue);
 
-    Ok(Queue {
-        transmit: transmit.take(device, before.transmit.is_enabled)?,
-        write_back_low: transmit.read(device, TDWBAL)? & TDWBAL_BITS,
-        write_back_high: transmit.read(device, TDWBAH)?,
-        receive: receive.take(device, before.receive.is_enabled)?,
-        split: receive.read(device, SRRCTL)? & SRRCTL_BITS,
-    })
+    Ok(Queue::new(
+        transmit.take(device, before.transmit.is_enabled)?,
+        transmit.save_all(device, TRANSMIT_ONLY)?,
+        receive.take(device, before.receive.is_enabled)?,
+        receive.save_all(device, RECEIVE_ONLY)?,
+    ))
 }
 
 /// Writes the registers of `state` to a queue pair without enabling it.
@@ -386,10 +365,9 @@ pub(super) fn put(
     let [transmit, receive] = rings(queue);
 
     transmit.put(device, &state.transmit)?;
-    transmit.write(device, TDWBAL, state.write_back_low)?;
-    transmit.write(device, TDWBAH, state.write_back_high)?;
+    transmit.write_all(device, TRANSMIT_ONLY, state.transmit_only())?;
     receive.put(device, &state.receive)?;
-    receive.write(device, SRRCTL, state.split)
+    receive.write_all(device, RECEIVE_ONLY, state.receive_only())
 }
 
 /// Resets an unused function, and checks that its queues can be restored.

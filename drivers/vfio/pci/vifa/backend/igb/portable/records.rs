@@ -17,14 +17,7 @@ use self::table::{
     Located,
     Records, //
 };
-pub(crate) use self::{
-    interrupt::Interrupt,
-    private::Routes,
-    queue::{
-        Queue,
-        Ring, //
-    },
-};
+pub(crate) use self::{interrupt::Interrupt, private::Routes};
 use super::{
     fault::Fault,
     mailbox::{
@@ -35,6 +28,7 @@ use super::{
         interrupt::VECTORS,
         queue::QUEUES_MAX, //
     },
+    saved::Queue,
 };
 use crate::{
     layer::{
@@ -112,7 +106,7 @@ impl ControlPlane {
             &configuration::encode(&self.configuration),
         )?;
         for (index, queue) in (0..).zip(self.queues.iter().flatten()) {
-            let content = queue.encode().map_err(|invalid| records.invalid(invalid))?;
+            let content = queue::encode(queue).map_err(|invalid| records.invalid(invalid))?;
 
             records.put(QUEUE, index, &content)?;
         }
@@ -176,7 +170,7 @@ impl Decoded {
             QUEUE => {
                 let slot = self.queues.get_mut(index).ok_or(out_of_place)?;
 
-                *slot = Some(Queue::decode(content)?);
+                *slot = Some(queue::decode(content)?);
             }
             INTERRUPT => {
                 let slot = self.interrupts.get_mut(index).ok_or(out_of_place)?;

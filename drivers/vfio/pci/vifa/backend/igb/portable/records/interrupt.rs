@@ -7,7 +7,7 @@ use super::table::{
     whole, //
 };
 use crate::{
-    backend::igb::portable::registers::interrupt::EITR_INTERVAL,
+    backend::igb::portable::saved::THROTTLE,
     layer::{
         check::{
             check,
@@ -98,6 +98,6 @@ impl Payload {
         use Expectation::SubsetOf;
 
         check("flags", self.flags, SubsetOf(flags::ALL.into()))?;
-        check("eitr", self.eitr, SubsetOf(EITR_INTERVAL.into()))
+        THROTTLE.check(self.eitr)
     }
 }

@@ -13,14 +13,14 @@ use crate::{
             Phase, //
         },
         registers::{
-            interrupt::{
-                IVAR0_BITS,
-                IVAR_MISC_BITS, //
-            },
             mailbox::READ_TO_CLEAR,
             statistics::COUNTERS,
             status::LU,
             BUFFER_WORDS, //
+        },
+        saved::{
+            MAILBOX_ROUTE,
+            QUEUE_ROUTES, //
         },
     },
     layer::{
@@ -108,8 +108,8 @@ impl Payload {
     fn validate(&self) -> Result<(), Violation> {
         use Expectation::*;
 
-        check("ivar", self.ivar, SubsetOf(IVAR0_BITS.into()))?;
-        check("ivar_misc", self.ivar_misc, SubsetOf(IVAR_MISC_BITS.into()))?;
+        QUEUE_ROUTES.check(self.ivar)?;
+        MAILBOX_ROUTE.check(self.ivar_misc)?;
         check("status", self.status, SubsetOf(LU.into()))?;
         check("phase", self.phase, Below(PHASES.len() as u64))?;
         check("pending", self.pending, SubsetOf(READ_TO_CLEAR.into()))?;
