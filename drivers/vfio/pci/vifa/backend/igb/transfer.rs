@@ -3,7 +3,6 @@
 //! The two ends of a transfer. A function has no local memory, so its records are its whole state.
 
 use super::{
-    device::Function,
     portable::{
         fault::Fault,
         records::{
@@ -12,6 +11,7 @@ use super::{
             ControlPlane, //
         },
     },
+    Function, //
 };
 use crate::{
     backend::Backend,
