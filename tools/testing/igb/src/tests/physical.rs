@@ -449,30 +449,10 @@ impl Port {
                 _ => Err(()),
             },
             3 => {
-                let hashes = bytes[4..]
-                    .chunks(2)
-                    .map(|hash| u16::from_le_bytes([hash[0], hash[1]]));
-                let count = information as usize;
-
-                function.multicast_count = count;
-                for (to, hash) in function.hashes.iter_mut().zip(hashes).take(count) {
-                    *to = hash & 0xfff;
-                }
+                self.set_multicast(vf, information as usize, &bytes[4..]);
                 Ok(())
             }
-            4 => {
-                let vid = (message[1] & 0xfff) as u16;
-
-                if function.port_vlan != 0 {
-                    return Err(());
-                }
-                if vid == 0 && information == 0 {
-                    return Ok(());
-                }
-                self.set_vlan(vid, vf, information != 0)?;
-                self.functions[vf].strip = vid != 0;
-                Ok(())
-            }
+            4 => self.request_vlan(vf, (message[1] & 0xfff) as u16, information != 0),
             5 => {
                 let size = if message[1] as i32 > 0x3f00 {
                     0x3f00
@@ -494,6 +474,30 @@ impl Port {
             }
             _ => Err(()),
         }
+    }
+
+    fn set_multicast(&mut self, vf: usize, count: usize, bytes: &[u8]) {
+        let function = &mut self.functions[vf];
+        let hashes = bytes
+            .chunks(2)
+            .map(|hash| u16::from_le_bytes([hash[0], hash[1]]));
+
+        function.multicast_count = count;
+        for (to, hash) in function.hashes.iter_mut().zip(hashes).take(count) {
+            *to = hash & 0xfff;
+        }
+    }
+
+    fn request_vlan(&mut self, vf: usize, vid: u16, add: bool) -> Result<(), ()> {
+        if self.functions[vf].port_vlan != 0 {
+            return Err(());
+        }
+        if vid == 0 && !add {
+            return Ok(());
+        }
+        self.set_vlan(vid, vf, add)?;
+        self.functions[vf].strip = vid != 0;
+        Ok(())
     }
 
     fn receive_ack(&mut self, vf: usize) {

@@ -412,110 +412,112 @@ fn names_of_a_queue() {
     }
 }
 
-/// Refusals of single invalid bytes.
+/// Offsets of single bytes, their invalid values, and the refusals.
+const REFUSALS: [(usize, u8, &str); 24] = [
+    (
+        CONFIGURATION,
+        0x43,
+        "flags: expected no bits but 0x3f, found 0x43",
+    ),
+    (CONFIGURATION, 0x02, "flags: expected 0x0, found 0x2"),
+    (
+        CONFIGURATION,
+        0x01,
+        "mac: expected 0x0, found 0x20000000007",
+    ),
+    (
+        CONFIGURATION + 4,
+        1,
+        "frame_size: expected at most 0x0, found 0x1",
+    ),
+    (
+        CONFIGURATION + 8,
+        3,
+        "mac: expected a known value, found 0x30000000007",
+    ),
+    (
+        CONFIGURATION + 14,
+        33,
+        "unicast_count: expected at most 0x20, found 0x21",
+    ),
+    (
+        CONFIGURATION + 14,
+        1,
+        "unicast: expected a known value, found 0x0",
+    ),
+    (
+        CONFIGURATION + 15,
+        1,
+        "multicast_count: expected 0x0, found 0x1",
+    ),
+    (
+        CONFIGURATION + 208,
+        1,
+        "multicast: expected no bits but 0x0, found 0x1",
+    ),
+    (
+        CONFIGURATION + 268,
+        33,
+        "vlan_count: expected at most 0x20, found 0x21",
+    ),
+    (
+        CONFIGURATION + 268,
+        3,
+        "vlan: expected a known value, found 0x2",
+    ),
+    (
+        CONFIGURATION + 268,
+        1,
+        "vlan: expected a known value, found 0x1",
+    ),
+    (CONFIGURATION + 270, 1, "reserved: expected 0x0, found 0x1"),
+    (
+        CONFIGURATION + 275,
+        0x10,
+        "vlan: expected at most 0xfff, found 0x1005",
+    ),
+    (FIRST_QUEUE, 4, "flags: expected no bits but 0x3, found 0x4"),
+    (
+        FIRST_QUEUE + 4,
+        1,
+        "tdbal: expected no bits but 0xfffffff0, found 0x1",
+    ),
+    (
+        FIRST_QUEUE + 27,
+        2,
+        "txdctl: expected no bits but 0xf81f1f1f, found 0x2000000",
+    ),
+    (FIRST_QUEUE + 72, 1, "reserved: expected 0x0, found 0x1"),
+    (
+        FIRST_INTERRUPT,
+        16,
+        "flags: expected no bits but 0xf, found 0x10",
+    ),
+    (
+        FIRST_INTERRUPT + 4,
+        1,
+        "eitr: expected no bits but 0x7ffe, found 0x1",
+    ),
+    (
+        PRIVATE + 12,
+        1,
+        "status: expected no bits but 0x2, found 0x1",
+    ),
+    (PRIVATE + 16, 3, "phase: expected less than 0x3, found 0x3"),
+    (
+        PRIVATE + 20,
+        0x40,
+        "pending: expected no bits but 0xb0, found 0x40",
+    ),
+    (PRIVATE + 132, 1, "reserved: expected 0x0, found 0x1"),
+];
+
 #[test]
 fn refusals() {
-    let sound = plain().encode().unwrap().to_vec();
+    let valid = plain().encode().unwrap().to_vec();
 
-    for (place, value, reason) in [
-        (
-            CONFIGURATION,
-            0x43,
-            "flags: expected no bits but 0x3f, found 0x43",
-        ),
-        (CONFIGURATION, 0x02, "flags: expected 0x0, found 0x2"),
-        (
-            CONFIGURATION,
-            0x01,
-            "mac: expected 0x0, found 0x20000000007",
-        ),
-        (
-            CONFIGURATION + 4,
-            1,
-            "frame_size: expected at most 0x0, found 0x1",
-        ),
-        (
-            CONFIGURATION + 8,
-            3,
-            "mac: expected a known value, found 0x30000000007",
-        ),
-        (
-            CONFIGURATION + 14,
-            33,
-            "unicast_count: expected at most 0x20, found 0x21",
-        ),
-        (
-            CONFIGURATION + 14,
-            1,
-            "unicast: expected a known value, found 0x0",
-        ),
-        (
-            CONFIGURATION + 15,
-            1,
-            "multicast_count: expected 0x0, found 0x1",
-        ),
-        (
-            CONFIGURATION + 208,
-            1,
-            "multicast: expected no bits but 0x0, found 0x1",
-        ),
-        (
-            CONFIGURATION + 268,
-            33,
-            "vlan_count: expected at most 0x20, found 0x21",
-        ),
-        (
-            CONFIGURATION + 268,
-            3,
-            "vlan: expected a known value, found 0x2",
-        ),
-        (
-            CONFIGURATION + 268,
-            1,
-            "vlan: expected a known value, found 0x1",
-        ),
-        (CONFIGURATION + 270, 1, "reserved: expected 0x0, found 0x1"),
-        (
-            CONFIGURATION + 275,
-            0x10,
-            "vlan: expected at most 0xfff, found 0x1005",
-        ),
-        (FIRST_QUEUE, 4, "flags: expected no bits but 0x3, found 0x4"),
-        (
-            FIRST_QUEUE + 4,
-            1,
-            "tdbal: expected no bits but 0xfffffff0, found 0x1",
-        ),
-        (
-            FIRST_QUEUE + 27,
-            2,
-            "txdctl: expected no bits but 0xf81f1f1f, found 0x2000000",
-        ),
-        (FIRST_QUEUE + 72, 1, "reserved: expected 0x0, found 0x1"),
-        (
-            FIRST_INTERRUPT,
-            16,
-            "flags: expected no bits but 0xf, found 0x10",
-        ),
-        (
-            FIRST_INTERRUPT + 4,
-            1,
-            "eitr: expected no bits but 0x7ffe, found 0x1",
-        ),
-        (
-            PRIVATE + 12,
-            1,
-            "status: expected no bits but 0x2, found 0x1",
-        ),
-        (PRIVATE + 16, 3, "phase: expected less than 0x3, found 0x3"),
-        (
-            PRIVATE + 20,
-            0x40,
-            "pending: expected no bits but 0xb0, found 0x40",
-        ),
-        (PRIVATE + 132, 1, "reserved: expected 0x0, found 0x1"),
-    ] {
-        let mut bytes = sound.clone();
+    for (place, value, reason) in REFUSALS {
+        let mut bytes = valid.clone();
         bytes[place] = value;
         let refused = ControlPlane::decode(&bytes, &identity(2)).unwrap_err();
         assert_eq!(refused.violation.to_string(), reason);
@@ -526,8 +528,8 @@ fn refusals() {
 /// Missing records.
 #[test]
 fn missing_records() {
-    let sound = plain().encode().unwrap().to_vec();
-    let without = |start: usize, end: usize| [&sound[..start], &sound[end..]].concat();
+    let valid = plain().encode().unwrap().to_vec();
+    let without = |start: usize, end: usize| [&valid[..start], &valid[end..]].concat();
     let queue = FIRST_QUEUE - HEADER;
     let interrupt = FIRST_INTERRUPT - HEADER;
     let private = PRIVATE - HEADER;
@@ -543,7 +545,7 @@ fn missing_records() {
             "interrupt_vectors: expected 0x3, found 0x2",
         ),
         (
-            without(private, sound.len()),
+            without(private, valid.len()),
             "private: expected 0x1, found 0x0",
         ),
     ] {
@@ -551,9 +553,9 @@ fn missing_records() {
         assert_eq!(refused.violation.to_string(), reason);
     }
     // A function with one queue refuses a second one.
-    assert!(ControlPlane::decode(&sound, &identity(1)).is_err());
+    assert!(ControlPlane::decode(&valid, &identity(1)).is_err());
     // A claim contains only a configuration.
-    let refused = decode_claim(&sound, &identity(2)).unwrap_err();
+    let refused = decode_claim(&valid, &identity(2)).unwrap_err();
     assert_eq!(
         refused.violation.to_string(),
         "type: expected 0x1, found 0x2"

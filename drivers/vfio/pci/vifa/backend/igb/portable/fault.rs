@@ -40,6 +40,25 @@ pub(crate) enum Stuck {
     },
 }
 
+impl Stuck {
+    /// Writes the message for a failure of queue number `queue`.
+    fn describe(&self, queue: u8, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ReceiveDoesNotStop => write!(f, "failed to disable receive queue {queue}"),
+            Self::TransmitDoesNotStop => write!(f, "failed to disable transmit queue {queue}"),
+            Self::NotEnabled => write!(f, "failed to enable queue {queue}"),
+            Self::Head { written, read } => write!(
+                f,
+                "failed to restore the head of queue {queue}: wrote {written}, read {read}"
+            ),
+            Self::Tail { written, read } => write!(
+                f,
+                "failed to restore the tail of queue {queue}: wrote {written}, read {read}"
+            ),
+        }
+    }
+}
+
 /// The reason for a failed operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -182,19 +201,7 @@ impl fmt::Display for Fault {
             Self::FrameSizeRefused { bytes } => {
                 write!(f, "the physical function refuses frames of {bytes} bytes")
             }
-            Self::Queue { queue, stuck } => match stuck {
-                Stuck::ReceiveDoesNotStop => write!(f, "failed to disable receive queue {queue}"),
-                Stuck::TransmitDoesNotStop => write!(f, "failed to disable transmit queue {queue}"),
-                Stuck::NotEnabled => write!(f, "failed to enable queue {queue}"),
-                Stuck::Head { written, read } => write!(
-                    f,
-                    "failed to restore the head of queue {queue}: wrote {written}, read {read}"
-                ),
-                Stuck::Tail { written, read } => write!(
-                    f,
-                    "failed to restore the tail of queue {queue}: wrote {written}, read {read}"
-                ),
-            },
+            Self::Queue { queue, stuck } => stuck.describe(*queue, f),
             Self::Record(record) => record.fmt(f),
             Self::OutOfMemory => f.write_str("out of memory"),
             Self::Host(errno) => write!(f, "host error {errno}"),
