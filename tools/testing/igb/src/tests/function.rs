@@ -188,15 +188,15 @@ pub(super) fn migrate_queues(
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
-    /// Whatever a driver of either card has put in its registers, they are so elsewhere; and so
-    /// they are where it was if it stays there.
+    /// The destination has all registers as a driver of either card wrote them. If the function
+    /// stays at the source, the source has them, too.
     #[test]
-    fn registers_travel(rings in vec([ring(), ring()], 1..=QUEUES_MAX), is_model: bool) {
+    fn registers_are_migrated(rings in vec([ring(), ring()], 1..=QUEUES_MAX), is_model: bool) {
         let mut card = Card::plain();
         let mut state = with_queues(&mut card, rings.len());
         card.is_model = is_model;
         driver(&mut state, &mut card, &rings);
-        // What can be sent is, before it stops.
+        // Otherwise the queued descriptors would be sent before the stop.
         card.wire = Wire::Dead;
         let before = card.registers();
 
@@ -206,7 +206,7 @@ proptest! {
         migrate_queues(rings.len(), &mut state, &mut card, to).unwrap();
         let mut expected = before.clone();
         let mut found = other_card.registers();
-        // The tails of queues that are not enabled are not kept by a card.
+        // A card does not keep the tails of disabled queues.
         for (queue, [receive, transmit]) in (0..).zip(&rings) {
             for (tail, ring) in [(RDT, receive), (TDT, transmit)] {
                 if !ring.is_enabled {
@@ -222,9 +222,9 @@ proptest! {
         prop_assert_eq!(card.registers(), before);
     }
 
-    /// A reset may come at any time, and is all that is said then.
+    /// A reset can occur at any time, and is then the only error.
     #[test]
-    fn reset_comes_between(accesses in 0..700usize) {
+    fn reset_at_each_access(accesses in 0..700usize) {
         let (mut state, mut card) = busy();
         let mut other_card = Card::plain();
         let mut other = new(&mut other_card);
@@ -239,7 +239,7 @@ proptest! {
             card.fails_in = None;
             *card = Card::plain();
             state.reset();
-            // It runs, so there is nothing to have it do.
+            // The function runs, so resuming writes nothing.
             prop_assert_eq!(state.resume(card).unwrap(), None);
             prop_assert!(card.writes.is_empty());
         }
@@ -266,7 +266,7 @@ fn receive_stops_before_transmit_and_interrupts_last() {
 }
 
 #[test]
-fn queues_are_enabled_then_given_work_then_may_interrupt() {
+fn queues_are_enabled_before_their_tails_and_interrupts() {
     let (mut state, mut card) = busy();
 
     state.quiesce(&mut card).unwrap();
@@ -291,17 +291,17 @@ fn queues_are_enabled_then_given_work_then_may_interrupt() {
 }
 
 #[test]
-fn what_was_given_is_sent_before_it_stops() {
+fn queued_descriptors_are_sent_before_the_stop() {
     let (mut state, mut card) = busy();
 
     state.quiesce(&mut card).unwrap();
     assert_eq!([card.get(TDH), card.get(TDH + STRIDE)], [FULL.tail; 2]);
-    // What was received has been; nothing is taken back.
+    // The receive queue keeps its head.
     assert_eq!(card.get(RDH), FULL.head);
 }
 
 #[test]
-fn nothing_is_waited_for_on_a_dead_wire() {
+fn stop_on_a_dead_wire_is_fast() {
     let (mut state, mut card) = busy();
 
     card.wire = Wire::Dead;
@@ -311,7 +311,7 @@ fn nothing_is_waited_for_on_a_dead_wire() {
 }
 
 #[test]
-fn whoever_sends_for_ever_is_stopped() {
+fn endless_transmission_is_stopped() {
     let (mut state, mut card) = busy();
 
     card.wire = Wire::Endless;
@@ -320,7 +320,7 @@ fn whoever_sends_for_ever_is_stopped() {
     assert_eq!(enabled(&card), []);
 }
 
-/// The one that does not stop is named, and all go on.
+/// The error names the queue that does not stop, and all queues continue to run.
 #[test]
 fn queue_that_does_not_stop() {
     for (control, stuck) in [
@@ -353,16 +353,16 @@ fn queue_that_does_not_start() {
     assert_eq!(fault.to_string(), "failed to enable queue 0");
     assert_eq!(enabled(&card), []);
 
-    // It can be tried again.
+    // A second attempt succeeds.
     card.stays_disabled = None;
     state.resume(&mut card).unwrap();
     assert_eq!(enabled(&card).len(), 4);
     assert_eq!(card.get(RDT), FULL.tail);
 }
 
-/// A card that loses heads is found out before anybody depends on it, and is left alone.
+/// The probe detects a card that loses heads, and restores its registers.
 #[test]
-fn card_that_does_not_take_heads() {
+fn probe_detects_lost_heads() {
     for heads in [Heads::ReadOnly, Heads::Zeroed, Heads::ZeroedLate] {
         let mut card = Card::plain();
         card.heads = heads;
@@ -371,30 +371,30 @@ fn card_that_does_not_take_heads() {
             written: 8,
             read: 0,
         };
-        is_found_out(card, Fault::Queue { queue: 0, stuck });
+        probe_fails(card, Fault::Queue { queue: 0, stuck });
     }
 }
 
-/// Nor would one do that begins with other descriptors than those that it is given.
+/// The probe detects a card that would process other descriptors than those up to the tail.
 #[test]
-fn card_that_does_not_take_tails() {
+fn probe_detects_ignored_tails() {
     let mut card = Card::plain();
     card.tails = Tails::Ignored;
     let stuck = Stuck::Tail {
         written: 8,
         read: 0,
     };
-    is_found_out(card, Fault::Queue { queue: 0, stuck });
+    probe_fails(card, Fault::Queue { queue: 0, stuck });
 }
 
-fn is_found_out(mut card: Card, expected: Fault) {
+fn probe_fails(mut card: Card, expected: Fault) {
     assert_eq!(probe(&mut card, 1), Err(expected));
     assert_eq!(card.registers(), Card::plain().registers());
 }
 
-/// Whatever a driver has left before: no queue of it runs while others are tried, nor after.
+/// After an earlier driver, no queue runs during or after the probe.
 #[test]
-fn card_that_a_driver_has_left() {
+fn probe_after_an_earlier_driver() {
     for is_model in [false, true] {
         let (_, mut card) = busy();
 
@@ -402,12 +402,12 @@ fn card_that_a_driver_has_left() {
         card.is_busy = true;
         assert_eq!(probe(&mut card, QUEUES_MAX as u8), Ok(()));
         assert_eq!(enabled(&card), []);
-        // One each, before it is reset. QEMU's model is not, as far as this one goes.
+        // Each queue processes at most one descriptor before the reset. QEMU's model is not reset.
         assert!(is_model || card.done.len() <= 4, "{:x?}", card.done);
     }
 }
 
-/// Nor is one that loses them only later taken for one that works.
+/// A head that is lost after the probe is an error, too.
 #[test]
 fn head_that_is_lost_later() {
     let (mut state, mut card) = busy();
@@ -422,7 +422,7 @@ fn head_that_is_lost_later() {
     assert_eq!(enabled(&card), []);
 }
 
-/// The vectors of running queues are raised, since their pending causes are unknown; no others.
+/// Only the vectors of enabled queues are raised, because their pending causes are unknown.
 #[test]
 fn vectors_that_are_raised() {
     let off = Ring {
@@ -450,9 +450,9 @@ fn vectors_that_are_raised() {
     }
 }
 
-/// However often it moves, and is not disturbed by what is done to it on its way.
+/// The vectors are raised at each destination of repeated migrations.
 #[test]
-fn vectors_that_are_raised_farther_on() {
+fn vectors_that_are_raised_repeatedly() {
     let (mut state, mut card) = busy();
 
     card.is_model = true;
@@ -466,8 +466,8 @@ fn vectors_that_are_raised_farther_on() {
     }
 }
 
-/// The mailbox's is raised if the guest has a bit to read: igbvf takes the link for lost if it
-/// looks without need.
+/// The vector of the mailbox is raised only if the guest has a bit to read: igbvf assumes that the
+/// link is lost if it reads the mailbox without need.
 #[test]
 fn vector_of_the_mailbox() {
     let (mut state, mut card) = busy();
@@ -480,7 +480,7 @@ fn vector_of_the_mailbox() {
     assert_eq!(seen & PFSTS, PFSTS);
 }
 
-/// So it is if the link is not what the guest knows.
+/// The vector of the mailbox is raised if the link state differs from that at the source.
 #[test]
 fn link_that_differs() {
     for [here, there] in [[true, false], [false, true], [true, true], [false, false]] {
@@ -495,9 +495,9 @@ fn link_that_differs() {
     }
 }
 
-/// A cause that was not sent, because its vector was masked, is there when it is unmasked.
+/// A cause whose vector is masked stays pending until the vector is unmasked.
 #[test]
-fn cause_that_waits() {
+fn masked_cause_stays_pending() {
     let (mut state, mut card) = busy();
 
     card.write(EIAC, 0).unwrap();
@@ -511,7 +511,7 @@ fn cause_that_waits() {
     assert_eq!(other_card.sent & 0b100, 0b100);
 }
 
-/// Masking says nothing of what was unmasked, the second time.
+/// The second stop keeps the vectors that were unmasked before the first.
 #[test]
 fn vectors_stay_unmasked() {
     let (mut state, mut card) = busy();
@@ -523,7 +523,7 @@ fn vectors_stay_unmasked() {
     assert_eq!(other_card.get(EIMS), CAUSES);
 }
 
-/// What is raised has no cause yet that would keep it from being sent.
+/// Raised causes were cleared before, because a pending cause is not sent again.
 #[test]
 fn causes_are_raised_anew() {
     for is_model in [false, true] {
@@ -541,7 +541,7 @@ fn causes_are_raised_anew() {
     }
 }
 
-/// QEMU's model does not tell which vectors are unmasked.
+/// QEMU's model does not report which vectors are unmasked.
 #[test]
 fn vectors_of_the_model_are_unmasked() {
     let (mut state, mut card) = busy();
@@ -609,7 +609,7 @@ fn request_that_is_not_answered() {
     );
 }
 
-/// An answer that has come, but was not read, is there.
+/// The destination has an answer that the guest has not yet read.
 #[test]
 fn answer_that_was_not_read() {
     let (mut state, mut card) = busy();
@@ -630,8 +630,8 @@ fn answer_that_was_not_read() {
     );
 }
 
-/// The buffer travels as it is: igbvf takes the link for lost if what it finds there is not clear
-/// to send.
+/// The mailbox's buffer is migrated unchanged: igbvf assumes that the link is lost if the buffer
+/// lacks the clear-to-send bit.
 #[test]
 fn buffer_of_the_mailbox() {
     for (last, phase) in [(VFU, Phase::Owned), (0, Phase::Idle)] {
@@ -653,9 +653,9 @@ fn buffer_of_the_mailbox() {
     }
 }
 
-/// A destination on the same card has taken them, and did not become one.
+/// The source reclaims unicast addresses after a destination on the same card took them and failed.
 #[test]
-fn unicast_addresses_are_taken_back() {
+fn unicast_addresses_are_reclaimed() {
     let (mut state, mut card) = busy();
     let add = [0x0002_0002, 0x3333_3302, 0x3333];
 
@@ -670,7 +670,7 @@ fn unicast_addresses_are_taken_back() {
     assert_eq!((card.port.unicast(), card.port.buffer()), before);
     assert_eq!(state.read(&mut card, page0::V2PMAILBOX).unwrap(), 0);
 
-    // That it cannot is said, and no reason not to go on.
+    // A failure is reported, but the function is resumed.
     state.quiesce(&mut card).unwrap();
     state.save(&mut card).unwrap();
     card.port.silent = true;
@@ -688,9 +688,9 @@ fn function_that_runs_is_not_saved() {
     assert_eq!(state.save(&mut card), Err(Fault::Runs));
 }
 
-/// Whoever asked for nothing leaves nothing.
+/// Closing releases resources only if the guest made a request.
 #[test]
-fn leaving() {
+fn close_releases_resources() {
     let mut card = Card::plain();
     let mut state = new(&mut card);
     card.port.silent = true;
@@ -709,9 +709,9 @@ fn leaving() {
     assert!(card.now() < 150_000, "{} us", card.now());
 }
 
-/// A refusal comes while the source runs, and again before it is given up.
+/// A refusal is reported while the source runs, and again before the source is closed.
 #[test]
-fn refusal_comes_in_time() {
+fn refusal_is_reported_early() {
     let (mut state, mut card) = busy();
     let fixed = [0x02, 0, 0, 0, 0, 0x77];
     let mut other_card = Card::new(&Administration {
