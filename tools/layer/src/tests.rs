@@ -11,6 +11,7 @@ mod failures;
 mod golden;
 mod headers;
 mod lies;
+mod local;
 mod log;
 mod properties;
 mod refusals;
