@@ -9,7 +9,8 @@ use super::{
     physical::{Address, Filters},
 };
 use crate::backend::igb::portable::{
-    registers::{page0, vtctrl, Access},
+    access::Access,
+    registers::{page0, vtctrl},
     state::State,
 };
 use std::collections::BTreeSet;

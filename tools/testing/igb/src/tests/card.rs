@@ -5,9 +5,10 @@
 
 use super::physical::{Administration, Port};
 use crate::backend::igb::portable::{
+    access::Access,
     clock::Clock,
     fault::Fault,
-    registers::{interrupt::*, page0, queue::*, vtctrl, Access},
+    registers::{interrupt::*, page0, queue::*, vtctrl},
 };
 use std::collections::BTreeMap;
 

@@ -4,6 +4,7 @@
 
 use super::card::Card;
 use crate::backend::igb::portable::{
+    access::Access,
     clock::Clock,
     fault::Fault,
     mailbox::{
@@ -11,7 +12,7 @@ use crate::backend::igb::portable::{
         message::Request,
         replay::Post,
     },
-    registers::{mailbox::*, page0, Access},
+    registers::{mailbox::*, page0},
 };
 
 fn words(request: Request) -> [u32; 16] {

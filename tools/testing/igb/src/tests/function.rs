@@ -8,12 +8,13 @@ use super::{
     records::identity,
 };
 use crate::backend::igb::portable::{
+    access::Access,
     clock::Clock,
     fault::{Fault, Stuck},
     mailbox::shadow::Phase,
     queues::probe,
     records::{decode_claim, encode_claim, ControlPlane},
-    registers::{buffer_word, interrupt::*, mailbox::*, page0, queue::*, Access},
+    registers::{buffer_word, interrupt::*, mailbox::*, page0, queue::*},
     state::State,
 };
 use proptest::{collection::vec, prelude::*};

@@ -275,7 +275,7 @@ fn reset_by_the_guest_keeps_the_persistent_configuration() {
 #[test]
 fn pending_bits_of_msix_are_not_cleared() {
     struct Untouched;
-    impl crate::backend::igb::portable::registers::Access for Untouched {
+    impl crate::backend::igb::portable::access::Access for Untouched {
         fn load(&mut self, offset: u32) -> Result<u32, Fault> {
             panic!("read of {offset:#x}");
         }

@@ -7,10 +7,11 @@
 //! backend only the offsets and the two traits that it implements.
 
 use crate::backend::igb::portable::{
+    access::Access,
     clock::Clock,
     fault::Fault,
     mailbox::replay::Post,
-    registers::{mailbox::*, page0, statistics, status, vtctrl, word_of_buffer, Access},
+    registers::{mailbox::*, page0, statistics, status, vtctrl, word_of_buffer},
 };
 use std::collections::{BTreeSet, VecDeque};
 

@@ -7,9 +7,10 @@ use super::{
     function::{busy, driver, enabled, migrate_queues, new, ring, with_queues, FULL},
 };
 use crate::backend::igb::portable::{
+    access::Access,
     clock::Clock,
     fault::{Fault, Stuck},
-    registers::{page0, queue::*, Access},
+    registers::{page0, queue::*},
 };
 use proptest::{collection::vec, prelude::*};
 

@@ -4,11 +4,12 @@
 
 use super::physical::{Address, Administration, Port};
 use crate::backend::igb::portable::{
+    access::Access,
     fault::Fault,
     registers::{
         buffer_word,
         mailbox::{ACK, REQ, VFU},
-        page0, vtctrl, Access,
+        page0, vtctrl,
     },
 };
 use proptest::{collection::vec, prelude::*};

@@ -3,9 +3,9 @@
 //! Register access of a function that is not reset.
 
 use super::portable::{
+    access::Access,
     clock::Clock,
-    fault::Fault,
-    registers::Access, //
+    fault::Fault, //
 };
 use crate::vfio::bar::{
     Decoding,

@@ -8,11 +8,11 @@ use super::{
         BAR, //
     },
     portable::{
+        access::Access,
         clock::Clock,
         fault::Fault,
-        queues,
-        registers::Access, //
-    },
+        queues, //
+    }, //
 };
 use crate::{
     seam::Shown,

@@ -7,6 +7,7 @@
 //! their tails are written, then their interrupts are unmasked.
 
 use super::{
+    access::Access,
     clock::Clock,
     fault::Fault,
     interrupts::{
@@ -24,8 +25,7 @@ use super::{
     registers::{
         page0,
         queue::QUEUES_MAX,
-        status,
-        Access, //
+        status, //
     },
     saved::{
         Queue,

@@ -6,15 +6,13 @@
 //! possible cause is raised again when the function resumes.
 
 use super::{
+    access::Access,
     fault::Fault,
     records::{
         Interrupt,
         Routes, //
     },
-    registers::{
-        interrupt::*,
-        Access, //
-    },
+    registers::interrupt::*,
     saved::{
         Queue,
         Register,

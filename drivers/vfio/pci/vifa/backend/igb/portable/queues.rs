@@ -11,6 +11,7 @@
 //! head was checked.
 
 use super::{
+    access::Access,
     clock::{
         until,
         Clock, //
@@ -22,8 +23,7 @@ use super::{
     registers::{
         page0,
         queue::*,
-        vtctrl,
-        Access, //
+        vtctrl, //
     },
     saved::{
         Queue,

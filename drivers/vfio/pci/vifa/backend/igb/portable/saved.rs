@@ -6,6 +6,7 @@
 //! ring's registers in the order of the list.
 
 use super::{
+    access::Access,
     fault::{
         Fault,
         Stuck, //
@@ -19,8 +20,7 @@ use super::{
             IVAR_MISC,
             IVAR_MISC_BITS, //
         },
-        queue::*,
-        Access, //
+        queue::*, //
     },
 };
 use crate::layer::check::{

@@ -3,6 +3,7 @@
 //! The state of a function, and its migration from one host to another.
 
 use super::{
+    access::Access,
     clock::{
         until,
         Clock, //
@@ -35,8 +36,7 @@ use super::{
         statistics::{
             COUNTERS,
             OFFSETS, //
-        },
-        Access, //
+        }, //
     },
 };
 

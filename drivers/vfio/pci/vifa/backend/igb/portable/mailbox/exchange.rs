@@ -13,6 +13,7 @@ use super::{
     replay::Post,
 };
 use crate::backend::igb::portable::{
+    access::Access,
     clock::{
         until,
         Clock, //
@@ -30,8 +31,7 @@ use crate::backend::igb::portable::{
             VFU, //
         },
         page0,
-        vtctrl,
-        Access, //
+        vtctrl, //
     },
 };
 

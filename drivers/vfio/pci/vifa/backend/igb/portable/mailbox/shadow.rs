@@ -32,6 +32,7 @@ use super::{
     throttle::Throttle,
 };
 use crate::backend::igb::portable::{
+    access::Access,
     clock::Clock,
     fault::Fault,
     registers::{
@@ -53,8 +54,7 @@ use crate::backend::igb::portable::{
         },
         status,
         vtctrl,
-        word_of_buffer,
-        Access, //
+        word_of_buffer, //
     },
 };
 use core::mem::take;

@@ -13,6 +13,7 @@ use super::{
     Shadow, //
 };
 use crate::backend::igb::portable::{
+    access::Access,
     clock::{
         until,
         Clock, //
@@ -29,7 +30,6 @@ use crate::backend::igb::portable::{
             VFU, //
         },
         page0,
-        Access,
         BUFFER_WORDS, //
     },
 };
