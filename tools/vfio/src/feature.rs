@@ -2,8 +2,12 @@
 
 //! The argument of `VFIO_DEVICE_FEATURE`.
 
-use crate::Argument;
-use vfio_bindings::bindings::vfio;
+use crate::{adopt, ioctl, request, Argument};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
+use vfio_bindings::bindings::vfio::{self, vfio_device_feature_mig_state};
 
 /// An operation on a feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,4 +47,25 @@ impl<T> Feature<T> {
             data,
         }
     }
+}
+
+/// Sets the migration state of `device` to `state`, a `VFIO_DEVICE_STATE_*`. Returns the session, if
+/// the state begins one.
+///
+/// # Errors
+///
+/// Returns the error of the request. The device may remain in an intermediate state.
+pub fn set_migration_state(device: impl AsFd, state: u32) -> io::Result<Option<OwnedFd>> {
+    let mut set = Feature::new(
+        Operation::Set,
+        vfio::VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
+        vfio_device_feature_mig_state {
+            device_state: state,
+            data_fd: -1,
+        },
+    );
+
+    ioctl(device, &request::device_feature(), &mut set)?;
+    // SAFETY: The kernel has just made this descriptor for this call, so nothing else owns it.
+    Ok((set.data.data_fd >= 0).then(|| unsafe { adopt(set.data.data_fd) }))
 }

@@ -21,7 +21,7 @@ pub mod request;
 mod wait;
 
 pub use capability::Capability;
-pub use feature::{Feature, Operation};
+pub use feature::{set_migration_state, Feature, Operation};
 pub use interrupt::{Interrupt, InterruptSet};
 pub use ioctl::{
     adopt, ioctl, ioctl_number, ioctl_open, while_resetting, Argument, Descriptor, NumberRequest,

@@ -16,7 +16,7 @@ use vfio_bindings::bindings::vfio::{
     self, vfio_device_feature_mig_data_size, vfio_device_feature_mig_state, vfio_device_info,
 };
 use vifa_vfio::{
-    adopt, ioctl, ioctl_number, pci::Address, request, Feature, Operation, RegionInfo,
+    ioctl, ioctl_number, pci::Address, request, set_migration_state, Feature, Operation, RegionInfo,
 };
 
 use self::open::Opened;
@@ -158,26 +158,10 @@ impl Device {
     ///
     /// Errors of the kernel. The device may remain in an intermediate state.
     pub(crate) fn set_state(&self, state: DeviceState) -> Result<Option<Session>> {
-        let set = Feature::new(
-            Operation::Set,
-            vfio::VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
-            vfio_device_feature_mig_state {
-                device_state: state.into(),
-                data_fd: -1,
-            },
-        );
-        let data_fd = self
-            .feature(set)
-            .with_context(|| format!("{}: failed to enter {}", self.address, State(state)))?
-            .data_fd;
+        let session = set_migration_state(&self.opened.device, state.into())
+            .with_context(|| format!("{}: failed to enter {}", self.address, State(state)))?;
 
-        if data_fd < 0 {
-            return Ok(None);
-        }
-        // SAFETY: The kernel created the descriptor for this call, so nothing else owns it.
-        let session = unsafe { adopt(data_fd) };
-
-        Ok(Some(Session(session.into())))
+        Ok(session.map(|session| Session(session.into())))
     }
 
     /// Returns the estimated maximum size of the state, in bytes.

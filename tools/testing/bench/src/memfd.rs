@@ -5,11 +5,10 @@
 use std::{
     fs::File,
     io::{self, Read, Seek, Write},
-    os::fd::OwnedFd,
     time::{Duration, Instant},
 };
 
-use vifa_selftests::sys;
+use vifa_vfio::adopt;
 
 /// A file in memory.
 pub struct Memfd(File);
@@ -22,8 +21,8 @@ impl Memfd {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        let fd: OwnedFd = sys::adopt(fd);
-        Ok(Self(fd.into()))
+        // SAFETY: The descriptor is new.
+        Ok(Self(unsafe { adopt(fd) }.into()))
     }
 
     /// Writes `content` from the start in pieces of `buffer` bytes. Returns the time.

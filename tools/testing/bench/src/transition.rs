@@ -62,8 +62,8 @@ const CALLS: u32 = 500;
 /// The results of one arc. Times are in microseconds.
 #[derive(Debug, Serialize)]
 struct Arc {
-    from: &'static str,
-    to: &'static str,
+    from: String,
+    to: String,
     time: Summary,
     /// The time divided by that of the floor.
     vs_ioctl: Summary,

@@ -10,10 +10,9 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 
 use anyhow::{bail, ensure, Context, Result};
-use vfio_bindings::bindings::vfio::{self, vfio_device_feature_mig_state};
 use vifa_headers as headers;
 use vifa_vfio::pci::Function;
-use vifa_vfio::{adopt, duplicate_descriptor, ioctl, request, Feature, Operation};
+use vifa_vfio::{duplicate_descriptor, set_migration_state};
 
 const STATE_STOP: u32 = headers::VFIO_DEVICE_STATE_STOP;
 const STATE_STOP_COPY: u32 = headers::VFIO_DEVICE_STATE_STOP_COPY;
@@ -60,19 +59,8 @@ impl Device {
     }
 
     fn set_state(&self, state: u32) -> Result<Option<File>> {
-        let mut set = Feature::new(
-            Operation::Set,
-            vfio::VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
-            vfio_device_feature_mig_state {
-                device_state: state,
-                data_fd: -1,
-            },
-        );
-        ioctl(&self.0, &request::device_feature(), &mut set)
-            .with_context(|| format!("failed to change the migration state to {state}"))?;
-        Ok((set.data.data_fd >= 0).then(|| {
-            // SAFETY: The kernel has just made this descriptor for this call.
-            unsafe { adopt(set.data.data_fd) }.into()
-        }))
+        set_migration_state(&self.0, state)
+            .map(|session| session.map(File::from))
+            .with_context(|| format!("failed to change the migration state to {state}"))
     }
 }

@@ -14,13 +14,12 @@ use std::{
 };
 
 use anyhow::{bail, Context, Result};
-use vifa_vfio::pci::Function;
+use vifa_vfio::{pci::Function, Mapping};
 
 use crate::{
     expect,
     hw::{self, vifa_reference_completion, vifa_reference_submission},
     process::wait_for_event,
-    sys::Mapping,
     vfio::{AddressSpace, Device, DmaMemory, Interrupt, IovaRange},
 };
 

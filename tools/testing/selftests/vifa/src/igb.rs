@@ -15,8 +15,9 @@ use std::{
 use anyhow::{bail, ensure, Context, Result};
 use vfio_bindings::bindings::vfio::VFIO_PCI_BAR0_REGION_INDEX as BAR;
 use vifa_vfio::pci::{Bus, Function};
+use vifa_vfio::Mapping;
 
-use crate::{bed::VF_DRIVER, sys::Mapping, vfio::Device};
+use crate::{bed::VF_DRIVER, vfio::Device};
 
 const VENDOR: u32 = 0x8086;
 const PHYSICAL_82576: u32 = 0x10c9;

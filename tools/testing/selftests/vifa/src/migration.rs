@@ -12,6 +12,8 @@ use anyhow::{anyhow, bail, Context, Result};
 use vfio_bindings::bindings::vfio::{
     self, vfio_device_feature_mig_data_size, vfio_device_feature_mig_state, vfio_precopy_info,
 };
+use vifa_layer::layer::state::DeviceState;
+use vifa_vfio::{adopt, ioctl};
 
 use crate::{
     expect, region, sys,
@@ -62,17 +64,10 @@ impl State {
     }
 
     /// Returns the state's name in the header.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Error => "ERROR",
-            Self::Stop => "STOP",
-            Self::Running => "RUNNING",
-            Self::StopCopy => "STOP_COPY",
-            Self::Resuming => "RESUMING",
-            Self::RunningP2p => "RUNNING_P2P",
-            Self::PreCopy => "PRE_COPY",
-            Self::PreCopyP2p => "PRE_COPY_P2P",
-        }
+    pub fn name(self) -> String {
+        DeviceState::try_from(self as u32)
+            .expect("a state of the header")
+            .to_string()
     }
 
     fn from_number(number: u32) -> Result<Self> {
@@ -165,7 +160,7 @@ impl Session {
             initial_bytes: u64::MAX,
             dirty_bytes: u64::MAX,
         };
-        sys::ioctl(self, &request::MIG_GET_PRECOPY_INFO, &mut info)?;
+        ioctl(self, &request::MIG_GET_PRECOPY_INFO, &mut info)?;
         Ok(info)
     }
 
@@ -226,7 +221,11 @@ impl Device {
         let fd = feature.data.data_fd;
         match result {
             Ok(()) if fd == -1 => Ok(None),
-            Ok(()) => Ok(Some(Session(sys::adopt(fd).into()))),
+            Ok(()) => {
+                assert!(fd >= 0, "descriptor {fd}");
+                // SAFETY: The kernel has just made this descriptor for this call.
+                Ok(Some(Session(unsafe { adopt(fd) }.into())))
+            }
             Err(error) => Err(error),
         }
     }

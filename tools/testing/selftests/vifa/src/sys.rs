@@ -1,24 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! System calls that the standard library lacks. All unsafe code is here or in [`vifa_vfio`].
+//! System calls that the standard library lacks.
 
 use std::{
     ffi::{c_int, CStr},
     fs::File,
     io,
-    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     ptr,
     time::Duration,
 };
 
-pub use vifa_vfio::{ioctl, ioctl_number, Mapping};
-
-/// Takes ownership of the descriptor that a call returned.
-pub fn adopt(fd: c_int) -> OwnedFd {
-    assert!(fd >= 0, "descriptor {fd}");
-    // SAFETY: only used on a new descriptor that the kernel returned.
-    unsafe { OwnedFd::from_raw_fd(fd) }
-}
+use vifa_vfio::adopt;
 
 fn result(value: c_int) -> io::Result<c_int> {
     if value < 0 {
@@ -32,7 +25,8 @@ fn result(value: c_int) -> io::Result<c_int> {
 pub fn eventfd() -> io::Result<File> {
     // SAFETY: passes no memory.
     let fd = result(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
-    Ok(adopt(fd).into())
+    // SAFETY: The descriptor is new.
+    Ok(unsafe { adopt(fd) }.into())
 }
 
 /// Creates a pipe with a capacity of `bytes`: data written to the second end is read from the
@@ -41,7 +35,8 @@ pub fn pipe(bytes: c_int) -> io::Result<[File; 2]> {
     let mut ends = [0; 2];
     // SAFETY: two descriptors, which live during the call.
     result(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
-    let ends = ends.map(|fd| File::from(adopt(fd)));
+    // SAFETY: Both descriptors are new.
+    let ends = ends.map(|fd| File::from(unsafe { adopt(fd) }));
     // SAFETY: passes no memory.
     result(unsafe { libc::fcntl(ends[1].as_raw_fd(), libc::F_SETPIPE_SZ, bytes) })?;
     Ok(ends)
@@ -157,7 +152,8 @@ pub fn fork() -> io::Result<Fork> {
             unsafe { libc::setpgid(child, child) };
             // SAFETY: passes no memory; the child was not reaped, so its id is still valid.
             let fd = result(unsafe { libc::syscall(libc::SYS_pidfd_open, child, 0) } as c_int)?;
-            Ok(Fork::Parent(adopt(fd), child))
+            // SAFETY: The descriptor is new.
+            Ok(Fork::Parent(unsafe { adopt(fd) }, child))
         }
     }
 }

@@ -15,7 +15,7 @@ use vifa_device::{
     opcode::{ANY, LOCAL_BITMAP, LOCAL_READ, LOCAL_WRITE, SET_RUN_STATE},
     Armed, Fault, RegisterFile,
 };
-use vifa_vfio::wait_for;
+use vifa_vfio::{wait_for, Mapping};
 
 use super::{claims, fixture::Guest, pre_copy::local_memory::Source, Test};
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
     kmsg::KernelLog,
     migration::State,
     process::{alongside, Victim},
-    sys::{self, Mapping},
+    sys,
     vfio::AddressSpace,
 };
 

@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{bail, Context, Result};
 use vfio_bindings::bindings::vfio;
-use vifa_vfio::pci::Function;
+use vifa_vfio::{pci::Function, Mapping};
 
 use super::{fixture::Guest, Test};
 use crate::{
@@ -27,7 +27,6 @@ use crate::{
     kmsg::KernelLog,
     migration::{Session, State},
     region,
-    sys::Mapping,
     vfio::{AddressSpace, Device, DmaMemory, Interrupt, IovaRange, Place},
 };
 

@@ -104,7 +104,7 @@ fn resets_meet_sessions_in_use(bed: &Bed) -> Result<()> {
         for state in STATES.into_iter().cycle().take_while(|_| going_on()) {
             let result = device.request_state(state as u32);
             let result = result.map(|session| *lock() = session.map(Arc::new));
-            tolerate(state.name(), result)?;
+            tolerate(&state.name(), result)?;
         }
         Ok(())
     };

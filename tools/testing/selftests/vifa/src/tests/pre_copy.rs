@@ -27,11 +27,11 @@ use crate::{
     migration::{Segments, Session, State},
     process::alongside,
     stream::{Stream, RELATIONS_END},
-    sys::{self, Mapping},
+    sys,
     vfio::request,
 };
 use vifa_device::{opcode::SET_RUN_STATE, Fault, RegisterFile};
-use vifa_vfio::{ioctl_number, NumberRequest};
+use vifa_vfio::{ioctl, ioctl_number, Mapping, NumberRequest};
 
 const BOTH: [State; 2] = [State::PreCopy, State::PreCopyP2p];
 
@@ -214,7 +214,7 @@ fn information_with_short_arguments_is_refused(bed: &Bed) -> Result<()> {
         };
         expect::refused(
             &format!("argsz {argsz}"),
-            sys::ioctl(&session, &request::MIG_GET_PRECOPY_INFO, &mut info),
+            ioctl(&session, &request::MIG_GET_PRECOPY_INFO, &mut info),
             &[libc::EINVAL],
         )?;
     }
@@ -488,7 +488,7 @@ fn refuses_and_stays(bed: &Bed, from: State, to: State) -> Result<()> {
     let status = Fault::Status(hw::VIFA_STATUS_DEVICE_FAILURE);
     let armed = registers.arm(0, SET_RUN_STATE, status, 1)?;
     let result = device.request_state(to as u32);
-    expect::refused(to.name(), result, &[libc::EIO])?;
+    expect::refused(&to.name(), result, &[libc::EIO])?;
     expect::equal("times that the fault happened", armed.fired(), 1)?;
     drop(armed);
     expect::equal("state after the refusal", device.state()?, from)?;
@@ -517,7 +517,7 @@ fn hangs(bed: &Bed, from: State, to: State) -> Result<()> {
     let registers = RegisterFile::map(&bed.pf)?;
     let armed = registers.arm(0, SET_RUN_STATE, Fault::Hang, 1)?;
     let result = device.request_state(to as u32);
-    expect::refused(to.name(), result, &[libc::ETIMEDOUT])?;
+    expect::refused(&to.name(), result, &[libc::ETIMEDOUT])?;
     expect::equal("times that the fault happened", armed.fired(), 1)?;
     drop(armed);
     expect::equal("state", device.state()?, State::Error)?;

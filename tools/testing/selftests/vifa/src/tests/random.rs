@@ -20,7 +20,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use vfio_bindings::bindings::vfio;
-use vifa_vfio::pci::Function;
+use vifa_vfio::{adopt, pci::Function, Mapping};
 
 use self::watchdog::{Watched, LONGEST_CALL};
 use super::{fixture::Guest, logging::random::Random, Test};
@@ -30,7 +30,6 @@ use crate::{
     expect,
     migration::{Session, State},
     region,
-    sys::{self, Mapping},
     vfio::{AddressSpace, Device, DmaMemory, IovaRange, Place},
 };
 
@@ -334,11 +333,13 @@ impl Caller {
             flags as u32 & vfio::VFIO_DEVICE_FEATURE_MASK,
         );
         match (request, result) {
-            (DMA_BUF, Ok(fd @ 1..)) => drop(sys::adopt(fd)),
+            // SAFETY: The request has just made this descriptor.
+            (DMA_BUF, Ok(fd @ 1..)) => drop(unsafe { adopt(fd) }),
             // The kernel has replaced the previous value of `words`.
             (MIG_DEVICE_STATE, Ok(_)) if flags as u32 & PROBE_OR_GET == 0 => {
                 let fd = self.page.read::<u32>(offset + 12) as i32;
-                drop((fd >= 0).then(|| sys::adopt(fd)));
+                // SAFETY: As above.
+                drop((fd >= 0).then(|| unsafe { adopt(fd) }));
             }
             _ => {}
         }

@@ -308,7 +308,7 @@ fn concurrent_with_other_operations(bed: &Bed, way: Way) -> Result<()> {
     let going_on = || Instant::now() < until;
     let change = || -> Result<()> {
         for state in STATES.into_iter().cycle().take_while(|_| going_on()) {
-            let begun = tolerate(state.name(), device.request_state(state as u32))?;
+            let begun = tolerate(&state.name(), device.request_state(state as u32))?;
             if let Some(session) = begun.flatten() {
                 tolerate("write", session.write_all(&stream, Segments::Of(4096)))?;
                 tolerate("read", session.read(100_000))?;
@@ -437,7 +437,7 @@ fn network_adapter(_: &Bed) -> Result<()> {
             if is_over.load(Ordering::Relaxed) {
                 break;
             }
-            if tolerate(state.name(), device.request_state(state as u32))?.is_some() {
+            if tolerate(&state.name(), device.request_state(state as u32))?.is_some() {
                 changes.fetch_add(1, Ordering::Relaxed);
             }
         }

@@ -4,6 +4,7 @@
 
 use anyhow::{Context, Result};
 use vifa_device::{opcode::LOAD, RegisterFile};
+use vifa_vfio::Mapping;
 
 use super::{
     claims,
@@ -16,7 +17,6 @@ use crate::{
     migration::{Segments, State},
     process::all_at_once,
     stream::{Section, Stream},
-    sys::Mapping,
 };
 
 pub fn tests() -> Vec<Test> {

@@ -3,6 +3,7 @@
 //! Saving a device's state.
 
 use anyhow::{Context, Result};
+use vifa_vfio::Mapping;
 
 use super::{
     claims,
@@ -15,7 +16,6 @@ use crate::{
     expect, hw,
     migration::{Segments, State},
     stream::{Section, Stream},
-    sys::Mapping,
 };
 
 pub fn tests() -> Vec<Test> {

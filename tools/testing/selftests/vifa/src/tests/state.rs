@@ -318,7 +318,7 @@ fn try_incomplete(bed: &Bed, to: State) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn names(protocol: Protocol, from: State, to: State) -> Option<Vec<&'static str>> {
+    fn names(protocol: Protocol, from: State, to: State) -> Option<Vec<String>> {
         let path = protocol.path(from, to)?;
         Some(path.iter().map(|arc| arc.to.name()).collect())
     }
@@ -365,7 +365,7 @@ mod tests {
             ),
             (State::Stop, State::Stop, &[]),
         ] {
-            assert_eq!(names(from, to).as_deref(), Some(expected));
+            assert_eq!(names(from, to).unwrap(), expected);
         }
         assert_eq!(names(State::StopCopy, State::PreCopy), None);
     }
@@ -383,7 +383,7 @@ mod tests {
                 &["STOP", "RUNNING", "PRE_COPY"],
             ),
         ] {
-            assert_eq!(names(from, to).as_deref(), Some(expected));
+            assert_eq!(names(from, to).unwrap(), expected);
         }
         assert!(!Protocol::WithoutP2p.has(State::PreCopyP2p));
     }

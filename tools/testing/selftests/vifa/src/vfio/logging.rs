@@ -8,9 +8,9 @@ use vfio_bindings::bindings::vfio::{
     self, vfio_device_feature_dma_logging_control, vfio_device_feature_dma_logging_range,
     vfio_device_feature_dma_logging_report,
 };
+use vifa_vfio::Mapping;
 
 use super::{Device, Feature, IovaRange, Operation};
-use crate::sys::Mapping;
 
 const START: u32 = vfio::VFIO_DEVICE_FEATURE_DMA_LOGGING_START;
 const STOP: u32 = vfio::VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP;

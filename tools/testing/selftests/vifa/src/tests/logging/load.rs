@@ -16,6 +16,7 @@ use std::{
 
 use anyhow::{bail, ensure, Context, Result};
 use vifa_device::RegisterFile;
+use vifa_vfio::Mapping;
 
 use super::{
     observer::{Finding, Observer},
@@ -28,7 +29,6 @@ use crate::{
     expect,
     migration::State,
     process::all_at_once,
-    sys::Mapping,
     tests::Test,
     vfio::{AddressSpace, DmaMemory, IovaRange},
 };

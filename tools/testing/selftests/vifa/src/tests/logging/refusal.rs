@@ -9,12 +9,12 @@ use vfio_bindings::bindings::vfio::{
     self, vfio_device_feature_dma_logging_control, vfio_device_feature_dma_logging_range,
     vfio_device_feature_dma_logging_report,
 };
+use vifa_vfio::Mapping;
 
 use super::tracked::{Tracked, AREA, GIB, KIB, MIB, PAGE, RANGES};
 use crate::{
     bed::Bed,
     expect, region,
-    sys::Mapping,
     tests::{claims, Test},
     vfio::{request, Device, Feature, IovaRange, Operation, Place, Start},
 };

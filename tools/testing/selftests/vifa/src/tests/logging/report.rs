@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result};
 use vfio_bindings::bindings::vfio;
 use vifa_device::RegisterFile;
+use vifa_vfio::Mapping;
 
 use super::{
     random::Random,
@@ -17,7 +18,6 @@ use crate::{
     bed::Bed,
     engine::Command,
     expect, hw,
-    sys::Mapping,
     tests::{
         claims,
         fixture::{Guest, CHUNK, MEMORY},

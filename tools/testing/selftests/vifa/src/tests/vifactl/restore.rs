@@ -278,7 +278,7 @@ fn restore_to_a_device_that_is_migrated_is_refused(bed: &Bed) -> Result<()> {
     let name = bed.vf(0)?.to_string();
     for state in [State::PreCopy, State::StopCopy, State::Resuming] {
         let _session = guest.vf.device.enter(state)?;
-        does_not_touch(&guest, &[&set, &name], Exit::Busy, &[state.name()])?;
+        does_not_touch(&guest, &[&set, &name], Exit::Busy, &[&state.name()])?;
         expect::equal("state", guest.vf.device.state()?, state)?;
     }
     Ok(())

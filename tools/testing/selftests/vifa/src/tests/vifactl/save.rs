@@ -65,7 +65,7 @@ fn save_returns_the_device_to_each_state(bed: &Bed) -> Result<()> {
     let guest = Guest::new(bed, 0)?;
     for state in [State::Running, State::RunningP2p, State::Stop] {
         guest.vf.device.change_state(state)?;
-        let set = directory.name(state.name());
+        let set = directory.name(&state.name());
         let answer = succeed(&["save", "--json", &bed.vf(0)?.to_string(), &set])?.json()?;
         expect::equal("reported state", &answer["state"], &json!(state.name()))?;
         expect::equal("state after a save", guest.vf.device.state()?, state)?;
@@ -78,7 +78,7 @@ fn is_refused(bed: &Bed, guest: &Guest, state: State, exit: Exit) -> Result<()> 
     let directory = Directory::new()?;
     run(&["save", &bed.vf(0)?.to_string(), &directory.name("set")])?
         .ends(exit)?
-        .reports(&[state.name()])?;
+        .reports(&[&state.name()])?;
     expect::equal("state", guest.vf.device.state()?, state)?;
     expect::equal("files", directory.names()?, vec![])
 }
