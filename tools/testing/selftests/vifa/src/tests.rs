@@ -68,10 +68,10 @@ impl Test {
         }
     }
 
-    /// Sets another deadline.
-    fn within(self, seconds: u64) -> Self {
+    /// Adds `seconds` to the deadline.
+    fn with_more_time(self, seconds: u64) -> Self {
         Self {
-            deadline: Duration::from_secs(seconds),
+            deadline: self.deadline + Duration::from_secs(seconds),
             ..self
         }
     }

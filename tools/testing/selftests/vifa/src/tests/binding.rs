@@ -27,7 +27,7 @@ use crate::{
 const TEARDOWN: Duration = Duration::from_secs(15);
 
 pub fn tests() -> Vec<Test> {
-    let mut tests = claims!("binding":
+    claims!("binding":
         modinfo_lets_only_an_override_bind_a_vf,
         pf_is_not_bound_as_a_vf,
         vf_needs_the_pf_s_driver,
@@ -39,13 +39,9 @@ pub fn tests() -> Vec<Test> {
         removal_of_the_vfs_waits_for_close,
         module_in_use_is_not_removed,
         session_keeps_the_module,
-    );
-    let long = claims!("binding":
         module_is_reloaded_under_load,
         the_maximum_number_of_vfs_works,
-    );
-    tests.extend(long.into_iter().map(|test| test.within(120)));
-    tests
+    )
 }
 
 /// Returns a guest with a long-running engine command, whose VF is also being saved.

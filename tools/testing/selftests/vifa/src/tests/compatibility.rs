@@ -25,7 +25,7 @@ pub fn tests() -> Vec<Test> {
         .iter()
         .map(|(group, fields)| {
             let claim = format!("compatibility.source_with_another_{group}_is_refused");
-            Test::new(claim, move |bed| are_refused(bed, fields)).within(60)
+            Test::new(claim, move |bed| are_refused(bed, fields))
         })
         .collect();
     tests.extend(LESSER.iter().map(|(field, change)| {

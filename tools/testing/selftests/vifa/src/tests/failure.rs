@@ -65,16 +65,16 @@ pub fn tests() -> Vec<Test> {
         ] {
             let claim = format!("failure.each_in_a_{group}_leaves_{name}_usable");
             let run = move |bed: &Bed| leave_it_usable(bed, backend, operations());
-            tests.push(Test::new(claim, run).within(180));
+            tests.push(Test::new(claim, run));
         }
         let claim = format!("failure.each_in_open_leaves_{name}_usable");
-        tests.push(Test::new(claim, move |bed| open(bed, backend)).within(180));
+        tests.push(Test::new(claim, move |bed| open(bed, backend)));
     }
     let claim = "failure.each_in_logging_leaves_capability_usable";
     let run = move |bed: &Bed| leave_it_usable(bed, Backend::Capability, logging());
-    tests.push(Test::new(claim, run).within(180));
+    tests.push(Test::new(claim, run));
     let claim = "failure.each_in_bind_of_the_pf_leaves_it_usable";
-    tests.push(Test::new(claim, bind_of_the_pf).within(180));
+    tests.push(Test::new(claim, bind_of_the_pf));
     tests
 }
 

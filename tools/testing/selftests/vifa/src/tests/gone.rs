@@ -35,15 +35,14 @@ const CALLS: u32 = 32;
 const COMMANDS: u32 = 2;
 
 pub fn tests() -> Vec<Test> {
-    let tests = claims!("gone":
+    claims!("gone":
         calls_fail_with_enodev_and_do_not_wait,
         transition_of_each_state_is_an_error,
         command_in_progress_fails_with_enodev,
         device_can_be_closed_and_unbound,
         reset_of_a_vf_is_an_error_until_the_device_is_back,
         reset_of_the_pf_brings_the_device_back,
-    );
-    tests.into_iter().map(|test| test.within(120)).collect()
+    )
 }
 
 /// Checks that `act` waits for at most [`COMMANDS`] commands. The limit doubles the time for a busy

@@ -17,9 +17,6 @@ pub fn tests() -> Vec<Test> {
     claims!("lifetime":
         file_in_debugfs_is_open_when_its_vf_and_the_module_are_removed,
     )
-    .into_iter()
-    .map(|test| test.within(60))
-    .collect()
 }
 
 /// The files of a VF in debugfs.

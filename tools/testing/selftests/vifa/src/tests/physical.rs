@@ -29,14 +29,13 @@ pub fn tests() -> Vec<Test> {
             )
         })
         .collect();
-    let more = claims!("physical":
+    tests.extend(claims!("physical":
         reset_of_the_pf_while_the_vfs_are_closed_leaves_them_usable,
         non_fatal_error_of_the_pf_is_recovered_and_ends_a_migration,
         fatal_error_of_the_pf_is_recovered_and_ends_a_migration,
         non_fatal_error_of_a_vf_is_recovered_and_ends_a_migration,
         system_sleep_is_refused_while_a_vf_is_open,
-    );
-    tests.extend(more.into_iter().map(|test| test.within(180)));
+    ));
     tests
 }
 

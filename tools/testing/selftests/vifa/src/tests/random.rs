@@ -54,7 +54,7 @@ pub struct Settings {
 pub fn tests(settings: Option<Settings>) -> Vec<Test> {
     let make = |settings: Settings| {
         let body = move |bed: &Bed| calls_leave_two_devices_usable(bed, settings);
-        Test::new("random.calls_leave_two_devices_usable", body).within(settings.seconds + 240)
+        Test::new("random.calls_leave_two_devices_usable", body).with_more_time(settings.seconds)
     };
     settings.map(make).into_iter().collect()
 }

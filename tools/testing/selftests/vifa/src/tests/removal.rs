@@ -28,9 +28,6 @@ pub fn tests() -> Vec<Test> {
         removal_of_the_port_waits_for_an_open_vf,
         bound_vf_is_a_consumer_of_its_pf,
     )
-    .into_iter()
-    .map(|test| test.within(90))
-    .collect()
 }
 
 /// A task that writes to sysfs, which may block for long.

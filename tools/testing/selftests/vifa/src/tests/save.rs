@@ -40,7 +40,7 @@ pub fn tests() -> Vec<Test> {
             Segments::Of(length) => format!("save.in_pieces_of_{length}"),
             Segments::Whole => "save.in_one_piece".to_owned(),
         };
-        Test::new(name, move |bed| same_in_pieces(bed, segments)).within(60)
+        Test::new(name, move |bed| same_in_pieces(bed, segments))
     }));
     tests
 }

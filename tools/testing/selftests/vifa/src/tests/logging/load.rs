@@ -51,11 +51,9 @@ const EDGES: u64 = 8;
 
 /// Returns the tests; the largest has `writes` words written.
 pub fn tests(writes: u64) -> Vec<Test> {
-    // Even a busy machine is faster.
-    let seconds = 30 + writes / 20_000;
     let test = |name: &str, body: fn(&Bed, u64) -> Result<()>, writes: u64| {
         let name = format!("logging.{name}");
-        Test::new(name, move |bed| body(bed, writes)).within(seconds)
+        Test::new(name, move |bed| body(bed, writes)).with_more_time(writes / 20_000)
     };
     vec![
         test("no_write_is_lost_under_load", alone, writes),
