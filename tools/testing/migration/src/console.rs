@@ -1,18 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The guest's serial console, which a migration moves from one QEMU to another.
-//!
-//! A line that the guest begins in one QEMU may end in the other. The console is read from both.
-//! Output of the destination is processed after all output of the source.
+//! The guest's reports on its serial console, and its kernel's complaints.
 
-use std::io::Read;
 use std::iter::Sum;
-use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
 use serde::Deserialize;
+use vifa_qmp::{Output, Transcript};
 
 /// Report of the guest's workload. All counts are since the workload began.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -236,34 +232,10 @@ impl Line {
     }
 }
 
-/// The console output of one QEMU.
-pub struct Output(Receiver<(Instant, Vec<u8>)>);
-
-impl Output {
-    /// Starts to read `stream`.
-    pub fn new(mut stream: impl Read + Send + 'static) -> Self {
-        let (sender, receiver) = mpsc::channel();
-        thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(length @ 1..) = stream.read(&mut buffer) {
-                let chunk = (Instant::now(), buffer[..length].to_vec());
-                if sender.send(chunk).is_err() {
-                    return;
-                }
-            }
-        });
-        Self(receiver)
-    }
-}
-
 /// A virtual machine's console, across all QEMUs that run the machine.
 #[derive(Default)]
 pub struct Console {
-    output: Option<Output>,
-    /// The beginning of an incomplete line.
-    partial: Vec<u8>,
-    /// The whole output, for error reports.
-    transcript: Vec<String>,
+    transcript: Transcript,
     reports: Vec<(Instant, Report)>,
     next_sequence: u64,
     /// Number of lines that are not reports.
@@ -274,12 +246,8 @@ impl Console {
     /// Continues with the console of another QEMU, to which the machine has moved. The previous
     /// QEMU has ended, so all its output is read.
     pub fn follow(&mut self, output: Output) -> Result<()> {
-        if let Some(before) = self.output.replace(output) {
-            for (time, bytes) in before.0.iter() {
-                self.take(time, &bytes)?;
-            }
-        }
-        Ok(())
+        let lines = self.transcript.follow(output);
+        self.judge_all(lines)
     }
 
     /// Processes the guest's output.
@@ -289,16 +257,8 @@ impl Console {
     /// Returns the first error: the guest's kernel complains, a line of its init is garbled or
     /// missing, or the workload reports an error or fails.
     pub fn read(&mut self) -> Result<()> {
-        let chunks: Vec<_> = self
-            .output
-            .iter()
-            .flat_map(|output| output.0.try_iter())
-            .collect();
-        let mut result = Ok(());
-        for (time, bytes) in chunks {
-            result = result.and(self.take(time, &bytes));
-        }
-        result
+        let lines = self.transcript.read();
+        self.judge_all(lines)
     }
 
     /// Records the guest's output for a while, ignoring errors: a complaining kernel reports the
@@ -308,18 +268,10 @@ impl Console {
         let _ = self.read();
     }
 
-    fn take(&mut self, time: Instant, bytes: &[u8]) -> Result<()> {
+    fn judge_all(&mut self, lines: Vec<vifa_qmp::Line>) -> Result<()> {
         let mut result = Ok(());
-        for byte in bytes {
-            if *byte != b'\n' {
-                self.partial.push(*byte);
-                continue;
-            }
-            let line = String::from_utf8_lossy(&std::mem::take(&mut self.partial))
-                .trim()
-                .to_owned();
-            self.transcript.push(line.clone());
-            result = result.and_then(|()| self.judge(time, &line));
+        for line in lines {
+            result = result.and(self.judge(line.time, &line.text));
         }
         result
     }
@@ -420,12 +372,7 @@ impl Console {
 
     /// Returns the last lines, including an incomplete one.
     pub fn tail(&self, lines: usize) -> Vec<String> {
-        let mut tail: Vec<_> = self.transcript.iter().rev().take(lines).cloned().collect();
-        tail.reverse();
-        if !self.partial.is_empty() {
-            tail.push(String::from_utf8_lossy(&self.partial).into_owned());
-        }
-        tail
+        self.transcript.tail(lines)
     }
 }
 
@@ -446,9 +393,16 @@ mod tests {
             + "\r\n"
     }
 
+    impl Console {
+        fn take(&mut self, text: &[u8]) -> Result<()> {
+            let lines = self.transcript.take(Instant::now(), text);
+            self.judge_all(lines)
+        }
+    }
+
     fn taken(text: &str) -> Result<Console> {
         let mut console = Console::default();
-        console.take(Instant::now(), text.as_bytes())?;
+        console.take(text.as_bytes())?;
         Ok(console)
     }
 
@@ -466,7 +420,7 @@ mod tests {
         let booted = console.progress();
         assert!(booted > Console::default().progress());
         let mut after = |report: String| {
-            console.take(Instant::now(), report.as_bytes()).unwrap();
+            console.take(report.as_bytes()).unwrap();
             console.progress()
         };
         let first = after(progress(0, 5));
@@ -481,7 +435,7 @@ mod tests {
         let (start, end) = text.split_at(40);
         let mut console = taken(start).unwrap();
         assert!(console.workloads().is_none());
-        console.take(Instant::now(), end.as_bytes()).unwrap();
+        console.take(end.as_bytes()).unwrap();
         assert_eq!(console.workloads().unwrap()[0].operations, 7);
     }
 
@@ -508,7 +462,7 @@ mod tests {
     fn lines_after_a_complaint_are_kept() {
         let mut console = Console::default();
         let text = b"BUG: kernel NULL pointer dereference\r\nRIP: 0010:f+0x1/0x2\r\n";
-        let error = console.take(Instant::now(), text).unwrap_err();
+        let error = console.take(text).unwrap_err();
         assert!(error.to_string().contains("BUG: kernel NULL"), "{error}");
         assert_eq!(console.tail(1), ["RIP: 0010:f+0x1/0x2"]);
     }
@@ -613,11 +567,5 @@ mod tests {
         ] {
             assert!(taken(&traffic(change)).is_err(), "{change:?}");
         }
-    }
-
-    #[test]
-    fn keeps_the_last_lines() {
-        let console = taken("one\ntwo\nthree\nfou").unwrap();
-        assert_eq!(console.tail(2), ["two", "three", "fou"]);
     }
 }

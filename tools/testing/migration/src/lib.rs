@@ -28,7 +28,6 @@ pub mod kernel_log;
 pub mod migration;
 pub mod processor;
 pub mod progress;
-pub mod qmp;
 pub mod refusal;
 pub mod region;
 pub mod scratch;

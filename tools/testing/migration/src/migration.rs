@@ -18,11 +18,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{bail, ensure, Context, Result};
 use serde::Deserialize;
 use serde_json::json;
+use vifa_qmp::Event;
 
 use crate::comparison::Comparison;
 use crate::console::Workload;
 use crate::guest::{Guest, Phase};
-use crate::qmp::Event;
 use crate::sriov;
 use crate::style::{mebibytes, seconds};
 use crate::trace::Trace;

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
 use serde_json::json;
+use vifa_qmp::Event;
 
 use crate::guest::{Guest, Phase};
 use crate::migration::{listen, notice, query, set_capabilities, Plan, Route};
-use crate::qmp::Event;
 use crate::vmm::Vmm;
 
 /// The result of a refused migration.

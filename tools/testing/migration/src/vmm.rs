@@ -8,21 +8,16 @@
 
 use std::env;
 use std::fmt;
-use std::fs::{self, File};
-use std::io::Write;
-use std::os::unix::process::CommandExt;
+use std::fs;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
-use anyhow::{bail, ensure, Context, Result};
-use serde_json::json;
+use anyhow::{ensure, Context, Result};
+use vifa_qmp::Qemu;
 use vifa_vfio::pci::Function;
-use vifa_vfio::wait_for;
 
-use crate::console::Output;
 use crate::processor::{self, Accelerator};
-use crate::qmp::Qmp;
 use crate::trace::{self, Trace};
 
 /// The distribution's QEMU.
@@ -30,9 +25,6 @@ pub const QEMU: &str = "qemu-system-x86_64";
 
 /// Default memory of a virtual machine, in MiB.
 pub const MEMORY: u32 = 64;
-
-/// Maximum time until QEMU quits.
-const QUIT_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// QEMU's machine, without devices that the firmware would probe and the guest does not use.
 const MACHINE: &str = "q35,sata=off,smbus=off,i8042=off,vmport=off";
@@ -209,7 +201,7 @@ impl Machine {
         Ok(format!("{version}, {}", self.accelerator))
     }
 
-    fn arguments(&self, passthrough: &Passthrough, files: &Files) -> Vec<String> {
+    fn arguments(&self, passthrough: &Passthrough, trace: &Path) -> Vec<String> {
         let mut kernel = format!(
             "console=ttyS0 loglevel=5 {WITHOUT_CLOCKS} VIFA_DEVICES={} {}",
             passthrough.functions.len(),
@@ -219,7 +211,6 @@ impl Machine {
             kernel += " ";
             kernel += append;
         }
-        let qmp = format!("unix:{},server=on,wait=off", files.socket.display());
         let memory = self.memory.to_string();
         let mut arguments = [
             "-nodefaults",
@@ -239,12 +230,8 @@ impl Machine {
             &self.initramfs.to_string_lossy(),
             "-append",
             &kernel,
-            "-serial",
-            "stdio",
-            "-qmp",
-            &qmp,
             "-D",
-            &files.trace.to_string_lossy(),
+            &trace.to_string_lossy(),
         ]
         .map(str::to_owned)
         .to_vec();
@@ -256,21 +243,10 @@ impl Machine {
     }
 }
 
-/// The private files of a QEMU.
-#[derive(Debug)]
-struct Files {
-    socket: PathBuf,
-    errors: PathBuf,
-    trace: PathBuf,
-}
-
-/// A running QEMU. It ends when this is dropped, or when this process dies.
+/// A running QEMU with devices that are passed through.
 pub struct Vmm {
-    child: Child,
-    keyboard: ChildStdin,
-    files: Files,
-    output: Option<Output>,
-    qmp: Option<Qmp>,
+    qemu: Qemu,
+    trace: PathBuf,
     trace_start: u64,
     /// Number of transferred bytes at the last query.
     pub(crate) transferred: u64,
@@ -278,6 +254,20 @@ pub struct Vmm {
     pub passthrough: Passthrough,
     /// Its purpose.
     pub role: Role,
+}
+
+impl Deref for Vmm {
+    type Target = Qemu;
+
+    fn deref(&self) -> &Qemu {
+        &self.qemu
+    }
+}
+
+impl DerefMut for Vmm {
+    fn deref_mut(&mut self) -> &mut Qemu {
+        &mut self.qemu
+    }
 }
 
 impl Vmm {
@@ -289,46 +279,12 @@ impl Vmm {
         name: &str,
         role: Role,
     ) -> Result<Self> {
-        let file = |suffix| directory.join(format!("{name}.{suffix}"));
-        let files = Files {
-            socket: file("qmp"),
-            errors: file("stderr"),
-            trace: file("trace"),
-        };
-        let errors =
-            File::create(&files.errors).with_context(|| format!("{}", files.errors.display()))?;
-        let parent = std::process::id();
-        let mut command = Command::new(&machine.qemu);
-        command
-            .args(machine.arguments(passthrough, &files))
-            .args(role.arguments())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(errors)
-            .process_group(0);
-        // SAFETY: The closure makes system calls only, which are safe between fork and exec.
-        unsafe {
-            command.pre_exec(move || {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                // The parent may have died before the call took effect.
-                if libc::getppid() as u32 != parent {
-                    libc::_exit(1);
-                }
-                Ok(())
-            });
-        }
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("starting {}", machine.qemu.display()))?;
-        let (Some(keyboard), Some(screen)) = (child.stdin.take(), child.stdout.take()) else {
-            bail!("QEMU has no standard input and output");
-        };
+        let trace = directory.join(format!("{name}.trace"));
+        let mut arguments = machine.arguments(passthrough, &trace);
+        arguments.extend(role.arguments().iter().map(|word| (*word).to_owned()));
         Ok(Self {
-            child,
-            keyboard,
-            files,
-            output: Some(Output::new(screen)),
-            qmp: None,
+            qemu: Qemu::start(&machine.qemu, &arguments, directory, name)?,
+            trace,
             trace_start: 0,
             transferred: 0,
             passthrough: passthrough.clone(),
@@ -336,103 +292,29 @@ impl Vmm {
         })
     }
 
-    /// Returns the guest's console of this QEMU, once.
-    pub fn take_output(&mut self) -> Result<Output> {
-        self.output.take().context("the console is already in use")
-    }
-
-    /// Returns the connection to QEMU, which is made on first use.
-    pub fn qmp(&mut self) -> Result<&mut Qmp> {
-        if self.qmp.is_none() {
-            let child = &mut self.child;
-            let errors = &self.files.errors;
-            let qmp = Qmp::connect(&self.files.socket, || alive(child, errors))?;
-            self.qmp = Some(qmp);
-        }
-        self.qmp.as_mut().context("no connection to QEMU")
-    }
-
-    /// Returns an error if QEMU has ended.
-    pub fn alive(&mut self) -> Result<()> {
-        alive(&mut self.child, &self.files.errors)
-    }
-
     /// Returns a number that changes when QEMU reports an event or transfers more of its machine.
     pub fn progress(&self) -> u64 {
-        self.transferred + self.qmp.as_ref().map_or(0, Qmp::reported)
-    }
-
-    /// Returns its process id.
-    pub fn process(&self) -> u32 {
-        self.child.id()
+        self.transferred + self.reported()
     }
 
     /// Sets the start of [`Self::trace`].
     pub fn begin_trace(&mut self) {
         // QEMU creates the file on its first write.
-        self.trace_start = fs::metadata(&self.files.trace).map_or(0, |file| file.len());
+        self.trace_start = fs::metadata(&self.trace).map_or(0, |file| file.len());
     }
 
     /// Returns the actions on the devices since [`Self::begin_trace`].
     pub fn trace(&self) -> Result<Trace> {
-        Trace::read(&self.files.trace, self.trace_start)
+        Trace::read(&self.trace, self.trace_start)
     }
 
     /// Kills QEMU immediately.
-    pub fn kill(mut self) -> Result<()> {
-        self.child.kill().context("killing QEMU")?;
-        self.child.wait().context("failed to wait for QEMU")?;
-        Ok(())
-    }
-
-    /// Types a line on the guest's console.
-    pub fn type_line(&mut self, line: &str) -> Result<()> {
-        writeln!(self.keyboard, "{line}").context("failed to write to the guest's console")
+    pub fn kill(self) -> Result<()> {
+        self.qemu.kill()
     }
 
     /// Ends QEMU in an orderly way.
-    pub fn quit(mut self) -> Result<()> {
-        self.qmp()?.execute("quit", json!({}))?;
-        let status = wait_for(QUIT_TIMEOUT, || self.child.try_wait())?.with_context(|| {
-            format!("quit of QEMU timed out after {} s", QUIT_TIMEOUT.as_secs())
-        })?;
-        ensure!(
-            status.success(),
-            "QEMU ended with {status}: {}",
-            read_errors(&self.files.errors)
-        );
-        Ok(())
-    }
-
-    /// Returns QEMU's standard error output.
-    pub fn errors(&self) -> String {
-        read_errors(&self.files.errors)
-    }
-}
-
-impl Drop for Vmm {
-    fn drop(&mut self) {
-        // Both fail only if QEMU has already ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn alive(child: &mut Child, errors: &Path) -> Result<()> {
-    match child.try_wait()? {
-        None => Ok(()),
-        Some(status) => Err(ended(status, errors)),
-    }
-}
-
-fn ended(status: ExitStatus, errors: &Path) -> anyhow::Error {
-    anyhow::anyhow!("QEMU ended with {status}: {}", read_errors(errors))
-}
-
-fn read_errors(errors: &Path) -> String {
-    match fs::read_to_string(errors) {
-        Ok(text) if text.trim().is_empty() => "no error output".to_owned(),
-        Ok(text) => text.trim().to_owned(),
-        Err(error) => format!("failed to read its error output: {error}"),
+    pub fn quit(self) -> Result<()> {
+        self.qemu.quit()
     }
 }
