@@ -2,8 +2,9 @@
 
 //! Conversion between structures and bytes.
 
-use crate as headers;
 use std::{ptr, slice};
+
+use crate as headers;
 
 /// A type for which every bit pattern is a valid value, and that has no padding.
 ///

@@ -2,13 +2,15 @@
 
 //! The VIFA capability in a physical function's configuration space.
 
-use crate::Mapping;
 use std::{
     fs::File,
     io::{self, Read},
     path::Path,
 };
+
 use vifa_headers as headers;
+
+use crate::Mapping;
 
 /// Size of a PCI Express function's configuration space in bytes.
 const SPACE: u64 = 0x1000;

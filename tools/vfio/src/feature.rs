@@ -2,12 +2,14 @@
 
 //! The argument of `VFIO_DEVICE_FEATURE`.
 
-use crate::{adopt, ioctl, request, Argument};
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
 };
+
 use vfio_bindings::bindings::vfio::{self, vfio_device_feature_mig_state};
+
+use crate::{adopt, ioctl, request, Argument};
 
 /// An operation on a feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,9 +2,11 @@
 
 //! Interrupts of PCI devices.
 
-use crate::Argument;
 use std::os::fd::{AsRawFd, BorrowedFd};
+
 use vfio_bindings::bindings::vfio;
+
+use crate::Argument;
 
 /// An interrupt of a PCI device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

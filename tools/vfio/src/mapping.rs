@@ -2,8 +2,6 @@
 
 //! Memory that a device, or another process, may change at any time.
 
-use crate::ioctl::{checked, Request};
-use rustix::mm::{self, MapFlags, MprotectFlags, ProtFlags};
 use std::{
     ffi::{c_int, c_ulong, c_void},
     fs::File,
@@ -12,7 +10,11 @@ use std::{
     path::Path,
     ptr::{self, NonNull},
 };
+
+use rustix::mm::{self, MapFlags, MprotectFlags, ProtFlags};
 use vifa_headers::Plain;
+
+use crate::ioctl::{checked, Request};
 
 /// Memory that a device or another process may change at any time: a device's registers, or memory
 /// for its DMA.

@@ -2,7 +2,6 @@
 
 //! PCI functions in sysfs.
 
-use serde::{Deserialize, Serialize};
 use std::{
     fmt,
     fs::{self, File},
@@ -10,6 +9,8 @@ use std::{
     path::{Path, PathBuf},
     str::FromStr,
 };
+
+use serde::{Deserialize, Serialize};
 
 /// The address of a PCI function, as in `0000:01:00.1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -2,11 +2,12 @@
 
 //! Descriptors of other processes.
 
-use rustix::process::{pidfd_getfd, pidfd_open, Pid, PidfdFlags, PidfdGetfdFlags};
 use std::{
     io,
     os::fd::{OwnedFd, RawFd},
 };
+
+use rustix::process::{pidfd_getfd, pidfd_open, Pid, PidfdFlags, PidfdGetfdFlags};
 
 /// Duplicates the descriptor `fd` of the process `pid`.
 ///

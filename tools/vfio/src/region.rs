@@ -2,8 +2,9 @@
 
 //! A device's regions, with their capabilities.
 
-use crate::Argument;
 use vfio_bindings::bindings::vfio::{self, vfio_region_info};
+
+use crate::Argument;
 
 /// Maximum length of the capabilities in [`RegionInfo`], in bytes.
 const CAPABILITIES: usize = 512;

@@ -3,15 +3,17 @@
 //! The ioctl requests of `include/uapi/linux/vfio.h` and `iommufd.h`, each with the type of its
 //! argument.
 
-use crate::{
-    Argument, Descriptor, Feature, InterruptSet, NumberRequest, OpenRequest, RegionInfo, Request,
-};
-use iommufd_bindings::iommufd::{iommu_ioas_alloc, iommu_ioas_map, iommu_ioas_unmap};
 use std::ffi::c_ulong;
+
+use iommufd_bindings::iommufd::{iommu_ioas_alloc, iommu_ioas_map, iommu_ioas_unmap};
 use vfio_bindings::bindings::vfio::{
     vfio_device_attach_iommufd_pt, vfio_device_bind_iommufd, vfio_device_info,
     vfio_device_ioeventfd, vfio_iommu_type1_dma_map, vfio_iommu_type1_dma_unmap, vfio_irq_info,
     vfio_precopy_info, vfio_region_info,
+};
+
+use crate::{
+    Argument, Descriptor, Feature, InterruptSet, NumberRequest, OpenRequest, RegionInfo, Request,
 };
 
 /// Returns `_IO(';', number)`, the encoding of both interfaces, which contains no size.

@@ -29,8 +29,9 @@ use crate::{
     exit::Exit,
     guide::{Guide, Origin, Surroundings},
     interface::Interface,
-    interrupt, layer,
+    interrupt,
     layer::{
+        self,
         interface::{Interfaces, Plane},
         state::DeviceState,
     },

@@ -12,6 +12,13 @@ mod timestamp;
 pub(crate) use manifest::{Driver, Host, Interfaces, Manifest, Stream, Version, VirtualFunction};
 pub(crate) use timestamp::timestamp;
 
+use std::{
+    fmt,
+    io::{self, Read},
+};
+
+use serde::Serialize;
+
 use crate::{
     decode::{
         damage::{Damage, Found},
@@ -19,11 +26,6 @@ use crate::{
     },
     headers as uapi,
     layer::stream::Checksum,
-};
-use serde::Serialize;
-use std::{
-    fmt,
-    io::{self, Read},
 };
 
 /// Bytes of the header.

@@ -5,6 +5,10 @@
 //! The layer restores a stream to a [`Replica`], a destination without a device. The kernel rejects
 //! the same streams, for the same reasons.
 
+use std::convert::Infallible;
+
+use vifa_vfio::pci::Address;
+
 use crate::layer::{
     identity::Identity,
     interface::{Function, Interfaces},
@@ -12,8 +16,6 @@ use crate::layer::{
     restore::{Destination, LocalDestination, RestoreError, Restorer},
     stream::DATA_RUN_MAX,
 };
-use std::convert::Infallible;
-use vifa_vfio::pci::Address;
 
 /// The reason for which the layer rejects a stream. No device is involved that could fail.
 pub(crate) type Refusal = RestoreError<Infallible>;

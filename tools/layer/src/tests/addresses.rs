@@ -2,6 +2,8 @@
 
 //! Tests of the division of the address record file into parts, and of ranges into runs.
 
+use vifa_decoder::decode;
+
 use super::second::{device_of, own_of};
 use crate::layer::{
     identity::{Identity, FEATURE_LOCAL_DIRTY},
@@ -9,7 +11,6 @@ use crate::layer::{
     save::{Begin, Piece, SaveError, Saver},
     tests::device::{Device, IDENTITY},
 };
-use vifa_decoder::decode;
 
 /// Creates a device with `granules` granules of local memory. Those for which `is_mapped` returns
 /// true are mapped.

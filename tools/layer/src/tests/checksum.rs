@@ -2,11 +2,12 @@
 
 //! Tests that folding does not change a CRC.
 
+use proptest::prelude::*;
+
 use crate::{
     driver::checksum::{crc32c, FOLD_MIN},
     seam,
 };
-use proptest::prelude::*;
 
 proptest! {
     #[test]

@@ -9,6 +9,7 @@ use std::{
     collections::BTreeMap,
     mem::{offset_of, size_of},
 };
+
 use vifa_headers as c;
 
 const STREAM: &str = include_str!("../../../../Documentation/vifa/stream.rst");

@@ -2,6 +2,8 @@
 
 //! Tests that any failure of a device ends the transfer with the device's error, permanently.
 
+use vifa_decoder::encoder::{head, records, Section};
+
 use crate::{
     layer::{
         identity::Identity,
@@ -12,7 +14,6 @@ use crate::{
     },
     seam::{with_allowance, OutOfMemory},
 };
-use vifa_decoder::encoder::{head, records, Section};
 
 /// A device that fails after a number of calls.
 struct Failing {

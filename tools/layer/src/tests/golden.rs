@@ -5,6 +5,16 @@
 //! `VIFA_RECORD=1 cargo test` records missing streams. An existing one is never changed, because it
 //! is a stream of a released version.
 
+use std::{env, fs, io::ErrorKind, path::Path};
+
+use vifa_decoder::{
+    decode,
+    encoder::{
+        address, crc, head, range, record, records, Section, Stream, CONTROL_INTERFACE,
+        DATA_INTERFACE, RECEIVING_CONTROL_INTERFACE, RECEIVING_DATA_INTERFACE,
+    },
+};
+
 use super::second::{device_of, own};
 use crate::{
     layer::{
@@ -16,14 +26,6 @@ use crate::{
         tests::device::{self, Device, CONTROL},
     },
     seam::Bytes,
-};
-use std::{env, fs, io::ErrorKind, path::Path};
-use vifa_decoder::{
-    decode,
-    encoder::{
-        address, crc, head, range, record, records, Section, Stream, CONTROL_INTERFACE,
-        DATA_INTERFACE, RECEIVING_CONTROL_INTERFACE, RECEIVING_DATA_INTERFACE,
-    },
 };
 
 /// The identity of the devices of the first recorded streams.

@@ -2,6 +2,10 @@
 
 //! Tests that the layer's constants and layouts are those of the C headers.
 
+use std::mem::{offset_of, size_of};
+
+use vifa_headers as c;
+
 use crate::layer::{
     address::{self, Space},
     identity::{self, Identity},
@@ -11,8 +15,6 @@ use crate::layer::{
     state::DeviceState,
     stream::{self, Kind},
 };
-use std::mem::{offset_of, size_of};
-use vifa_headers as c;
 
 /// Asserts that each field of the C structure has the expected value in these bytes.
 macro_rules! assert_fields {

@@ -2,6 +2,8 @@
 
 //! Tests that invalid data from a device ends the save, and that the error names the data.
 
+use vifa_decoder::encoder::record;
+
 use crate::{
     layer::{
         identity::Identity,
@@ -10,7 +12,6 @@ use crate::{
     },
     seam::Bytes,
 };
-use vifa_decoder::encoder::record;
 
 /// Asserts that saving the device fails with this message.
 #[track_caller]

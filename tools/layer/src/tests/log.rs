@@ -4,12 +4,14 @@
 //!
 //! The models here use single bytes, pages and bits, and share no code with the layer.
 
+use std::collections::BTreeSet;
+
+use proptest::{collection::vec, prelude::*};
+
 use crate::layer::{
     address::Range,
     log::{self, Capacity, Piece, Pieces, Windows},
 };
-use proptest::{collection::vec, prelude::*};
-use std::collections::BTreeSet;
 
 /// Returns the bytes from `start` up to `end`.
 fn range(start: u64, end: u64) -> Range {

@@ -2,6 +2,16 @@
 
 //! Properties for any device, any segmentation, and any bytes.
 
+use proptest::{prelude::*, sample::Index, strategy::ValueTree, test_runner::TestRunner};
+use vifa_decoder::{
+    decode,
+    encoder::{
+        address, head, range, record, records, relation, sound, Section, Stream, CONTROL_INTERFACE,
+        DATA_INTERFACE, RECEIVING_CONTROL_INTERFACE, RECEIVING_DATA_INTERFACE,
+    },
+    State,
+};
+
 use super::second::{device_of, own_at, own_of};
 use crate::{
     layer::{
@@ -14,15 +24,6 @@ use crate::{
         tests::device::{Device, IDENTITY},
     },
     seam::{with_allowance, Bytes, OutOfMemory},
-};
-use proptest::{prelude::*, sample::Index, strategy::ValueTree, test_runner::TestRunner};
-use vifa_decoder::{
-    decode,
-    encoder::{
-        address, head, range, record, records, relation, sound, Section, Stream, CONTROL_INTERFACE,
-        DATA_INTERFACE, RECEIVING_CONTROL_INTERFACE, RECEIVING_DATA_INTERFACE,
-    },
-    State,
 };
 
 /// Maximum length of a part of the address record file, in bytes.

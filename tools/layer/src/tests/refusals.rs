@@ -2,6 +2,14 @@
 
 //! Violations of each rule of the stream. The refusal states the place, the field and the value.
 
+use vifa_decoder::{
+    decode,
+    encoder::{
+        address, crc, head, range, record, records, relation, resources, sound, Section, Stream,
+        CONTROL_INTERFACE, DATA_INTERFACE, RECEIVING_CONTROL_INTERFACE, RECEIVING_DATA_INTERFACE,
+    },
+};
+
 use super::second::{device_of, own_at, own_of};
 use crate::{
     layer::{
@@ -11,13 +19,6 @@ use crate::{
         tests::device::{Device, IDENTITY},
     },
     seam::{with_allowance, OutOfMemory},
-};
-use vifa_decoder::{
-    decode,
-    encoder::{
-        address, crc, head, range, record, records, relation, resources, sound, Section, Stream,
-        CONTROL_INTERFACE, DATA_INTERFACE, RECEIVING_CONTROL_INTERFACE, RECEIVING_DATA_INTERFACE,
-    },
 };
 
 /// Asserts that `stream` is refused with this message, and by the decoder, and that the control

@@ -7,6 +7,11 @@
 //! state with the state of another device after the stream. They also compare the reported numbers
 //! of outstanding bytes with the bytes that are then read.
 
+use std::collections::{BTreeMap, VecDeque};
+
+use proptest::prelude::*;
+use vifa_decoder::{decode, encoder::record};
+
 use super::second::{device_of, own_of};
 use crate::{
     layer::{
@@ -21,9 +26,6 @@ use crate::{
     },
     seam::{with_allowance, OutOfMemory},
 };
-use proptest::prelude::*;
-use std::collections::{BTreeMap, VecDeque};
-use vifa_decoder::{decode, encoder::record};
 
 /// Length of the stream up to the end of the relations.
 const INTRODUCTION: u64 = 248;

@@ -2,13 +2,14 @@
 
 //! Use of the second implementation of the stream with devices of the layer's tests.
 
+use vifa_decoder::{encoder::CONTROL_INTERFACE, Own, State};
+
 use crate::layer::{
     identity::Identity,
     restore::{Destination, LocalDestination},
     stream::IdentityPayload,
     tests::device::{Device, IDENTITY},
 };
-use vifa_decoder::{encoder::CONTROL_INTERFACE, Own, State};
 
 /// Returns a destination with this identity for the second implementation.
 pub(super) fn own(identity: &Identity, control_interface: u64) -> Own {

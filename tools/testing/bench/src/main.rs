@@ -26,10 +26,6 @@ use std::{fs::File, io::BufWriter, path::PathBuf, process::ExitCode, time::Insta
 
 use anyhow::{ensure, Context, Result};
 use clap::{builder::RangedU64ValueParser, Parser, ValueEnum};
-use vifa_device::RegisterFile;
-use vifa_migrate::{downtime::Setup, vmm};
-use vifa_selftests::sys;
-
 use downtime::Downtimes;
 use environment::Environment;
 use footprint::Footprints;
@@ -41,6 +37,9 @@ use report::Report;
 use subject::Subject;
 use throughput::Throughput;
 use transition::Transitions;
+use vifa_device::RegisterFile;
+use vifa_migrate::{downtime::Setup, vmm};
+use vifa_selftests::sys;
 
 /// A kind of measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

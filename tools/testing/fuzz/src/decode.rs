@@ -5,9 +5,10 @@
 //! It prints JSON, reports the first error and its offset, if any, allocates at most [`ALLOWANCE`]
 //! bytes at a time, and never panics.
 
-use crate::allocation::peak;
 use serde_json::Value;
 use vifactl::decode::to_json;
+
+use crate::allocation::peak;
 
 /// Maximum number of bytes that decoding allocates at a time, without its output: the buffers of
 /// its input and of the layer, 1 MiB each, the records, at most 1 MiB, and a part of the address

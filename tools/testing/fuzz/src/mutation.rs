@@ -6,8 +6,9 @@
 //! before. [`edit`] changes the meaning and corrects checksums: the result may be a valid stream
 //! with another meaning.
 
-use fastrand::Rng;
 use std::{ops::Range, sync::LazyLock};
+
+use fastrand::Rng;
 use vifa_headers::{
     self as headers, bytes_of, value_of, vifa_address_range, vifa_address_record, vifa_data_run,
     vifa_identity, vifa_record, vifa_relation, vifa_resources, vifa_section_header,

@@ -6,10 +6,12 @@
 //!   stream to its last byte. The result can be written and read again.
 //! - Reading allocates at most [`ALLOWANCE`] bytes and never panics.
 
-use crate::{allocation::peak, layer::stream::Checksum};
-use serde_json::Value;
 use std::ops::Range;
+
+use serde_json::Value;
 use vifactl::save_set::{ReadError, SaveSet};
+
+use crate::{allocation::peak, layer::stream::Checksum};
 
 /// Maximum number of bytes that reading a save set may allocate at a time: the manifest as text, at
 /// most 64 KiB, and its strings and numbers.

@@ -2,12 +2,14 @@
 
 //! The initial inputs: valid streams and save sets.
 
-use crate::mutation::LENGTH_MAX;
-use anyhow::{ensure, Context, Result};
 use std::{
     fs,
     path::{Path, PathBuf},
 };
+
+use anyhow::{ensure, Context, Result};
+
+use crate::mutation::LENGTH_MAX;
 
 /// A valid input.
 pub struct Seed {

@@ -12,6 +12,11 @@
 //! - The layer allocates at most [`Judge::allowance`] bytes, never panics, and terminates: each
 //!   step consumes at least one byte.
 
+use anyhow::{anyhow, ensure, Context, Result};
+use fastrand::Rng;
+use vifa_decoder::{decode, Own, State};
+use vifa_streams::Stream;
+
 use crate::{
     layer::{
         address,
@@ -24,10 +29,6 @@ use crate::{
     seam::{with_allowance, OutOfMemory},
     seeds::Seed,
 };
-use anyhow::{anyhow, ensure, Context, Result};
-use fastrand::Rng;
-use vifa_decoder::{decode, Own, State};
-use vifa_streams::Stream;
 
 /// Maximum local memory of a destination of these tests, in bytes.
 const LOCAL_MEMORY_MAX: u64 = 0x100_0000;

@@ -6,9 +6,10 @@
 
 #![no_main]
 
+use std::cell::RefCell;
+
 use fastrand::Rng;
 use libfuzzer_sys::{fuzz_crossover, fuzz_mutator, fuzz_target, fuzzer_mutate};
-use std::cell::RefCell;
 use vifa_fuzz::{
     mutation::{damage, edit, edit_with, splice},
     seeds,

@@ -3,20 +3,17 @@
 //! Network cards. The kernel's driver keeps the physical functions, as on any host. The virtual
 //! functions are bound to our driver or are network interfaces of the host.
 
-use std::convert::Infallible;
-use std::ffi::OsStr;
-use std::fs;
-use std::ops::Range;
-use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
+use std::{
+    convert::Infallible, ffi::OsStr, fs, ops::Range, path::Path, process::Command, time::Duration,
+};
 
 use anyhow::{Context, Result};
-use vifa_vfio::pci::{Bus, Function};
-use vifa_vfio::wait_for;
+use vifa_vfio::{
+    pci::{Bus, Function},
+    wait_for,
+};
 
-use crate::scratch::Scratch;
-use crate::sriov;
+use crate::{scratch::Scratch, sriov};
 
 /// The kernel's drivers of the cards and of their virtual functions.
 const PHYSICAL_DRIVER: &str = "igb";

@@ -7,18 +7,17 @@
 //! machines, and each device is saved once more, from the beginning, at both ends. The stream
 //! contains the data in local memory, its location, and the control plane.
 
-use std::fmt;
-use std::fs::{self, File};
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    fs::{self, File},
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{bail, ensure, Context, Result};
 use serde_json::json;
 
-use crate::hw;
-use crate::style::mebibytes;
-use crate::vfio::Device;
-use crate::vmm::Vmm;
+use crate::{hw, style::mebibytes, vfio::Device, vmm::Vmm};
 
 /// Unit of comparison.
 const PAGE: usize = 4096;

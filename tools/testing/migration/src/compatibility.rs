@@ -10,25 +10,25 @@
 //! One machine runs most of the cases. A field that must be equal cannot be changed by a move: the
 //! opposite direction requires a machine that has booted with the other device.
 
-use std::path::Path;
-use std::time::Instant;
+use std::{path::Path, time::Instant};
 
 use anyhow::{ensure, Context, Result};
-
-use vifa_migrate::devices::{select, Devices};
-use vifa_migrate::guest::Guest;
-use vifa_migrate::hw;
-use vifa_migrate::identity::{Field, Identity, Rule};
-use vifa_migrate::kernel_log::KernelLog;
-use vifa_migrate::migration::Plan;
-use vifa_migrate::region::Region;
-use vifa_migrate::scratch::Scratch;
-use vifa_migrate::style::seconds;
-use vifa_migrate::vmm::{Machine, Passthrough, Role};
-
-use crate::Options;
+use vifa_migrate::{
+    devices::{select, Devices},
+    guest::Guest,
+    hw,
+    identity::{Field, Identity, Rule},
+    kernel_log::KernelLog,
+    migration::Plan,
+    region::Region,
+    scratch::Scratch,
+    style::seconds,
+    vmm::{Machine, Passthrough, Role},
+};
 use vifa_tap::Tap;
 use vifa_vfio::pci::Function;
+
+use crate::Options;
 
 /// Features that the guest and QEMU use. A device may hide all others without any effect.
 const FEATURES_IN_USE: u64 = (hw::VIFA_FEATURE_LOCAL_MEMORY | hw::VIFA_FEATURE_DIRTY_LOG) as u64;

@@ -2,9 +2,11 @@
 
 //! The guest's reports on its serial console, and its kernel's complaints.
 
-use std::iter::Sum;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    iter::Sum,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{bail, ensure, Context, Result};
 use serde::Deserialize;

@@ -3,12 +3,13 @@
 //! One migration, with a log of its steps.
 
 use anyhow::Result;
-
-use vifa_migrate::guest::Guest;
-use vifa_migrate::scratch::Scratch;
-use vifa_migrate::sriov;
-use vifa_migrate::style::{mebibytes, Clock};
-use vifa_migrate::vmm::{Passthrough, Role};
+use vifa_migrate::{
+    guest::Guest,
+    scratch::Scratch,
+    sriov,
+    style::{mebibytes, Clock},
+    vmm::{Passthrough, Role},
+};
 
 use crate::{prepare, Options};
 

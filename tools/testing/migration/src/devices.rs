@@ -12,10 +12,12 @@ use anyhow::{ensure, Context, Result};
 use vifa_device::{opcode::IDENTIFY, Fault, RegisterFile};
 use vifa_vfio::pci::Function;
 
-use crate::hw;
-use crate::identity::{fields, Field, Identity, Origin, Patch, Rule};
-use crate::region::Region;
-use crate::sriov::{self, Host};
+use crate::{
+    hw,
+    identity::{fields, Field, Identity, Origin, Patch, Rule},
+    region::Region,
+    sriov::{self, Host},
+};
 
 /// Number of virtual functions of each device: a source and a compatible destination.
 const FUNCTIONS: u32 = 2;

@@ -11,19 +11,20 @@
 //! All variants stop when at most [`LEFT`] bytes remain, not counting the local memory that cannot
 //! be sent before. Thus the machine's own memory adds the same to each downtime.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{ensure, Result};
 use serde::Serialize;
 
-use crate::guest::Guest;
-use crate::migration::{Outcome, Plan};
-use crate::region::Region;
-use crate::scratch::Scratch;
-use crate::sriov::Host;
-use crate::style::seconds;
-use crate::vmm::{Machine, Passthrough, Role};
+use crate::{
+    guest::Guest,
+    migration::{Outcome, Plan},
+    region::Region,
+    scratch::Scratch,
+    sriov::Host,
+    style::seconds,
+    vmm::{Machine, Passthrough, Role},
+};
 
 /// Number of bytes that may remain when the machine stops.
 pub const LEFT: u64 = 8 << 20;

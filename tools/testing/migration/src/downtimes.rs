@@ -3,9 +3,10 @@
 //! Downtimes of a machine, as a table.
 
 use anyhow::Result;
-
-use vifa_migrate::downtime::{measure, Downtime, Setup};
-use vifa_migrate::style::{seconds, Clock};
+use vifa_migrate::{
+    downtime::{measure, Downtime, Setup},
+    style::{seconds, Clock},
+};
 
 use crate::Options;
 

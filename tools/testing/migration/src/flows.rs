@@ -7,24 +7,32 @@
 //! [`Samples`] cover one migration: packets of each kind that the adapter was set up for, at a
 //! known rate. Only packets that arrive while the machine is away may be lost.
 
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        Arc,
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
 use anyhow::{anyhow, bail, ensure, Context, Result};
-use vifa_traffic::control::Control;
-use vifa_traffic::datagrams;
-use vifa_traffic::echo::{self, Echo};
-use vifa_traffic::iperf::PORTS;
-use vifa_traffic::ping::Ping;
-use vifa_traffic::port;
-use vifa_traffic::transfer::{self, Direction, Request, Transfer};
+use vifa_traffic::{
+    control::Control,
+    datagrams,
+    echo::{self, Echo},
+    iperf::PORTS,
+    ping::Ping,
+    port,
+    transfer::{self, Direction, Request, Transfer},
+};
 
-use crate::iperf::{self, Measurement, Transport};
-use crate::progress::Progress;
+use crate::{
+    iperf::{self, Measurement, Transport},
+    progress::Progress,
+};
 
 /// Maximum time without an arriving packet after traffic was stopped. The traffic itself waits less
 /// for a last answer.

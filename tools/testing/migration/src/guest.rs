@@ -5,16 +5,20 @@
 //! All waits of this module also check for errors: a complaint of the guest, an error of a
 //! workload, or the end of QEMU ends every wait with an error.
 
-use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{anyhow, ensure, Result};
 use vifa_vfio::pci::Function;
 
-use crate::console::{Console, Report, Traffic, Workload};
-use crate::progress::Progress;
-use crate::vmm::{Machine, Passthrough, Role, Vmm};
+use crate::{
+    console::{Console, Report, Traffic, Workload},
+    progress::Progress,
+    vmm::{Machine, Passthrough, Role, Vmm},
+};
 
 /// Maximum time without console output while the guest boots.
 const BOOT_PATIENCE: Duration = Duration::from_secs(600);

@@ -5,8 +5,10 @@
 //! The rules repeat the specification of the stream. They are not taken from the driver, because
 //! they are used to test it.
 
-use std::fmt;
-use std::mem::{offset_of, size_of};
+use std::{
+    fmt,
+    mem::{offset_of, size_of},
+};
 
 use anyhow::{bail, ensure, Result};
 

@@ -7,20 +7,21 @@
 //! machine has moved. If the destination dies after the source has handed over everything, the
 //! source gets an order to continue, as a management tool would give it.
 
-use std::fmt;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    fmt, thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{ensure, Result};
 use serde_json::json;
 
-use crate::comparison::Comparison;
-use crate::guest::{Guest, PATIENCE};
-use crate::migration::{
-    listen, query, set_capabilities, watch, Move, Outcome, Plan, Route, States,
+use crate::{
+    comparison::Comparison,
+    guest::{Guest, PATIENCE},
+    migration::{listen, query, set_capabilities, watch, Move, Outcome, Plan, Route, States},
+    progress::Progress,
+    vmm::Vmm,
 };
-use crate::progress::Progress;
-use crate::vmm::Vmm;
 
 /// Interval between checks.
 const POLL: Duration = Duration::from_millis(5);

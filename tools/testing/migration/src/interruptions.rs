@@ -7,18 +7,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use vifa_device::{opcode::ANY_CONTROL, Fault, RegisterFile};
-
-use vifa_migrate::guest::Guest;
-use vifa_migrate::hw;
-use vifa_migrate::interruption::{Ending, Interrupted, Interruption, Moment, Phase};
-use vifa_migrate::migration::{Multifd, Plan};
-use vifa_migrate::scratch::Scratch;
-use vifa_migrate::style::seconds;
-use vifa_migrate::vmm::{Backend, Role};
-
-use crate::rounds::Turns;
-use crate::{prepare, Options};
+use vifa_migrate::{
+    guest::Guest,
+    hw,
+    interruption::{Ending, Interrupted, Interruption, Moment, Phase},
+    migration::{Multifd, Plan},
+    scratch::Scratch,
+    style::seconds,
+    vmm::{Backend, Role},
+};
 use vifa_tap::Tap;
+
+use crate::{prepare, rounds::Turns, Options};
 
 /// Number of interruptions at random moments between complete migrations.
 const INTERRUPTIONS: u32 = 5;

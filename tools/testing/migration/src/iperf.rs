@@ -2,10 +2,7 @@
 
 //! Measurements with iperf3, and their results.
 
-use std::fmt;
-use std::net::Ipv4Addr;
-use std::process::Command;
-use std::time::Duration;
+use std::{fmt, net::Ipv4Addr, process::Command, time::Duration};
 
 use anyhow::{bail, ensure, Context, Result};
 use serde::Deserialize;

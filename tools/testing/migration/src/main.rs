@@ -11,18 +11,17 @@ mod matrix;
 mod network;
 mod rounds;
 
-use std::path::PathBuf;
-use std::process::ExitCode;
-use std::thread;
-use std::time::Duration;
+use std::{path::PathBuf, process::ExitCode, thread, time::Duration};
 
 use anyhow::{anyhow, ensure, Context, Result};
 use clap::{Args, Parser, Subcommand};
-use vifa_migrate::devices;
-use vifa_migrate::migration::Plan;
-use vifa_migrate::processor::Accelerator;
-use vifa_migrate::sriov::Host;
-use vifa_migrate::vmm::{Machine, MEMORY, QEMU};
+use vifa_migrate::{
+    devices,
+    migration::Plan,
+    processor::Accelerator,
+    sriov::Host,
+    vmm::{Machine, MEMORY, QEMU},
+};
 
 /// Migrate a virtual machine with a VIFA interface and check that nothing was lost.
 #[derive(Parser)]

@@ -4,22 +4,24 @@
 //! connection or on separate channels, with one device and with more; and several machines at the
 //! same time.
 
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{anyhow, ensure, Context, Result};
-
-use vifa_migrate::guest::Guest;
-use vifa_migrate::migration::{Multifd, Outcome, Plan};
-use vifa_migrate::region::Region;
-use vifa_migrate::scratch::Scratch;
-use vifa_migrate::style::seconds;
-use vifa_migrate::vmm::{Backend, Machine, Passthrough, Role};
-
-use crate::rounds::Turns;
-use crate::{prepare, Options};
+use vifa_migrate::{
+    guest::Guest,
+    migration::{Multifd, Outcome, Plan},
+    region::Region,
+    scratch::Scratch,
+    style::seconds,
+    vmm::{Backend, Machine, Passthrough, Role},
+};
 use vifa_tap::Tap;
 use vifa_vfio::pci::Function;
+
+use crate::{prepare, rounds::Turns, Options};
 
 /// The ways, in an order in which each begins where the previous one ended: the backend of the
 /// destination, and the use of several connections.

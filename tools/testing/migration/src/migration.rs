@@ -10,23 +10,27 @@
 //! All other settings are QEMU's defaults, including the limits of downtime and bandwidth, unless a
 //! [`Plan`] overrides them.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::path::Path;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::Path,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{bail, ensure, Context, Result};
 use serde::Deserialize;
 use serde_json::json;
 use vifa_qmp::Event;
 
-use crate::comparison::Comparison;
-use crate::console::Workload;
-use crate::guest::{Guest, Phase};
-use crate::sriov;
-use crate::style::{mebibytes, seconds};
-use crate::trace::Trace;
-use crate::vmm::{Passthrough, Role, Vmm};
+use crate::{
+    comparison::Comparison,
+    console::Workload,
+    guest::{Guest, Phase},
+    sriov,
+    style::{mebibytes, seconds},
+    trace::Trace,
+    vmm::{Passthrough, Role, Vmm},
+};
 
 /// The states of a device with a P2P-quiesced run state, at the source and at the destination. QEMU
 /// stops the source's device at any time after the migration, possibly after its last report was

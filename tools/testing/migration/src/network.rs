@@ -7,22 +7,25 @@
 mod demo;
 mod scene;
 
-use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use anyhow::{ensure, Context, Result};
-
-use vifa_migrate::card::HostInterface;
-use vifa_migrate::console::Pings;
-use vifa_migrate::flows::{PING_INTERVAL, UNDER_WAY};
-use vifa_migrate::interruption::{Ending, Interruption, Moment, Phase};
-use vifa_migrate::migration::Plan;
-use vifa_migrate::region::Region;
-use vifa_migrate::style::{mebibytes, seconds};
+use vifa_migrate::{
+    card::HostInterface,
+    console::Pings,
+    flows::{PING_INTERVAL, UNDER_WAY},
+    interruption::{Ending, Interruption, Moment, Phase},
+    migration::Plan,
+    region::Region,
+    style::{mebibytes, seconds},
+};
+use vifa_tap::Tap;
 
 use self::scene::{Load, Scene, MAC, MTU, VLAN};
 use crate::Options;
-use vifa_tap::Tap;
 
 pub use self::demo::run as demo;
 

@@ -2,10 +2,12 @@
 
 //! Features of the processor for virtual machines.
 
-use std::fmt;
-use std::fs::{self, File};
-use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::{
+    fmt,
+    fs::{self, File},
+    io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+};
 
 use anyhow::{ensure, Context, Result};
 use clap::ValueEnum;

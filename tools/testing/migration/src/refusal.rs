@@ -8,9 +8,11 @@ use anyhow::{bail, ensure, Context, Result};
 use serde_json::json;
 use vifa_qmp::Event;
 
-use crate::guest::{Guest, Phase};
-use crate::migration::{listen, notice, query, set_capabilities, Plan, Route};
-use crate::vmm::Vmm;
+use crate::{
+    guest::{Guest, Phase},
+    migration::{listen, notice, query, set_capabilities, Plan, Route},
+    vmm::Vmm,
+};
 
 /// The result of a refused migration.
 #[derive(Clone, Debug, Default)]

@@ -2,14 +2,12 @@
 
 //! The migration region of a virtual function, read from debugfs without opening the device.
 
-use std::fs;
-use std::mem::offset_of;
+use std::{fs, mem::offset_of};
 
 use anyhow::{ensure, Context, Result};
 use vifa_vfio::pci::Function;
 
-use crate::hw;
-use crate::identity::Identity;
+use crate::{hw, identity::Identity};
 
 const DIRECTORY: &str = "/sys/kernel/debug/vifa";
 

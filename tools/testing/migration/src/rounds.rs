@@ -4,26 +4,29 @@
 //! round, and is compared each time. Some migrations are interrupted; one loses pages. If KVM runs
 //! the machine, software emulation runs a second one, which migrates once, because users have both.
 
-use std::fs;
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{ensure, Context, Result};
 use vifa_device::RegisterFile;
-
-use vifa_migrate::guest::Guest;
-use vifa_migrate::hw;
-use vifa_migrate::interruption::{Ending, Interruption, Moment, Phase};
-use vifa_migrate::migration::{Multifd, Plan};
-use vifa_migrate::processor::Accelerator;
-use vifa_migrate::scratch::Scratch;
-use vifa_migrate::sriov::Host;
-use vifa_migrate::style::{mebibytes, seconds};
-use vifa_migrate::vmm::{Backend, Machine, Passthrough, Role};
-
-use crate::{prepare, Options};
+use vifa_migrate::{
+    guest::Guest,
+    hw,
+    interruption::{Ending, Interruption, Moment, Phase},
+    migration::{Multifd, Plan},
+    processor::Accelerator,
+    scratch::Scratch,
+    sriov::Host,
+    style::{mebibytes, seconds},
+    vmm::{Backend, Machine, Passthrough, Role},
+};
 use vifa_tap::Tap;
 use vifa_vfio::pci::Function;
+
+use crate::{prepare, Options};
 
 /// The ways of the rounds, used in turn. The first is QEMU's default.
 const WAYS: [(Backend, Multifd); 4] = [

@@ -2,12 +2,13 @@
 
 //! The SR-IOV host: finds the physical function, and creates and binds virtual functions.
 
-use std::path::Path;
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use anyhow::{bail, ensure, Context, Result};
-use vifa_vfio::pci::{Bus, Function};
-use vifa_vfio::Capability;
+use vifa_vfio::{
+    pci::{Bus, Function},
+    Capability,
+};
 
 /// The names of the module's two PCI drivers.
 const PHYSICAL_DRIVER: &str = "vifa_vfio_pci_pf";

@@ -6,10 +6,12 @@
 //! assumes that all memory is dirty, or none. Without rounds, it moves a device's memory while the
 //! machine is stopped.
 
-use std::fmt;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
+use std::{
+    fmt,
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::Path,
+};
 
 use anyhow::{ensure, Context, Result};
 

@@ -5,14 +5,15 @@
 //! The device is brought to STOP_COPY, read to the end and left in STOP. From there its owner can
 //! bring it to any state, even if the owner assumes that it is in RESUMING.
 
-use std::fs::{self, File};
-use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::{
+    fs::{self, File},
+    io::Read,
+    os::fd::OwnedFd,
+};
 
 use anyhow::{bail, ensure, Context, Result};
 use vifa_headers as headers;
-use vifa_vfio::pci::Function;
-use vifa_vfio::{duplicate_descriptor, set_migration_state};
+use vifa_vfio::{duplicate_descriptor, pci::Function, set_migration_state};
 
 const STATE_STOP: u32 = headers::VFIO_DEVICE_STATE_STOP;
 const STATE_STOP_COPY: u32 = headers::VFIO_DEVICE_STATE_STOP_COPY;

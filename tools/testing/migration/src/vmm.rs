@@ -6,19 +6,21 @@
 //! devices have no dirty log, no option enables or configures their migration. QEMU's trace shows
 //! its actions on the devices ([`crate::trace`]).
 
-use std::env;
-use std::fmt;
-use std::fs;
-use std::ops::{Deref, DerefMut};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    env, fmt, fs,
+    ops::{Deref, DerefMut},
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{ensure, Context, Result};
 use vifa_qmp::Qemu;
 use vifa_vfio::pci::Function;
 
-use crate::processor::{self, Accelerator};
-use crate::trace::{self, Trace};
+use crate::{
+    processor::{self, Accelerator},
+    trace::{self, Trace},
+};
 
 /// The distribution's QEMU.
 pub const QEMU: &str = "qemu-system-x86_64";

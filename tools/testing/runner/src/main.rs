@@ -14,14 +14,15 @@ mod suite;
 mod tally;
 mod tap;
 
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::Parser;
 
-use crate::suite::{Format, Suite};
-use crate::tally::Tally;
+use crate::{
+    suite::{Format, Suite},
+    tally::Tally,
+};
 
 /// Evaluate a test run: the results of its suites and the kernel logs of its machines.
 #[derive(Parser)]

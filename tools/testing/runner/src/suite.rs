@@ -2,13 +2,14 @@
 
 //! One suite of a run: the location of its output, and its result.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 
-use crate::tally::Tally;
-use crate::{kernel_log, libtest, tap};
+use crate::{kernel_log, libtest, tally::Tally, tap};
 
 /// Number of output lines to show for a suite that reports no tests.
 const END: usize = 12;

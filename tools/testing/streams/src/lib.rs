@@ -7,8 +7,9 @@
 //! [`Stream::seal`] corrects the checksums after the change. [`Repair`] selects further
 //! corrections.
 
-use anyhow::{bail, ensure, Context, Result};
 use std::{borrow::Cow, mem::offset_of};
+
+use anyhow::{bail, ensure, Context, Result};
 use vifa_headers::{
     self as headers, bytes_of, value_of, vifa_address_range, vifa_address_record, vifa_data_run,
     vifa_identity, vifa_record, vifa_relation, vifa_resources, vifa_section_header,

@@ -2,8 +2,10 @@
 
 //! Control of traffic that runs in a thread: stop and progress.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::Duration,
+};
 
 /// Minimum time for which stopped traffic waits for the next answer. An emulated machine on a busy
 /// host can pause for many seconds. Only the loss of the last answer takes this long.

@@ -5,17 +5,16 @@
 //!
 //! A network may lose, duplicate and reorder datagrams. It must not change them.
 
-use std::collections::BTreeSet;
-use std::io;
-use std::net::{SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{SocketAddr, UdpSocket},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
 
-use crate::control::Control;
-use crate::gap::Gap;
-use crate::pattern::Pattern;
-use crate::room;
+use crate::{control::Control, gap::Gap, pattern::Pattern, room};
 
 /// Interval between checks whether to stop.
 const POLL: Duration = Duration::from_millis(100);

@@ -4,14 +4,14 @@
 //!
 //! It lives as long as the traffic, which proves that connections survive.
 
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    io::{self, Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
 
-use crate::control::Control;
-use crate::gap::Gap;
-use crate::pattern::Pattern;
+use crate::{control::Control, gap::Gap, pattern::Pattern};
 
 const BUFFER: usize = 64 * 1024;
 

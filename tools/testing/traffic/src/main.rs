@@ -2,16 +2,20 @@
 
 //! Sends traffic to a responder for a given time and prints the result as JSON.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::process::ExitCode;
-use std::thread;
-use std::time::Duration;
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
 
 use anyhow::{ensure, Result};
 use clap::{Parser, Subcommand};
-use vifa_traffic::control::Control;
-use vifa_traffic::transfer::{Direction, Request};
-use vifa_traffic::{datagrams, echo, iperf, port, responder, transfer};
+use vifa_traffic::{
+    control::Control,
+    datagrams, echo, iperf, port, responder,
+    transfer::{self, Direction, Request},
+};
 
 #[derive(Parser)]
 #[command(version, about)]

@@ -2,17 +2,19 @@
 
 //! ICMP echo requests, for a guest without other programs.
 
-use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::os::fd::{FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    os::fd::{FromRawFd, OwnedFd},
+    sync::{
+        atomic::{AtomicBool, AtomicU16, Ordering},
+        Mutex, PoisonError,
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
-use crate::control::Control;
-use crate::gap::Gap;
-use crate::room;
+use crate::{control::Control, gap::Gap, room};
 
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REPLY: u8 = 0;

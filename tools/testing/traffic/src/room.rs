@@ -3,8 +3,7 @@
 //! Socket buffers for data that arrives while no process reads it: an emulated machine may pause
 //! for seconds, and data lost in a full buffer would count as lost by the network.
 
-use std::io;
-use std::os::fd::AsRawFd;
+use std::{io, os::fd::AsRawFd};
 
 /// Size of a buffer in bytes, as the kernel counts them: a small datagram takes a multiple of its
 /// size.

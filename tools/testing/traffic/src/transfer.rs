@@ -6,14 +6,14 @@
 //! The requesting end sends a request: direction, seed, length and rate, eight bytes each,
 //! little-endian. The data follows, from the sending end; then, from the answering end, a receipt.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
 
-use crate::control::Control;
-use crate::gap::Gap;
-use crate::pattern::Pattern;
+use crate::{control::Control, gap::Gap, pattern::Pattern};
 
 const BUFFER: usize = 64 * 1024;
 

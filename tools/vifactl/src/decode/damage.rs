@@ -2,8 +2,9 @@
 
 //! Damage of a file and its location.
 
-use serde::Serialize;
 use std::fmt;
+
+use serde::Serialize;
 
 /// The first damage of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

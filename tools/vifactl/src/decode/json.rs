@@ -5,6 +5,10 @@
 //! One JSON object, written while the file is read. Memory use is bounded by the longest section.
 //! `Documentation/vifa/save-set.rst` has the schema.
 
+use std::io::{self, Write};
+
+use serde::Serialize;
+
 use super::{
     section::Section,
     structure::Fields,
@@ -12,8 +16,6 @@ use super::{
     Show,
 };
 use crate::save_set::SaveSet;
-use serde::Serialize;
-use std::io::{self, Write};
 
 /// Version of the schema. A minor version only adds members.
 const MAJOR: u16 = 1;

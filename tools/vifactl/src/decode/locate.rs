@@ -5,6 +5,8 @@
 //! The layer reports the section and the field that it rejects; [`structure`](super::structure) has
 //! the offset of that field.
 
+use std::fmt::Display;
+
 use super::{
     damage::{Damage, Found},
     section::Kind,
@@ -20,7 +22,6 @@ use crate::{
     },
     verdict::Refusal,
 };
-use std::fmt::Display;
 
 /// The part of a stream that is being read.
 #[derive(Clone, Copy, Debug)]

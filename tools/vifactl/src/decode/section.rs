@@ -4,13 +4,15 @@
 //!
 //! Decodes as much as the available bytes allow. Validation is not done here.
 
+use std::fmt::Write;
+
+use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+
 use super::structure::{
     Fields, ADDRESS_RANGE, ADDRESS_RECORD, DATA_RUN, IDENTITY, RECORD, RELATION, RESOURCES,
     SECTION_HEADER, STREAM_END,
 };
 use crate::headers as uapi;
-use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
-use std::fmt::Write;
 
 /// A section type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

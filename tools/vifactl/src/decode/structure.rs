@@ -5,8 +5,9 @@
 //! The decoder shows every field by its name in the header, and reports the offset of an invalid
 //! one. Both come from one table per structure, with offsets from the compiler.
 
-use crate::headers as uapi;
 use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::headers as uapi;
 
 /// The output format of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

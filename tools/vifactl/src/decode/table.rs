@@ -5,6 +5,8 @@
 //! One line per section, followed by its contents. Without `all`, long lists of address ranges and
 //! data sections are shortened to the first ones and a sum.
 
+use std::io::{self, Write};
+
 use super::{
     section::{array, hexadecimal, Kind, Payload, Section},
     structure::{Fields, Notation, Value, RELATION},
@@ -12,7 +14,6 @@ use super::{
     Show,
 };
 use crate::{headers as uapi, interface::Interface, save_set::SaveSet};
-use std::io::{self, Write};
 
 /// Maximum number of ranges shown per address section.
 const RANGES: usize = 8;

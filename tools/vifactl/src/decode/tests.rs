@@ -5,6 +5,12 @@
 //! [`decoder`] is a second decoder, written from `Documentation/vifa/stream.rst` only. Both must
 //! produce the same result.
 
+use std::fs;
+
+use proptest::prelude::*;
+use serde_json::Value;
+use vifa_decoder::{self as decoder, Own};
+
 use super::*;
 use crate::{
     identity::Identity,
@@ -13,10 +19,6 @@ use crate::{
         stream::{IdentityPayload, Section},
     },
 };
-use proptest::prelude::*;
-use serde_json::Value;
-use std::fs;
-use vifa_decoder::{self as decoder, Own};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../layer/golden");
 

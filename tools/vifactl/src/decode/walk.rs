@@ -8,6 +8,15 @@
 //! depend on the stream's length: only the first bytes of a data section are kept, and the layer
 //! bounds all other sections.
 
+use std::{
+    fmt,
+    io::{self, Read},
+    mem,
+};
+
+use serde::Serialize;
+use vifa_vfio::pci::Address;
+
 use super::{
     damage::Damage,
     locate::{locate, Part},
@@ -24,13 +33,6 @@ use crate::{
     },
     verdict::{interfaces_of, Refusal, Verdict},
 };
-use serde::Serialize;
-use std::{
-    fmt,
-    io::{self, Read},
-    mem,
-};
-use vifa_vfio::pci::Address;
 
 /// Bytes of local memory per read.
 const PIECE: usize = 0x1_0000;

@@ -2,6 +2,14 @@
 
 //! A device without a kernel: the driver's layer with VFIO's states and injected faults.
 
+use std::{
+    cell::{Cell, RefCell},
+    io::{self, Read, Write},
+    rc::Rc,
+};
+
+use anyhow::{anyhow, bail, Result};
+
 use super::Migratable;
 use crate::{
     interrupt,
@@ -10,12 +18,6 @@ use crate::{
         state::DeviceState,
         tests::device::{self, IDENTITY},
     },
-};
-use anyhow::{anyhow, bail, Result};
-use std::{
-    cell::{Cell, RefCell},
-    io::{self, Read, Write},
-    rc::Rc,
 };
 
 /// A fault, and the byte of the stream where it occurs.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-use super::*;
 use proptest::prelude::*;
+
+use super::*;
 
 const LENGTH: usize = size_of::<vifa_region>();
 

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
+use std::fs;
+
 use super::*;
 use crate::{
     exit::Exit,
@@ -8,7 +10,6 @@ use crate::{
     place::Place,
     save_set::{Driver, SaveSet},
 };
-use std::fs;
 
 /// A temporary directory for save sets.
 struct Directory(tempfile::TempDir);

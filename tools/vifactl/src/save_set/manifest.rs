@@ -2,6 +2,9 @@
 
 //! The manifest of a save set: the origin, the time and the checksum of its stream.
 
+use serde::{Deserialize, Serialize};
+use vifa_vfio::pci::Address;
+
 use super::timestamp::is_timestamp;
 use crate::{
     decode::damage::{Damage, Found},
@@ -10,8 +13,6 @@ use crate::{
     layer::{identity, interface::Plane},
     verdict::interfaces_of,
 };
-use serde::{Deserialize, Serialize};
-use vifa_vfio::pci::Address;
 
 /// Version of the manifest. Other major versions are rejected; a minor version only adds members.
 const MAJOR: u16 = 1;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-use super::*;
-use crate::layer::identity::Identity;
 use proptest::prelude::*;
 use vifa_vfio::pci::Address;
+
+use super::*;
+use crate::layer::identity::Identity;
 
 fn address() -> Address {
     "0000:01:00.1".parse().unwrap()

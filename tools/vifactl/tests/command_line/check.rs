@@ -2,9 +2,11 @@
 
 //! `vifactl check`
 
-use crate::host::{path_text, region, FakeHost, OTHER_VF, VF, VF_DRIVER};
-use serde_json::{json, Value};
 use std::path::Path;
+
+use serde_json::{json, Value};
+
+use crate::host::{path_text, region, FakeHost, OTHER_VF, VF, VF_DRIVER};
 
 /// A host with two equal VFs.
 fn host() -> FakeHost {

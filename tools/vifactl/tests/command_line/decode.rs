@@ -2,15 +2,16 @@
 
 //! `vifactl decode`
 
-use crate::{
-    host::{vifactl, FakeHost},
-    save_set::{golden, Set},
-};
 use std::{
     fs,
     io::Write,
     process::{Command, Stdio},
     thread,
+};
+
+use crate::{
+    host::{vifactl, FakeHost},
+    save_set::{golden, Set},
 };
 
 #[test]

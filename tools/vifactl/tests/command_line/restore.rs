@@ -2,12 +2,14 @@
 
 //! `vifactl restore`, up to its access to the device.
 
+use std::fs;
+
+use serde_json::json;
+
 use crate::{
     host::{FakeHost, VF, VF_DRIVER},
     save_set::{golden, identity, Set},
 };
-use serde_json::json;
-use std::fs;
 
 /// A process id above the maximum of 2^22.
 const NO_PROCESS: u32 = 1 << 30;

@@ -2,8 +2,9 @@
 
 //! `vifactl save`, up to its access to the device.
 
-use crate::host::{path_text, FakeHost, VF, VF_DRIVER};
 use std::fs;
+
+use crate::host::{path_text, FakeHost, VF, VF_DRIVER};
 
 /// A process id above the maximum of 2^22.
 const NO_PROCESS: u32 = 1 << 30;

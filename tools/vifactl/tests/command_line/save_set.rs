@@ -2,10 +2,12 @@
 
 //! Save sets and streams, composed according to the documentation.
 
-use crate::host::path_text;
-use serde_json::{json, Value};
 use std::{fs, path::Path};
+
+use serde_json::{json, Value};
 use vifa_decoder::encoder;
+
+use crate::host::path_text;
 
 /// Returns the path of a golden stream of the layer's tests.
 pub fn golden(name: &str) -> String {

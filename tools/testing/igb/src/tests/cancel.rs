@@ -3,6 +3,8 @@
 //! Tests of cancelled migrations: the source continues unchanged, and the destination keeps no
 //! resources.
 
+use std::collections::BTreeSet;
+
 use super::{
     card::Card,
     function::{ask, busy, enabled, new, MAC},
@@ -13,7 +15,6 @@ use crate::backend::igb::portable::{
     registers::{page0, vtctrl},
     state::State,
 };
-use std::collections::BTreeSet;
 
 /// The progress of a migration.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]

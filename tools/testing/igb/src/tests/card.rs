@@ -3,6 +3,8 @@
 //! A model of a function's registers in a card: the pages that a guest accesses directly, and page
 //! 0, which is connected to [`Port`]. Time passes only during sleep.
 
+use std::collections::BTreeMap;
+
 use super::physical::{Administration, Port};
 use crate::backend::igb::portable::{
     access::Access,
@@ -10,7 +12,6 @@ use crate::backend::igb::portable::{
     fault::Fault,
     registers::{interrupt::*, page0, queue::*, vtctrl},
 };
-use std::collections::BTreeMap;
 
 /// The effect of a written head.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -2,6 +2,8 @@
 
 //! Tests of stopping, saving, restoring and resuming a function.
 
+use proptest::{collection::vec, prelude::*};
+
 use super::{
     card::{Card, Heads, Tails, Wire},
     physical::{Address, Administration},
@@ -17,7 +19,6 @@ use crate::backend::igb::portable::{
     registers::{buffer_word, interrupt::*, mailbox::*, page0, queue::*},
     state::State,
 };
-use proptest::{collection::vec, prelude::*};
 
 pub(super) const MAC: Address = [0x02, 0x22, 0x22, 0x22, 0x22, 0x22];
 const SET_MAC: [u32; 3] = [2, 0x2222_2202, 0x2222];

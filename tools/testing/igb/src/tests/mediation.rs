@@ -2,6 +2,8 @@
 
 //! Tests that the mediation of page 0 is invisible to a guest.
 
+use proptest::prelude::*;
+
 use super::{
     physical::{Administration, Port},
     strategy::{administration, bare, happens, life, Step},
@@ -15,7 +17,6 @@ use crate::backend::igb::portable::{
         page0, vtctrl,
     },
 };
-use proptest::prelude::*;
 
 /// Executes the guest's part of a step through the mediation.
 pub(crate) fn mediated(

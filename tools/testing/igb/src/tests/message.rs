@@ -2,9 +2,10 @@
 
 //! Tests of requests and answers.
 
+use proptest::prelude::*;
+
 use super::strategy::message;
 use crate::backend::igb::portable::mailbox::message::{Answer, Mac, Multicast, Request, Vid};
-use proptest::prelude::*;
 
 fn decode(words: &[u32]) -> Request {
     let mut buffer = [0; 16];

@@ -6,6 +6,8 @@
 //! It follows `igb_main.c`, `e1000_mac.c` and `igb_core.c`, with their tables. It shares with the
 //! backend only the offsets and the two traits that it implements.
 
+use std::collections::{BTreeSet, VecDeque};
+
 use crate::backend::igb::portable::{
     access::Access,
     clock::Clock,
@@ -13,7 +15,6 @@ use crate::backend::igb::portable::{
     mailbox::replay::Post,
     registers::{mailbox::*, page0, statistics, status, vtctrl, word_of_buffer},
 };
-use std::collections::{BTreeSet, VecDeque};
 
 pub(crate) type Address = [u8; 6];
 

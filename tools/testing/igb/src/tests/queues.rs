@@ -2,6 +2,8 @@
 
 //! Tests of stopping and resuming queues while frames arrive.
 
+use proptest::{collection::vec, prelude::*};
+
 use super::{
     card::{Card, Wire},
     function::{busy, driver, enabled, migrate_queues, new, ring, with_queues, FULL},
@@ -12,7 +14,6 @@ use crate::backend::igb::portable::{
     fault::{Fault, Stuck},
     registers::{page0, queue::*},
 };
-use proptest::{collection::vec, prelude::*};
 
 /// Returns the descriptors that the ring with its first register at `first` has processed, in
 /// order.

@@ -2,6 +2,8 @@
 
 //! Tests of the records of the control plane.
 
+use proptest::{array, collection::vec, option, prelude::*};
+
 use crate::{
     backend::igb::portable::{
         fault::Fault,
@@ -21,7 +23,6 @@ use crate::{
     layer::identity::Identity,
     seam,
 };
-use proptest::{array, collection::vec, option, prelude::*};
 
 pub(crate) fn identity(queues: u16) -> Identity {
     Identity {

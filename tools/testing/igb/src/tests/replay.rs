@@ -3,6 +3,8 @@
 //! Tests that the resources of one physical function are obtained from another, or that the refused
 //! resource is reported.
 
+use proptest::{collection::vec, prelude::*};
+
 use super::{
     mediation::live,
     physical::{Address, Administration, Disturbance, Filters, Port},
@@ -17,7 +19,6 @@ use crate::backend::igb::portable::{
         shadow::{Page0, Phase, Shadow},
     },
 };
-use proptest::{collection::vec, prelude::*};
 
 fn disturbances() -> impl Strategy<Value = Vec<Disturbance>> {
     vec(

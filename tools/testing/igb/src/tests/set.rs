@@ -2,9 +2,11 @@
 
 //! Tests of small sets.
 
-use crate::backend::igb::portable::mailbox::set::Set;
-use proptest::{collection::vec, prelude::*};
 use std::collections::BTreeSet;
+
+use proptest::{collection::vec, prelude::*};
+
+use crate::backend::igb::portable::mailbox::set::Set;
 
 proptest! {
     #[test]

@@ -2,9 +2,10 @@
 
 //! Tests that counters continue from their values.
 
+use proptest::prelude::*;
+
 use super::physical::{Administration, Port};
 use crate::backend::igb::portable::{mailbox::shadow::Shadow, registers::statistics::OFFSETS};
-use proptest::prelude::*;
 
 proptest! {
     /// Across two migrations, the guest sees the counters of a single function.

@@ -2,6 +2,8 @@
 
 //! Strategies that generate guests and administrators of all kinds.
 
+use proptest::{collection::vec, prelude::*};
+
 use super::physical::{Address, Administration, Port};
 use crate::backend::igb::portable::{
     access::Access,
@@ -12,7 +14,6 @@ use crate::backend::igb::portable::{
         page0, vtctrl,
     },
 };
-use proptest::{collection::vec, prelude::*};
 
 /// One event.
 #[derive(Clone, Copy, Debug)]

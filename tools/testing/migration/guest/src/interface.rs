@@ -3,13 +3,13 @@
 //! The configuration of network interfaces, like `ip`, by the kernel's older ioctls: the guest has
 //! no other program.
 
-use std::ffi::{c_char, c_int, c_short, c_ulong};
-use std::fs;
-use std::io;
-use std::mem;
-use std::net::{Ipv4Addr, UdpSocket};
-use std::os::fd::AsRawFd;
-use std::str::FromStr;
+use std::{
+    ffi::{c_char, c_int, c_short, c_ulong},
+    fs, io, mem,
+    net::{Ipv4Addr, UdpSocket},
+    os::fd::AsRawFd,
+    str::FromStr,
+};
 
 const INTERFACES: &str = "/sys/class/net";
 

@@ -23,15 +23,17 @@
 mod interface;
 mod network;
 
-use std::env;
-use std::ffi::CString;
-use std::fs;
-use std::io::{self, Write};
-use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    env,
+    ffi::CString,
+    fs,
+    io::{self, Write},
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+    sync::mpsc::{self, RecvTimeoutError, Sender},
+    thread,
+    time::{Duration, Instant},
+};
 
 const MODULE: &str = "/vifa_reference.ko";
 const DRIVER: &str = "vifa_reference";

@@ -15,23 +15,32 @@
 //!
 //! A line of progress has `traffic` instead of workloads. `stop` ends the pings.
 
-use std::env;
-use std::ffi::c_int;
-use std::net::Ipv4Addr;
-use std::str::FromStr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    env,
+    ffi::c_int,
+    net::Ipv4Addr,
+    str::FromStr,
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc::{self, RecvTimeoutError},
+        Arc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
-use vifa_traffic::control::Control;
-use vifa_traffic::iperf;
-use vifa_traffic::ping::Ping;
-use vifa_traffic::responder::{self, Counters};
+use vifa_traffic::{
+    control::Control,
+    iperf,
+    ping::Ping,
+    responder::{self, Counters},
+};
 
-use crate::interface::{Address, Interface, Mac};
-use crate::{escape, print_line, read_lines, PROBE_TIMEOUT};
+use crate::{
+    escape,
+    interface::{Address, Interface, Mac},
+    print_line, read_lines, PROBE_TIMEOUT,
+};
 
 /// Interval between two lines of progress, which take time to collect on an emulated machine.
 const PERIOD: Duration = Duration::from_millis(500);

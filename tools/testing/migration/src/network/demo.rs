@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use anyhow::Result;
-
 use vifa_migrate::style::{mebibytes, seconds, Clock};
 
 use super::scene::{self, End, Load, Scene, ENDS, MAC, MTU, VLAN};

@@ -7,24 +7,22 @@
 //! card's virtual functions stays within the card; traffic with the second card's goes over the
 //! wire between the cards.
 
-use std::fmt;
-use std::net::Ipv4Addr;
-use std::thread;
-use std::time::Duration;
+use std::{fmt, net::Ipv4Addr, thread, time::Duration};
 
 use anyhow::{bail, ensure, Context, Result};
+use vifa_migrate::{
+    card::Card,
+    console::Traffic,
+    flows::{Carried, Connections, Ends, Passed, Pings, Samples, Tally},
+    guest::Guest,
+    migration::{Outcome, Plan},
+    processor::{self, Accelerator},
+    scratch::Scratch,
+    sriov,
+    style::seconds,
+    vmm::{Machine, Passthrough, Role, Vmm},
+};
 use vifa_vfio::pci::Function;
-
-use vifa_migrate::card::Card;
-use vifa_migrate::console::Traffic;
-use vifa_migrate::flows::{Carried, Connections, Ends, Passed, Pings, Samples, Tally};
-use vifa_migrate::guest::Guest;
-use vifa_migrate::migration::{Outcome, Plan};
-use vifa_migrate::processor::{self, Accelerator};
-use vifa_migrate::scratch::Scratch;
-use vifa_migrate::sriov;
-use vifa_migrate::style::seconds;
-use vifa_migrate::vmm::{Machine, Passthrough, Role, Vmm};
 
 use crate::Options;
 

@@ -14,8 +14,10 @@ use std::{
 
 use anyhow::{bail, ensure, Context, Result};
 use vfio_bindings::bindings::vfio::VFIO_PCI_BAR0_REGION_INDEX as BAR;
-use vifa_vfio::pci::{Bus, Function};
-use vifa_vfio::Mapping;
+use vifa_vfio::{
+    pci::{Bus, Function},
+    Mapping,
+};
 
 use crate::{bed::VF_DRIVER, vfio::Device};
 

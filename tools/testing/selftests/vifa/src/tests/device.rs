@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use vfio_bindings::bindings::vfio;
+use vifa_vfio::{ioctl_number, NumberRequest};
 
 use super::{claims, fixture::Guest, Test};
 use crate::{
@@ -16,7 +17,6 @@ use crate::{
     region,
     vfio::{AddressSpace, Device, Interrupt},
 };
-use vifa_vfio::{ioctl_number, NumberRequest};
 
 const VENDOR_REGISTER: u64 = 0x00;
 const DEVICE_REGISTER: u64 = 0x02;

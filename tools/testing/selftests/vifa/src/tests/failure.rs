@@ -9,8 +9,8 @@
 
 use std::{
     cell::RefCell,
-    fs, io,
-    io::{Read, Write},
+    fs,
+    io::{self, Read, Write},
 };
 
 use anyhow::{bail, Context, Result};

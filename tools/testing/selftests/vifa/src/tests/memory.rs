@@ -4,8 +4,7 @@
 //! device can need, and charged to the caller's memory cgroup.
 
 use std::{
-    fs,
-    fs::File,
+    fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
     process,

@@ -13,6 +13,8 @@ use std::{thread, time::Duration};
 use anyhow::{Context, Result};
 use local_memory::granule_of;
 use vfio_bindings::bindings::vfio::vfio_precopy_info;
+use vifa_device::{opcode::SET_RUN_STATE, Fault, RegisterFile};
+use vifa_vfio::{ioctl, ioctl_number, Mapping, NumberRequest};
 
 use super::{
     claims,
@@ -30,8 +32,6 @@ use crate::{
     sys,
     vfio::request,
 };
-use vifa_device::{opcode::SET_RUN_STATE, Fault, RegisterFile};
-use vifa_vfio::{ioctl, ioctl_number, Mapping, NumberRequest};
 
 const BOTH: [State; 2] = [State::PreCopy, State::PreCopyP2p];
 

@@ -14,7 +14,6 @@ use std::{
 use anyhow::{Context, Result};
 use iommufd_bindings::iommufd::{self, iommu_ioas_alloc, iommu_ioas_map, iommu_ioas_unmap};
 use vfio_bindings::bindings::vfio::{self, vfio_iommu_type1_dma_map, vfio_iommu_type1_dma_unmap};
-
 use vifa_vfio::{ioctl, ioctl_number, request, Descriptor, Mapping};
 
 const IOMMUFD: &str = "/dev/iommu";

@@ -19,7 +19,6 @@ use vfio_bindings::bindings::vfio::{
     self, vfio_device_attach_iommufd_pt, vfio_device_bind_iommufd, vfio_device_info,
     vfio_device_ioeventfd, vfio_irq_info, vfio_region_info,
 };
-
 use vifa_vfio::{
     ioctl, ioctl_number, ioctl_open, pci::Function, request, while_resetting, Interrupt,
     InterruptSet, Mapping, RegionInfo,

@@ -4,8 +4,9 @@
 
 use std::io;
 
-use super::Device;
 use vifa_vfio::{ioctl, request, Feature, Operation};
+
+use super::Device;
 
 impl Device {
     /// Issues `feature` and returns its data.
