@@ -20,6 +20,9 @@ use crate::{Output, Qmp};
 /// Maximum time until QEMU quits.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// Messages of QEMU after which it does not run the machine again, but continues itself.
+const KVM_FAILURES: [&str; 2] = ["KVM internal error", "KVM: entry failed"];
+
 /// A running QEMU. It ends when this is dropped, or when this process dies.
 pub struct Qemu {
     child: Child,
@@ -158,10 +161,22 @@ impl Drop for Qemu {
 }
 
 fn alive(child: &mut Child, errors: &Path) -> Result<()> {
-    match child.try_wait()? {
-        None => Ok(()),
-        Some(status) => Err(ended(status, errors)),
+    if let Some(status) = child.try_wait()? {
+        return Err(ended(status, errors));
     }
+    let text = read_errors(errors);
+    ensure!(
+        !is_kvm_failure(&text),
+        "KVM failed to run the machine: {text}"
+    );
+    Ok(())
+}
+
+/// Returns whether QEMU's error output contains a failure of KVM.
+fn is_kvm_failure(errors: &str) -> bool {
+    errors
+        .lines()
+        .any(|line| KVM_FAILURES.iter().any(|failure| line.starts_with(failure)))
 }
 
 fn ended(status: ExitStatus, errors: &Path) -> anyhow::Error {
@@ -173,5 +188,24 @@ fn read_errors(errors: &Path) -> String {
         Ok(text) if text.trim().is_empty() => "no error output".to_owned(),
         Ok(text) => text.trim().to_owned(),
         Err(error) => format!("failed to read its error output: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kvm_failures_are_found_among_warnings() {
+        let warning = "qemu-system-x86_64: warning: host does not support KVM internal features";
+
+        assert!(is_kvm_failure(&format!(
+            "{warning}\nKVM internal error. Suberror: 3\nextra data[0]: 0x1"
+        )));
+        assert!(is_kvm_failure(
+            "KVM: entry failed, hardware error 0xffffffff"
+        ));
+        assert!(!is_kvm_failure(warning));
+        assert!(!is_kvm_failure("no error output"));
     }
 }
