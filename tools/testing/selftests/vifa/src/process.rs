@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{anyhow, bail, Context, Result};
+use rustix::process::Pid;
 use vifa_vfio::wait_for;
 
 use crate::sys::{self, Ending, Fork};
@@ -23,7 +24,7 @@ const TEARDOWN: Duration = Duration::from_secs(20);
 /// A child process in its own process group. Killed when dropped.
 pub struct Child {
     pidfd: OwnedFd,
-    pid: libc::pid_t,
+    pid: Pid,
     collected: bool,
 }
 

@@ -141,7 +141,7 @@ impl SinglePages {
     /// them is closed.
     fn fragment() -> Result<Vec<[File; 2]>> {
         const PIPES: usize = 8;
-        const BYTES: i32 = 1 << 20;
+        const BYTES: usize = 1 << 20;
         let pipes = || -> io::Result<Vec<_>> { (0..PIPES).map(|_| sys::pipe(BYTES)).collect() };
         let (kept, closed) = (pipes()?, pipes()?);
         for (kept, closed) in kept.iter().zip(&closed) {
