@@ -51,8 +51,8 @@ impl<T> Feature<T> {
     }
 }
 
-/// Sets the migration state of `device` to `state`, a `VFIO_DEVICE_STATE_*`. Returns the session, if
-/// the state begins one.
+/// Sets the migration state of `device` to `state`, a `VFIO_DEVICE_STATE_*`. Returns the session,
+/// if the state begins one.
 ///
 /// # Errors
 ///

@@ -14,6 +14,7 @@ mod interrupt;
 mod ioctl;
 mod iova;
 mod mapping;
+mod open;
 pub mod pci;
 mod process;
 mod region;
@@ -29,6 +30,7 @@ pub use ioctl::{
 };
 pub use iova::IovaRange;
 pub use mapping::Mapping;
+pub use open::{bind_iommufd, open_in_group};
 pub use process::duplicate_descriptor;
 pub use region::RegionInfo;
 pub use wait::wait_for;

@@ -7,18 +7,17 @@
 //! descriptor is duplicated.
 
 use std::{
-    ffi::CString,
     fs::{File, OpenOptions},
     os::fd::AsRawFd,
     path::Path,
 };
 
 use anyhow::{Context, Result};
-use vfio_bindings::bindings::vfio::{self, vfio_device_bind_iommufd};
+use vfio_bindings::bindings::vfio;
 use vifa_vfio::{
-    duplicate_descriptor, ioctl, ioctl_number, ioctl_open,
+    bind_iommufd, duplicate_descriptor, ioctl, ioctl_number,
     pci::{Address, Function},
-    request, while_resetting, Descriptor,
+    request, Descriptor,
 };
 
 use super::holder::Holder;
@@ -55,15 +54,8 @@ pub(super) fn open(function: &Function, host: &Host) -> Result<Opened> {
 fn open_character_device(path: &Path, iommufd: &Path) -> Result<Opened> {
     let device = open_file(path)?;
     let iommufd = open_file(iommufd)?;
-    let mut bind = vfio_device_bind_iommufd {
-        // Without the token, which older kernels do not support.
-        argsz: 16,
-        iommufd: iommufd.as_raw_fd(),
-        ..Default::default()
-    };
 
-    while_resetting(|| ioctl(&device, &request::DEVICE_BIND_IOMMUFD, &mut bind))
-        .context("VFIO_DEVICE_BIND_IOMMUFD")?;
+    bind_iommufd(&device, &iommufd).context("VFIO_DEVICE_BIND_IOMMUFD")?;
     Ok(Opened {
         device,
         _keep: vec![iommufd],
@@ -76,7 +68,6 @@ fn open_in_group(function: &Function, host: &Host) -> Result<Opened> {
         .ok_or_else(|| Exit::Failed.because("not in an IOMMU group"))?;
     let container = open_file(&host.vfio().join("vfio"))?;
     let group = open_file(&host.vfio().join(group))?;
-    let name = CString::new(function.to_string())?;
 
     ioctl(
         &group,
@@ -90,8 +81,7 @@ fn open_in_group(function: &Function, host: &Host) -> Result<Opened> {
         vfio::VFIO_TYPE1v2_IOMMU.into(),
     )
     .context("VFIO_SET_IOMMU")?;
-    let device = while_resetting(|| ioctl_open(&group, &request::GROUP_GET_DEVICE_FD, &name))
-        .context("VFIO_GROUP_GET_DEVICE_FD")?;
+    let device = vifa_vfio::open_in_group(&group, function).context("VFIO_GROUP_GET_DEVICE_FD")?;
 
     Ok(Opened {
         device: device.into(),

@@ -3,7 +3,6 @@
 //! An open VFIO device.
 
 use std::{
-    ffi::CString,
     fs::{File, OpenOptions},
     io,
     os::{
@@ -16,11 +15,11 @@ use std::{
 
 use anyhow::{bail, Context, Result};
 use vfio_bindings::bindings::vfio::{
-    self, vfio_device_attach_iommufd_pt, vfio_device_bind_iommufd, vfio_device_info,
-    vfio_device_ioeventfd, vfio_irq_info, vfio_region_info,
+    self, vfio_device_attach_iommufd_pt, vfio_device_info, vfio_device_ioeventfd, vfio_irq_info,
+    vfio_region_info,
 };
 use vifa_vfio::{
-    ioctl, ioctl_number, ioctl_open, pci::Function, request, while_resetting, Interrupt,
+    bind_iommufd, ioctl, ioctl_number, pci::Function, request, while_resetting, Interrupt,
     InterruptSet, Mapping, RegionInfo,
 };
 
@@ -82,14 +81,7 @@ impl Device {
             .write(true)
             .open(path)
             .with_context(|| path.display().to_string())?;
-        let mut bind = vfio_device_bind_iommufd {
-            // Without the token, which older kernels do not support.
-            argsz: 16,
-            iommufd: iommufd.as_raw_fd(),
-            ..Default::default()
-        };
-        while_resetting(|| ioctl(&file, &request::DEVICE_BIND_IOMMUFD, &mut bind))
-            .context("VFIO_DEVICE_BIND_IOMMUFD")?;
+        bind_iommufd(&file, iommufd).context("VFIO_DEVICE_BIND_IOMMUFD")?;
         let mut attach = vfio_device_attach_iommufd_pt {
             argsz: 12,
             pt_id: ioas,
@@ -105,9 +97,8 @@ impl Device {
             .iommu_group()
             .with_context(|| format!("{function} is not in an IOMMU group"))?;
         let group = space.add_group(&group)?;
-        let name = CString::new(function.to_string())?;
-        let device = while_resetting(|| ioctl_open(&group, &request::GROUP_GET_DEVICE_FD, &name))
-            .context("VFIO_GROUP_GET_DEVICE_FD")?;
+        let device =
+            vifa_vfio::open_in_group(&group, function).context("VFIO_GROUP_GET_DEVICE_FD")?;
         Ok(device.into())
     }
 
