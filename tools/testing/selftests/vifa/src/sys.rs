@@ -124,7 +124,7 @@ pub fn fork() -> io::Result<Fork> {
 
 /// Exits immediately, without running destructors or exit handlers.
 pub fn exit_child(code: c_int) -> ! {
-    // SAFETY: passes no memory.
+    // SAFETY: Passes no memory.
     unsafe { libc::_exit(code) }
 }
 
