@@ -10,7 +10,7 @@ use crate::{
         interface::Interfaces,
         restore::{Class, Destination, LocalDestination, RestoreError, Restorer},
         save::{Begin, InfoVersion, LocalSource, Piece, SaveError, Saver, Source},
-        tests::device::{Device, CONTROL, IDENTITY},
+        tests::device::{write, Device, CONTROL, IDENTITY},
     },
     seam::{with_allowance, OutOfMemory},
 };
@@ -211,24 +211,6 @@ fn of_a_source_that_runs() {
     assert!(saved.is_ok_and(|length| length > 0x4000));
 }
 
-/// Writes all of `stream` to `restorer`.
-fn write(
-    restorer: &mut Restorer<usize>,
-    destination: &mut Failing,
-    stream: &[u8],
-) -> Result<(), RestoreError<usize>> {
-    let mut rest = stream;
-
-    while !rest.is_empty() {
-        let space = restorer.space(destination)?;
-        let length = space.len().min(rest.len());
-        space[..length].copy_from_slice(&rest[..length]);
-        restorer.filled(destination, length)?;
-        rest = &rest[length..];
-    }
-    Ok(())
-}
-
 /// A claim is tried with one call. Memory is cleared with one call and written with two. The
 /// complete stream is prepared with one call, and the control plane is written with one call at the
 /// end.
@@ -250,7 +232,10 @@ fn of_a_destination() {
             1..4 => Err(RestoreError::Device(0)),
             _ => Ok(()),
         };
-        assert_eq!(write(&mut restorer, &mut destination, &stream), expected);
+        assert_eq!(
+            write(&mut destination, &mut restorer, &[usize::MAX], &stream),
+            expected
+        );
         if let Err(error) = expected {
             destination.left = usize::MAX;
             assert!(matches!(restorer.space(&mut destination), Err(found) if found == error));
@@ -263,7 +248,7 @@ fn of_a_destination() {
 
     let mut destination = Failing::after(6);
     let mut restorer = Restorer::new();
-    write(&mut restorer, &mut destination, &stream).unwrap();
+    write(&mut destination, &mut restorer, &[usize::MAX], &stream).unwrap();
     restorer.finish(&mut destination).unwrap();
     assert!(destination.device.control[..] == CONTROL);
 }

@@ -9,7 +9,7 @@ use crate::{
         local::NoLocalMemory,
         restore::{Destination, RestoreError, Restorer},
         save::{Begin, Piece, Saver, Source},
-        tests::device::{Device, IDENTITY},
+        tests::device::{write, Device, IDENTITY},
     },
     seam::OutOfMemory,
 };
@@ -106,16 +106,8 @@ fn save(source: &mut Bare) -> Vec<u8> {
 /// Restores `stream`.
 fn restore(destination: &mut Bare, stream: &[u8]) -> Result<(), RestoreError<OutOfMemory>> {
     let mut restorer = Restorer::new();
-    let mut rest = stream;
 
-    while !rest.is_empty() {
-        let space = restorer.space(destination)?;
-        let length = space.len().min(rest.len());
-
-        space[..length].copy_from_slice(&rest[..length]);
-        restorer.filled(destination, length)?;
-        rest = &rest[length..];
-    }
+    write(destination, &mut restorer, &[usize::MAX], stream)?;
     restorer.finish(destination)
 }
 

@@ -320,29 +320,40 @@ impl Device {
         Ok(progress)
     }
 
-    /// Writes `stream` to `restorer`, in pieces of the lengths in `segments`, repeatedly.
+    /// Writes `stream` to `restorer`. See [`write`].
     pub fn write(
         &mut self,
         restorer: &mut Restorer<OutOfMemory>,
         segments: &[usize],
         stream: &[u8],
     ) -> Result<(), RestoreError<OutOfMemory>> {
-        let mut rest = stream;
-
-        for &segment in segments.iter().cycle() {
-            if rest.is_empty() {
-                break;
-            }
-
-            let space = restorer.space(self)?;
-            let length = space.len().min(rest.len()).min(segment);
-
-            put(space, rest.get(..length).unwrap_or_default());
-            restorer.filled(self, length)?;
-            rest = rest.get(length..).unwrap_or_default();
-        }
-        Ok(())
+        write(self, restorer, segments, stream)
     }
+}
+
+/// Writes `stream` to the `restorer` of `destination`, in pieces of the lengths in `segments`,
+/// repeatedly.
+pub fn write<D: Destination>(
+    destination: &mut D,
+    restorer: &mut Restorer<D::Error>,
+    segments: &[usize],
+    stream: &[u8],
+) -> Result<(), RestoreError<D::Error>> {
+    let mut rest = stream;
+
+    for &segment in segments.iter().cycle() {
+        if rest.is_empty() {
+            break;
+        }
+
+        let space = restorer.space(destination)?;
+        let length = space.len().min(rest.len()).min(segment);
+
+        put(space, rest.get(..length).unwrap_or_default());
+        restorer.filled(destination, length)?;
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    Ok(())
 }
 
 impl Source for Device {
