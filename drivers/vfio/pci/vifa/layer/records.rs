@@ -99,22 +99,21 @@ impl<'a> Table<'a> {
             bytes: bytes.len() as u64,
             ..Summary::NONE
         };
-        let mut rest = bytes;
+        let mut offset = 0;
 
         loop {
-            let offset = bytes.len().saturating_sub(rest.len());
-            let first = Entry::split(rest).and_then(|(entry, next)| {
-                association.validate(&entry.header).map(|()| (entry, next))
-            });
-            let (entry, next) = first.map_err(|violation| InvalidRecord { offset, violation })?;
+            let (entry, next) = Entry::at(bytes, offset)?;
 
+            association
+                .validate(&entry.header)
+                .map_err(|violation| entry.invalid(violation))?;
             if let Some(count) = summary.count.get_mut(usize::from(entry.header.kind)) {
                 *count = count.saturating_add(1);
             }
-            if next.is_empty() {
+            if next >= bytes.len() {
                 return Ok(Self { bytes, summary });
             }
-            rest = next;
+            offset = next;
         }
     }
 
@@ -141,20 +140,27 @@ impl<'a> IntoIterator for Table<'a> {
     type IntoIter = Entries<'a>;
 
     fn into_iter(self) -> Entries<'a> {
-        Entries(self.bytes)
+        Entries {
+            table: self.bytes,
+            next: 0,
+        }
     }
 }
 
 /// Iterator over the records of a table.
-pub struct Entries<'a>(&'a [u8]);
+pub struct Entries<'a> {
+    table: &'a [u8],
+    /// Offset of the next record.
+    next: usize,
+}
 
 impl<'a> Iterator for Entries<'a> {
     type Item = Entry<'a>;
 
     fn next(&mut self) -> Option<Entry<'a>> {
-        let (entry, rest) = Entry::split(self.0).ok()?;
+        let (entry, next) = Entry::at(self.table, self.next).ok()?;
 
-        self.0 = rest;
+        self.next = next;
         Some(entry)
     }
 }
@@ -162,6 +168,8 @@ impl<'a> Iterator for Entries<'a> {
 /// A record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
+    /// Offset of the record in its table, in bytes.
+    offset: usize,
     /// The header.
     pub header: Record,
     /// The content, without padding.
@@ -169,13 +177,30 @@ pub struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    /// Returns the first record of `table` and the bytes after it.
-    fn split(table: &'a [u8]) -> Result<(Self, &'a [u8]), Violation> {
-        let header = Record::decode(table).map_err(|violation| Violation {
+    /// Returns the record at `offset` of `table`, and the offset of the byte after it.
+    fn at(table: &'a [u8], offset: usize) -> Result<(Self, usize), InvalidRecord> {
+        let bytes = table.get(offset..).unwrap_or_default();
+
+        Self::split(bytes)
+            .map(|(header, content, rest)| {
+                let entry = Self {
+                    offset,
+                    header,
+                    content,
+                };
+
+                (entry, table.len().saturating_sub(rest.len()))
+            })
+            .map_err(|violation| InvalidRecord { offset, violation })
+    }
+
+    /// Returns the header and content of the first record of `bytes`, and the bytes after it.
+    fn split(bytes: &'a [u8]) -> Result<(Record, &'a [u8], &'a [u8]), Violation> {
+        let header = Record::decode(bytes).map_err(|violation| Violation {
             field: "record header",
             ..violation
         })?;
-        let body = table.get(Record::LENGTH..).unwrap_or_default();
+        let body = bytes.get(Record::LENGTH..).unwrap_or_default();
         let too_long = Violation {
             field: "length",
             expected: Expectation::AtMost(body.len() as u64),
@@ -189,7 +214,15 @@ impl<'a> Entry<'a> {
         for &byte in padding {
             check("padding", byte, Expectation::Equal(0))?;
         }
-        Ok((Self { header, content }, rest))
+        Ok((header, content, rest))
+    }
+
+    /// Returns the error for this record, which is invalid.
+    pub fn invalid(&self, violation: Violation) -> InvalidRecord {
+        InvalidRecord {
+            offset: self.offset,
+            violation,
+        }
     }
 }
 

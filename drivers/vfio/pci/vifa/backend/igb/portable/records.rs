@@ -13,10 +13,7 @@ mod private;
 mod queue;
 mod table;
 
-use self::table::{
-    Located,
-    Records, //
-};
+use self::table::Records;
 pub(crate) use self::{interrupt::Interrupt, private::Routes};
 use super::{
     fault::Fault,
@@ -44,6 +41,7 @@ use crate::{
         records::{
             Entry,
             InvalidRecord,
+            Table,
             CONFIGURATION,
             INTERRUPT,
             QUEUE, //
@@ -131,10 +129,10 @@ impl ControlPlane {
     pub(crate) fn decode(records: &[u8], identity: &Identity) -> Result<Self, InvalidRecord> {
         let mut decoded = Decoded::default();
 
-        for located in Located::of(records, identity)? {
+        for entry in Table::new(records, identity)? {
             decoded
-                .add(&located.entry)
-                .map_err(|violation| located.invalid(violation))?;
+                .add(&entry)
+                .map_err(|violation| entry.invalid(violation))?;
         }
         decoded
             .complete(identity)
@@ -157,7 +155,9 @@ struct Decoded {
 impl Decoded {
     /// Decodes and adds a record.
     fn add(&mut self, entry: &Entry<'_>) -> Result<(), Violation> {
-        let Entry { header, content } = entry;
+        let Entry {
+            header, content, ..
+        } = entry;
         let index = header.index as usize;
         let out_of_place = Violation {
             field: "index",
@@ -235,16 +235,15 @@ pub(crate) fn decode_claim(
 ) -> Result<Configuration, InvalidRecord> {
     let mut configuration = Configuration::NONE;
 
-    for located in Located::of(records, identity)? {
-        let Entry { header, content } = located.entry;
+    for entry in Table::new(records, identity)? {
         let decoded = check(
             "type",
-            header.kind,
+            entry.header.kind,
             Expectation::Equal(CONFIGURATION.into()),
         )
-        .and_then(|()| configuration::decode(content));
+        .and_then(|()| configuration::decode(entry.content));
 
-        configuration = decoded.map_err(|violation| located.invalid(violation))?;
+        configuration = decoded.map_err(|violation| entry.invalid(violation))?;
     }
     Ok(configuration)
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reading and writing of a table of records.
+//! Writing of a table of records, and the parts that the contents of all records share.
 
 use super::{
     CONTROL_PLANE_MAX,
@@ -13,11 +13,8 @@ use crate::{
             Expectation,
             Violation, //
         },
-        identity::Identity,
         records::{
-            Entry,
             InvalidRecord,
-            Table,
             ALIGN, //
         },
         stream::Record,
@@ -27,46 +24,6 @@ use crate::{
         OutOfMemory, //
     },
 };
-
-/// A record and its offset.
-pub(super) struct Located<'a> {
-    offset: usize,
-    pub(super) entry: Entry<'a>,
-}
-
-impl<'a> Located<'a> {
-    /// Returns the records of a table.
-    pub(super) fn of(
-        records: &'a [u8],
-        identity: &Identity,
-    ) -> Result<impl Iterator<Item = Located<'a>>, InvalidRecord> {
-        let mut next = 0_usize;
-
-        Ok(Table::new(records, identity)?
-            .into_iter()
-            .map(move |entry| {
-                let offset = next;
-
-                next = offset
-                    .saturating_add(Record::LENGTH)
-                    .saturating_add(padded(entry.content.len()));
-                Located { offset, entry }
-            }))
-    }
-
-    /// Returns the error for this invalid record.
-    pub(super) fn invalid(&self, violation: Violation) -> InvalidRecord {
-        InvalidRecord {
-            offset: self.offset,
-            violation,
-        }
-    }
-}
-
-/// Returns the padded length of a record's content.
-fn padded(length: usize) -> usize {
-    length.checked_next_multiple_of(ALIGN).unwrap_or(length)
-}
 
 /// A table of records that is being written.
 pub(super) struct Records(Bytes);
@@ -86,7 +43,8 @@ impl Records {
             reserved: 0,
         };
         let start = self.0.len();
-        let length = Record::LENGTH.saturating_add(padded(content.len()));
+        let padded = content.len().checked_next_multiple_of(ALIGN);
+        let length = Record::LENGTH.saturating_add(padded.unwrap_or(content.len()));
 
         self.0.resize_zeroed(start.saturating_add(length))?;
         let room = self.0.get_mut(start..).unwrap_or_default().iter_mut();
