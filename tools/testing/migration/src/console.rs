@@ -382,15 +382,19 @@ impl Console {
 mod tests {
     use super::*;
 
-    fn progress(sequence: u64, operations: u64) -> String {
-        let workload = format!(
+    fn workload(running: bool, operations: u64, errors: u64) -> String {
+        format!(
             concat!(
-                r#"{{"running":true,"operations":{},"bytes":1,"errors":0,"lost_interrupts":0,"#,
+                r#"{{"running":{},"operations":{},"bytes":1,"errors":{},"lost_interrupts":0,"#,
                 r#""submitted":9,"completed":8,"interrupts":7,"misordered":0,"stalls":0,"#,
                 r#""longest_gap_ms":3}}"#
             ),
-            operations
-        );
+            running, operations, errors
+        )
+    }
+
+    fn progress(sequence: u64, operations: u64) -> String {
+        let workload = workload(true, operations, 0);
         format!(r#"vifa: {{"event":"progress","sequence":{sequence},"workloads":[{workload}]}}"#)
             + "\r\n"
     }
@@ -470,14 +474,7 @@ mod tests {
     }
 
     fn finished(error: &str, errors: u64) -> String {
-        let workload = format!(
-            concat!(
-                r#"{{"running":false,"operations":1,"bytes":1,"errors":{},"lost_interrupts":0,"#,
-                r#""submitted":1,"completed":1,"interrupts":1,"misordered":0,"stalls":0,"#,
-                r#""longest_gap_ms":0}}"#
-            ),
-            errors
-        );
+        let workload = workload(false, 1, errors);
         format!(r#"vifa: {{"event":"finished","error":{error},"workloads":[{workload}]}}"#) + "\n"
     }
 
