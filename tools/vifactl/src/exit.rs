@@ -27,9 +27,9 @@ pub enum Exit {
 
 /// The meaning of each exit code, for `--help` and the manual pages.
 pub const EXIT_CODES: [(u8, &str); 6] = [
-    (Exit::Done as u8, "done"),
-    (Exit::Failed as u8, "failed"),
-    (Exit::Usage as u8, "the command line is wrong"),
+    (Exit::Done as u8, "success"),
+    (Exit::Failed as u8, "failure"),
+    (Exit::Usage as u8, "invalid command line"),
     (
         Exit::Incompatible as u8,
         "the destination cannot accept the source's state",
