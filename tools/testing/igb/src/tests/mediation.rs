@@ -272,6 +272,21 @@ fn reset_by_the_guest_keeps_the_persistent_configuration() {
     assert_eq!(shadow.configuration().frame_size, Some(9000));
 }
 
+/// A message with answer bits is not answered: neither a later message of the physical function nor
+/// a failed access between them makes the driver wait for an answer.
+#[test]
+fn message_after_answer_bits_is_no_answer() {
+    let mut shadow = Shadow::new();
+    let mut port = Port::new(&Administration::default());
+
+    let_in(&mut shadow, &mut port);
+    post(&mut shadow, &mut port, &[0x4000_0100]);
+    port.interrupt();
+    port.ping();
+    assert!(shadow.poll(&mut port).unwrap());
+    assert_eq!(shadow.presumed(), 0);
+}
+
 /// PBACL is not accessed, because it clears the physical function's pending bits in QEMU's model.
 #[test]
 fn pending_bits_of_msix_are_not_cleared() {

@@ -302,12 +302,13 @@ impl Shadow {
     /// Processes an answer, if any. Returns V2PMAILBOX.
     fn settle(&mut self, device: &mut impl Access) -> Result<u32, Fault> {
         let value = self.read_mailbox(device)?;
+
+        // The physical function treats a message with answer bits as answered when it has read it,
+        // and sends no answer.
+        self.asked = self
+            .asked
+            .filter(|asked| !(asked.is_read && is_answer(asked.words[0])));
         let Some(asked) = self.asked.filter(|asked| asked.is_answered) else {
-            // If the physical function has read a message with answer bits, it treats it as
-            // answered, and sends no answer.
-            self.asked = self
-                .asked
-                .filter(|asked| !(asked.is_read && is_answer(asked.words[0])));
             return Ok(value);
         };
         let mut answer = [0; ANSWER_WORDS];
