@@ -7,15 +7,16 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
 };
 
 use anyhow::{bail, Context, Result};
 use vifa_device::{capability, is_ready_at_once, RegisterFile};
-use vifa_vfio::pci::{Bus, Function};
+use vifa_vfio::{
+    pci::{Bus, Function},
+    wait_for,
+};
 
-use crate::{hw, module::Module};
+use crate::{hw, module::Module, process::DEADLINE};
 
 /// The driver of virtual functions.
 pub const VF_DRIVER: &str = "vifa_vfio_pci";
@@ -181,8 +182,8 @@ impl Bed {
         MODULE.insert(file)
     }
 
-    /// Removes the module, which must be unused. Waits up to a second for a use that is still
-    /// ending, such as the deferred last close of a descriptor.
+    /// Removes the module, which must be unused. Waits for a use that is still ending, such as the
+    /// deferred last close of a descriptor.
     ///
     /// Removes the VFs first: a PF that loses its driver removes them without the lock that the PCI
     /// core requires, which lockdep reports (driver.rst).
@@ -194,16 +195,11 @@ impl Bed {
                     .with_context(|| format!("sriov_numvfs = 0 of {pf}"))?;
             }
         }
-        let deadline = Instant::now() + Duration::from_secs(1);
-        loop {
-            match MODULE.remove() {
-                Err(error)
-                    if error.raw_os_error() == Some(libc::EAGAIN) && Instant::now() < deadline =>
-                {
-                    thread::sleep(Duration::from_millis(20));
-                }
-                result => return result.context("removal of the module"),
-            }
-        }
+        let removed = wait_for(DEADLINE, || match MODULE.remove() {
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => Ok(None),
+            result => result.map(Some),
+        })
+        .context("removal of the module")?;
+        removed.context("the module is still in use")
     }
 }

@@ -18,6 +18,10 @@ use vifa_vfio::wait_for;
 
 use crate::sys::{self, Ending, Fork};
 
+/// Default deadline of a test, for tests that hang. The longest tests take some seconds on an idle
+/// machine, and twenty times that on a debug kernel on a busy one.
+pub const DEADLINE: Duration = Duration::from_secs(300);
+
 /// Maximum time for a killed process to exit, with the release of its resources by the kernel.
 const TEARDOWN: Duration = Duration::from_secs(20);
 

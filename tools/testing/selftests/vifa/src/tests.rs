@@ -39,11 +39,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::bed::Bed;
-
-/// Default deadline of a test, for tests that hang. The longest tests take some seconds on an idle
-/// machine, and twenty times that on a debug kernel on a busy one.
-const DEADLINE: Duration = Duration::from_secs(300);
+use crate::{bed::Bed, process::DEADLINE};
 
 /// A function that proves a claim on a test bed.
 type Body = Box<dyn Fn(&Bed) -> Result<()>>;
