@@ -563,6 +563,7 @@ impl Guest {
             announce,
             |sent, outcome, announce| {
                 sent.watch_destination(destination, outcome, announce)?;
+                destination.alive()?;
                 let status = query(destination)?;
                 if let Some(error) = status.error_desc {
                     bail!("the destination refused the machine: {error}");
